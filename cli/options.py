@@ -1,0 +1,321 @@
+"""Options that several commands share: how ratings are read and how they are split.
+
+`data_options` gives a command the argument `reading`, `split_options` the argument `splitting`; `load` and
+`make_split` act on them. Nothing here imports NumPy before a command calls these two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pyro_bmf.data import Ratings, Split
+
+FORMATS = ("csv", "tsv", "::", "semicolon", "pipe", "space", "parquet", "jsonl")
+SCHEMES = ("random", "leave-last", "time", "k-fold", "subsample", "given")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How ratings are read: the arguments of `load_ratings`, None where the user said nothing."""
+
+    data_dir: Path | None = None
+    format: str | None = None
+    columns: str | None = None
+    header: bool | None = None
+    scale: str | None = None
+    duplicates: str | None = None
+    min_ratings: int | None = None
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How ratings are split: the scheme and its settings, None where the user said nothing."""
+
+    scheme: str | None = None
+    seed: int | None = None
+    fractions: tuple[float, float, float] | None = None
+    points: tuple[int, int] | None = None
+    n: int | None = None
+    percent: float | None = None
+    k: int | None = None
+    fold: int | None = None
+    valid_fraction: float | None = None
+    train: Path | None = None
+    valid: Path | None = None
+    test: Path | None = None
+
+
+# Which settings each scheme reads; another one given beside it is an error, not silently dropped.
+_SETTINGS = {
+    "random": ("seed", "fractions"),
+    "leave-last": ("n",),
+    "time": ("fractions", "points"),
+    "k-fold": ("k", "fold", "seed", "valid_fraction"),
+    "subsample": ("percent", "seed"),
+    "given": ("train", "valid", "test", "valid_fraction", "seed"),
+}
+
+
+def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command the options of reading ratings, and one argument `reading`, a `Reading`."""
+
+    @click.option(
+        "--data-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Folder that holds named sets, or takes them when fetched. "
+        "[default: $PYRO_BMF_DATA_DIR, else the user's cache folder]",
+    )
+    @click.option(
+        "--format",
+        type=click.Choice(FORMATS),
+        help="Format of a ratings file. [default: told from the file]",
+    )
+    @click.option(
+        "--columns",
+        metavar="U,I,R[,T]",
+        help="User, item, rating and timestamp column, by header name or by position counted from 0, "
+        "as in userId,movieId,rating or 1,0,2,3. [default: told from the file]",
+    )
+    @click.option(
+        "--header/--no-header",
+        default=None,
+        help="Whether the first line names the columns. [default: told from the file]",
+    )
+    @click.option(
+        "--scale",
+        metavar="LOW:HIGH[:STEP]",
+        help="Rating scale, as in 1:5:1; without a step it is continuous. "
+        "[default: the set's own, or inferred]",
+    )
+    @click.option(
+        "--duplicates",
+        type=click.Choice(("error", "last", "mean")),
+        help="What to do with a (user, item) pair that stands twice. "
+        "[default: the set's own rule, else error]",
+    )
+    @click.option(
+        "--min-ratings",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Keep users and items with at least N ratings, both counted on the full file. [default: the "
+        "set's own filter, else all]",
+    )
+    @wraps(function)
+    def with_reading(*args: Any, **kwargs: Any) -> Any:
+        taken = {field.name: kwargs.pop(field.name) for field in fields(Reading)}
+        return function(*args, reading=Reading(**taken), **kwargs)
+
+    return with_reading
+
+
+def split_options(seed: str = "--seed") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a click command the options of splitting, and one argument `splitting`, a `Splitting`.
+
+    Put ``@split_options()`` on a command; one that has a ``--seed`` of its own names the split's seed
+    otherwise: ``@split_options(seed="--split-seed")``.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        return _with_split_options(function, seed)
+
+    return decorate
+
+
+def _with_split_options(function: Callable[..., Any], seed: str) -> Callable[..., Any]:
+    parameter = seed.removeprefix("--").replace("-", "_")
+
+    @click.option(
+        "--scheme",
+        type=click.Choice(SCHEMES),
+        help="How to split: at random, each user's last ratings in time, one point in time for all, "
+        "k folds, a small train part, or given files. [default: random]",
+    )
+    @click.option(
+        seed,
+        parameter,
+        type=click.IntRange(min=0),
+        metavar="S",
+        help="Seed of a random split, k folds or a subsample. [default: 0]",
+    )
+    @click.option(
+        "--fractions",
+        callback=_three_fractions,
+        metavar="A,B,C",
+        help="Shares of train, validation and test (random, time). [default: 0.7,0.15,0.15]",
+    )
+    @click.option(
+        "--points",
+        callback=_two_points,
+        metavar="T1,T2",
+        help="First timestamp of validation and of test, instead of shares (time).",
+    )
+    @click.option(
+        "--n",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Test ratings of each user, and as many for validation (leave-last). [default: 1]",
+    )
+    @click.option(
+        "--percent",
+        type=click.FloatRange(0, 100, min_open=True, max_open=True),
+        metavar="P",
+        help="Share of train in percent, the rest is halved (subsample). [default: 10]",
+    )
+    @click.option(
+        "--k", type=click.IntRange(min=2), metavar="K", help="Number of folds (k-fold). [default: 5]"
+    )
+    @click.option(
+        "--fold",
+        type=click.IntRange(min=0),
+        metavar="F",
+        help="Which fold is the test part, from 0 (k-fold).",
+    )
+    @click.option(
+        "--valid-fraction",
+        type=click.FloatRange(0, 1, max_open=True),
+        metavar="V",
+        help="Validation's share of what is not test (k-fold: 0.15; given without --valid: 0).",
+    )
+    @click.option("--train", type=_FILE, metavar="FILE", help="Train ratings (given).")
+    @click.option("--valid", type=_FILE, metavar="FILE", help="Validation ratings (given).")
+    @click.option("--test", type=_FILE, metavar="FILE", help="Test ratings (given).")
+    @wraps(function)
+    def with_splitting(*args: Any, **kwargs: Any) -> Any:
+        taken = {
+            field.name: kwargs.pop(parameter if field.name == "seed" else field.name)
+            for field in fields(Splitting)
+        }
+        return function(*args, splitting=Splitting(**taken), **kwargs)
+
+    return with_splitting
+
+
+def load(data: str, reading: Reading) -> Ratings:
+    """Load a named set or a file as the options say, with a progress bar for downloads."""
+    from pyro_bmf.data import load_ratings
+
+    taken = {field.name: getattr(reading, field.name) for field in fields(Reading)}
+    return load_ratings(data, progress=True, **taken)
+
+
+def make_split(data: str | None, reading: Reading, splitting: Splitting) -> Split:
+    """Load `data` and split it as the options say.
+
+    `data` may also be a folder that ``pyro-bmf data split`` wrote, which is then read as it is; it is None
+    for the scheme ``given``.
+    """
+    splits = make_splits(data, reading, splitting)
+    if len(splits) > 1:
+        raise click.UsageError(f"Say which of the {len(splits)} folds is meant, with --fold.")
+    return splits[0]
+
+
+def make_splits(data: str | None, reading: Reading, splitting: Splitting) -> tuple[Split, ...]:
+    """Do as `make_split`; k-fold without a fold gives all of them."""
+    scheme = _scheme(splitting)
+    settings = {name: value for name in _SETTINGS[scheme] if (value := getattr(splitting, name)) is not None}
+    if scheme == "given":
+        return (_given(data, reading, settings),)
+    if data is None:
+        raise click.UsageError(
+            "Say which ratings are meant: a named set or a file (--scheme given takes files)."
+        )
+    if (Path(data) / "split.json").is_file():
+        return (_written(data, reading, splitting),)
+    from pyro_bmf import data as package
+
+    ratings = load(data, reading)
+    if scheme == "k-fold":
+        fold = settings.pop("fold", None)
+        folds = package.kfold_splits(ratings, **settings)
+        if fold is not None and fold >= len(folds):
+            raise click.UsageError(f"Fold {fold} does not exist: {len(folds)} folds count from 0.")
+        return folds if fold is None else (folds[fold],)
+    if scheme == "subsample":
+        return (package.subsample_split(ratings, settings.pop("percent", 10.0), **settings),)
+    if scheme == "leave-last":
+        return (package.leave_last_split(ratings, **settings),)
+    if scheme == "time":
+        return (package.time_split(ratings, **settings),)
+    return (package.random_split(ratings, **settings),)
+
+
+def _scheme(splitting: Splitting) -> str:
+    """Return the scheme, and refuse settings that it does not read."""
+    files = splitting.train is not None or splitting.test is not None
+    scheme = splitting.scheme or ("given" if files else "random")
+    for field in fields(Splitting):
+        if field.name not in ("scheme", *_SETTINGS[scheme]) and getattr(splitting, field.name) is not None:
+            option = "the split's seed" if field.name == "seed" else f"--{field.name.replace('_', '-')}"
+            users = ", ".join(name for name, read in _SETTINGS.items() if field.name in read)
+            raise click.UsageError(f"{option} does not go with the {scheme} split (it is for: {users}).")
+    if splitting.fractions is not None and splitting.points is not None:
+        raise click.UsageError("Give --fractions or --points, not both.")
+    return scheme
+
+
+def _given(data: str | None, reading: Reading, settings: dict[str, Any]) -> Split:
+    from pyro_bmf.data import given_split
+
+    if data is not None or "train" not in settings or "test" not in settings:
+        raise click.UsageError(
+            "The given split takes --train FILE and --test FILE, and no data set beside them."
+        )
+    for name in ("duplicates", "min_ratings"):
+        if getattr(reading, name) is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} does not go with given files.")
+    return given_split(
+        settings.pop("train"),
+        settings.pop("valid", None),
+        settings.pop("test"),
+        format=reading.format,
+        columns=reading.columns,
+        header=reading.header,
+        scale=reading.scale,
+        **settings,
+    )
+
+
+def _written(data: str, reading: Reading, splitting: Splitting) -> Split:
+    from pyro_bmf.data import read_split
+
+    if any(
+        getattr(options, field.name) is not None
+        for options in (reading, splitting)
+        for field in fields(options)
+        if field.name != "data_dir"
+    ):
+        raise click.UsageError(f"{data} is a written split: it takes no options of reading or splitting.")
+    return read_split(data)
+
+
+def _numbers(text: str, count: int, kind: type, parameter: click.Parameter) -> tuple[Any, ...]:
+    try:
+        numbers = tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        what = "whole numbers" if kind is int else "numbers"
+        raise click.BadParameter(f"{text!r}: write {count} {what} with commas between", param=parameter)
+    return numbers
+
+
+def _three_fractions(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[Any, ...] | None:
+    return None if value is None else _numbers(value, 3, float, parameter)
+
+
+def _two_points(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[Any, ...] | None:
+    return None if value is None else _numbers(value, 2, int, parameter)

@@ -1,0 +1,243 @@
+"""What every command prints: tables for people on the screen, the same tables as JSON or CSV for programs.
+
+Standard output carries results and nothing else, so that ``--json`` can be piped; notes go to standard error.
+"""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+import json as json_module
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pyro_bmf.files import atomic_write
+
+Row = Mapping[str, object]
+
+_MISSING = "–"
+_GAP = 3  # between two columns
+_PIPE_WIDTH = 120  # beyond which a table that is not on a terminal counts as too wide
+
+
+def note(text: str) -> None:
+    """Tell the user something on standard error, as one line ``Note: …``."""
+    click.echo(f"Note: {one_line(text)}", err=True)
+
+
+def one_line(text: str) -> str:
+    """Return `text` with its line breaks, and the blanks around them, made into single spaces."""
+    return re.sub(r"\s*\n\s*", " ", text.strip())
+
+
+def show_table(title: str, rows: Sequence[Row], *, json: bool = False, csv: Path | str | None = None) -> None:
+    """Print one table, as a table or as one line of JSON, and write it as CSV too when asked.
+
+    Parameters
+    ----------
+    title
+        What the table holds; say which data, which part of a split, which kind of prediction.
+    rows
+        One mapping a row. The columns are the keys in the order in which they first appear; a key that a
+        row lacks is an empty cell (null in JSON). NumPy scalars are welcome.
+    json
+        Print ``{"title": …, "rows": […]}`` on one line instead of the table: a command that shows several
+        tables gives JSON lines. Not-a-number and infinities become null, as JSON has neither.
+    csv
+        Write the table to this file as well, in full precision, with a header.
+    """
+    columns = _columns(rows)
+    cells = [[_plain(row.get(column)) for column in columns] for row in rows]
+    if csv is not None:
+        _write_csv(Path(csv), columns, cells)
+    if json:
+        records = [
+            {column: _finite(value) for column, value in zip(columns, line, strict=True)} for line in cells
+        ]
+        content = {"title": title, "rows": records}
+        click.echo(json_module.dumps(content, ensure_ascii=False, allow_nan=False, default=str))
+    else:
+        click.echo(_render(title, columns, cells), nl=False)
+
+
+class TableWriter:
+    """Where one run of a command shows its tables; `table_options` gives it to the command.
+
+    Parameters
+    ----------
+    json
+        Whether tables are printed as JSON lines.
+    csv
+        The file for the first table. Each later one goes beside it, its name added before the suffix:
+        ``out.csv``, ``out-recommendations.csv``.
+    """
+
+    def __init__(self, *, json: bool = False, csv: Path | None = None) -> None:
+        self.json = json
+        self.csv = csv
+        self._written: set[Path] = set()
+
+    def show(self, title: str, rows: Sequence[Row], *, name: str | None = None) -> None:
+        """Show a table as the options ask; `name` (else the title) marks its CSV file."""
+        path = None if self.csv is None else self._next_path(self.csv, name or title)
+        show_table(title, rows, json=self.json, csv=path)
+        if path is not None:
+            note(f"{title}: written to {path}.")
+
+    def say(self, text: str) -> None:
+        """Print a line that belongs to the result; under ``--json`` it goes to standard error."""
+        click.echo(text, err=self.json)
+
+    def _next_path(self, first: Path, name: str) -> Path:
+        path = first
+        if self._written:
+            slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "table"
+            path = first.with_name(f"{first.stem}-{slug}{first.suffix}")
+            number = 2
+            while path in self._written:
+                path = first.with_name(f"{first.stem}-{slug}-{number}{first.suffix}")
+                number += 1
+        self._written.add(path)
+        return path
+
+
+def table_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command ``--json`` and ``--csv FILE``, and one argument `tables`, a `TableWriter`.
+
+    Put it below ``@click.command()``, among the options::
+
+        @click.command()
+        @table_options
+        def command(tables: TableWriter) -> None:
+            tables.show("Named data sets", rows)
+    """
+
+    @click.option("--json", "as_json", is_flag=True, help="Print tables as JSON, one line a table.")
+    @click.option(
+        "--csv",
+        "csv_path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Also write the table to FILE as CSV; further tables go beside it.",
+    )
+    @wraps(function)
+    def with_tables(*args: Any, as_json: bool, csv_path: Path | None, **kwargs: Any) -> Any:
+        return function(*args, tables=TableWriter(json=as_json, csv=csv_path), **kwargs)
+
+    return with_tables
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """Return the keys of all rows, each once, in the order of their first appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _plain(value: object) -> object:
+    """Return a Python scalar for a NumPy one (known by its numeric tower or ``item``), else the value."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    item = getattr(value, "item", None)
+    return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_csv(path: Path, columns: Sequence[str], cells: Sequence[Sequence[object]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv_module.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(cells)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _render(title: str, columns: Sequence[str], cells: Sequence[Sequence[object]]) -> str:
+    """Return the table as text, with colour codes only where the output is a terminal.
+
+    A table that is too wide and has more columns than rows is laid on its side: one row a column, under the
+    first column's values.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=sys.stdout)
+    width = console.width
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        width = _PIPE_WIDTH
+        console = Console(file=sys.stdout, width=10_000)  # a file or a pipe has no edge to wrap at
+    by_column = [[line[position] for line in cells] for position in range(len(columns))]
+    numeric = [any(map(_is_number, values)) and all(map(_is_number_or_none, values)) for values in by_column]
+    texts = [_format_column(values) for values in by_column]
+    headers: Sequence[str] = columns
+    lines = [list(line) for line in zip(*texts, strict=True)]
+    if _width(columns, lines) > width and len(columns) > len(lines) + 1:
+        headers = [columns[0], *texts[0]]
+        lines = [[column, *line] for column, line in zip(columns[1:], texts[1:], strict=True)]
+        numeric = [False] + [any(numeric[1:])] * len(texts[0])
+    # Text, not str: a film called "[rec]" is no markup.
+    table = Table(
+        title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
+    for header, right in zip(headers, numeric, strict=True):
+        table.add_column(Text(header), justify="right" if right else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
+    with console.capture() as captured:
+        console.print(table)
+        if not cells:
+            console.print(Text("(no rows)"))
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+def _width(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
+    """Return how wide a table is when nothing in it is wrapped."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, texts)) for texts in zip(headers, *lines, strict=True)]
+    return sum(widths) + _GAP * max(len(widths) - 1, 0)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_number_or_none(value: object) -> bool:
+    return value is None or _is_number(value)
+
+
+def _format_column(values: Sequence[object]) -> list[str]:
+    """Format a column as one: all its floats with the same number of decimals."""
+    sizes = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value)]
+    largest = max(sizes, default=0.0)
+    if largest != 0.0 and largest < 1e-3:
+        spec = ".3e"
+    else:
+        spec = ".4f" if largest < 100 else ".2f" if largest < 1e5 else ".0f"
+    return [_format(value, spec) for value in values]
+
+
+def _format(value: object, spec: str) -> str:
+    if value is None:
+        return _MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return _MISSING if math.isnan(value) else format(value, spec)
+    return str(value)  # an integer may be an id: no thousands separators

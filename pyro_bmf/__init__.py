@@ -1,0 +1,40 @@
+"""pyro-bmf: VAE-based Bayesian matrix factorization with cross feedback, in Pyro.
+
+The public names are loaded on first use, so that ``import pyro_bmf`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("pyro-bmf")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "load_ratings": "pyro_bmf.data",
+    "random_split": "pyro_bmf.data",
+    "Ratings": "pyro_bmf.data",
+    "Split": "pyro_bmf.data",
+    "fit": "pyro_bmf.inference",
+    "FitSettings": "pyro_bmf.inference",
+    "preset": "pyro_bmf.inference",
+    "Posterior": "pyro_bmf.posterior",
+    "evaluate": "pyro_bmf.evaluation",
+    "PyroBmfError": "pyro_bmf.errors",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,12 @@
+"""Reference systems: one file a system, all used as the model's own posterior is."""
+
+from __future__ import annotations
+
+from pyro_bmf.baselines.base import Baseline
+from pyro_bmf.baselines.bias_only import BiasOnly
+from pyro_bmf.baselines.cells import normal_pmf
+from pyro_bmf.baselines.global_mean import GlobalMean
+from pyro_bmf.baselines.popularity import Popularity
+from pyro_bmf.baselines.top_n import top_n
+
+__all__ = ["Baseline", "BiasOnly", "GlobalMean", "Popularity", "normal_pmf", "top_n"]

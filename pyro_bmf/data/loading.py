@@ -1,0 +1,147 @@
+"""`load_ratings`: a named set or any file becomes canonical `Ratings`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from .border import as_scale, canonical, with_titles
+from .layout import Columns
+from .notices import warn
+from .ratings import Ratings
+from .readers import read_raw
+from .scale import RatingScale
+from .sources import SOURCES, Source, find_source
+from .synthetic import default_synthetic
+from .titles import read_titles
+
+if TYPE_CHECKING:
+    from .download import Located
+
+
+def load_ratings(
+    name_or_path: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    format: str | None = None,
+    columns: Columns | None = None,
+    header: bool | None = None,
+    scale: RatingScale | str | None = None,
+    duplicates: str | None = None,
+    min_ratings: int | None = None,
+    download: bool = True,
+    progress: bool = False,
+) -> Ratings:
+    """Load ratings from a named set or from a file.
+
+    Parameters
+    ----------
+    name_or_path
+        One of `SOURCES` (``"ml100k"``, ``"ml1m"``, ..., ``"synthetic"``), or the path of a file: CSV, TSV,
+        ``::``, parquet or JSON lines, gzip allowed.
+    data_dir
+        Folder where named sets are looked for and downloaded to; None takes the environment variable
+        ``PYRO_BMF_DATA_DIR``, else the user's cache folder.
+    format, columns, header
+        How to read a file; None reads it off the file. Columns are user, item, rating and perhaps timestamp,
+        by header name or by position counted from 0: ``"userId,movieId,rating"`` or ``(1, 0, 2, 3)``.
+    scale
+        The rating scale, as ``"1:5:1"`` (low:high:step) or ``"0:10"`` (continuous); None takes the set's
+        declared scale, or infers it and says so.
+    duplicates
+        For a (user, item) pair that stands more than once: ``"error"``; ``"last"`` keeps the rating with the
+        latest timestamp, or without timestamps the last in the file; ``"mean"`` takes the mean, rounded to
+        the scale where that has steps (half goes up), and the latest timestamp. None takes the set's own
+        rule, for files ``"error"``.
+    min_ratings
+        Keep users and items with at least so many ratings (one pass, both counted on the full file); None
+        takes the set's own filter, for files 0.
+    download
+        Whether a named set that is not on this machine may be downloaded.
+    progress
+        Show a progress bar on stderr while downloading.
+
+    Returns
+    -------
+    ratings
+        Canonical: independent of the file's row order, ids exact.
+
+    Raises
+    ------
+    DataError
+        Naming what is wrong, where, and what to do.
+
+    Warns
+    -----
+    DataWarning
+        For a file whose checksum is not the official one, or cannot be verified.
+    DataNotice
+        For what was decided: the scale inferred, duplicates merged, a filter, the licence at first use.
+    """
+    source = None if isinstance(name_or_path, Path) else find_source(name_or_path)
+    if source is None:
+        return _load_path(name_or_path, format, columns, header, scale, duplicates, min_ratings)
+    if source.name == "synthetic":
+        return default_synthetic().ratings
+    from .download import locate  # brings pooch and requests, which a file on disk does not need
+
+    files = locate(source, data_dir=data_dir, download=download, progress=progress)
+    return _load_source(source, files, scale, duplicates, min_ratings)
+
+
+def _load_path(
+    path_or_name: str | Path,
+    format: str | None,
+    columns: Columns | None,
+    header: bool | None,
+    scale: RatingScale | str | None,
+    duplicates: str | None,
+    min_ratings: int | None,
+) -> Ratings:
+    path = Path(path_or_name).expanduser()
+    if not path.exists():
+        raise DataError(
+            f"{str(path_or_name)!r} is neither a file nor a data set known by name ({', '.join(SOURCES)})"
+        )
+    raw = read_raw(path, format=format, columns=columns, header=header)
+    ratings, _ = canonical(
+        raw,
+        scale=as_scale(scale),
+        duplicates=duplicates or "error",
+        min_ratings=min_ratings or 0,
+        name=path.name,
+    )
+    return ratings
+
+
+def _load_source(
+    source: Source,
+    files: Located,
+    scale: RatingScale | str | None,
+    duplicates: str | None,
+    min_ratings: int | None,
+) -> Ratings:
+    columns = source.columns if files.timestamps else source.columns[:3]
+    raw = read_raw(files.ratings, format=files.format, columns=columns, header=files.header)
+    filtered = source.min_ratings if min_ratings is None else min_ratings
+    ratings, _ = canonical(
+        raw,
+        scale=as_scale(scale) or RatingScale.parse(source.scale, "declared"),
+        duplicates=duplicates or source.duplicates,
+        min_ratings=filtered,
+        name=source.name,
+    )
+    found = (ratings.n_users, ratings.n_items, len(ratings))
+    if found != source.counts and filtered == source.min_ratings:
+        expected = " / ".join(f"{count:,}" for count in source.counts)
+        kind = "official" if source.counts_verified else "published"
+        warn(
+            f"{source.name}: {' / '.join(f'{count:,}' for count in found)} users / items / ratings were "
+            f"read, where the {kind} counts are {expected}"
+        )
+    if files.titles is not None:
+        ratings = with_titles(
+            ratings, read_titles(files.titles, files.titles_format, ratings.item_vocabulary)
+        )
+    return ratings

@@ -1,0 +1,357 @@
+"""Splits as files that anyone can read, and splits made from given files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pcsv
+from numpy.typing import NDArray
+
+from ..errors import DataError, SavedFileError
+from ..files import write_json
+from .border import RawColumns, as_scale, canonical
+from .layout import Columns
+from .ratings import Ratings
+from .readers import read_raw
+from .scale import RatingScale
+from .splits import PARTS, Split, seeded
+from .vocabulary import Vocabulary
+
+_FORMAT, _VERSION = "pyro-bmf split", 1
+
+
+def write_split(split: Split, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a split as CSV files: train, valid and test, the users, the items, and ``split.json``.
+
+    ``train.csv``, ``valid.csv``, ``test.csv`` hold user_id, item_id, rating and, if there are any, timestamp.
+    ``users.csv`` and ``items.csv`` (with titles) hold every raw id, those without a rating too. All files are
+    written to a temporary folder beside `folder`, which is then renamed.
+
+    Parameters
+    ----------
+    split
+        The split.
+    folder
+        Where to; made anew.
+    overwrite
+        Replace a split that lies there.
+
+    Returns
+    -------
+    folder
+        The folder.
+
+    Raises
+    ------
+    DataError
+        When the folder exists and holds something else than this very split.
+    """
+    target = Path(folder)
+    if _stands(target, split, overwrite):
+        return target
+    ratings = split.ratings
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    try:
+        for part in PARTS:
+            _write_part(temporary / f"{part}.csv", getattr(split, part))
+        _write_ids(temporary / "users.csv", "user_id", ratings.user_vocabulary, None)
+        _write_ids(temporary / "items.csv", "item_id", ratings.item_vocabulary, ratings.item_titles)
+        write_json(
+            temporary / "split.json",
+            {
+                "format": _FORMAT,
+                "version": _VERSION,
+                "name": ratings.name,
+                "scheme": split.scheme,
+                "settings": split.settings,
+                "hash": split.hash,
+                "data_hash": ratings.data_hash,
+                "scale": ratings.scale.to_dict(),
+                "user_ids": "integer" if ratings.user_vocabulary.is_integer else "text",
+                "item_ids": "integer" if ratings.item_vocabulary.is_integer else "text",
+                "timestamps": ratings.timestamps is not None,
+                "titles": ratings.item_titles is not None,
+                "counts": {part: len(getattr(split, f"{part}_rows")) for part in PARTS},
+            },
+        )
+        temporary.chmod(0o755)
+        _replace(temporary, target)
+    except OSError as error:
+        raise DataError(f"cannot write the split to {target}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def read_split(folder: str | Path) -> Split:
+    """Read a split that `write_split` wrote; its hash is the same, or it is refused.
+
+    Raises
+    ------
+    SavedFileError
+        When a file is missing, of another format version, or was changed.
+    """
+    folder = Path(folder)
+    content = _read_description(folder)
+    try:
+        scale = RatingScale.from_dict(content["scale"])
+        text = (content["user_ids"] == "text", content["item_ids"] == "text")
+        users, _ = _read_ids(folder / "users.csv", "user", text[0])
+        items, titles = _read_ids(folder / "items.csv", "item", text[1])
+        names = "user_id,item_id,rating" + (",timestamp" if content["timestamps"] else "")
+        parts = []
+        for part in PARTS:
+            if content["counts"][part]:
+                raw = read_raw(
+                    folder / f"{part}.csv",
+                    format="csv",
+                    columns=names,
+                    header=True,
+                    text_ids=(text[0], text[1]),
+                )
+                if len(raw) != content["counts"][part]:
+                    raise SavedFileError(
+                        f"{folder / part}.csv holds {len(raw)} ratings instead of "
+                        f"{content['counts'][part]}: it was changed; write the split again"
+                    )
+                parts.append((part, raw))
+        user_index = np.concatenate([users.index(raw.user_ids)[raw.user_codes] for _, raw in parts])
+        item_index = np.concatenate([items.index(raw.item_ids)[raw.item_codes] for _, raw in parts])
+        order = np.lexsort((item_index, user_index))
+        timestamps = None
+        if content["timestamps"]:
+            timestamps = np.concatenate([_present(raw.timestamps, folder) for _, raw in parts])[order]
+        ratings = Ratings(
+            user_index[order],
+            item_index[order],
+            np.concatenate([raw.ratings for _, raw in parts])[order],
+            timestamps,
+            users,
+            items,
+            scale,
+            titles if content["titles"] else None,
+            str(content["name"]),
+        )
+        labels = np.concatenate([np.full(len(raw), PARTS.index(part)) for part, raw in parts])[order]
+        rows = [np.flatnonzero(labels == code) for code in range(len(PARTS))]
+        split = Split(ratings, rows[0], rows[1], rows[2], str(content["scheme"]), dict(content["settings"]))
+    except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
+        if isinstance(error, SavedFileError):
+            raise
+        raise SavedFileError(f"the split in {folder} is damaged ({error}): write it again") from None
+    if split.hash != content["hash"]:
+        raise SavedFileError(
+            f"the files of the split in {folder} were changed: their hash is {split.hash[:16]}..., "
+            "split.json says "
+            f"{str(content['hash'])[:16]}...; write the split again, or use the files as given ones "
+            "(train, valid, test)"
+        )
+    return split
+
+
+def given_split(
+    train: str | Path,
+    valid: str | Path | None,
+    test: str | Path,
+    *,
+    format: str | None = None,
+    columns: Columns | None = None,
+    header: bool | None = None,
+    scale: RatingScale | str | None = None,
+    valid_fraction: float = 0.0,
+    seed: int = 0,
+) -> Split:
+    """Make a split of files that are split already.
+
+    Parameters
+    ----------
+    train, valid, test
+        The files; `valid` may be None.
+    format, columns, header, scale
+        How to read them, as in `load_ratings`.
+    valid_fraction, seed
+        Without a `valid` file: this share of the train file, drawn at random, becomes validation.
+
+    Raises
+    ------
+    DataError
+        As `load_ratings` does; also when a (user, item) pair stands in two files, naming both lines.
+    """
+    paths = {
+        part: Path(path) for part, path in zip(PARTS, (train, valid, test), strict=True) if path is not None
+    }
+    if not 0 <= valid_fraction < 1 or (valid is not None and valid_fraction):
+        raise DataError(
+            f"valid_fraction={valid_fraction}: must lie in [0, 1), and is for a split without a "
+            "validation file"
+        )
+
+    def read(text_ids: tuple[bool | None, bool | None]) -> list[RawColumns]:
+        return [
+            read_raw(path, format=format, columns=columns, header=header, text_ids=text_ids)
+            for path in paths.values()
+        ]
+
+    raws = read((None, None))
+    mixed = (_mixed([raw.user_ids for raw in raws]), _mixed([raw.item_ids for raw in raws]))
+    if any(mixed):
+        # One file's ids look like integers, another's do not: then they are text in all of them.
+        raws = read((mixed[0] or None, mixed[1] or None))
+    joined = _join(raws)
+    ratings, rows = canonical(joined, scale=as_scale(scale), name=paths["train"].name)
+    labels = np.repeat([PARTS.index(part) for part in paths], [len(raw) for raw in raws])[rows]
+    part_rows = [np.flatnonzero(labels == code) for code in range(len(PARTS))]
+    if valid_fraction:
+        shuffled = seeded(seed).permutation(part_rows[0])
+        n_valid = round(len(shuffled) * valid_fraction)
+        part_rows[0], part_rows[1] = shuffled[n_valid:], shuffled[:n_valid]
+    settings: dict[str, Any] = {"files": {part: path.name for part, path in paths.items()}}
+    if valid_fraction:
+        settings |= {"valid_fraction": float(valid_fraction), "seed": int(seed)}
+    return Split(ratings, part_rows[0], part_rows[1], part_rows[2], "given", settings)
+
+
+# --- given files ----------------------------------------------------------------------------------
+
+
+def _mixed(tables: list[NDArray[Any]]) -> bool:
+    return len({table.dtype for table in tables if len(table)}) > 1
+
+
+def _join(raws: list[RawColumns]) -> RawColumns:
+    columns: list[tuple[NDArray[Any], NDArray[Any]]] = []
+    for kind in ("user", "item"):
+        tables = [getattr(raw, f"{kind}_ids") for raw in raws]
+        if _mixed(tables):
+            raise DataError(f"{kind} ids are integers in one file and text in another: write them alike")
+        position, distinct = pd.factorize(np.concatenate(tables))
+        starts = np.cumsum([0, *(len(table) for table in tables)])
+        codes = [
+            position[start + getattr(raw, f"{kind}_codes").astype(np.int64)]
+            for start, raw in zip(starts, raws, strict=False)
+        ]
+        columns.append((np.concatenate(codes), np.asarray(distinct)))
+    timed = [raw.timestamps for raw in raws if raw.timestamps is not None]
+    edges = np.cumsum([len(raw) for raw in raws])
+
+    def place(row: int) -> str:
+        which = int(np.searchsorted(edges, row, side="right"))
+        return raws[which].place(row - (int(edges[which - 1]) if which else 0))
+
+    return RawColumns(
+        *columns[0],
+        *columns[1],
+        np.concatenate([raw.ratings for raw in raws]),
+        np.concatenate(timed) if len(timed) == len(raws) else None,
+        place,
+    )
+
+
+# --- written files --------------------------------------------------------------------------------
+
+
+def _stands(target: Path, split: Split, overwrite: bool) -> bool:
+    """Tell whether this very split lies there already; raise when something else does."""
+    if not target.exists():
+        return False
+    if not target.is_dir():
+        raise DataError(f"{target} is a file: name a folder for the split")
+    if not any(target.iterdir()):
+        return False
+    try:
+        found = _read_description(target)["hash"]
+    except (SavedFileError, KeyError):
+        raise DataError(f"{target} is not empty and holds no split: name another folder") from None
+    if overwrite:
+        return False
+    if found == split.hash:
+        return read_split(target).hash == split.hash
+    raise DataError(
+        f"{target} holds another split ({str(found)[:12]}): name another folder, or ask to overwrite it"
+    )
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    if target.is_dir() and any(target.iterdir()):
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+        target.replace(old / "split")
+        temporary.replace(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        temporary.replace(target)
+
+
+def _write_part(path: Path, part: Ratings) -> None:
+    columns = {
+        "user_id": _id_column(part.user_vocabulary, part.users),
+        "item_id": _id_column(part.item_vocabulary, part.items),
+        "rating": pa.array(part.ratings),
+    }
+    if part.timestamps is not None:
+        columns["timestamp"] = pa.array(part.timestamps)
+    _write_csv(path, pa.table(columns))
+
+
+def _write_ids(path: Path, name: str, vocabulary: Vocabulary, titles: NDArray[Any] | None) -> None:
+    columns = {name: _id_column(vocabulary, np.arange(len(vocabulary)))}
+    if titles is not None:
+        columns["title"] = pa.array(titles, pa.string())
+    _write_csv(path, pa.table(columns))
+
+
+def _id_column(vocabulary: Vocabulary, indices: NDArray[np.int64]) -> pa.Array:
+    return pa.array(vocabulary.ids, pa.int64() if vocabulary.is_integer else pa.string()).take(
+        pa.array(indices)
+    )
+
+
+def _write_csv(path: Path, table: pa.Table) -> None:
+    # Numbers are written with as many digits as bring back the same number.
+    with open(path, "wb") as file:
+        pcsv.write_csv(table, file)
+
+
+def _read_ids(path: Path, kind: str, as_text: bool) -> tuple[Vocabulary, NDArray[Any] | None]:
+    types = {f"{kind}_id": pa.string() if as_text else pa.int64(), "title": pa.string()}
+    table = pcsv.read_csv(
+        path,
+        parse_options=pcsv.ParseOptions(newlines_in_values=True),
+        convert_options=pcsv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+    )
+    ids = table.column(f"{kind}_id").to_numpy()
+    titles = None
+    if "title" in table.column_names:
+        titles = np.array(table.column("title").to_pylist(), dtype=object)
+    return Vocabulary(ids.astype(object) if as_text else ids, kind), titles
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / "split.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise SavedFileError(f"{folder} holds no split: there is no {path.name} to read") from None
+    except ValueError as error:
+        raise SavedFileError(f"{path} is damaged ({error}): write the split again") from None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise SavedFileError(f"{path} does not describe a split of pyro-bmf")
+    if content.get("version") != _VERSION:
+        raise SavedFileError(
+            f"{path} is of version {content.get('version')!r}, this software reads {_VERSION}: write the "
+            "split again"
+        )
+    return content
+
+
+def _present(timestamps: NDArray[np.int64] | None, folder: Path) -> NDArray[np.int64]:
+    if timestamps is None:
+        raise SavedFileError(f"the split in {folder} lacks its timestamps: write it again")
+    return timestamps

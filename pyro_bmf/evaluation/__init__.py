@@ -1,0 +1,38 @@
+"""Evaluation of fitted systems: errors, probabilities, calibration, ranking, beside trivial references."""
+
+from __future__ import annotations
+
+from pyro_bmf.evaluation.bootstrap import PairedDifference, bootstrap_by_user, paired_difference
+from pyro_bmf.evaluation.calibration import Calibration, CalibrationGroup, calibrate, normal_pmf
+from pyro_bmf.evaluation.comparison import Comparison, compare, evaluate_with_references
+from pyro_bmf.evaluation.evaluate import Evaluation, PerRating, evaluate
+from pyro_bmf.evaluation.metrics import level_positions, mae, ndcg_at, nll, recall_at, rmse, rps
+from pyro_bmf.evaluation.predictor import Predictor
+from pyro_bmf.evaluation.protocols import PROTOCOLS, Ranking, evaluate_ranking
+
+__all__ = [
+    "PROTOCOLS",
+    "Calibration",
+    "CalibrationGroup",
+    "Comparison",
+    "Evaluation",
+    "PairedDifference",
+    "PerRating",
+    "Predictor",
+    "Ranking",
+    "bootstrap_by_user",
+    "calibrate",
+    "compare",
+    "evaluate",
+    "evaluate_ranking",
+    "evaluate_with_references",
+    "level_positions",
+    "mae",
+    "ndcg_at",
+    "nll",
+    "normal_pmf",
+    "paired_difference",
+    "recall_at",
+    "rmse",
+    "rps",
+]

@@ -1,0 +1,297 @@
+"""Does a predictive distribution mean what it says: PIT, coverage and widths, by train counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
+
+from pyro_bmf.baselines.cells import normal_pmf
+from pyro_bmf.errors import SettingsError
+
+__all__ = [
+    "COVERAGE_LEVELS",
+    "Calibration",
+    "CalibrationGroup",
+    "calibrate",
+    "count_deciles",
+    "discrete_interval",
+    "normal_interval_width",
+    "normal_pit",
+    "normal_pmf",
+    "pit_uniforms",
+    "randomized_pit",
+]
+
+COVERAGE_LEVELS = (0.5, 0.8, 0.9, 0.95)
+PIT_BINS = 20
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CalibrationGroup:
+    """Calibration on one group of test ratings; tuples are aligned with the coverage levels.
+
+    Attributes
+    ----------
+    by, decile
+        ``"all"`` and None, or ``"user"``/``"item"`` and 1 (least train ratings) to 10 (most).
+    n_ratings
+        Test ratings in the group.
+    count_low, count_high
+        Smallest and largest train count of the rating's user or item in the group; None for all.
+    rmse, mean_sd
+        Root mean squared error, and mean predictive standard deviation, rating units.
+    coverage
+        Share of ratings whose PIT lies in the central interval of each level.
+    coverage_se
+        Binomial standard error at the nominal level, √(c(1 − c)/n).
+    within
+        Whether |coverage − nominal| is at most 2 standard errors.
+    width
+        Mean width of the central interval of the predictive, rating units.
+    """
+
+    by: str
+    decile: int | None
+    n_ratings: int
+    count_low: int | None
+    count_high: int | None
+    rmse: float
+    mean_sd: float
+    coverage: tuple[float, ...]
+    coverage_se: tuple[float, ...]
+    within: tuple[bool, ...]
+    width: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration over all test ratings and by decile of train counts.
+
+    Attributes
+    ----------
+    levels
+        Nominal levels of the central intervals.
+    overall
+        All test ratings.
+    deciles
+        By the user's, then by the item's train count; ten groups of equal numbers of test ratings each (an
+        empty one is left out).
+    sd_error_correlation
+        Pearson correlation of the predictive standard deviation and |rating − mean|; NaN when one is
+        constant.
+    pit_histogram
+        Ratings in each of 20 equal bins of the PIT; flat when calibrated.
+    """
+
+    levels: tuple[float, ...]
+    overall: CalibrationGroup
+    deciles: tuple[CalibrationGroup, ...]
+    sd_error_correlation: float
+    pit_histogram: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content as plain containers."""
+        return asdict(self)
+
+
+def pit_uniforms(n: int, seed: int) -> Floats:
+    """Return the (n,) uniforms that randomise the PIT, the same for every system evaluated with `seed`."""
+    return np.random.default_rng([seed, 0]).random(n)
+
+
+def randomized_pit(pmf: ArrayLike, positions: ArrayLike, uniforms: ArrayLike) -> Floats:
+    """Return the randomised probability integral transform P(X < y) + v P(X = y), v uniform.
+
+    It is uniform exactly when the predictive is right, which the plain P(X <= y) of a discrete one is not:
+    a central 90 % interval of a perfect discrete predictive covers about 98 % (Smith 1985, J. Forecasting
+    4, 283-291; Czado, Gneiting and Held 2009, doi 10.1111/j.1541-0420.2009.01191.x).
+
+    Parameters
+    ----------
+    pmf
+        (n, L) probability of each level.
+    positions
+        (n,) position of the observed level.
+    uniforms
+        (n,) draws in [0, 1), see `pit_uniforms`.
+    """
+    probabilities = np.asarray(pmf, dtype=np.float64)
+    observed = np.asarray(positions, dtype=np.int64)[:, None]
+    up_to = np.take_along_axis(np.cumsum(probabilities, axis=1), observed, axis=1)[:, 0]
+    own = np.take_along_axis(probabilities, observed, axis=1)[:, 0]
+    return np.clip(up_to - own + np.asarray(uniforms, dtype=np.float64) * own, 0.0, 1.0)
+
+
+def normal_pit(ratings: ArrayLike, mean: ArrayLike, sd: ArrayLike) -> Floats:
+    """Return the PIT of ratings on a continuous scale under Normal predictives."""
+    values = np.asarray(ratings, dtype=np.float64)
+    result: Floats = ndtr((values - np.asarray(mean, dtype=np.float64)) / np.asarray(sd, dtype=np.float64))
+    return result
+
+
+def discrete_interval(pmf: ArrayLike, levels: ArrayLike, level: float) -> tuple[Floats, Floats]:
+    """Return the ends of the central interval of discrete predictives, rating units.
+
+    The ends are the quantiles at (1 ∓ level)/2: the smallest rating whose distribution function reaches them.
+
+    Parameters
+    ----------
+    pmf
+        (n, L) probability of each level.
+    levels
+        (L,) ascending.
+    level
+        Nominal probability in (0, 1).
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        (n,) lower and (n,) upper ends.
+    """
+    _check_level(level)
+    cumulative = np.cumsum(np.asarray(pmf, dtype=np.float64), axis=1)[:, :-1]
+    grid = np.asarray(levels, dtype=np.float64)
+    # The slack keeps a quantile that is met exactly, in exact arithmetic, from moving by rounding.
+    low = (cumulative < (1 - level) / 2 - 1e-12).sum(axis=1)
+    high = (cumulative < (1 + level) / 2 - 1e-12).sum(axis=1)
+    return grid[low], grid[high]
+
+
+def normal_interval_width(sd: ArrayLike, level: float) -> Floats:
+    """Return the (n,) widths of the central intervals of Normal predictives."""
+    _check_level(level)
+    result: Floats = 2 * float(ndtri((1 + level) / 2)) * np.asarray(sd, dtype=np.float64)
+    return result
+
+
+def count_deciles(counts: ArrayLike, seed: int) -> NDArray[np.int64]:
+    """Cut ratings into ten groups of equal size by a count attached to each.
+
+    Parameters
+    ----------
+    counts
+        (n,) e.g. the train count of each rating's user.
+    seed
+        Equal counts are ordered by a permutation drawn from it, not by position: the rows of a user or item
+        that straddles a border are dealt to both sides at random.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) groups 0 (smallest counts) to 9; sizes differ by at most one.
+    """
+    values = np.asarray(counts)
+    n = values.size
+    order = np.lexsort((np.random.default_rng([seed, 1]).permutation(n), values))
+    groups = np.empty(n, dtype=np.int64)
+    groups[order] = np.arange(n) * 10 // max(n, 1)
+    return groups
+
+
+def calibrate(
+    pit: Floats,
+    errors: Floats,
+    sd: Floats,
+    widths: Floats,
+    user_counts: NDArray[np.int64],
+    item_counts: NDArray[np.int64],
+    *,
+    levels: Sequence[float] = COVERAGE_LEVELS,
+    seed: int = 0,
+) -> Calibration:
+    """Summarise calibration.
+
+    Parameters
+    ----------
+    pit
+        (n,) randomised PIT of each rating.
+    errors, sd
+        (n,) prediction minus rating, and predictive standard deviation.
+    widths
+        (n, len(levels)) width of each central interval.
+    user_counts, item_counts
+        (n,) train ratings of each rating's user and item.
+    levels
+        Nominal levels, in the order of the columns of `widths`.
+    seed
+        Orders ratings with equal counts at the borders of the deciles.
+
+    Raises
+    ------
+    SettingsError
+        If there is no rating, or shapes do not fit.
+    """
+    n = pit.size
+    if n == 0 or widths.shape != (n, len(levels)) or errors.shape != (n,) or sd.shape != (n,):
+        raise SettingsError(
+            f"calibration needs one error, sd and row of widths for each of {n} ratings (> 0)."
+        )
+    nominal = np.asarray(levels, dtype=np.float64)
+    covered = np.abs(pit - 0.5)[:, None] <= nominal / 2
+    columns = np.column_stack([errors**2, sd, covered, widths])
+    everything = np.zeros(n, dtype=np.int64)
+    overall = _groups("all", everything, None, columns, nominal)[0]
+    deciles: list[CalibrationGroup] = []
+    for by, counts in (("user", user_counts), ("item", item_counts)):
+        deciles += _groups(by, count_deciles(counts, seed), counts, columns, nominal)
+    histogram = np.bincount(np.minimum((pit * PIT_BINS).astype(np.int64), PIT_BINS - 1), minlength=PIT_BINS)
+    return Calibration(
+        levels=tuple(float(level) for level in levels),
+        overall=overall,
+        deciles=tuple(deciles),
+        sd_error_correlation=_correlation(sd, np.abs(errors)),
+        pit_histogram=tuple(histogram.tolist()),
+    )
+
+
+def _groups(
+    by: str, labels: NDArray[np.int64], counts: NDArray[np.int64] | None, columns: Floats, nominal: Floats
+) -> list[CalibrationGroup]:
+    """Average `columns` (squared error, sd, covered per level, width per level) within each label."""
+    sizes = np.bincount(labels)
+    present = np.flatnonzero(sizes)
+    sums = np.column_stack([np.bincount(labels, column) for column in columns.T])[present]
+    means = sums / sizes[present, None]
+    n_levels = nominal.size
+    result = []
+    for label, mean in zip(present.tolist(), means, strict=True):  # at most ten groups
+        size = int(sizes[label])
+        coverage, width = mean[2 : 2 + n_levels], mean[2 + n_levels :]
+        se = np.sqrt(nominal * (1 - nominal) / size)
+        own = None if counts is None else counts[labels == label]
+        result.append(
+            CalibrationGroup(
+                by=by,
+                decile=None if own is None else label + 1,
+                n_ratings=size,
+                count_low=None if own is None else int(own.min()),
+                count_high=None if own is None else int(own.max()),
+                rmse=float(np.sqrt(mean[0])),
+                mean_sd=float(mean[1]),
+                coverage=tuple(coverage.tolist()),
+                coverage_se=tuple(se.tolist()),
+                within=tuple((np.abs(coverage - nominal) <= 2 * se + 1e-12).tolist()),  # rounding aside
+                width=tuple(width.tolist()),
+            )
+        )
+    return result
+
+
+def _correlation(x: Floats, y: Floats) -> float:
+    a, b = x - x.mean(), y - y.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    # a constant minus its mean is rounding, not spread
+    if np.ptp(x) <= 1e-9 * np.abs(x).max() or np.ptp(y) <= 1e-9 * np.abs(y).max() or size == 0:
+        return float("nan")
+    return float(a @ b) / size
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise SettingsError(f"the level of an interval must be between 0 and 1, not {level}.")

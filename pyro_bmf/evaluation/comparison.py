@@ -1,0 +1,171 @@
+"""One system beside the trivial references, always."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from pyro_bmf.baselines import Baseline, BiasOnly, GlobalMean, Popularity
+from pyro_bmf.data import Split
+from pyro_bmf.errors import SettingsError
+from pyro_bmf.evaluation.bootstrap import PairedDifference, paired_difference
+from pyro_bmf.evaluation.evaluate import Evaluation, FittedOn, evaluate, json_ready, known_ratings
+from pyro_bmf.evaluation.predictor import Predictor
+from pyro_bmf.evaluation.protocols import PROTOCOLS, Part
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Evaluations of several systems on the same ratings.
+
+    Attributes
+    ----------
+    evaluations
+        The system in question first, then the others.
+    differences
+        The first less each other, by paired bootstrap over users: RMSE, and NLL and RPS (density NLL on a
+        continuous scale).
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    differences: tuple[PairedDifference, ...]
+
+    @property
+    def model(self) -> Evaluation:
+        """The evaluation of the system in question."""
+        return self.evaluations[0]
+
+    def table(self) -> pd.DataFrame:
+        """Return one row a system: rating, probabilistic and ranking figures side by side.
+
+        The ranking columns are named ``full:recall@20`` and so on; NaN where a system has no such figure.
+        """
+        return pd.DataFrame([_row(evaluation) for evaluation in self.evaluations]).set_index("system")
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return ``systems`` (see `table`), ``differences``, and the tables of every evaluation stacked."""
+        stacked: dict[str, list[pd.DataFrame]] = {}
+        for evaluation in self.evaluations:
+            for name, frame in evaluation.tables().items():
+                if not len(frame):
+                    continue
+                if "system" not in frame:
+                    frame.insert(0, "system", evaluation.system)
+                stacked.setdefault(name, []).append(frame)
+        differences = pd.DataFrame([difference.to_dict() for difference in self.differences])
+        tables = {"systems": self.table().reset_index(), "differences": differences}
+        return tables | {name: pd.concat(frames, ignore_index=True) for name, frames in stacked.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the single ratings, ready for JSON."""
+        return {
+            "evaluations": [evaluation.to_dict() for evaluation in self.evaluations],
+            "differences": json_ready([difference.to_dict() for difference in self.differences]),
+        }
+
+
+def compare(evaluations: Sequence[Evaluation], *, draws: int = 1000, seed: int = 0) -> Comparison:
+    """Put evaluations of the same ratings side by side, the first one against each other one.
+
+    Raises
+    ------
+    SettingsError
+        If there is none, two share a name, or they are of different splits, parts or ratings.
+    """
+    if not evaluations:
+        raise SettingsError("there is no evaluation to compare.")
+    names = [evaluation.system for evaluation in evaluations]
+    if len(set(names)) < len(names):
+        raise SettingsError(f"two systems share a name among {', '.join(names)}: give each its own.")
+    first = evaluations[0]
+    wanted = ("rmse", "density_nll") if first.nll is None else ("rmse", "nll", "rps")
+    differences = tuple(
+        paired_difference(metric, first, other, draws=draws, seed=seed)
+        for other in evaluations[1:]
+        for metric in wanted
+    )
+    return Comparison(tuple(evaluations), differences)
+
+
+def evaluate_with_references(
+    predictor: Predictor,
+    split: Split,
+    *,
+    part: Part = "test",
+    n: Sequence[int] = (20, 50),
+    threshold: float = 3.0,
+    protocols: Sequence[str] = PROTOCOLS,
+    seed: int = 0,
+    name: str | None = None,
+    fitted_on: FittedOn = "train",
+    chunk: int = 100_000,
+    draws: int = 1000,
+) -> Comparison:
+    """Evaluate a system beside the global mean, biases and popularity, fitted to the same ratings as it was.
+
+    Parameters, and what is raised, are those of `evaluate`. The global mean scores all items alike and so
+    has no ranking figures. References are named ``global-mean``, ``bias-only`` and ``popularity``; a system
+    that has one of these names takes its place.
+    """
+    first = evaluate(
+        predictor,
+        split,
+        part=part,
+        n=n,
+        threshold=threshold,
+        protocols=protocols,
+        seed=seed,
+        name=name,
+        fitted_on=fitted_on,
+        chunk=chunk,
+        draws=draws,
+    )
+    known = known_ratings(split, part, fitted_on)
+    references: list[Baseline] = [GlobalMean(), BiasOnly(), Popularity()]
+    others = [
+        evaluate(
+            reference.fit(known),
+            split,
+            part=part,
+            n=n,
+            threshold=threshold,
+            protocols=() if isinstance(reference, GlobalMean) else protocols,
+            seed=seed,
+            fitted_on=fitted_on,
+            chunk=chunk,
+            draws=draws,
+        )
+        for reference in references
+        if reference.name != first.system
+    ]
+    return compare([first, *others], draws=draws, seed=seed)
+
+
+def _row(evaluation: Evaluation) -> dict[str, Any]:
+    overall = evaluation.calibration.overall
+    ninety = evaluation.calibration.levels.index(0.9)
+    row: dict[str, Any] = {
+        "system": evaluation.system,
+        "rmse": evaluation.rmse,
+        "rmse_se": evaluation.rmse_se,
+        "mae": evaluation.mae,
+        "rmse_clipped": evaluation.rmse_clipped,
+    }
+    if evaluation.nll is None:
+        row["density_nll"] = evaluation.density_nll
+    else:
+        row |= {"nll": evaluation.nll, "rps": evaluation.rps}
+    row |= {
+        "coverage_90": overall.coverage[ninety],
+        "width_90": overall.width[ninety],
+        "sd_error_correlation": evaluation.calibration.sd_error_correlation,
+    }
+    for ranking in evaluation.ranking:
+        row[f"{ranking.protocol}:recall@{ranking.n}"] = ranking.recall
+        row[f"{ranking.protocol}:ndcg@{ranking.n}"] = ranking.ndcg
+        if ranking.catalogue_share is not None:
+            row[f"{ranking.protocol}:catalogue@{ranking.n}"] = ranking.catalogue_share
+    return row

@@ -1,0 +1,94 @@
+"""What a fit will need, said before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import nn
+
+from ..errors import FitError
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a fit will need.
+
+    Attributes
+    ----------
+    n_parameters : int
+        Learned numbers.
+    memory : int
+        Bytes: weights, gradients, optimizer, best state, average, feedback and working space.
+    available : int
+        Bytes free on the device.
+    """
+
+    n_parameters: int
+    memory: int
+    available: int
+    device: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_parameters / 1e6:.2f} M parameters, about {self.memory / 1e9:.2f} GB of memory "
+            f"({self.available / 1e9:.1f} GB free on {self.device})"
+        )
+
+
+def estimate_parameters(
+    n_users: int, n_items: int, n_factors: int, width: int, *, data: bool, feedback: bool
+) -> int:
+    """Return the number of weights of the first layers, which are nearly all there are."""
+    return (n_users + n_items) * 2 * width * (data + feedback * n_factors)
+
+
+def estimate_needs(
+    module_parameters: int,
+    n_train: int,
+    n_users: int,
+    n_items: int,
+    width: int,
+    *,
+    average: bool,
+    device: str,
+) -> Needs:
+    """Estimate a fit's memory from its sizes, before anything is allocated.
+
+    Weights, gradients, two moments of Adam, the best state and the average are one copy of the parameters
+    each; the whole feedback and the batches' hold each rating about four times, both ways; a step works on
+    a few tables as wide as the first layer.
+    """
+    copies = 5 + average
+    feedback = n_train * (2 * 16 + 2 * 16 + 24)
+    working = 6 * 4 * 2 * width * max(n_users, n_items)
+    memory = copies * 4 * module_parameters + feedback + working
+    return Needs(module_parameters, memory, _available(device), device)
+
+
+def _available(device: str) -> int:
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    return int(psutil.virtual_memory().available)
+
+
+def check_needs(needs: Needs) -> None:
+    """Refuse a fit that cannot fit.
+
+    Raises
+    ------
+    FitError
+        If the device has not the memory, with what to change.
+    """
+    if needs.memory > needs.available:
+        raise FitError(
+            f"This fit would need {needs}. Use fewer factors (n_factors) or narrower layers (n_units), "
+            "leave out rows with few ratings (--min-ratings), switch feedback off, or take a machine with "
+            "more memory."
+        )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of learned numbers of a module."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,488 @@
+r"""Algorithm 1: fit the cross-feedback guide by SVI over user x item blocks.
+
+An iteration visits every block once, each with one step on the block's share of Eq. 7; then U and V are
+resampled and fed back to the encoders. What the other modules here do is not repeated: `objective` is the
+loss, `checkpoint` the state between iterations, `settings` every choice.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.blocks import TrainingBlocks
+from ..data.feedback import Feedback
+from ..data.ratings import Ratings
+from ..data.splits import Split
+from ..errors import FitError, SettingsError
+from ..guide import CrossFeedbackGuide, RowPosterior
+from ..guide.encoder import first_width
+from ..model import FactorizationModel, NormalLikelihood, NormalPrior
+from ..posterior import Posterior
+from .checkpoint import FitState, State, load_checkpoint, save_checkpoint
+from .estimate import check_needs, estimate_needs, estimate_parameters
+from .objective import Objective
+from .process import computing, pick_device
+from .progress import Bar, Reporter, Silent
+from .settings import ModelSettings, Preset, preset
+from .warm_start import carry_over
+
+#: A validation RMSE of so many standard deviations of the ratings is no fit any more.
+_DIVERGED = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """What a fit gives.
+
+    Attributes
+    ----------
+    posterior : Posterior
+        The fitted posterior, of the kept state.
+    history : list of dict
+        One record an iteration: every part of the objective by name (nats), validation RMSE, learning rate,
+        betas, noise, seconds.
+    best_iteration : int
+        The iteration that was kept.
+    preset : Preset
+        All settings.
+    device : str
+    seconds : float
+        Wall time of the iterations, those before a resume included.
+    stopped : {"max-iterations", "patience", "diverged"}
+    """
+
+    posterior: Posterior
+    history: list[dict[str, Any]]
+    best_iteration: int
+    preset: Preset
+    device: str
+    seconds: float
+    stopped: str
+
+
+class DivergenceError(FitError):
+    """A fit whose loss or validation error left every bound; `result` is the last good state, if any."""
+
+    def __init__(self, message: str, result: FitResult | None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def build_model(settings: ModelSettings) -> FactorizationModel:
+    """Build the factorization with Normal priors and Normal noise that plain settings describe."""
+    return FactorizationModel(
+        settings.n_factors,
+        user_prior=NormalPrior(scale=settings.prior_scale),
+        item_prior=NormalPrior(scale=settings.prior_scale),
+        likelihood=NormalLikelihood(settings.noise),
+        biases=settings.biases,
+        centred=settings.centred,
+        user_bias_prior=NormalPrior(scale=settings.bias_scale) if settings.biases else None,
+        item_bias_prior=NormalPrior(scale=settings.bias_scale) if settings.biases else None,
+    )
+
+
+def fit(
+    split: Split,
+    settings: Preset | None = None,
+    *,
+    model: FactorizationModel | None = None,
+    warm_start: Posterior | None = None,
+    refit: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    deterministic: bool = True,
+    checkpoint: Path | str | None = None,
+    checkpoint_every: int = 10,
+    resume: bool = False,
+    progress: bool | Reporter = True,
+) -> FitResult:
+    """Fit the model to the train part of a split.
+
+    Parameters
+    ----------
+    split : Split
+        Validation ratings choose when to stop and what to keep; test ratings are never read.
+    settings : Preset
+        Settings of model, guide and inference; the default preset when not given.
+    model : FactorizationModel, optional
+        A model with priors and a likelihood of your own; ``settings.model`` is then not used.
+    warm_start : Posterior, optional
+        An earlier fit to start from: rows that it knows keep their weights, new ones start fresh.
+    refit : bool
+        Train on train and validation for the number of iterations that ``settings.fit.stop_after`` gives
+        (see `chosen_iterations`); nothing is selected then, and the last state is kept.
+    device : {"auto", "cpu", "cuda"} or a torch device name
+    threads : int, optional
+        Threads of the CPU; torch's own number when not given. Bits may differ between numbers of threads.
+    deterministic : bool
+        On CUDA, use only kernels that give the same bits at every run.
+    checkpoint : path, optional
+        File that takes the state every `checkpoint_every` iterations.
+    resume : bool
+        Go on from `checkpoint`, to the same bits as without the interruption.
+    progress : bool or Reporter
+        A bar on standard error, nothing, or a reporter of your own.
+
+    Raises
+    ------
+    DataError
+        If a training rating is outside the likelihood's support.
+    FitError
+        If the fit is too large for the machine.
+    DivergenceError
+        If it diverges; what to change is in the text, the last good state in `result`.
+    SavedFileError
+        If `resume` is asked and the checkpoint is missing, damaged or of another fit.
+    """
+    settings = preset() if settings is None else settings
+    if resume and checkpoint is None:
+        raise SettingsError("resume needs a checkpoint: give the file to go on from.")
+    if refit:
+        settings = settings.replace(keep="last", patience=None)
+    reporter: Reporter = progress if not isinstance(progress, bool) else (Bar() if progress else Silent())
+    train = split.train_valid if refit else split.train
+    valid = None if refit or len(split.valid) == 0 else split.valid
+    with computing(pick_device(device), threads=threads, deterministic=deterministic) as where:
+        run = _Run(split, train, valid, settings, model, warm_start, where, reporter)
+        file = None if checkpoint is None else Path(checkpoint)
+        try:
+            return run(file, checkpoint_every, resume=resume)
+        finally:
+            reporter.close()
+
+
+def chosen_iterations(result: FitResult) -> Preset:
+    """Return the settings of a refit on train and validation: the schedule, stopped where it was best."""
+    return result.preset.replace(stop_after=max(1, result.best_iteration), keep="last", patience=None)
+
+
+class _Run:
+    """One fit: everything that its iterations share."""
+
+    def __init__(
+        self,
+        split: Split,
+        train: Ratings,
+        valid: Ratings | None,
+        settings: Preset,
+        model: FactorizationModel | None,
+        warm_start: Posterior | None,
+        device: torch.device,
+        reporter: Reporter,
+    ) -> None:
+        self.split, self.train, self.settings, self.device = split, train, settings, device
+        self.reporter = reporter
+        self.fit = settings.fit
+        model = build_model(settings.model) if model is None else model
+        self._check_size(model)
+        torch.manual_seed(self.fit.seed)
+        model.start(train.ratings)
+        guide = CrossFeedbackGuide(
+            settings.guide,
+            train.n_users,
+            train.n_items,
+            model.n_factors,
+            biases=model.biases,
+            user_scales=_scales(model.user_prior, model.user_bias_prior),
+            item_scales=_scales(model.item_prior, model.item_bias_prior),
+            mean_counts=(len(train) / train.n_users, len(train) / train.n_items),
+        )
+        if warm_start is not None:
+            carry_over(warm_start, model, guide, train)
+        self.objective = Objective(model, guide, elbo=self.fit.elbo, num_particles=self.fit.num_particles).to(
+            device
+        )
+        self.model, self.guide = model, guide
+        self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
+        adam = torch.optim.AdamW if self.fit.weight_decay else torch.optim.Adam
+        options: dict[str, Any] = {"lr": self.fit.learning_rate, "fused": True}
+        if self.fit.weight_decay:
+            options["weight_decay"] = self.fit.weight_decay
+        self.optimizer = adam(self.parameters, **options)
+        self._load_ratings(train, valid)
+
+    def _check_size(self, model: FactorizationModel) -> None:
+        """Say what the fit needs, and refuse it if the machine has not got it."""
+        encoder = self.settings.guide
+        width = first_width(encoder)
+        n_parameters = estimate_parameters(
+            self.train.n_users,
+            self.train.n_items,
+            model.n_factors,
+            width,
+            data=encoder.data_input,
+            feedback=encoder.feedback,
+        )
+        needs = estimate_needs(
+            n_parameters,
+            len(self.train),
+            self.train.n_users,
+            self.train.n_items,
+            width,
+            average=self.fit.ema_decay > 0.0,
+            device=str(self.device),
+        )
+        check_needs(needs)
+        self.reporter.note(
+            f"{len(self.train):,} training ratings of {self.train.n_users:,} users on "
+            f"{self.train.n_items:,} items: {needs}."
+        )
+
+    def _load_ratings(self, train: Ratings, valid: Ratings | None) -> None:
+        """Move the ratings to the device, once, and deal them into blocks."""
+
+        def index(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.array(values, dtype=np.int64)).to(self.device)
+
+        users, items = index(train.users), index(train.items)
+        ratings = torch.from_numpy(train.ratings.astype(np.float32)).to(self.device)
+        values = ratings - self.model.centre
+        self.user_feedback = Feedback.from_coo(users, items, values, train.n_users, train.n_items)
+        self.item_feedback = Feedback.from_coo(items, users, values, train.n_items, train.n_users)
+        self.blocks = TrainingBlocks.build(
+            self.user_feedback,
+            self.item_feedback,
+            users,
+            items,
+            ratings,
+            user_batch_size=self.fit.user_batch_size,
+            item_batch_size=self.fit.item_batch_size,
+            kl_counting=self.fit.kl_counting,
+            seed=self.fit.seed,
+        )
+        self.valid: tuple[Tensor, Tensor, Tensor] | None = None
+        if valid is not None:
+            observed = torch.from_numpy(valid.ratings.astype(np.float32)).to(self.device)
+            self.valid = (index(valid.users), index(valid.items), observed)
+        self.worst_rmse = _DIVERGED * max(float(train.ratings.std()), 1e-3)
+
+    def __call__(self, checkpoint: Path | None, every: int, *, resume: bool) -> FitResult:
+        """Run the iterations that are left and return the kept state's posterior."""
+        # What decides the result must agree with the checkpoint; how often it is written need not.
+        identity = {
+            "settings": _plain(replace(self.settings, name="").to_dict()),
+            "model": _plain(self.model.settings()),
+            "split_hash": self.split.hash,
+            "refit": len(self.train) != len(self.split.train_rows),
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        state = FitState()
+        if resume and checkpoint is not None:
+            state = load_checkpoint(checkpoint, self.objective, self.optimizer, identity)
+            self.reporter.note(f"Resumed after iteration {state.iteration}.")
+        last = self.fit.last_iteration
+        self.reporter.start(last, len(self.blocks), state.iteration)
+        stopped = "max-iterations"
+        while state.iteration < last:
+            if self._out_of_patience(state):
+                stopped = "patience"
+                break
+            problem = self._iteration(state)
+            if problem:
+                result = None if state.best is None else self._result(state, "diverged")
+                raise DivergenceError(self._advice(problem, state, result), result)
+            self.reporter.iteration(state.history[-1])
+            if len(state.history) == 2 or (last == 1 and len(state.history) == 1):
+                self._say_time(state, last)
+            if checkpoint is not None and (state.iteration % every == 0 or state.iteration == last):
+                save_checkpoint(checkpoint, self.objective, self.optimizer, state, identity)
+        return self._result(state, stopped)
+
+    def _say_time(self, state: FitState, last: int) -> None:
+        seconds = state.history[-1]["seconds"]
+        self.reporter.note(
+            f"{seconds:.2f} s an iteration after the first: at most {seconds * last:.0f} s in all, "
+            f"{len(self.blocks)} blocks each, on {self.device} with {torch.get_num_threads()} threads."
+        )
+
+    def _out_of_patience(self, state: FitState) -> bool:
+        patience = self.fit.patience
+        return (
+            self.valid is not None
+            and patience is not None
+            and state.iteration - state.best_iteration >= patience
+            and state.best is not None
+        )
+
+    def _iteration(self, state: FitState) -> str | None:
+        """Do one iteration of Algorithm 1; return what went wrong, if anything did."""
+        started = time.perf_counter()
+        number = state.iteration + 1
+        # Everything random in an iteration follows from its number: see `checkpoint`.
+        torch.manual_seed(int(np.random.SeedSequence([self.fit.seed, number]).generate_state(1)[0]))
+        record: dict[str, Any] = {"iteration": number}
+        parts: dict[str, Tensor] = {}
+        order = self._order(number)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        for step, (p, q) in enumerate(order):
+            progress = state.iteration + step / len(order)
+            beta = self.fit.beta(progress)
+            rate = self.fit.learning_rate_at(progress)
+            loss, named = self._step(p, q, beta, rate)
+            loss_sum += loss
+            for name, value in named.items():
+                parts[name] = parts[name] + value if name in parts else value
+            if self.device.type == "cpu" and not bool(torch.isfinite(loss)):
+                return f"the loss became {float(loss)} in block ({p}, {q}) of iteration {number}"
+            self.reporter.block()
+        if not bool(torch.isfinite(loss_sum)):
+            return f"the loss became {float(loss_sum)} in iteration {number}"
+        rmse = self._finish(state, number)
+        if rmse is not None and not rmse < self.worst_rmse:
+            return f"validation RMSE became {rmse:.4g} in iteration {number}"
+        record |= {name: float(value) for name, value in parts.items()}
+        record["loss"] = float(loss_sum)
+        record["loss_per_rating"] = float(loss_sum) / len(self.train)
+        record["valid_rmse"] = rmse
+        record["beta_user"], record["beta_item"] = beta
+        record["learning_rate"] = rate
+        record["noise"] = self._noise()
+        record["seconds"] = time.perf_counter() - started
+        state.history.append(record)
+        state.iteration = number
+        return None
+
+    def _noise(self) -> float | None:
+        noise = getattr(self.model.likelihood, "noise", None)
+        return float(noise.detach()) if isinstance(noise, Tensor) and noise.ndim == 0 else None
+
+    def _order(self, number: int) -> list[tuple[int, int]]:
+        """Return the blocks in the order of this iteration: item batches within user batches."""
+        n_p, n_q = len(self.blocks.user_batches), len(self.blocks.item_batches)
+        if not self.fit.shuffle_blocks:
+            return [(p, q) for p in range(n_p) for q in range(n_q)]
+        rng = np.random.default_rng([self.fit.seed, number])
+        return [(int(p), int(q)) for p in rng.permutation(n_p) for q in rng.permutation(n_q)]
+
+    def _step(
+        self, p: int, q: int, beta: tuple[float, float], rate: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Descend one block's share of the objective."""
+        loss, parts = self.objective(self.blocks.block(p, q), beta=beta)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.fit.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.fit.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return loss.detach(), parts
+
+    @torch.no_grad()
+    def _finish(self, state: FitState, number: int) -> float | None:
+        """Average, validate, keep the best state, and resample the embeddings that are fed back."""
+        live = self._encode()
+        if self.fit.ema_decay and number > self.fit.ema_start * self.fit.max_iterations:
+            if state.average is None:
+                state.average = {name: p.detach().clone() for name, p in self.objective.named_parameters()}
+            else:
+                for name, p in self.objective.named_parameters():
+                    state.average[name].lerp_(p, 1.0 - self.fit.ema_decay)
+        rmse = self._validate(state, live, number)
+        self.guide.resample_feedback(*live)
+        return rmse
+
+    def _validate(
+        self, state: FitState, live: tuple[RowPosterior, RowPosterior], number: int
+    ) -> float | None:
+        """Return validation RMSE of the averaged (else the live) weights, keeping them if they are best."""
+        kept: State = {}
+        if state.average is not None:
+            for name, p in self.objective.named_parameters():
+                kept[name] = p.detach().clone()
+                p.copy_(state.average[name])
+        rmse = None
+        if self.valid is not None:
+            users, items, observed = self.valid
+            rows = self._encode() if kept else live
+            rmse = float((self._mean(rows, users, items) - observed).double().square().mean().sqrt())
+        if self.fit.keep == "last" or rmse is None or rmse < state.best_rmse:
+            state.best = {name: value.clone() for name, value in self.objective.state_dict().items()}
+            state.best_iteration = number
+            state.best_rmse = float("inf") if rmse is None else rmse
+        for name, p in self.objective.named_parameters():
+            if kept:
+                p.copy_(kept[name])
+        return rmse
+
+    def _encode(self) -> tuple[RowPosterior, RowPosterior]:
+        return (
+            self.guide.encode_side("user", self.user_feedback),
+            self.guide.encode_side("item", self.item_feedback),
+        )
+
+    def _mean(self, rows: tuple[RowPosterior, RowPosterior], users: Tensor, items: Tensor) -> Tensor:
+        """Return the mean rating of pairs whose predictor is at its mean."""
+        u, v = rows
+        eta = self.model.predictor(
+            u.loc[users],
+            v.loc[items],
+            None if u.bias_loc is None else u.bias_loc[users],
+            None if v.bias_loc is None else v.bias_loc[items],
+        )
+        return self.model.likelihood.mean(eta)
+
+    def _advice(self, problem: str, state: FitState, result: FitResult | None) -> str:
+        kept = (
+            "No iteration was completed."
+            if result is None
+            else f"The state after iteration {state.best_iteration} is kept."
+        )
+        return (
+            f"The fit diverged: {problem}. {kept} Lower the learning rate (now "
+            f"{self.fit.learning_rate:g}), set clip_norm (now {self.fit.clip_norm}), or warm beta up over "
+            f"more iterations (now {self.fit.warmup_iterations:g})."
+        )
+
+    def _result(self, state: FitState, stopped: str) -> FitResult:
+        """Put the kept state back and make the posterior of it."""
+        assert state.best is not None
+        self.objective.load_state_dict(state.best)
+        info = {
+            "data_name": self.split.ratings.name,
+            "data_hash": self.split.ratings.data_hash,
+            "split_hash": self.split.hash,
+            "split_scheme": self.split.scheme,
+            "trained_on": "train+valid" if len(self.train) != len(self.split.train_rows) else "train",
+            "settings": self.settings.to_dict(),
+            "beta_user": self.fit.beta_user,
+            "beta_item": self.fit.beta_item,
+            "iterations": state.iteration,
+            "kept_iteration": state.best_iteration,
+            "device": str(self.device),
+        }
+        return FitResult(
+            posterior=Posterior.from_fit(self.model, self.guide, self.train, info=info),
+            history=state.history,
+            best_iteration=state.best_iteration,
+            preset=self.settings,
+            device=str(self.device),
+            seconds=sum(record["seconds"] for record in state.history),
+            stopped=stopped,
+        )
+
+
+def _scales(factors: Any, bias: Any) -> tuple[float, float]:
+    return factors.scale, 1.0 if bias is None else bias.scale
+
+
+def _plain(content: Any) -> Any:
+    """Return JSON's view of nested settings, so that a saved copy compares equal."""
+    if isinstance(content, dict):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    return content
+
+
+__all__ = ["DivergenceError", "FitResult", "build_model", "chosen_iterations", "fit"]

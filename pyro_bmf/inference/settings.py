@@ -1,0 +1,258 @@
+"""The settings of inference (Algorithm 1), and the presets that bring model, guide and inference together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from ..errors import SettingsError
+from ..guide.settings import GuideSettings
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How the objective is optimised.
+
+    Attributes
+    ----------
+    user_batch_size, item_batch_size : int
+        Rows a block. Smaller blocks give more steps an iteration.
+    kl_counting : {"once", "per_block"}
+        Whether an iteration sums to Eq. 7, or counts a row's KL in each of its blocks as Algorithm 1 does.
+    shuffle_blocks : bool
+        Whether an iteration visits the user batches, and the item batches within them, in a new order.
+    beta_user, beta_item : float
+        Weights of the KL (Eq. 7); below one the posterior is tempered.
+    warmup_iterations : int
+        Iterations over which both betas grow linearly from nothing.
+    elbo : {"mean-field", "trace"}
+        Analytic or sampled KL.
+    num_particles : int
+        Draws a step.
+    learning_rate, final_learning_rate : float
+        Of Adam, at the first and at the last iteration; in between it falls as half a cosine.
+    weight_decay : float
+        Decoupled (AdamW), a share of the learning rate.
+    clip_norm : float or None
+        Largest norm of a step's gradient.
+    max_iterations : int
+        Length of the schedule.
+    stop_after : int or None
+        Stop after so many iterations of that schedule.
+    patience : int or None
+        Stop when validation RMSE has not improved for so many iterations; None never does.
+    keep : {"best", "last"}
+        Which state is the result: the one of best validation RMSE, or the last.
+    ema_decay : float
+        Weight of the past in the average of encoder weights over late iterations; 0 averages nothing.
+    ema_start : float
+        Share of the schedule after which averaging starts.
+    seed : int
+        Of everything random in a fit. The same seed gives the same result on the same device.
+    """
+
+    user_batch_size: int = 500
+    item_batch_size: int = 500
+    kl_counting: Literal["once", "per_block"] = "once"
+    shuffle_blocks: bool = True
+    beta_user: float = 1.0
+    beta_item: float = 1.0
+    warmup_iterations: float = 5
+    elbo: Literal["mean-field", "trace"] = "mean-field"
+    num_particles: int = 1
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 5e-5
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    max_iterations: int = 50
+    stop_after: int | None = None
+    patience: int | None = 10
+    keep: Literal["best", "last"] = "best"
+    ema_decay: float = 0.8
+    ema_start: float = 0.6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("user_batch_size", "item_batch_size", "num_particles", "max_iterations"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}: give 1 or more.")
+        for name in ("stop_after", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} is {value}: give 1 or more, or None.")
+        for name in ("learning_rate", "final_learning_rate"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0.0):
+                raise SettingsError(
+                    f"{name} is {getattr(self, name)}: give a positive number, such as 0.001."
+                )
+        for name in ("beta_user", "beta_item", "weight_decay", "warmup_iterations"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0.0):
+                raise SettingsError(f"{name} is {getattr(self, name)}: give a number of 0 or more.")
+        if self.clip_norm is not None and not self.clip_norm > 0.0:
+            raise SettingsError(f"clip_norm is {self.clip_norm}: give a positive number, or None.")
+        if not 0.0 <= self.ema_decay < 1.0 or not 0.0 <= self.ema_start <= 1.0:
+            raise SettingsError(
+                f"ema_decay is {self.ema_decay} and ema_start {self.ema_start}: both are shares of one."
+            )
+        for name, allowed in (
+            ("kl_counting", ("once", "per_block")),
+            ("elbo", ("mean-field", "trace")),
+            ("keep", ("best", "last")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise SettingsError(f"{name} is {getattr(self, name)!r}: it may be {' or '.join(allowed)}.")
+        if self.seed < 0:
+            raise SettingsError(f"seed is {self.seed}: give 0 or more.")
+
+    @property
+    def last_iteration(self) -> int:
+        """Number of iterations that are run at most."""
+        return self.max_iterations if self.stop_after is None else min(self.stop_after, self.max_iterations)
+
+    def beta(self, progress: float) -> tuple[float, float]:
+        """Return both KL weights after `progress` iterations."""
+        share = 1.0 if self.warmup_iterations == 0 else min(1.0, progress / self.warmup_iterations)
+        return self.beta_user * share, self.beta_item * share
+
+    def learning_rate_at(self, progress: float) -> float:
+        """Return the learning rate after `progress` iterations of the schedule."""
+        height = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress / self.max_iterations)))
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * height
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A factorization with Normal priors and Normal noise, as plain values.
+
+    Attributes
+    ----------
+    n_factors : int
+        K.
+    biases, centred : bool
+        Whether rows have biases, and whether the mean training rating is part of the predictor.
+    prior_scale, bias_scale : float
+        Standard deviation of the Normal priors of factors and of biases.
+    noise : float or "learned"
+        Standard deviation of a rating around its predictor.
+    """
+
+    n_factors: int = 10
+    biases: bool = True
+    centred: bool = True
+    prior_scale: float = 1.0
+    bias_scale: float = 0.5
+    noise: float | Literal["learned"] = "learned"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of model, guide and inference that belong together."""
+
+    name: str
+    model: ModelSettings = field(default_factory=ModelSettings)
+    guide: GuideSettings = field(default_factory=GuideSettings)
+    fit: FitSettings = field(default_factory=FitSettings)
+
+    def replace(self, **changes: Any) -> Preset:
+        """Return the preset with some settings changed, each given by its name alone.
+
+        Raises
+        ------
+        SettingsError
+            If a name is no setting of model, guide or inference.
+        """
+        parts: dict[str, Any] = {"model": self.model, "guide": self.guide, "fit": self.fit}
+        for name, value in changes.items():
+            for part, settings in parts.items():
+                if name in settings.to_dict():
+                    parts[part] = replace(settings, **{name: value})
+                    break
+            else:
+                known = sorted(name for settings in parts.values() for name in settings.to_dict())
+                raise SettingsError(f"{name!r} is no setting: there are {', '.join(known)}.")
+        return replace(self, **parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings as plain values."""
+        return {
+            "preset": self.name,
+            "model": self.model.to_dict(),
+            "guide": self.guide.to_dict(),
+            "fit": self.fit.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Preset:
+        """Return the preset whose `to_dict` this is."""
+        return cls(
+            name=content["preset"],
+            model=ModelSettings(**content["model"]),
+            guide=GuideSettings(**content["guide"]),
+            fit=FitSettings(**content["fit"]),
+        )
+
+
+def paper_preset() -> Preset:
+    """Return the paper's method to the letter where its text settles it; see docs/decisions.md."""
+    return Preset(
+        name="paper",
+        model=ModelSettings(n_factors=10, biases=False, centred=False, prior_scale=1.0, noise=1.0),
+        guide=GuideSettings(
+            n_tower_layers=1,
+            n_head_layers=0,
+            n_units=50,
+            n_tower_outputs=25,
+            attention="sum",
+            attention_scope="local",
+            attention_merge="concat",
+            count_input=False,
+            input_power=0.0,
+            held_out_input=False,
+            initial_scale=0.7,
+        ),
+        fit=FitSettings(
+            user_batch_size=100,
+            item_batch_size=100,
+            kl_counting="per_block",
+            shuffle_blocks=False,
+            beta_user=1e-2,
+            beta_item=1e-2,
+            warmup_iterations=0,
+            learning_rate=1e-3,
+            final_learning_rate=1e-3,
+            max_iterations=100,
+            patience=10,
+            ema_decay=0.0,
+        ),
+    )
+
+
+def default_preset() -> Preset:
+    """Return what measured best so far for its time."""
+    return Preset(name="default")
+
+
+#: The presets that a name stands for.
+PRESETS = {"default": default_preset, "paper": paper_preset}
+
+
+def preset(name: str = "default") -> Preset:
+    """Return a preset by name.
+
+    Raises
+    ------
+    SettingsError
+        If there is none of that name.
+    """
+    if name not in PRESETS:
+        raise SettingsError(f"There is no preset {name!r}: there are {', '.join(PRESETS)}.")
+    return PRESETS[name]()

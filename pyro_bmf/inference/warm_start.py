@@ -1,0 +1,68 @@
+"""Starting a fit from an earlier one when new ratings, users or items have come."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.ratings import Ratings
+from ..data.vocabulary import Vocabulary
+from ..errors import SettingsError
+from ..guide import CrossFeedbackGuide
+from ..model import FactorizationModel
+from ..posterior import Posterior
+
+
+@torch.no_grad()
+def carry_over(
+    earlier: Posterior, model: FactorizationModel, guide: CrossFeedbackGuide, train: Ratings
+) -> None:
+    """Put an earlier fit's weights and embeddings into a new guide, row by row of the raw ids.
+
+    First-layer weights belong to rows of the other side: rows that the earlier fit knew keep theirs, new
+    ones start at zero, so that what they add to a sum has to be learned. Everything later is copied.
+
+    Raises
+    ------
+    SettingsError
+        If the two fits differ in architecture or factors.
+    """
+    old = earlier.guide
+    for name in ("guide_settings", "n_factors", "biases"):
+        if getattr(old, name) != getattr(guide, name):
+            raise SettingsError(
+                f"A warm start needs the same architecture: {name} is {getattr(old, name)} in the earlier "
+                f"fit and {getattr(guide, name)} here. Give the earlier fit's settings."
+            )
+    known = {
+        "user": _matches(train.user_vocabulary, earlier.user_vocabulary),
+        "item": _matches(train.item_vocabulary, earlier.item_vocabulary),
+    }
+    for side, other in (("user", "item"), ("item", "user")):
+        new_rows, old_rows = known[other]
+        encoder, before = getattr(guide, f"{side}_encoder"), getattr(old, f"{side}_encoder")
+        values = before.state_dict()
+        for name in ("data_weight", "latent_weight"):
+            if name in values:
+                table = torch.zeros_like(getattr(encoder, name))
+                table[new_rows] = values[name].to(table)[old_rows]
+                values[name] = table
+        encoder.load_state_dict(values)
+        embeddings: Tensor = getattr(guide, f"{other}_factors")
+        embeddings[new_rows] = getattr(old, f"{other}_factors").to(embeddings)[old_rows]
+    # The likelihood's learned parameters go on from where they were.
+    if model.likelihood.settings() == earlier.model.likelihood.settings():
+        model.likelihood.load_state_dict(earlier.model.likelihood.state_dict())
+
+
+def _matches(new: Vocabulary, old: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Return positions of the ids that both vocabularies hold, in the new one and in the old one."""
+    if new.ids.dtype != old.ids.dtype:
+        raise SettingsError(
+            f"A warm start needs ids of one type: the {new.kind} ids were "
+            f"{'integers' if old.ids.dtype.kind == 'i' else 'text'} in the earlier fit and are "
+            f"{'integers' if new.ids.dtype.kind == 'i' else 'text'} now."
+        )
+    _, in_new, in_old = np.intersect1d(new.ids, old.ids, assume_unique=True, return_indices=True)
+    return torch.from_numpy(in_new), torch.from_numpy(in_old)

@@ -1,0 +1,186 @@
+r"""The generative model: Bayesian matrix factorization as a Pyro model.
+
+.. math::
+
+   u_i \sim p(u), \quad v_j \sim p(v), \quad
+   \eta_{ij} = u_i \cdot v_j \; (+ \mu + b_i + c_j), \quad x_{ij} \sim \mathrm{Likelihood}(\eta_{ij})
+
+for the observed entries only. Sites: ``user_factors``, ``user_bias`` (plate ``users``), ``item_factors``,
+``item_bias`` (plate ``items``) and ``rating`` (plate ``ratings``). Plates carry no scale: a block brings the
+weights with which the blocks of an iteration sum to Eq. 7, and beta weighs KL, never ratings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from ..data.blocks import Block
+from ..errors import SettingsError
+from .likelihoods import Likelihood, NormalLikelihood, likelihood_from_settings
+from .priors import NormalPrior, Prior, prior_from_settings
+
+
+class FactorizationModel(nn.Module):
+    """Matrix factorization with given priors and a given likelihood.
+
+    Parameters
+    ----------
+    n_factors : int
+        K.
+    user_prior, item_prior : Prior
+        Of the factors; N(0, 1) when not given.
+    likelihood : Likelihood
+        Of a rating; Normal with learned noise when not given.
+    biases : bool
+        Whether users and items have biases.
+    centred : bool
+        Whether the mean training rating is part of the predictor (and subtracted from what encoders read).
+    user_bias_prior, item_bias_prior : Prior
+        Of the biases, where there are any; N(0, 1) when not given.
+    """
+
+    centre: Tensor
+
+    def __init__(
+        self,
+        n_factors: int,
+        *,
+        user_prior: Prior | None = None,
+        item_prior: Prior | None = None,
+        likelihood: Likelihood | None = None,
+        biases: bool = True,
+        centred: bool = True,
+        user_bias_prior: Prior | None = None,
+        item_bias_prior: Prior | None = None,
+    ) -> None:
+        super().__init__()
+        if n_factors < 1:
+            raise SettingsError(f"n_factors is {n_factors}: give 1 or more.")
+        self.n_factors = n_factors
+        self.biases = biases
+        self.centred = centred
+        self.user_prior = NormalPrior() if user_prior is None else user_prior
+        self.item_prior = NormalPrior() if item_prior is None else item_prior
+        self.likelihood = NormalLikelihood() if likelihood is None else likelihood
+        self.user_bias_prior = self.item_bias_prior = None
+        if biases:
+            self.user_bias_prior = NormalPrior() if user_bias_prior is None else user_bias_prior
+            self.item_bias_prior = NormalPrior() if item_bias_prior is None else item_bias_prior
+        self.register_buffer("centre", torch.zeros(()))
+
+    def start(self, ratings: Any) -> None:
+        """Check the training ratings against the likelihood and take centre and noise's start from them.
+
+        Raises
+        ------
+        DataError
+            If a rating is outside the likelihood's support.
+        """
+        self.likelihood.check(ratings)
+        self.likelihood.start(ratings)
+        self.centre.fill_(float(ratings.mean()) if self.centred else 0.0)
+
+    def _priors(self) -> Iterator[tuple[str, str, Prior, int | None]]:
+        """Give (plate, site, prior, factors) of every latent site, in the order of sampling."""
+        yield "users", "user_factors", self.user_prior, self.n_factors
+        if self.user_bias_prior is not None:
+            yield "users", "user_bias", self.user_bias_prior, None
+        yield "items", "item_factors", self.item_prior, self.n_factors
+        if self.item_bias_prior is not None:
+            yield "items", "item_bias", self.item_bias_prior, None
+
+    def forward(self, block: Block, *, beta: tuple[float, float]) -> None:
+        """Sample a block's rows from their priors and its ratings from the likelihood.
+
+        Parameters
+        ----------
+        block : Block
+        beta : tuple of float
+            Weights of the users' and the items' KL (Eq. 7).
+        """
+        with poutine.scale(scale=block.global_weight):
+            priors = {site: prior(site, n_factors) for _, site, prior, n_factors in self._priors()}
+        values = {}
+        sizes = {"users": len(block.users), "items": len(block.items)}
+        weights = {"users": beta[0] * block.user_weight, "items": beta[1] * block.item_weight}
+        for plate in ("users", "items"):
+            with pyro.plate(plate, sizes[plate]), poutine.scale(scale=weights[plate]):
+                for owner, site, _, _ in self._priors():
+                    if owner == plate:
+                        values[site] = pyro.sample(site, priors[site])
+        if not len(block.ratings):
+            return  # sparse data have blocks without ratings, and Pyro has no plate of size zero
+        eta = self.predictor(
+            values["user_factors"].index_select(-2, block.rating_users),
+            values["item_factors"].index_select(-2, block.rating_items),
+            values["user_bias"].index_select(-1, block.rating_users) if self.biases else None,
+            values["item_bias"].index_select(-1, block.rating_items) if self.biases else None,
+        )
+        with pyro.plate("ratings", len(block.ratings)):
+            pyro.sample("rating", self.likelihood(eta), obs=block.ratings)
+
+    def guide(self, block: Block) -> None:
+        """Sample the priors' hyperparameters, where there are any, from their variational posteriors."""
+        with poutine.scale(scale=block.global_weight):
+            for _, site, prior, n_factors in self._priors():
+                prior.guide(site, n_factors)
+
+    def predictor(
+        self,
+        user_factors: Tensor,
+        item_factors: Tensor,
+        user_bias: Tensor | None = None,
+        item_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Return eta of pairs given their factors (…, n, n_factors) and biases (…, n)."""
+        eta = (user_factors * item_factors).sum(-1) + self.centre
+        if user_bias is not None and item_bias is not None:
+            eta = eta + user_bias + item_bias
+        return eta
+
+    def settings(self) -> dict[str, Any]:
+        """Return what rebuilds this model's shape by `from_settings`, as plain values."""
+
+        def of(prior: Prior | None) -> dict[str, Any] | None:
+            return None if prior is None else prior.settings()
+
+        return {
+            "n_factors": self.n_factors,
+            "biases": self.biases,
+            "centred": self.centred,
+            "user_prior": of(self.user_prior),
+            "item_prior": of(self.item_prior),
+            "user_bias_prior": of(self.user_bias_prior),
+            "item_bias_prior": of(self.item_bias_prior),
+            "likelihood": self.likelihood.settings(),
+        }
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: dict[str, Any],
+        *,
+        priors: dict[str, type[Prior]] | None = None,
+        likelihoods: dict[str, type[Likelihood]] | None = None,
+    ) -> FactorizationModel:
+        """Build a model from saved settings; a user's own priors and likelihoods are given by kind."""
+
+        def of(name: str) -> Prior | None:
+            return None if settings[name] is None else prior_from_settings(settings[name], priors)
+
+        return cls(
+            settings["n_factors"],
+            user_prior=of("user_prior"),
+            item_prior=of("item_prior"),
+            likelihood=likelihood_from_settings(settings["likelihood"], likelihoods),
+            biases=settings["biases"],
+            centred=settings["centred"],
+            user_bias_prior=of("user_bias_prior"),
+            item_bias_prior=of("item_bias_prior"),
+        )

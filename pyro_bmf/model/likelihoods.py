@@ -1,0 +1,187 @@
+r"""Likelihoods of a rating given its linear predictor: objects that a model is given.
+
+Besides the Pyro distribution of a rating, a likelihood says what a *prediction* is when the predictor
+:math:`\eta` is itself uncertain. Where no closed form is known, the predictive moments and probabilities are
+integrated over :math:`\eta \sim N(m, v)` by Gauss-Hermite quadrature.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor, nn
+
+from ..errors import DataError, SettingsError
+
+_NODES = 32
+
+
+class Likelihood(nn.Module):
+    """What a model asks of a likelihood.
+
+    A subclass gives `forward`, `support`, `log_prob_rating` and `settings`; it may override the predictive
+    methods by closed forms.
+    """
+
+    support: Any = constraints.real
+
+    def forward(self, eta: Tensor) -> TorchDistribution:
+        """Return the distribution of ratings whose linear predictors are `eta`, of the same shape."""
+        raise TypeError(f"{type(self).__name__} is a likelihood without a forward method: give it one.")
+
+    def log_prob_rating(self, eta: Tensor, levels: Tensor) -> Tensor:
+        """Return the log-probability of each level of a discrete scale, shape (*eta.shape, n_levels)."""
+        raise TypeError(f"{type(self).__name__} gives no probability of a rating: give it log_prob_rating.")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what rebuilds this likelihood, as plain values."""
+        raise TypeError(f"{type(self).__name__} is a likelihood without settings: give it some.")
+
+    def check(self, ratings: np.ndarray) -> None:
+        """Raise DataError for the first rating outside the support."""
+        inside = self.support.check(torch.tensor(ratings)).numpy()
+        if not inside.all():
+            bad = ratings[~inside][0]
+            raise DataError(
+                f"A rating of {bad:g} is outside the support of the {type(self).__name__} likelihood "
+                f"({self.support}): choose another likelihood or other ratings."
+            )
+
+    def start(self, ratings: np.ndarray) -> None:
+        """Set learned parameters to a good starting point for these ratings: nothing by default."""
+
+    def mean(self, eta: Tensor) -> Tensor:
+        """Return the mean rating given the predictor, in rating units."""
+        result: Tensor = self(eta).mean
+        return result
+
+    def predictive_moments(self, eta_mean: Tensor, eta_variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of a rating whose predictor is Normal with these moments."""
+        eta, weights = _quadrature(eta_mean, eta_variance)
+        distribution = self(eta)
+        mean = (weights * distribution.mean).sum(-1)
+        second = (weights * (distribution.variance + distribution.mean**2)).sum(-1)
+        return mean, (second - mean**2).clamp_min(0.0)
+
+    def predictive_pmf(self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor) -> Tensor:
+        """Return the probability of each level, shape (*eta_mean.shape, n_levels), summing to one."""
+        eta, weights = _quadrature(eta_mean, eta_variance)
+        return (weights[:, None] * self.log_prob_rating(eta, levels).exp()).sum(-2)
+
+
+def _quadrature(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    points = torch.as_tensor(nodes, dtype=mean.dtype, device=mean.device)
+    shares = torch.as_tensor(weights / weights.sum(), dtype=mean.dtype, device=mean.device)
+    return mean.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * points, shares
+
+
+class NormalLikelihood(Likelihood):
+    r"""A Normal rating: :math:`x_{ij} \sim N(\eta_{ij}, \sigma^2)`.
+
+    Parameters
+    ----------
+    noise : float or "learned"
+        Standard deviation of a rating around its predictor, in rating units: fixed, or a parameter that is
+        learned with the guides (started from the ratings' own spread).
+
+    Raises
+    ------
+    SettingsError
+        If `noise` is a number that is not positive and finite.
+    """
+
+    support = constraints.real
+    _log_noise: Tensor
+
+    def __init__(self, noise: float | str = "learned") -> None:
+        super().__init__()
+        self.learned = noise == "learned"
+        if not self.learned:
+            value = _as_float(noise)
+            if not (math.isfinite(value) and value > 0.0):
+                raise SettingsError(f"noise is {noise!r}: give a positive number, or 'learned'.")
+            self.register_buffer("_log_noise", torch.tensor(math.log(value), dtype=torch.float64))
+            self._fixed = value
+        else:
+            # In float64 whatever the model's dtype: one number, which every rating pulls at.
+            self._log_noise = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    @property
+    def noise(self) -> Tensor:
+        """Standard deviation of a rating around its predictor: a positive scalar."""
+        return self._log_noise.exp()
+
+    def start(self, ratings: np.ndarray) -> None:
+        """Start learned noise at the ratings' own standard deviation."""
+        if self.learned:
+            with torch.no_grad():
+                self._log_noise.fill_(math.log(max(float(ratings.std()), 1e-3)))
+
+    def forward(self, eta: Tensor) -> TorchDistribution:
+        """Return Normal(eta, noise)."""
+        return dist.Normal(eta, self.noise.to(eta.dtype))
+
+    def log_prob_rating(self, eta: Tensor, levels: Tensor) -> Tensor:
+        """Return the log-probability of each level's cell: cuts midway, tails to the end levels."""
+        return _normal_cells(eta, self.noise.to(eta.dtype).expand_as(eta), levels).clamp_min(1e-300).log()
+
+    def predictive_moments(self, eta_mean: Tensor, eta_variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (m, v + noise^2): exact."""
+        return eta_mean, eta_variance + self.noise.to(eta_mean.dtype) ** 2
+
+    def predictive_pmf(self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor) -> Tensor:
+        """Return the cells' probabilities under N(m, v + noise^2): exact for a Normal predictor."""
+        mean, variance = self.predictive_moments(eta_mean, eta_variance)
+        return _normal_cells(mean, variance.sqrt(), levels)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the kind and whether noise is learned or which number it is."""
+        return {"kind": "normal", "noise": "learned" if self.learned else self._fixed}
+
+
+def _as_float(value: float | str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _normal_cells(mean: Tensor, sd: Tensor, levels: Tensor) -> Tensor:
+    """Probability of each level's cell under Normals, shape (*mean.shape, n_levels), computed in float64."""
+    mean, sd, levels = mean.double().unsqueeze(-1), sd.double().unsqueeze(-1), levels.double()
+    cuts = ((levels[1:] + levels[:-1]) / 2 - mean) / sd
+    end = torch.full_like(mean, torch.inf)
+    low, high = torch.cat([-end, cuts], dim=-1), torch.cat([cuts, end], dim=-1)
+    # A cell above the mean is mirrored below it, where a difference of small tails keeps its digits.
+    low, high = torch.where(low > 0, -high, low), torch.where(low > 0, -low, high)
+    return _normal_cdf(high) - _normal_cdf(low)
+
+
+def _normal_cdf(z: Tensor) -> Tensor:
+    # torch.special.ndtr is (1 + erf) / 2: nothing is left of it a few standard deviations below.
+    result: Tensor = 0.5 * torch.special.erfc(z * -math.sqrt(0.5))
+    return result
+
+
+#: Kinds of likelihood that a saved model may name.
+LIKELIHOODS: dict[str, type[Likelihood]] = {"normal": NormalLikelihood}
+
+
+def likelihood_from_settings(
+    settings: dict[str, Any], kinds: dict[str, type[Likelihood]] | None = None
+) -> Likelihood:
+    """Rebuild a likelihood from its settings; `kinds` adds a user's own to those known here."""
+    arguments = dict(settings)
+    kind = arguments.pop("kind", None)
+    known = {**LIKELIHOODS, **(kinds or {})}
+    if kind not in known:
+        raise SettingsError(
+            f"The likelihood {kind!r} is not known: it may be one of {', '.join(sorted(known))}."
+        )
+    return known[kind](**arguments)

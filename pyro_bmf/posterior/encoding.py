@@ -1,0 +1,78 @@
+"""From ratings to what an encoder reads, and from there to the posteriors of rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..data.feedback import Feedback
+from ..data.ratings import Ratings
+from ..errors import SettingsError
+from ..guide.cross_feedback import Side
+from ..guide.rows import RowPosterior
+from ..model import FactorizationModel
+
+Indices = NDArray[np.int64]
+
+
+class Guide(Protocol):
+    """What a posterior asks of a guide (a `torch.nn.Module`)."""
+
+    def encode_side(self, side: Side, feedback: Feedback) -> RowPosterior:
+        """Return q of the rows of one side, without gradients."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what rebuilds the guide's shape, as plain values, its ``kind`` among them."""
+
+
+def feedback_of(
+    rows: Indices,
+    columns: Indices,
+    ratings: NDArray[np.float64],
+    n_rows: int,
+    n_columns: int,
+    model: FactorizationModel,
+) -> Feedback:
+    """Return what an encoder reads of these ratings: centred as the model is, in its dtype, on its device."""
+    centre = model.centre
+    values = torch.tensor(ratings, dtype=centre.dtype, device=centre.device) - centre
+    return Feedback.from_coo(
+        torch.tensor(rows, device=centre.device),
+        torch.tensor(columns, device=centre.device),
+        values,
+        n_rows,
+        n_columns,
+    )
+
+
+def side_feedback(train: Ratings, model: FactorizationModel, side: str) -> Feedback:
+    """Return the feedback of all users, or of all items."""
+    if side == "user":
+        return feedback_of(train.users, train.items, train.ratings, train.n_users, train.n_items, model)
+    return feedback_of(train.items, train.users, train.ratings, train.n_items, train.n_users, model)
+
+
+def row_tensors(rows: RowPosterior) -> dict[str, torch.Tensor]:
+    """Return the tensors of a row posterior by name, those that it has."""
+    named = {"loc": rows.loc, "scale": rows.scale, "bias_loc": rows.bias_loc, "bias_scale": rows.bias_scale}
+    return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+def plain_info(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `info` as JSON would give it back, so that a saved posterior is the same as a new one.
+
+    Raises
+    ------
+    SettingsError
+        If it holds what JSON cannot.
+    """
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(info), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"info must hold plain values (numbers, text, lists, dicts): {error}") from None
+    return plain

@@ -1,0 +1,511 @@
+"""What a user does with a fitted model: predict, sample, recommend, fold in, save and load."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from .. import __version__
+from ..data.ratings import Ratings
+from ..data.scale import RatingScale
+from ..data.splits import Split
+from ..data.vocabulary import Vocabulary
+from ..errors import FitError, SettingsError
+from ..guide.cross_feedback import Side
+from ..guide.rows import RowPosterior
+from ..model import FactorizationModel, Likelihood, Prior
+from .draws import Stream
+from .encoding import Guide, feedback_of, plain_info, row_tensors, side_feedback
+from .folding import (
+    CheckedRatings,
+    FoldedRow,
+    FoldedRows,
+    ManyNewRatings,
+    NewRatings,
+    checked_many,
+    checked_one,
+)
+from .predictive import PairPredictive
+from .ranking import Exclusion
+from .saved import load_parts, save_parts
+from .similarity import similar_rows
+from .tables import (
+    Indices,
+    Kind,
+    Method,
+    candidate_indices,
+    check_count,
+    check_interval,
+    check_kind,
+    pair_indices,
+    prediction_columns,
+    recommendation_places,
+    titled,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """The posterior of a fitted model: raw ids in, raw ids out.
+
+    It knows nothing of how it was trained. Besides the methods below, which take raw ids, it is an
+    `pyro_bmf.evaluation.predictor.Predictor` in index space. Make one by `from_fit` or `load`.
+
+    Attributes
+    ----------
+    model : FactorizationModel
+    guide : Guide
+        For folding in; the posterior owns both, so do not train them on.
+    user_rows, item_rows : RowPosterior
+        q of every user and every item.
+    train : Ratings
+        The ratings that the encoders read (without timestamps).
+    info : dict
+        JSON-ready: ``software_version``, ``data_hash``, ``split_hash``, ``settings``, ``beta``, ``notes`` as
+        far as known.
+    """
+
+    model: FactorizationModel
+    guide: Guide
+    user_rows: RowPosterior
+    item_rows: RowPosterior
+    train: Ratings
+    info: dict[str, Any]
+
+    # ---------------------------------------------------------------- making one
+
+    @classmethod
+    def from_fit(
+        cls,
+        model: FactorizationModel,
+        guide: Guide,
+        train: Ratings | Split,
+        *,
+        info: Mapping[str, Any] | None = None,
+    ) -> Posterior:
+        """Encode every user and item from the training ratings and keep what comes out.
+
+        Parameters
+        ----------
+        model, guide
+            Fitted; on any device, where the posterior then computes.
+        train : Ratings or Split
+            Training ratings. Of a split the train part is taken, and its hashes are noted.
+        info : mapping, optional
+            What to remember about the fit, JSON-ready; ``beta`` is a number or a pair (user, item).
+
+        Raises
+        ------
+        FitError
+            If the posterior holds numbers that are not finite.
+        """
+        noted: dict[str, Any] = {"software_version": __version__}
+        if isinstance(train, Split):
+            noted |= {"data_hash": train.ratings.data_hash, "split_hash": train.hash}
+            train = train.train
+        train = replace(train, timestamps=None)
+        rows = [
+            guide.encode_side(side, side_feedback(train, model, side)).detach() for side in ("user", "item")
+        ]
+        for name, part in zip(("users", "items"), rows, strict=True):
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in row_tensors(part).values()):
+                raise FitError(
+                    f"the posterior of the {name} holds numbers that are not finite: the fit diverged. "
+                    "Fit again with a smaller learning rate."
+                )
+        return cls(model, guide, rows[0], rows[1], train, plain_info({**noted, **(info or {})}))
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        priors: Mapping[str, type[Prior]] | None = None,
+        likelihoods: Mapping[str, type[Likelihood]] | None = None,
+        guides: Mapping[str, Any] | None = None,
+    ) -> Posterior:
+        """Read a posterior from the file, or the folder, that `save` wrote.
+
+        Parameters
+        ----------
+        path
+        priors, likelihoods, guides : mapping, optional
+            Your own classes by the ``kind`` in their settings; the package's are known.
+
+        Raises
+        ------
+        SavedFileError
+            If there is no such file, or it is damaged, foreign, or of a newer format.
+        """
+        return cls(*load_parts(path, priors=priors, likelihoods=likelihoods, guides=guides))
+
+    def save(self, path: Path | str) -> Path:
+        """Write the posterior, atomically; returns the file written.
+
+        Parameters
+        ----------
+        path
+            A name that ends in ``.safetensors`` gives that one file. Any other is a folder, which gets
+            ``posterior.safetensors`` and a readable copy of its description, ``posterior.json``.
+        """
+        return save_parts(path, self.model, self.guide, self.user_rows, self.item_rows, self.train, self.info)
+
+    def to(self, device: torch.device | str) -> Posterior:
+        """Return the same posterior on another device, with copies of its model and guide."""
+        guide = copy.deepcopy(self.guide)
+        if isinstance(guide, nn.Module):
+            guide.to(device)
+        return replace(
+            self,
+            model=copy.deepcopy(self.model).to(device),
+            guide=guide,
+            user_rows=self.user_rows.to(device),
+            item_rows=self.item_rows.to(device),
+        )
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def users(self) -> Vocabulary:
+        """Raw ids of the users."""
+        return self.train.user_vocabulary
+
+    @property
+    def items(self) -> Vocabulary:
+        """Raw ids of the items."""
+        return self.train.item_vocabulary
+
+    @property
+    def item_titles(self) -> NDArray[Any] | None:
+        """Title of each item, where the data have titles."""
+        return self.train.item_titles
+
+    @property
+    def scale(self) -> RatingScale:
+        """The rating scale."""
+        return self.train.scale
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.user_rows)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.item_rows)
+
+    @property
+    def n_factors(self) -> int:
+        """Number of factors."""
+        return self.user_rows.n_factors
+
+    @property
+    def tempered(self) -> bool:
+        """Whether KL was weighted (beta other than 1): such a posterior bounds no evidence."""
+        beta = np.atleast_1d(np.asarray(self.info.get("beta", 1.0), dtype=np.float64))
+        return bool((beta != 1.0).any())
+
+    def __repr__(self) -> str:
+        return (
+            f"Posterior({self.n_users:,} users, {self.n_items:,} items, {self.n_factors} factors, "
+            f"{len(self.train):,} training ratings{', tempered' if self.tempered else ''})"
+        )
+
+    @cached_property
+    def pairs(self) -> PairPredictive:
+        """Predictions in index space."""
+        return PairPredictive(self.model, self.user_rows, self.item_rows)
+
+    @cached_property
+    def seen(self) -> Exclusion:
+        """The training items of each user."""
+        return Exclusion.of_pairs(self.train.users, self.train.items, self.n_users)
+
+    # ---------------------------------------------------------------- raw ids
+
+    def predict(
+        self,
+        user_ids: Any,
+        item_ids: Any,
+        *,
+        interval: float = 0.9,
+        method: Method = "predictive",
+        clip: bool = False,
+    ) -> pd.DataFrame:
+        """Predict ratings of pairs, with two kinds of uncertainty told apart.
+
+        Parameters
+        ----------
+        user_ids, item_ids
+            Raw ids of the pairs; a single id on one side goes with every id of the other.
+        interval : float
+            Probability that the intervals hold.
+        method : {"predictive", "plugin"}
+            What ``mean`` is: the posterior-predictive mean, or the likelihood's mean at the posterior means
+            of the factors. Under a Normal likelihood they are the same number, as E[u.v] = E[u].E[v] for
+            independent rows. All other columns are the same for both.
+        clip : bool
+            Limit means and intervals to the rating scale; unclipped otherwise.
+
+        Returns
+        -------
+        DataFrame
+            One row a pair, in rating units:
+
+            - ``user_id``, ``item_id``;
+            - ``mean``, ``sd``, ``lower``, ``upper``: of the *rating* (posterior predictive: noise and what is
+              unknown of the pair together);
+            - ``mean_sd``, ``mean_lower``, ``mean_upper``: of the *mean rating* E[x | u, v] alone: what is
+              unknown of the pair, without the noise of one rating. Narrower.
+
+        Raises
+        ------
+        UnknownIdError
+            Naming the ids that are not known.
+        """
+        users, items = pair_indices(user_ids, item_ids, self.users, self.items)
+        return pd.DataFrame(
+            {
+                "user_id": self.users.raw(users),
+                "item_id": self.items.raw(items),
+                **prediction_columns(
+                    self.pairs, users, items, self.scale, interval=interval, method=method, clip=clip
+                ),
+            }
+        )
+
+    def sample(
+        self, user_ids: Any, item_ids: Any, num_samples: int, seed: int, *, kind: Kind = "rating"
+    ) -> NDArray[np.float32]:
+        """Draw ratings of pairs from the posterior predictive, jointly.
+
+        Parameters
+        ----------
+        user_ids, item_ids
+            Raw ids of the pairs, as in `predict`.
+        num_samples : int
+        seed : int
+            Draw s of a user or an item depends on the seed and s alone: it is common to all its pairs, and
+            the same in every call.
+        kind : {"rating", "eta"}
+            Ratings (with noise), or the linear predictor without.
+
+        Returns
+        -------
+        ndarray, shape (num_samples, n), float32
+        """
+        users, items = pair_indices(user_ids, item_ids, self.users, self.items)
+        return self.pairs.sample(
+            users, items, check_count("num_samples", num_samples), seed, check_kind(kind)
+        )
+
+    def recommend(
+        self,
+        user_ids: Any = None,
+        n: int = 10,
+        *,
+        exclude_seen: bool = True,
+        exclude: Ratings | pd.DataFrame | None = None,
+        candidates: ArrayLike | None = None,
+        interval: float = 0.9,
+    ) -> pd.DataFrame:
+        """Return the `n` items with the highest posterior-predictive mean for each user.
+
+        Memory is bounded whatever the number of users: scores are made some millions at a time.
+
+        Parameters
+        ----------
+        user_ids
+            One raw id, several, or None for all users.
+        n : int
+            Length of a list.
+        exclude_seen : bool
+            Leave out what the user rated in training.
+        exclude : Ratings or DataFrame, optional
+            More pairs to leave out: ratings under the same vocabularies (a validation part, say), or columns
+            ``user_id`` and ``item_id``.
+        candidates : sequence of raw item ids, optional
+            Recommend only from these.
+        interval : float
+            Probability of the posterior-predictive interval.
+
+        Returns
+        -------
+        DataFrame
+            ``user_id``, ``rank`` (from 1), ``item_id``, ``title``, ``mean``, ``sd``, ``lower``, ``upper`` of
+            the rating, users in the order given. Equal means are in the order of the item ids. A user with
+            fewer than `n` candidates left has fewer rows.
+
+        Raises
+        ------
+        UnknownIdError
+            Naming the ids that are not known.
+        """
+        rows = np.arange(self.n_users) if user_ids is None else self.users.index(user_ids)
+        places, ranks, items = recommendation_places(
+            self.pairs,
+            rows,
+            candidate_indices(candidates, self.items),
+            check_count("n", n),
+            self._exclusion(exclude_seen, exclude),
+            self.n_items,
+        )
+        users = rows[places]
+        values = prediction_columns(
+            self.pairs, users, items, self.scale, interval=interval, method="predictive", clip=False
+        )
+        table = pd.DataFrame(
+            {
+                "user_id": self.users.raw(users),
+                "rank": ranks,
+                "item_id": self.items.raw(items),
+                **{name: values[name] for name in ("mean", "sd", "lower", "upper")},
+            }
+        )
+        return titled(table, self.item_titles, items)
+
+    def similar_items(
+        self, item_id: Any, n: int = 10, *, measure: str = "correlation", interval: float = 0.9, seed: int = 0
+    ) -> pd.DataFrame:
+        """Return the `n` items most like one item.
+
+        Parameters
+        ----------
+        item_id
+            Raw id.
+        n : int
+        measure : {"correlation", "cosine"}
+            ``correlation``: of what is predicted for the two items, beyond biases, over users and the
+            posterior. ``cosine``: of the factors. Both shrink toward zero where little is known; the formula
+            is in `pyro_bmf.posterior.similarity`.
+        interval, seed
+            Of the interval over joint posterior draws of the factors.
+
+        Returns
+        -------
+        DataFrame
+            ``item_id``, ``title``, ``similarity`` (highest first), ``sd``, ``lower``, ``upper``.
+        """
+        found, table = self._similar("item", self.items, item_id, n, measure, interval, seed)
+        table.insert(0, "item_id", self.items.raw(found))
+        return titled(table, self.item_titles, found)
+
+    def similar_users(
+        self, user_id: Any, n: int = 10, *, measure: str = "correlation", interval: float = 0.9, seed: int = 0
+    ) -> pd.DataFrame:
+        """Return the `n` users most like one user, as `similar_items` does for items."""
+        found, table = self._similar("user", self.users, user_id, n, measure, interval, seed)
+        table.insert(0, "user_id", self.users.raw(found))
+        return table
+
+    def fold_in(self, ratings: NewRatings, *, side: Side = "user") -> FoldedRow:
+        """Give a new user (or item) a posterior from its ratings, through the encoder, without training.
+
+        Parameters
+        ----------
+        ratings
+            ``{item_id: rating}``, pairs of those, or a data frame with columns ``item_id`` and ``rating``;
+            none at all gives what the encoder says of a row without ratings. For a new item, user ids.
+        side : {"user", "item"}
+            Which side the new row is on.
+
+        Raises
+        ------
+        UnknownIdError
+            Naming an id of the other side that the model does not know.
+        DataError
+            For a rating that is not finite, off the scale, outside the likelihood's support, or a second one
+            of a pair.
+        """
+        return FoldedRow(self._folded(checked_one(ratings, side, self._others(side), self.scale), side), 0)
+
+    def fold_in_users(self, ratings: ManyNewRatings) -> FoldedRows:
+        """Fold in many new users at once: ``{user_id: ratings}`` or columns user_id, item_id, rating."""
+        return self._folded(checked_many(ratings, "user", self.items, self.scale), "user")
+
+    def fold_in_items(self, ratings: ManyNewRatings) -> FoldedRows:
+        """Fold in many new items at once: ``{item_id: ratings}`` or columns item_id, user_id, rating."""
+        return self._folded(checked_many(ratings, "item", self.users, self.scale), "item")
+
+    # ---------------------------------------------------------------- index space
+
+    def predict_mean(self, users: Indices, items: Indices) -> NDArray[np.float64]:
+        """Return the (n,) posterior-predictive means, unclipped, in rating units."""
+        return self.pairs.rating_moments(users, items)[0]
+
+    def predict_sd(self, users: Indices, items: Indices) -> NDArray[np.float64]:
+        """Return the (n,) posterior-predictive standard deviations."""
+        return self.pairs.rating_moments(users, items)[1]
+
+    def predict_pmf(self, users: Indices, items: Indices, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the (n, n_levels) probability of each rating of a discrete scale; rows sum to 1."""
+        return self.pairs.pmf(users, items, levels)
+
+    def score_items(self, users: Indices) -> NDArray[np.float32]:
+        """Return the posterior-predictive mean of every item, shape (len(users), n_items)."""
+        return self.pairs.score(users, np.arange(self.n_items))
+
+    # ---------------------------------------------------------------- parts
+
+    def _exclusion(self, exclude_seen: bool, exclude: Ratings | pd.DataFrame | None) -> Exclusion | None:
+        if exclude is None:
+            return self.seen if exclude_seen else None
+        if isinstance(exclude, Ratings):
+            if exclude.user_vocabulary != self.users or exclude.item_vocabulary != self.items:
+                raise SettingsError(
+                    "exclude has other users or items than this posterior: give it as raw ids."
+                )
+            users, items = exclude.users, exclude.items
+        else:
+            users = self.users.index(exclude["user_id"].to_numpy())
+            items = self.items.index(exclude["item_id"].to_numpy())
+        if exclude_seen:
+            users, items = (
+                np.concatenate((self.train.users, users)),
+                np.concatenate((self.train.items, items)),
+            )
+        return Exclusion.of_pairs(users, items, self.n_users)
+
+    def _similar(
+        self, side: str, vocabulary: Vocabulary, raw_id: Any, n: int, measure: str, interval: float, seed: int
+    ) -> tuple[Indices, pd.DataFrame]:
+        return similar_rows(
+            self.pairs,
+            side,
+            int(vocabulary.index(raw_id)[0]),
+            check_count("n", n),
+            measure=measure,
+            interval=check_interval(interval),
+            seed=seed,
+        )
+
+    def _others(self, side: str) -> Vocabulary:
+        if side not in ("user", "item"):
+            raise SettingsError(f"side is {side!r}: it may be 'user' or 'item'.")
+        return self.items if side == "user" else self.users
+
+    def _folded(self, new: CheckedRatings, side: Side) -> FoldedRows:
+        if len(new.ratings):
+            self.model.likelihood.check(new.ratings)
+        others = self._others(side)
+        feedback = feedback_of(
+            new.rows, new.columns, new.ratings, len(new.vocabulary), len(others), self.model
+        )
+        rows = self.guide.encode_side(side, feedback)
+        if side == "user":
+            pairs = replace(self.pairs, users=rows, user_stream=Stream.FOLDED_USERS)
+        else:
+            pairs = replace(self.pairs, items=rows, item_stream=Stream.FOLDED_ITEMS)
+        seen = Exclusion.of_pairs(new.rows, new.columns, len(new.vocabulary))
+        return FoldedRows(side, new.vocabulary, rows, others, self.scale, self.item_titles, pairs, seen)

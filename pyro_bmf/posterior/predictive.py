@@ -1,0 +1,340 @@
+r"""Predictive moments, probabilities, intervals and joint draws of pairs, in index space.
+
+Under the posterior of rows, independent Normals with means a, b and standard deviations t, s, the predictor
+:math:`\eta = \mu + b_i + c_j + u_i \cdot v_j` has exactly
+
+.. math::
+
+   E[\eta] = \mu + E[b_i] + E[c_j] + a \cdot b, \qquad
+   \mathrm{var}[\eta] = \sum_k \left(a_k^2 s_k^2 + b_k^2 t_k^2 + t_k^2 s_k^2\right)
+                        + \mathrm{var}[b_i] + \mathrm{var}[c_j].
+
+A likelihood turns these into a rating's mean, variance and probabilities, taking :math:`\eta` for Normal
+with these moments. Mean and variance under a Normal likelihood are then exact; shapes are not, as a product
+of Normals has heavier tails than a Normal. `PairPredictive.sample` makes no such approximation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..guide.rows import RowPosterior
+from ..model import FactorizationModel, Likelihood
+from .draws import Stream, draw_seed, row_noise
+
+#: Numbers held at once by a chunk of any computation here; bounds its memory at tens of megabytes.
+CELLS = 2_000_000
+_NODES = 32
+_INTERVAL_DRAWS = 2_000
+
+Indices = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def chunks(n: int, size: int) -> Iterator[slice]:
+    """Cut 0..n into slices of at most `size`."""
+    for start in range(0, n, max(size, 1)):
+        yield slice(start, min(start + max(size, 1), n))
+
+
+@dataclass(frozen=True, eq=False)
+class PairPredictive:
+    """Predictions for pairs of a user row and an item row.
+
+    Attributes
+    ----------
+    model : FactorizationModel
+        Its centre and likelihood are read, nothing else.
+    users, items : RowPosterior
+        Posteriors of all rows that may be asked for.
+    user_stream, item_stream : Stream
+        Which noise the rows' draws are made of.
+    """
+
+    model: FactorizationModel
+    users: RowPosterior
+    items: RowPosterior
+    user_stream: Stream = Stream.USERS
+    item_stream: Stream = Stream.ITEMS
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are, and computation happens."""
+        return self.users.loc.device
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The model's likelihood."""
+        return self.model.likelihood
+
+    @torch.no_grad()
+    def eta_moments(self, users: Indices, items: Indices) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of the predictor of each pair, float64, shape (n,): exact."""
+        u, v = self._rows(self.users, users), self._rows(self.items, items)
+        u2, v2, t2, s2 = u.loc**2, v.loc**2, u.scale**2, v.scale**2
+        mean = (u.loc * v.loc).sum(-1) + self.model.centre.double()
+        variance = (u2 * s2 + t2 * (v2 + s2)).sum(-1)
+        for row in (u, v):
+            if row.bias_loc is not None and row.bias_scale is not None:
+                mean = mean + row.bias_loc
+                variance = variance + row.bias_scale**2
+        return mean, variance
+
+    @torch.no_grad()
+    def rating_moments(self, users: Indices, items: Indices) -> tuple[Floats, Floats]:
+        """Return mean and sd of the posterior predictive of each pair's rating, shape (n,)."""
+        size = CELLS // (4 * max(self.users.n_factors, _NODES))
+        parts = [
+            self.likelihood.predictive_moments(*self.eta_moments(users[part], items[part]))
+            for part in chunks(len(users), size)
+        ]
+        return _joined([p[0] for p in parts]), _joined([p[1].clamp_min(0.0).sqrt() for p in parts])
+
+    @torch.no_grad()
+    def mean_moments(self, users: Indices, items: Indices) -> tuple[Floats, Floats]:
+        """Return mean and sd of the *mean* rating E[x | u, v] under the posterior, shape (n,).
+
+        What is unknown of the pair itself; the noise of one rating around its mean is left out.
+        """
+        means, sds = [], []
+        for part in chunks(len(users), CELLS // (4 * max(self.users.n_factors, _NODES))):
+            eta, shares = _quadrature(*self.eta_moments(users[part], items[part]))
+            values = self.likelihood.mean(eta)
+            mean = (shares * values).sum(-1)
+            means.append(mean)
+            sds.append((shares * (values - mean.unsqueeze(-1)) ** 2).sum(-1).sqrt())
+        return _joined(means), _joined(sds)
+
+    @torch.no_grad()
+    def plugin_mean(self, users: Indices, items: Indices) -> Floats:
+        """Return the likelihood's mean at the predictor's mean, shape (n,)."""
+        size = CELLS // (4 * self.users.n_factors)
+        return _joined(
+            [
+                self.likelihood.mean(self.eta_moments(users[part], items[part])[0])
+                for part in chunks(len(users), size)
+            ]
+        )
+
+    @torch.no_grad()
+    def pmf(self, users: Indices, items: Indices, levels: Floats) -> Floats:
+        """Return the probability of each level, shape (n, n_levels)."""
+        at = torch.as_tensor(levels, dtype=torch.float64, device=self.device)
+        size = CELLS // max(4 * self.users.n_factors, 2 * _NODES * len(levels))
+        parts = [
+            self.likelihood.predictive_pmf(*self.eta_moments(users[part], items[part]), at)
+            for part in chunks(len(users), size)
+        ]
+        return _joined(parts, (0, len(levels)))
+
+    @torch.no_grad()
+    def rating_interval(
+        self, users: Indices, items: Indices, probability: float, levels: Floats | None
+    ) -> tuple[Floats, Floats]:
+        """Return a central posterior-predictive interval of each pair's rating, shape (n,) each.
+
+        - A likelihood whose ratings are Normal: the quantiles of the Normal with the predictive mean and
+          variance (which are exact; the shape is not, by the product's tails).
+        - Any other on a discrete scale: quantiles of the predictive probabilities, so both ends are levels
+          and the interval holds at least `probability`.
+        - Any other on a continuous scale: quantiles of 2,000 draws with a fixed seed, the predictor taken
+          for Normal.
+        """
+        lower, upper = [], []
+        size = CELLS // (4 * max(self.users.n_factors, _NODES))
+        if levels is not None:
+            size = min(size, CELLS // (2 * _NODES * len(levels)))
+        tail = (1.0 - probability) / 2.0
+        for part in chunks(len(users), size):
+            mean, variance = self.eta_moments(users[part], items[part])
+            if isinstance(self.likelihood(mean), torch.distributions.Normal):
+                centre, spread = self.likelihood.predictive_moments(mean, variance)
+                reach = _normal_quantile(1.0 - tail) * spread.sqrt()
+                low, high = centre - reach, centre + reach
+            elif levels is not None:
+                low, high = self._level_quantiles(mean, variance, levels, tail)
+            else:
+                low, high = self._drawn_quantiles(mean, variance, tail)
+            lower.append(low)
+            upper.append(high)
+        return _joined(lower), _joined(upper)
+
+    @torch.no_grad()
+    def mean_interval(self, users: Indices, items: Indices, probability: float) -> tuple[Floats, Floats]:
+        """Return a central interval of each pair's mean rating E[x | u, v], shape (n,) each.
+
+        The likelihood's mean at the predictor's Normal quantiles: exact for a Normal predictor, as a mean is
+        monotone in its predictor.
+        """
+        lower, upper = [], []
+        for part in chunks(len(users), CELLS // (4 * self.users.n_factors)):
+            mean, variance = self.eta_moments(users[part], items[part])
+            reach = _normal_quantile(0.5 + probability / 2.0) * variance.sqrt()
+            ends = self.likelihood.mean(mean - reach), self.likelihood.mean(mean + reach)
+            lower.append(torch.minimum(*ends))
+            upper.append(torch.maximum(*ends))
+        return _joined(lower), _joined(upper)
+
+    @torch.no_grad()
+    def score(self, users: Indices, items: Indices) -> NDArray[np.float32]:
+        """Return the posterior-predictive mean of every user with every item, shape (n_users, n_items).
+
+        One matrix in memory: ask for chunks of users. Beside it, likelihoods without a closed form need some
+        thirty numbers a cell, a block of users at a time.
+        """
+        result = np.empty((len(users), len(items)), dtype=np.float32)
+        v = self._rows(self.items, items, double=False)
+        v_second = v.loc**2 + v.scale**2
+        for part in chunks(len(users), CELLS // max(len(items), 1)):
+            u = self._rows(self.users, users[part], double=False)
+            mean = u.loc @ v.loc.T + self.model.centre.to(u.loc.dtype)
+            variance = u.loc**2 @ (v.scale**2).T + u.scale**2 @ v_second.T
+            if u.bias_loc is not None and v.bias_loc is not None:
+                mean += u.bias_loc[:, None] + v.bias_loc
+            if u.bias_scale is not None and v.bias_scale is not None:
+                variance += u.bias_scale[:, None] ** 2 + v.bias_scale**2
+            mean, variance = mean.flatten(), variance.flatten()
+            values = [
+                self.likelihood.predictive_moments(mean[block], variance[block])[0]
+                for block in chunks(len(mean), CELLS // 4)
+            ]
+            result[part] = torch.cat(values).reshape(-1, len(items)).float().cpu().numpy()
+        return result
+
+    @torch.no_grad()
+    def draw_rows(self, side: str, rows: Indices, draws: Indices, seed: int) -> tuple[Tensor, Tensor | None]:
+        """Draw rows of one side: factors (n_draws, n_rows, K) and biases (n_draws, n_rows) or None.
+
+        Keyed by row (see `row_noise`): the same row, draw and seed give the same numbers in any request.
+        """
+        posterior, stream = (
+            (self.users, self.user_stream) if side == "user" else (self.items, self.item_stream)
+        )
+        q = self._rows(posterior, rows, double=False)
+        width = q.n_factors + (q.bias_loc is not None)
+        noise = torch.from_numpy(row_noise(seed, stream, rows, draws, width)).to(self.device, q.loc.dtype)
+        factors = q.loc + q.scale * noise[..., : q.n_factors]
+        if q.bias_loc is None or q.bias_scale is None:
+            return factors, None
+        return factors, q.bias_loc + q.bias_scale * noise[..., -1]
+
+    @torch.no_grad()
+    def draw_eta(self, users: Indices, items: Indices, draws: Indices, seed: int) -> Tensor:
+        """Draw the predictor of pairs jointly: shape (n_draws, n), a row's draws common to all its pairs."""
+        rows_u, at_u = np.unique(users, return_inverse=True)
+        rows_v, at_v = np.unique(items, return_inverse=True)
+        u, b = self.draw_rows("user", rows_u, draws, seed)
+        v, c = self.draw_rows("item", rows_v, draws, seed)
+        return self.eta_of_draws((u, b), (v, c), at_u, at_v)
+
+    @torch.no_grad()
+    def eta_of_draws(
+        self,
+        users: tuple[Tensor, Tensor | None],
+        items: tuple[Tensor, Tensor | None],
+        at_users: Indices,
+        at_items: Indices,
+    ) -> Tensor:
+        """Return the predictor of pairs, shape (n_draws, n), from drawn rows and places in them."""
+        (u, b), (v, c) = users, items
+        eta = u.new_empty(len(u), len(at_users))
+        for part in chunks(len(at_users), CELLS // max(2 * u.shape[0] * u.shape[2], 1)):
+            i = torch.tensor(at_users[part], device=u.device)
+            j = torch.tensor(at_items[part], device=u.device)
+            eta[:, part] = self.model.predictor(
+                u.index_select(1, i),
+                v.index_select(1, j),
+                None if b is None else b.index_select(1, i),
+                None if c is None else c.index_select(1, j),
+            )
+        return eta
+
+    @torch.no_grad()
+    def draw_ratings(self, eta: Tensor, draws: Indices, seed: int, stream: Stream = Stream.RATINGS) -> Tensor:
+        """Draw a rating for each drawn predictor, same shape; the process's own generators stay untouched."""
+        result = torch.empty_like(eta)
+        devices = [eta.device] if eta.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            for place, draw in enumerate(draws.tolist()):
+                torch.manual_seed(draw_seed(seed, stream, draw))
+                result[place] = self.likelihood(eta[place]).sample()
+        return result
+
+    def sample(
+        self, users: Indices, items: Indices, num_samples: int, seed: int, kind: str
+    ) -> NDArray[np.float32]:
+        """Draw predictors (``"eta"``) or ratings (``"rating"``) of pairs jointly, shape (num_samples, n)."""
+        result = np.empty((num_samples, len(users)), dtype=np.float32)
+        rows = len(np.unique(users)) + len(np.unique(items))
+        for part in chunks(num_samples, CELLS // max(rows * (self.users.n_factors + 1), len(users), 1)):
+            draws = np.arange(part.start, part.stop)
+            values = self.draw_eta(users, items, draws, seed)
+            if kind == "rating":
+                values = self.draw_ratings(values, draws, seed)
+            result[part] = values.float().cpu().numpy()
+        return result
+
+    def _rows(self, posterior: RowPosterior, rows: Indices, *, double: bool = True) -> RowPosterior:
+        chosen = posterior.select(torch.tensor(rows, device=self.device))
+        if not double:
+            return chosen
+        bias_loc, bias_scale = chosen.bias_loc, chosen.bias_scale
+        return RowPosterior(
+            chosen.loc.double(),
+            chosen.scale.double(),
+            None if bias_loc is None else bias_loc.double(),
+            None if bias_scale is None else bias_scale.double(),
+        )
+
+    def _level_quantiles(
+        self, mean: Tensor, variance: Tensor, levels: Floats, tail: float
+    ) -> tuple[Tensor, Tensor]:
+        at = torch.as_tensor(levels, dtype=torch.float64, device=mean.device)
+        below = self.likelihood.predictive_pmf(mean, variance, at).cumsum(-1)
+        below = below / below[:, -1:]
+        # The smallest level with at least this much probability at or below it.
+        low = (below < tail).sum(-1).clamp_max(len(at) - 1)
+        high = (below < 1.0 - tail).sum(-1).clamp_max(len(at) - 1)
+        return at[low], at[high]
+
+    def _drawn_quantiles(self, mean: Tensor, variance: Tensor, tail: float) -> tuple[Tensor, Tensor]:
+        lows, highs = [], []
+        for part in chunks(len(mean), CELLS // _INTERVAL_DRAWS):
+            draws = np.arange(_INTERVAL_DRAWS)
+            noise = row_noise(0, Stream.LIKELIHOOD, np.zeros(1, dtype=np.int64), draws, 1)[:, :, 0]
+            eta = mean[part] + variance[part].sqrt() * torch.from_numpy(noise).to(mean)
+            devices = [eta.device] if eta.device.type == "cuda" else []
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(0)
+                values = self.likelihood(eta).sample()
+            ends = values.new_tensor([tail, 1.0 - tail])
+            low, high = torch.quantile(values, ends, dim=0)
+            lows.append(low)
+            highs.append(high)
+        return torch.cat(lows), torch.cat(highs)
+
+
+def _quadrature(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes, shape (n, n_nodes), and weights of N(mean, variance) by Gauss-Hermite."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    points = torch.as_tensor(nodes, dtype=mean.dtype, device=mean.device)
+    shares = torch.as_tensor(weights / weights.sum(), dtype=mean.dtype, device=mean.device)
+    return mean.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * points, shares
+
+
+def _normal_quantile(probability: float) -> float:
+    return float(torch.special.ndtri(torch.tensor(probability, dtype=torch.float64)))
+
+
+def _joined(parts: list[Any], empty: tuple[int, ...] = (0,)) -> Floats:
+    if not parts:
+        return np.zeros(empty)
+    joined: Floats = torch.cat(parts).double().cpu().numpy()
+    return joined

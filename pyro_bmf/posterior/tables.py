@@ -1,0 +1,134 @@
+"""Tables of predictions and recommendations: arguments checked, raw ids in and out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from ..data.scale import RatingScale
+from ..data.vocabulary import Vocabulary
+from ..errors import DataError, SettingsError
+from .predictive import PairPredictive
+from .ranking import Exclusion, best_columns, ordered_by
+
+Indices = NDArray[np.int64]
+Method = Literal["predictive", "plugin"]
+Kind = Literal["rating", "eta"]
+
+
+def pair_indices(
+    user_ids: Any, item_ids: Any, users: Vocabulary, items: Vocabulary
+) -> tuple[Indices, Indices]:
+    """Return indices of pairs of raw ids; one id on either side goes with all of the other.
+
+    Raises
+    ------
+    UnknownIdError
+        Naming the ids that are not known.
+    DataError
+        If the two sides have different lengths.
+    """
+    u, v = users.index(user_ids), items.index(item_ids)
+    if np.ndim(user_ids) == 0:
+        u = np.repeat(u, len(v))
+    elif np.ndim(item_ids) == 0:
+        v = np.repeat(v, len(u))
+    if len(u) != len(v):
+        raise DataError(
+            f"{len(u)} user ids and {len(v)} item ids: pairs need as many of one as of the other, or one id"
+        )
+    return u, v
+
+
+def check_interval(interval: float) -> float:
+    """Return the probability of an interval, or raise SettingsError."""
+    if not 0.0 < interval < 1.0:
+        raise SettingsError(f"interval is {interval}: give a probability between 0 and 1, such as 0.9.")
+    return float(interval)
+
+
+def check_count(name: str, value: int) -> int:
+    """Return a number of things, or raise SettingsError unless it is at least 1."""
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise SettingsError(f"{name} is {value!r}: give a whole number of at least 1.")
+    return int(value)
+
+
+def check_kind(kind: str) -> str:
+    """Return what is drawn, or raise SettingsError."""
+    if kind not in ("rating", "eta"):
+        raise SettingsError(f"kind is {kind!r}: it may be 'rating' or 'eta' (the predictor).")
+    return kind
+
+
+def prediction_columns(
+    pairs: PairPredictive,
+    users: Indices,
+    items: Indices,
+    scale: RatingScale,
+    *,
+    interval: float,
+    method: str,
+    clip: bool,
+) -> dict[str, NDArray[np.float64]]:
+    """Return the columns of `Posterior.predict` but for the ids."""
+    if method not in ("predictive", "plugin"):
+        raise SettingsError(f"method is {method!r}: it may be 'predictive' or 'plugin'.")
+    interval = check_interval(interval)
+    mean, sd = pairs.rating_moments(users, items)
+    if method == "plugin":
+        mean = pairs.plugin_mean(users, items)
+    _, mean_sd = pairs.mean_moments(users, items)
+    lower, upper = pairs.rating_interval(users, items, interval, scale.levels)
+    mean_lower, mean_upper = pairs.mean_interval(users, items, interval)
+    limit = scale.clip if clip else np.asarray
+    return {
+        "mean": limit(mean),
+        "sd": sd,
+        "lower": limit(lower),
+        "upper": limit(upper),
+        "mean_sd": mean_sd,
+        "mean_lower": limit(mean_lower),
+        "mean_upper": limit(mean_upper),
+    }
+
+
+def recommendation_places(
+    pairs: PairPredictive,
+    rows: Indices,
+    candidates: Indices,
+    n: int,
+    exclusion: Exclusion | None,
+    n_columns: int,
+    *,
+    by_item: bool = False,
+) -> tuple[Indices, Indices, Indices]:
+    """Find the best columns of each row and order them by predictive mean: (place in rows, rank, column).
+
+    Rows are users and columns items, or the other way round when `by_item`.
+    """
+
+    def score(rows: Indices, columns: Indices) -> NDArray[np.float32]:
+        return pairs.score(columns, rows).T.copy() if by_item else pairs.score(rows, columns)
+
+    places, columns = best_columns(score, rows, candidates, n, exclusion, n_columns)
+    users, items = (columns, rows[places]) if by_item else (rows[places], columns)
+    order, ranks = ordered_by(pairs.rating_moments(users, items)[0], places, columns)
+    return places[order], ranks, columns[order]
+
+
+def candidate_indices(candidates: ArrayLike | None, vocabulary: Vocabulary) -> Indices:
+    """Return the columns to choose from, ascending, each once: all when `candidates` is None."""
+    if candidates is None:
+        return np.arange(len(vocabulary))
+    return np.unique(vocabulary.index(candidates))
+
+
+def titled(table: pd.DataFrame, titles: NDArray[Any] | None, items: Indices) -> pd.DataFrame:
+    """Put a title beside each item id, "" where unknown."""
+    text = np.full(len(items), "", dtype=object) if titles is None else titles[items]
+    table.insert(int(table.columns.get_loc("item_id")) + 1, "title", text)
+    return table

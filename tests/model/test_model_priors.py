@@ -1,0 +1,70 @@
+"""Priors: densities against SciPy, settings, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import scipy.stats
+import torch
+
+from pyro_bmf import PyroBmfError
+from pyro_bmf.model import NormalPrior, Prior
+from pyro_bmf.model.priors import prior_from_settings
+
+
+def test_the_normal_prior_is_scipys() -> None:
+    prior = NormalPrior(0.3, 0.7)
+    factors = torch.linspace(-2.0, 2.5, 12).reshape(4, 3)
+    p = prior("user_factors", 3)
+    assert p.event_shape == (3,)
+    assert p.batch_shape == ()
+    expected = scipy.stats.norm(0.3, 0.7).logpdf(factors.numpy()).sum(-1)
+    np.testing.assert_allclose(p.log_prob(factors).numpy(), expected, rtol=1e-12)
+    bias = prior("user_bias", None)
+    assert bias.event_shape == ()
+    expected = scipy.stats.norm(0.3, 0.7).logpdf(factors[:, 0].numpy())
+    np.testing.assert_allclose(bias.log_prob(factors[:, 0]).numpy(), expected, rtol=1e-12)
+
+
+def test_settings_make_the_round_trip() -> None:
+    prior = NormalPrior(0.3, 0.7)
+    again = prior_from_settings(prior.settings())
+    assert isinstance(again, NormalPrior)
+    assert again.settings() == prior.settings()
+    assert again.scale == prior.scale == 0.7
+
+
+@pytest.mark.parametrize(
+    ("loc", "scale"), [(0.0, 0.0), (0.0, -1.0), (float("nan"), 1.0), (0.0, float("inf")), (0.0, float("nan"))]
+)
+def test_bad_settings(loc: float, scale: float) -> None:
+    with pytest.raises(PyroBmfError, match="scale"):
+        NormalPrior(loc, scale)
+
+
+class LaplacePrior(Prior):
+    """A prior of a user's own."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, side: str, n_factors: int | None) -> dist.TorchDistribution:
+        base = dist.Laplace(torch.tensor(0.0), torch.tensor(self.width))
+        return base if n_factors is None else base.expand([n_factors]).to_event(1)
+
+    @property
+    def scale(self) -> float:
+        return self.width * 2**0.5
+
+    def settings(self) -> dict[str, object]:
+        return {"kind": "laplace", "width": self.width}
+
+
+def test_a_prior_of_ones_own_is_found_by_kind() -> None:
+    prior = LaplacePrior(0.5)
+    with pytest.raises(PyroBmfError, match="laplace"):
+        prior_from_settings(prior.settings())
+    again = prior_from_settings(prior.settings(), {"laplace": LaplacePrior})
+    assert again.settings() == prior.settings()
