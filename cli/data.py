@@ -116,7 +116,7 @@ def fetch(name: str, data_dir: Path | None, tables: TableWriter) -> None:
 
     source = get_source(name)
     if source.ratings is None:
-        tables.show(f"{source.name}: nothing to fetch, it is generated", [])
+        tables.say(f"{source.name}: nothing to fetch, it is generated.")
         return
     files = locate(source, data_dir=data_dir, progress=True)
     found = {"ratings": files.ratings, "titles": files.titles}

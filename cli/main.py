@@ -54,6 +54,7 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
         "fold-in": LazyCommand(
             "pyro_bmf.cli.fold_in", "command", "Recommend to a new user without training again."
         ),
+        "similar": LazyCommand("pyro_bmf.cli.similar", "command", "Show the items most like one item."),
         "export": LazyCommand(
             "pyro_bmf.cli.export", "command", "Write a saved run's posterior as netCDF or parquet."
         ),

@@ -39,7 +39,14 @@ def one_line(text: str) -> str:
     return re.sub(r"\s*\n\s*", " ", text.strip())
 
 
-def show_table(title: str, rows: Sequence[Row], *, json: bool = False, csv: Path | str | None = None) -> None:
+def show_table(
+    title: str,
+    rows: Sequence[Row],
+    *,
+    json: bool = False,
+    csv: Path | str | None = None,
+    screen: Sequence[Row] | None = None,
+) -> None:
     """Print one table, as a table or as one line of JSON, and write it as CSV too when asked.
 
     Parameters
@@ -54,6 +61,8 @@ def show_table(title: str, rows: Sequence[Row], *, json: bool = False, csv: Path
         tables gives JSON lines. Not-a-number and infinities become null, as JSON has neither.
     csv
         Write the table to this file as well, in full precision, with a header.
+    screen
+        What people are shown instead of `rows`: fewer columns, in words.
     """
     columns = _columns(rows)
     cells = [[_plain(row.get(column)) for column in columns] for row in rows]
@@ -65,8 +74,11 @@ def show_table(title: str, rows: Sequence[Row], *, json: bool = False, csv: Path
         ]
         content = {"title": title, "rows": records}
         click.echo(json_module.dumps(content, ensure_ascii=False, allow_nan=False, default=str))
-    else:
-        click.echo(_render(title, columns, cells), nl=False)
+        return
+    if screen is not None:
+        columns = _columns(screen)
+        cells = [[_plain(row.get(column)) for column in columns] for row in screen]
+    click.echo(_render(title, columns, cells), nl=False)
 
 
 class TableWriter:
@@ -86,10 +98,20 @@ class TableWriter:
         self.csv = csv
         self._written: set[Path] = set()
 
-    def show(self, title: str, rows: Sequence[Row], *, name: str | None = None) -> None:
-        """Show a table as the options ask; `name` (else the title) marks its CSV file."""
+    def show(
+        self,
+        title: str,
+        rows: Sequence[Row],
+        *,
+        name: str | None = None,
+        screen: Sequence[Row] | None = None,
+    ) -> None:
+        """Show a table as the options ask; `name` (else the title) marks its CSV file.
+
+        `screen` is what people are shown instead, where `rows` are more than a screen holds.
+        """
         path = None if self.csv is None else self._next_path(self.csv, name or title)
-        show_table(title, rows, json=self.json, csv=path)
+        show_table(title, rows, json=self.json, csv=path, screen=screen)
         if path is not None:
             note(f"{title}: written to {path}.")
 

@@ -1,46 +1,328 @@
-"""The tables that several commands show: metrics beside references, recommendations."""
+"""The tables that several commands show: figures beside references, predictions, recommendations.
+
+Programs get every column under its plain name (``--json``, ``--csv``); people get a selection in words.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .output import TableWriter
+import click
+
+from .output import Row, TableWriter
 
 if TYPE_CHECKING:
-    from pyro_bmf.data import Split
+    import pandas as pd
+
+    from pyro_bmf.data import RatingScale, Split
     from pyro_bmf.evaluation import Comparison
     from pyro_bmf.posterior import Posterior
 
+SYSTEMS = {
+    "global-mean": "global mean",
+    "bias-only": "user and item biases",
+    "popularity": "popularity",
+}
+PROTOCOLS = {
+    "full": "whole catalogue (full)",
+    "rated": "own test items (rated)",
+    "rated-precision": "own test items (rated-precision)",
+}
+_CANDIDATES = {
+    "full": "all items but those the user rated elsewhere",
+    "rated": "the items that the user rated in this part",
+    "rated-precision": "the items that the user rated in this part, divided by min(N, all of them)",
+}
+#: Rows of a table that are printed; files and --json hold all.
+SHOWN = 40
+
+
+def default_threshold(scale: RatingScale) -> float:
+    """Return above which rating an item is relevant: 3 on a scale that ends at 5, else the middle."""
+    return 3.0 if scale.high == 5.0 else (scale.low + scale.high) / 2
+
+
+def split_words(split: Split) -> str:
+    """Return how the ratings were split, in words."""
+    settings = split.settings
+    if split.scheme == "random" and "fractions" in settings:
+        shares = "/".join(f"{100 * share:g}" for share in settings["fractions"])
+        return f"random split {shares}, seed {settings.get('seed', 0)}"
+    if split.scheme == "leave-last":
+        return f"split by each user's last {settings['n']} (leave-last)"
+    if split.scheme == "time":
+        return "split at points in time"
+    if split.scheme == "k-fold":
+        return f"fold {settings['fold']} of k = {settings['k']}, seed {settings['seed']}"
+    if split.scheme == "subsample":
+        return f"subsample of {settings['percent']:g} % to train on, seed {settings['seed']}"
+    return f"{split.scheme} split"
+
 
 def evaluation_tables(
-    posterior: Posterior, split: Split, tables: TableWriter, *, part: str = "test", **options: Any
+    posterior: Posterior,
+    split: Split,
+    tables: TableWriter,
+    *,
+    part: str = "test",
+    threshold: float | None = None,
+    caveat: str | None = None,
+    detail: bool = False,
+    **options: Any,
 ) -> Comparison:
-    """Measure a posterior beside the references, show the comparison, and return it."""
+    """Measure a posterior beside the references, show the comparison, and return it.
+
+    Parameters
+    ----------
+    threshold
+        Above which rating an item is relevant; `default_threshold` when None.
+    caveat
+        What makes the figures better or worse than they seem; it is put in the title.
+    detail
+        Whether to show the further tables as well.
+    options
+        Of `evaluate_with_references`.
+    """
     from pyro_bmf.evaluation import evaluate_with_references
 
     fitted_on = posterior.info.get("trained_on", "train")
+    relevant = default_threshold(split.ratings.scale) if threshold is None else threshold
     comparison = evaluate_with_references(
-        posterior, split, part=part, fitted_on=fitted_on, name="pyro-bmf", **options
+        posterior, split, part=part, fitted_on=fitted_on, name="pyro-bmf", threshold=relevant, **options
+    )  # type: ignore[arg-type, unused-ignore]
+    model = comparison.model
+    where = "" if part == "test" else " (which chose the state that is kept)"
+    trained = "train + validation" if fitted_on == "train+valid" else "train"
+    title = (
+        f"{split.ratings.name}: {model.n_ratings:,} {_PARTS[part]} ratings{where}, {split_words(split)}; "
+        f"fitted to {trained}{'' if caveat is None else f'; {caveat}'}"
     )
+    shown = _headline(comparison)
     rows = comparison.table().reset_index().to_dict("records")
-    tables.show(
-        f"{split.ratings.name}, {part} ratings of the {split.scheme} split (posterior-predictive mean)",
-        [_main_columns(row) for row in rows],
-        name="systems",
-    )
+    tables.show(title, rows, name="systems", screen=[_main_row(row, shown) for row in rows])
+    if not tables.json:
+        click.echo(_legend(comparison, shown))
+    if detail:
+        _detail_tables(comparison, tables)
     return comparison
 
 
-def _main_columns(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns that fit a screen; the files hold all of them."""
-    return row
+_PARTS = {"test": "test", "valid": "validation"}
 
 
-def recommendation_rows(posterior: Posterior, user: str, *, n: int) -> tuple[str, list[dict[str, Any]]]:
-    """Return a title and the rows of a user's recommendations; `user` is a raw id as typed."""
-    user_id = posterior.user_vocabulary.parse(user)
-    table = posterior.recommend([user_id], n=n)
-    return (
-        f"Recommendations for user {user} (mean and 90 % posterior-predictive interval)",
-        table.drop(columns=["user_id"]).to_dict("records"),
+def _headline(comparison: Comparison) -> tuple[str, int] | None:
+    """Return protocol and length of the ranking figures in the main table: `full` at 20 if measured."""
+    found = [(ranking.protocol, ranking.n) for ranking in comparison.model.ranking]
+    best = [choice for choice in found if choice[0] == "full"] or found
+    return next((choice for choice in best if choice[1] == 20), best[0] if best else None)
+
+
+def _main_row(row: Mapping[Any, Any], shown: tuple[str, int] | None) -> Row:
+    """Return the columns that fit a screen, in words."""
+    columns: dict[str, object] = {
+        "system": SYSTEMS.get(row["system"], row["system"]),
+        "RMSE": row["rmse"],
+        "MAE": row["mae"],
+    }
+    if "nll" in row:
+        columns |= {"NLL": row["nll"], "RPS": row["rps"]}
+    else:
+        columns["density NLL"] = row["density_nll"]
+    columns["90 % coverage"] = row["coverage_90"]
+    if shown is not None:
+        protocol, n = shown
+        columns[f"recall@{n}"] = row.get(f"{protocol}:recall@{n}")
+        columns[f"NDCG@{n}"] = row.get(f"{protocol}:ndcg@{n}")
+    return columns
+
+
+def _legend(comparison: Comparison, shown: tuple[str, int] | None) -> str:
+    text = "RMSE and MAE are of the posterior-predictive mean, unclipped; NLL is in nats a rating."
+    if shown is not None:
+        text += (
+            f"\nRecall and NDCG: protocol {shown[0]}, {_CANDIDATES[shown[0]]}; relevant is a rating above "
+            f"{comparison.model.threshold:g}."
+        )
+    return text
+
+
+def _detail_tables(comparison: Comparison, tables: TableWriter) -> None:
+    found = comparison.tables()
+    records = {name: frame.to_dict("records") for name, frame in found.items()}
+    tables.show("More figures", records["ratings"], name="ratings", screen=_more_figures(comparison))
+    if "ranking" in records:
+        tables.show(
+            "Ranking figures by protocol", records["ranking"], name="ranking", screen=_by_protocol(comparison)
+        )
+    tables.show(
+        "Difference from each reference, with a 95 % interval by paired bootstrap over users",
+        records["differences"],
+        name="differences",
+        screen=[
+            {
+                "figure": row["metric"].upper().replace("_", " "),
+                "pyro-bmf less": SYSTEMS.get(row["b"], row["b"]),
+                "difference": row["difference"],
+                "lower": row["low"],
+                "upper": row["high"],
+            }
+            for row in records["differences"]
+        ],
     )
+    own = [row for row in records["coverage"] if row["system"] == comparison.model.system]
+    tables.show(
+        "pyro-bmf: coverage of central intervals",
+        records["coverage"],
+        name="coverage",
+        screen=[_coverage_row({"interval": f"{100 * row['nominal']:g} %"}, row) for row in _overall(own)],
+    )
+    for by in ("user", "item"):
+        tables.show(
+            f"pyro-bmf: by decile of the {by}'s number of training ratings",
+            [row for row in records["deciles"] if row["by"] == by],
+            name=f"{by}-deciles",
+            screen=_decile_rows(comparison, by, own),
+        )
+
+
+def _overall(rows: Iterable[dict[Any, Any]]) -> list[dict[Any, Any]]:
+    return [row for row in rows if row["by"] == "all"]
+
+
+def _coverage_row(head: dict[str, object], row: Mapping[Any, Any]) -> Row:
+    return {
+        **head,
+        "coverage": row["coverage"],
+        "standard error": row["se"],
+        "within 2 s.e.": bool(row["within"]),
+        "mean width": row["width"],
+    }
+
+
+def _decile_rows(comparison: Comparison, by: str, coverage: Sequence[dict[Any, Any]]) -> list[Row]:
+    """Return one row a decile, with its 90 % interval."""
+    ninety = {row["decile"]: row for row in coverage if row["by"] == by and row["nominal"] == 0.9}
+    return [
+        _coverage_row(
+            {
+                "decile": group.decile,
+                "trained on": f"{group.count_low} to {group.count_high}",
+                "ratings": group.n_ratings,
+                "RMSE": group.rmse,
+                "mean sd": group.mean_sd,
+            },
+            {**ninety[group.decile], "coverage": ninety[group.decile]["coverage"]},
+        )
+        for group in comparison.model.calibration.deciles
+        if group.by == by
+    ]
+
+
+def _more_figures(comparison: Comparison) -> list[Row]:
+    """Return one row a figure, one column a system."""
+    lines: dict[str, dict[str, object]] = {}
+    for evaluation, row in zip(
+        comparison.evaluations, comparison.table().to_dict("records"), strict=True
+    ):
+        system = SYSTEMS.get(evaluation.system, evaluation.system)
+        for words, value in (
+            ("standard error of RMSE", evaluation.rmse_se),
+            ("RMSE, clipped to the scale", evaluation.rmse_clipped),
+            ("MAE, clipped to the scale", evaluation.mae_clipped),
+            ("mean width of 90 % intervals", row["width_90"]),
+            ("correlation of sd and |error|", row["sd_error_correlation"]),
+            ("ratings of unknown users or items", evaluation.n_cold),
+        ):
+            lines.setdefault(words, {})[system] = value
+    return [{"figure": words, **values} for words, values in lines.items()]
+
+
+def _by_protocol(comparison: Comparison) -> list[Row]:
+    """Return one row a protocol, length and figure, one column a system."""
+    lines: dict[tuple[str, str], dict[str, object]] = {}
+    for evaluation in comparison.evaluations:
+        system = SYSTEMS.get(evaluation.system, evaluation.system)
+        for ranking in evaluation.ranking:
+            name = PROTOCOLS.get(ranking.protocol, ranking.protocol)
+            lines.setdefault((name, f"recall@{ranking.n}"), {})[system] = ranking.recall
+            lines.setdefault((name, f"NDCG@{ranking.n}"), {})[system] = ranking.ndcg
+            if ranking.catalogue_share is not None:
+                share = f"share of items in a top {ranking.n}"
+                lines.setdefault((name, share), {})[system] = ranking.catalogue_share
+    return [{"candidates": name, "figure": figure, **values} for (name, figure), values in lines.items()]
+
+
+# --- predictions and recommendations --------------------------------------------------------------------
+
+
+def limited(table: pd.DataFrame, scale: RatingScale) -> pd.DataFrame:
+    """Return predictions with means and intervals cut to a scale that has steps; others as they are.
+
+    No rating lies off such a scale, and an interval holds the same ratings with its ends cut.
+    """
+    if scale.step is None:
+        return table
+    ends = ("mean", "lower", "upper", "mean_lower", "mean_upper")
+    return table.assign(**{name: scale.clip(table[name]) for name in ends if name in table})
+
+
+def rating_rows(table: pd.DataFrame, interval: float) -> list[Row]:
+    """Return predictions as people read them: few decimals, intervals in one column, no empty titles."""
+    columns: dict[str, list[object]] = {}
+    for name, words in (("user_id", "user"), ("rank", "rank"), ("item_id", "item"), ("title", "title")):
+        if name in table and not (name == "title" and (table[name] == "").all()):
+            columns[words] = table[name].tolist()
+    columns["rating"] = _fixed(table["mean"])
+    columns["sd"] = _fixed(table["sd"])
+    columns[f"{100 * interval:g} % interval"] = _spans(table["lower"], table["upper"])
+    if "mean_sd" in table:
+        columns["sd of its mean"] = _fixed(table["mean_sd"])
+        columns[f"{100 * interval:g} % of its mean"] = _spans(table["mean_lower"], table["mean_upper"])
+    names = list(columns)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def show_ratings(
+    tables: TableWriter, title: str, table: pd.DataFrame, interval: float, *, name: str | None = None
+) -> None:
+    """Show predictions or recommendations; a long table is cut on the screen, and says so."""
+    rows = table.to_dict("records")
+    tables.show(title, rows, name=name, screen=rating_rows(table.head(SHOWN), interval))
+    if len(table) > SHOWN and not tables.json:
+        click.echo(f"… and {len(table) - SHOWN:,} more rows: write all with --out FILE or --csv FILE.")
+
+
+def recommendations(posterior: Posterior, user: str, tables: TableWriter, *, n: int = 10) -> None:
+    """Show a user's recommendations; `user` is a raw id as typed."""
+    table = posterior.recommend([posterior.user_vocabulary.parse(user)], n=n)
+    show_ratings(
+        tables,
+        recommendation_title(f"user {user}", 0.9, seen="not rated in training"),
+        limited(table, posterior.scale).drop(columns="user_id"),
+        0.9,
+        name="recommendations",
+    )
+
+
+def recommendation_title(whom: str, interval: float, *, seen: str) -> str:
+    """Return the title of a table of recommendations."""
+    return (
+        f"Recommendations for {whom}: items {seen}, by posterior-predictive mean, with "
+        f"{100 * interval:g} % posterior-predictive intervals"
+    )
+
+
+def scale_words(scale: RatingScale) -> str:
+    """Return what `limited` did, for a title."""
+    return "" if scale.step is None else f", cut to the scale {scale.low:g} to {scale.high:g}"
+
+
+def _fixed(values: Iterable[float]) -> list[object]:
+    texts = [f"{value:.2f}" for value in values]
+    width = max(map(len, texts), default=0)
+    return [text.rjust(width) for text in texts]
+
+
+def _spans(lower: Iterable[float], upper: Iterable[float]) -> list[object]:
+    return [f"{low} to {high}" for low, high in zip(_fixed(lower), _fixed(upper), strict=True)]

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-
 # Option, name of the setting, click's keywords. None means that the user said nothing.
 _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--factors", "n_factors", {"type": click.IntRange(1), "metavar": "K", "help": "Number of factors."}),

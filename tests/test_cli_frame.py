@@ -72,7 +72,9 @@ def test_overview_names_every_command() -> None:
     for name, lazy in COMMANDS.items():
         assert f"  {name} " in result.output
         assert lazy.short_help in result.output
-    assert set(COMMANDS) == {"data", "fit", "evaluate", "predict", "recommend", "fold-in", "export"}
+    assert set(COMMANDS) == {
+        "data", "fit", "evaluate", "predict", "recommend", "fold-in", "similar", "export",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -235,6 +237,11 @@ def test_our_warnings_are_notes(capsys: pytest.CaptureFixture[str]) -> None:
     assert warnings.showwarning is before
 
 
+@pytest.fixture(autouse=True)
+def _width_is_not_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 # --- tables ---------------------------------------------------------------------------------------------
 
 ROWS = [
@@ -274,6 +281,14 @@ def test_a_wide_table_of_few_rows_lies_on_its_side(capsys: pytest.CaptureFixture
     assert lines[-1].split() == ["n", "7", "7"]
     assert len(lines) == 3 + 21
     assert len(set(map(len, lines[3:]))) == 1  # numbers end below each other
+
+
+def test_width_from_the_environment_is_obeyed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    show_table("t", [{"title": "long " * 60, "n": 1}, {"title": "b", "n": 2}])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 40
 
 
 def test_empty_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,3 +173,18 @@ def hide_block(block: Block, n_users: int, n_items: int) -> Block:
         user_feedback=block.user_feedback.hide_columns(hidden_items),
         item_feedback=block.item_feedback.hide_columns(hidden_users),
     )
+
+
+def drop_entries(block: Block, share: float) -> Block:
+    """Return the block with a random share of each row's entries hidden, and the rest scaled up.
+
+    Sums over a row's entries keep their expectation. Draws from torch's current generator.
+    """
+
+    def thinned(feedback: Feedback) -> Feedback:
+        kept = torch.rand(feedback.nnz, device=feedback.values.device) >= share
+        return feedback.hide(kept.to(feedback.values.dtype) / (1.0 - share))
+
+    return replace(
+        block, user_feedback=thinned(block.user_feedback), item_feedback=thinned(block.item_feedback)
+    )

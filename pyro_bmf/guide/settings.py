@@ -38,6 +38,9 @@ class GuideSettings:
         Whether the joined layer also reads the logarithm of a row's number of ratings.
     held_out_input : bool
         Whether, in training, an encoder reads everything except the block that it predicts.
+    input_dropout : float
+        Share of a row's ratings that each training step hides from the encoders at random, the rest being
+        scaled up: an encoder then cannot lean on any one rating, its own target least of all.
     input_power : float
         A row's input sums are divided by (n / mean n) to this power, n its number of ratings: 0 is the
         paper's plain sum, 1/2 keeps the size of a sum of independent terms, 1 makes them means.
@@ -56,6 +59,7 @@ class GuideSettings:
     feedback: bool = True
     count_input: bool = True
     held_out_input: bool = False
+    input_dropout: float = 0.0
     input_power: float = 0.5
     initial_scale: float = 0.3
 
@@ -84,6 +88,8 @@ class GuideSettings:
                 f"attention is {self.attention!r} but feedback is off: attention looks at the fed-back "
                 "embeddings. Set attention to 'none', or feedback on."
             )
+        if not 0.0 <= self.input_dropout < 1.0:
+            raise SettingsError(f"input_dropout is {self.input_dropout}: give a share from 0 up to 1.")
         if not 0.0 <= self.input_power <= 1.0:
             raise SettingsError(f"input_power is {self.input_power}: give a number between 0 and 1.")
         if not 0.0 < self.initial_scale < 1.0:

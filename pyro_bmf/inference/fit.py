@@ -253,8 +253,8 @@ class _Run:
             users,
             items,
             ratings,
-            user_batch_size=self.fit.user_batch_size,
-            item_batch_size=self.fit.item_batch_size,
+            user_batch_size=self.fit.batch_size(self.fit.user_batch_size, train.n_users),
+            item_batch_size=self.fit.batch_size(self.fit.item_batch_size, train.n_items),
             kl_counting=self.fit.kl_counting,
             seed=self.fit.seed,
         )
@@ -448,6 +448,7 @@ class _Run:
         """Put the kept state back and make the posterior of it."""
         assert state.best is not None
         self.objective.load_state_dict(state.best)
+        self.objective.requires_grad_(False)
         info = {
             "data_name": self.split.ratings.name,
             "data_hash": self.split.ratings.data_hash,

@@ -20,7 +20,7 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from ..data.blocks import Block, hide_block
+from ..data.blocks import Block, drop_entries, hide_block
 from ..guide import CrossFeedbackGuide
 from ..model import FactorizationModel
 
@@ -71,8 +71,8 @@ class Objective(nn.Module):
             ``log_likelihood`` and one ``kl_…`` a latent site: in nats, KL with the block's weight but
             without beta, so that they sum over blocks to the parts of Eq. 7. Detached.
         """
-        if self.guide.guide_settings.held_out_input and torch.is_grad_enabled():
-            block = hide_block(block, self.guide.n_users, self.guide.n_items)
+        if torch.is_grad_enabled():
+            block = self._training_input(block)
         beta = (max(beta[0], SMALLEST_BETA), max(beta[1], SMALLEST_BETA))
         self._elbo.parts = {"log_likelihood": block.ratings.new_zeros(())}
         loss = self._elbo.differentiable_loss(self._sample_model, self._sample_guide, block, beta)  # type: ignore[no-untyped-call]
@@ -80,6 +80,15 @@ class Objective(nn.Module):
         undo = {f"kl_{side}_{part}": 1.0 / b for side, b in zip(_SIDES, beta, strict=True) for part in _PARTS}
         parts = {name: value * undo.get(name, 1.0) for name, value in self._elbo.parts.items()}
         return loss, parts
+
+    def _training_input(self, block: Block) -> Block:
+        """Hide from the encoders what they must not lean on while they are trained."""
+        settings = self.guide.guide_settings
+        if settings.held_out_input:
+            block = hide_block(block, self.guide.n_users, self.guide.n_items)
+        if settings.input_dropout:
+            block = drop_entries(block, settings.input_dropout)
+        return block
 
     def _sample_model(self, block: Block, beta: tuple[float, float]) -> None:
         self.model(block, beta=beta)

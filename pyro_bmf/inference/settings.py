@@ -16,8 +16,9 @@ class FitSettings:
 
     Attributes
     ----------
-    user_batch_size, item_batch_size : int
-        Rows a block. Smaller blocks give more steps an iteration.
+    user_batch_size, item_batch_size : int or None
+        Rows a block. Smaller blocks give more steps an iteration. None deals each side into batches of
+        about 500, at least 10 and at most 20 of them (`batch_size`).
     kl_counting : {"once", "per_block"}
         Whether an iteration sums to Eq. 7, or counts a row's KL in each of its blocks as Algorithm 1 does.
     shuffle_blocks : bool
@@ -52,8 +53,8 @@ class FitSettings:
         Of everything random in a fit. The same seed gives the same result on the same device.
     """
 
-    user_batch_size: int = 500
-    item_batch_size: int = 500
+    user_batch_size: int | None = None
+    item_batch_size: int | None = None
     kl_counting: Literal["once", "per_block"] = "once"
     shuffle_blocks: bool = True
     beta_user: float = 1.0
@@ -74,10 +75,10 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("user_batch_size", "item_batch_size", "num_particles", "max_iterations"):
+        for name in ("num_particles", "max_iterations"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}: give 1 or more.")
-        for name in ("stop_after", "patience"):
+        for name in ("user_batch_size", "item_batch_size", "stop_after", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{name} is {value}: give 1 or more, or None.")
@@ -104,6 +105,14 @@ class FitSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)!r}: it may be {' or '.join(allowed)}.")
         if self.seed < 0:
             raise SettingsError(f"seed is {self.seed}: give 0 or more.")
+
+    @staticmethod
+    def batch_size(asked: int | None, n_rows: int) -> int:
+        """Return the rows a batch of a side with `n_rows` rows."""
+        if asked is not None:
+            return asked
+        n_batches = min(max(10, n_rows // 500), 20)
+        return -(-n_rows // n_batches)
 
     @property
     def last_iteration(self) -> int:
@@ -215,6 +224,7 @@ def paper_preset() -> Preset:
             attention_scope="local",
             attention_merge="concat",
             count_input=False,
+            input_dropout=0.0,
             input_power=0.0,
             held_out_input=False,
             initial_scale=0.7,

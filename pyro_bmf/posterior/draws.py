@@ -32,7 +32,8 @@ class Stream(IntEnum):
     PRIOR_USERS = 6
     PRIOR_ITEMS = 7
     PRIOR_RATINGS = 8
-    LIKELIHOOD = 9
+    INTERVALS = 9
+    HYPERPARAMETERS = 10
 
 
 def row_noise(
@@ -58,9 +59,10 @@ def row_noise(
     return noise
 
 
-def draw_seed(seed: int, stream: Stream, draw: int) -> int:
-    """Return a seed below 2^63 for one draw of a stream, for generators that are seeded as a whole."""
-    bits = _mix(_key(seed, stream) + np.array([draw], dtype=np.uint64) * _GOLDEN)
+def draw_seed(seed: int, stream: Stream, draw: int, block: int = 0) -> int:
+    """Return a seed below 2^63 for a block of one draw, for generators that are seeded as a whole."""
+    place = np.array([draw], dtype=np.uint64) * _GOLDEN
+    bits = _mix(_mix(_key(seed, stream) + place) + np.array([block], dtype=np.uint64) * _GOLDEN)
     return int(bits[0] >> np.uint64(1))
 
 

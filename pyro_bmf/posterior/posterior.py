@@ -71,8 +71,8 @@ class Posterior:
     train : Ratings
         The ratings that the encoders read (without timestamps).
     info : dict
-        JSON-ready: ``software_version``, ``data_hash``, ``split_hash``, ``settings``, ``beta``, ``notes`` as
-        far as known.
+        JSON-ready: ``software_version``, and ``data_hash``, ``split_hash``, ``settings``, ``beta_user``,
+        ``beta_item`` as far as known.
     """
 
     model: FactorizationModel
@@ -102,7 +102,7 @@ class Posterior:
         train : Ratings or Split
             Training ratings. Of a split the train part is taken, and its hashes are noted.
         info : mapping, optional
-            What to remember about the fit, JSON-ready; ``beta`` is a number or a pair (user, item).
+            What to remember about the fit, JSON-ready.
 
         Raises
         ------
@@ -176,12 +176,12 @@ class Posterior:
     # ---------------------------------------------------------------- what it is
 
     @property
-    def users(self) -> Vocabulary:
+    def user_vocabulary(self) -> Vocabulary:
         """Raw ids of the users."""
         return self.train.user_vocabulary
 
     @property
-    def items(self) -> Vocabulary:
+    def item_vocabulary(self) -> Vocabulary:
         """Raw ids of the items."""
         return self.train.item_vocabulary
 
@@ -211,10 +211,14 @@ class Posterior:
         return self.user_rows.n_factors
 
     @property
+    def beta(self) -> tuple[float, float]:
+        """Weights of the users' and of the items' KL in the fit, as `info` tells; 1 where it does not."""
+        return float(self.info.get("beta_user", 1.0)), float(self.info.get("beta_item", 1.0))
+
+    @property
     def tempered(self) -> bool:
         """Whether KL was weighted (beta other than 1): such a posterior bounds no evidence."""
-        beta = np.atleast_1d(np.asarray(self.info.get("beta", 1.0), dtype=np.float64))
-        return bool((beta != 1.0).any())
+        return self.beta != (1.0, 1.0)
 
     def __repr__(self) -> str:
         return (
@@ -274,11 +278,11 @@ class Posterior:
         UnknownIdError
             Naming the ids that are not known.
         """
-        users, items = pair_indices(user_ids, item_ids, self.users, self.items)
+        users, items = pair_indices(user_ids, item_ids, self.user_vocabulary, self.item_vocabulary)
         return pd.DataFrame(
             {
-                "user_id": self.users.raw(users),
-                "item_id": self.items.raw(items),
+                "user_id": self.user_vocabulary.raw(users),
+                "item_id": self.item_vocabulary.raw(items),
                 **prediction_columns(
                     self.pairs, users, items, self.scale, interval=interval, method=method, clip=clip
                 ),
@@ -305,7 +309,7 @@ class Posterior:
         -------
         ndarray, shape (num_samples, n), float32
         """
-        users, items = pair_indices(user_ids, item_ids, self.users, self.items)
+        users, items = pair_indices(user_ids, item_ids, self.user_vocabulary, self.item_vocabulary)
         return self.pairs.sample(
             users, items, check_count("num_samples", num_samples), seed, check_kind(kind)
         )
@@ -352,11 +356,11 @@ class Posterior:
         UnknownIdError
             Naming the ids that are not known.
         """
-        rows = np.arange(self.n_users) if user_ids is None else self.users.index(user_ids)
+        rows = np.arange(self.n_users) if user_ids is None else self.user_vocabulary.index(user_ids)
         places, ranks, items = recommendation_places(
             self.pairs,
             rows,
-            candidate_indices(candidates, self.items),
+            candidate_indices(candidates, self.item_vocabulary),
             check_count("n", n),
             self._exclusion(exclude_seen, exclude),
             self.n_items,
@@ -367,9 +371,9 @@ class Posterior:
         )
         table = pd.DataFrame(
             {
-                "user_id": self.users.raw(users),
+                "user_id": self.user_vocabulary.raw(users),
                 "rank": ranks,
-                "item_id": self.items.raw(items),
+                "item_id": self.item_vocabulary.raw(items),
                 **{name: values[name] for name in ("mean", "sd", "lower", "upper")},
             }
         )
@@ -397,16 +401,16 @@ class Posterior:
         DataFrame
             ``item_id``, ``title``, ``similarity`` (highest first), ``sd``, ``lower``, ``upper``.
         """
-        found, table = self._similar("item", self.items, item_id, n, measure, interval, seed)
-        table.insert(0, "item_id", self.items.raw(found))
+        found, table = self._similar("item", self.item_vocabulary, item_id, n, measure, interval, seed)
+        table.insert(0, "item_id", self.item_vocabulary.raw(found))
         return titled(table, self.item_titles, found)
 
     def similar_users(
         self, user_id: Any, n: int = 10, *, measure: str = "correlation", interval: float = 0.9, seed: int = 0
     ) -> pd.DataFrame:
         """Return the `n` users most like one user, as `similar_items` does for items."""
-        found, table = self._similar("user", self.users, user_id, n, measure, interval, seed)
-        table.insert(0, "user_id", self.users.raw(found))
+        found, table = self._similar("user", self.user_vocabulary, user_id, n, measure, interval, seed)
+        table.insert(0, "user_id", self.user_vocabulary.raw(found))
         return table
 
     def fold_in(self, ratings: NewRatings, *, side: Side = "user") -> FoldedRow:
@@ -432,11 +436,11 @@ class Posterior:
 
     def fold_in_users(self, ratings: ManyNewRatings) -> FoldedRows:
         """Fold in many new users at once: ``{user_id: ratings}`` or columns user_id, item_id, rating."""
-        return self._folded(checked_many(ratings, "user", self.items, self.scale), "user")
+        return self._folded(checked_many(ratings, "user", self.item_vocabulary, self.scale), "user")
 
     def fold_in_items(self, ratings: ManyNewRatings) -> FoldedRows:
         """Fold in many new items at once: ``{item_id: ratings}`` or columns item_id, user_id, rating."""
-        return self._folded(checked_many(ratings, "item", self.users, self.scale), "item")
+        return self._folded(checked_many(ratings, "item", self.user_vocabulary, self.scale), "item")
 
     # ---------------------------------------------------------------- index space
 
@@ -462,14 +466,17 @@ class Posterior:
         if exclude is None:
             return self.seen if exclude_seen else None
         if isinstance(exclude, Ratings):
-            if exclude.user_vocabulary != self.users or exclude.item_vocabulary != self.items:
+            if (
+                exclude.user_vocabulary != self.user_vocabulary
+                or exclude.item_vocabulary != self.item_vocabulary
+            ):
                 raise SettingsError(
                     "exclude has other users or items than this posterior: give it as raw ids."
                 )
             users, items = exclude.users, exclude.items
         else:
-            users = self.users.index(exclude["user_id"].to_numpy())
-            items = self.items.index(exclude["item_id"].to_numpy())
+            users = self.user_vocabulary.index(exclude["user_id"].to_numpy())
+            items = self.item_vocabulary.index(exclude["item_id"].to_numpy())
         if exclude_seen:
             users, items = (
                 np.concatenate((self.train.users, users)),
@@ -493,7 +500,7 @@ class Posterior:
     def _others(self, side: str) -> Vocabulary:
         if side not in ("user", "item"):
             raise SettingsError(f"side is {side!r}: it may be 'user' or 'item'.")
-        return self.items if side == "user" else self.users
+        return self.item_vocabulary if side == "user" else self.user_vocabulary
 
     def _folded(self, new: CheckedRatings, side: Side) -> FoldedRows:
         if len(new.ratings):

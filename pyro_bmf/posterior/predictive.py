@@ -16,7 +16,8 @@ of Normals has heavier tails than a Normal. `PairPredictive.sample` makes no suc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,25 @@ def chunks(n: int, size: int) -> Iterator[slice]:
     """Cut 0..n into slices of at most `size`."""
     for start in range(0, n, max(size, 1)):
         yield slice(start, min(start + max(size, 1), n))
+
+
+@contextmanager
+def own_generator(device: torch.device) -> Iterator[Callable[[int], None]]:
+    """Give a function that seeds torch's generators, which are put back as they were at the end.
+
+    Distributions draw from the process's generators. `torch.manual_seed` visits those of every kind of device
+    and costs more than a small draw.
+    """
+    cuda = device.type == "cuda"
+
+    def reseed(seed: int) -> None:
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        yield reseed
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +146,7 @@ class PairPredictive:
     @torch.no_grad()
     def pmf(self, users: Indices, items: Indices, levels: Floats) -> Floats:
         """Return the probability of each level, shape (n, n_levels)."""
-        at = torch.as_tensor(levels, dtype=torch.float64, device=self.device)
+        at = torch.tensor(levels, dtype=torch.float64, device=self.device)
         size = CELLS // max(4 * self.users.n_factors, 2 * _NODES * len(levels))
         parts = [
             self.likelihood.predictive_pmf(*self.eta_moments(users[part], items[part]), at)
@@ -257,13 +277,17 @@ class PairPredictive:
         return eta
 
     @torch.no_grad()
-    def draw_ratings(self, eta: Tensor, draws: Indices, seed: int, stream: Stream = Stream.RATINGS) -> Tensor:
-        """Draw a rating for each drawn predictor, same shape; the process's own generators stay untouched."""
+    def draw_ratings(
+        self, eta: Tensor, draws: Indices, seed: int, *, stream: Stream = Stream.RATINGS, block: int = 0
+    ) -> Tensor:
+        """Draw a rating for each drawn predictor, same shape; the process's own generators stay untouched.
+
+        Pairs that are drawn a block at a time number their blocks, whose noise is then independent.
+        """
         result = torch.empty_like(eta)
-        devices = [eta.device] if eta.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with own_generator(eta.device) as reseed:
             for place, draw in enumerate(draws.tolist()):
-                torch.manual_seed(draw_seed(seed, stream, draw))
+                reseed(draw_seed(seed, stream, draw, block))
                 result[place] = self.likelihood(eta[place]).sample()
         return result
 
@@ -296,7 +320,7 @@ class PairPredictive:
     def _level_quantiles(
         self, mean: Tensor, variance: Tensor, levels: Floats, tail: float
     ) -> tuple[Tensor, Tensor]:
-        at = torch.as_tensor(levels, dtype=torch.float64, device=mean.device)
+        at = torch.tensor(levels, dtype=torch.float64, device=mean.device)
         below = self.likelihood.predictive_pmf(mean, variance, at).cumsum(-1)
         below = below / below[:, -1:]
         # The smallest level with at least this much probability at or below it.
@@ -308,11 +332,10 @@ class PairPredictive:
         lows, highs = [], []
         for part in chunks(len(mean), CELLS // _INTERVAL_DRAWS):
             draws = np.arange(_INTERVAL_DRAWS)
-            noise = row_noise(0, Stream.LIKELIHOOD, np.zeros(1, dtype=np.int64), draws, 1)[:, :, 0]
+            noise = row_noise(0, Stream.INTERVALS, np.zeros(1, dtype=np.int64), draws, 1)[:, :, 0]
             eta = mean[part] + variance[part].sqrt() * torch.from_numpy(noise).to(mean)
-            devices = [eta.device] if eta.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(0)
+            with own_generator(eta.device) as reseed:
+                reseed(0)
                 values = self.likelihood(eta).sample()
             ends = values.new_tensor([tail, 1.0 - tail])
             low, high = torch.quantile(values, ends, dim=0)

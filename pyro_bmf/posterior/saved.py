@@ -1,7 +1,7 @@
 """A posterior as one file: tensors in safetensors, all else as JSON in its header. Nothing is pickled.
 
 The header's metadata hold four texts: ``format``, ``format_version``, ``document`` (JSON: settings, types of
-the vocabularies, scale, info) and ``sha256`` over the document and every tensor, so that a flipped bit
+the vocabularies, scale, info) and ``sha256`` over all that and every tensor, so that a flipped bit
 anywhere is noticed. Integer ids are int64 tensors; text (ids, titles) is one UTF-8 tensor of bytes and one of
 lengths in characters.
 """
@@ -98,7 +98,7 @@ def save_parts(
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "document": text,
-        "sha256": _digest(text, tensors),
+        "sha256": _digest(str(FORMAT_VERSION), text, tensors),
     }
     with atomic_write(target) as temporary:
         save_file(tensors, temporary, metadata)
@@ -155,7 +155,7 @@ def _read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "Copy it again, or save the posterior again."
         ) from error
     text = metadata.get("document", "")
-    if _digest(text, tensors) != metadata.get("sha256"):
+    if _digest(metadata["format_version"], text, tensors) != metadata.get("sha256"):
         raise SavedFileError(
             f"{source}: the content does not match its checksum, so the file is damaged. "
             "Copy it again, or save the posterior again."
@@ -280,9 +280,10 @@ def _texts(tensors: Mapping[str, Tensor], name: str) -> NDArray[Any]:
     return texts
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the description and every tensor's name, dtype, shape and bytes, in the order of names."""
-    state = hashlib.sha256(f"{FORMAT}\n{len(text)}\n{text}\n".encode("utf-8", "surrogatepass"))
+def _digest(version: str, text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over version and description, and every tensor's name, dtype, shape and bytes."""
+    head = f"{FORMAT}\n{version}\n{len(text)}\n{text}\n"
+    state = hashlib.sha256(head.encode("utf-8", "surrogatepass"))
     for name in sorted(tensors):
         tensor = tensors[name]
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode("utf-8", "surrogatepass"))

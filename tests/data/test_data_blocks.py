@@ -159,7 +159,7 @@ def test_every_rating_is_in_one_block_and_every_row_in_one_batch(
 ) -> None:
     blocks, users, items, ratings = problem(user_batch_size=user_batch_size, item_batch_size=item_batch_size)
     everything = sorted(zip(users.tolist(), items.tolist(), ratings.tolist(), strict=True))
-    assert sorted(sum((entries(block) for block in blocks), [])) == everything
+    assert sorted(entry for block in blocks for entry in entries(block)) == everything
     assert sorted(torch.cat(blocks.user_batches).tolist()) == list(range(11))
     assert sorted(torch.cat(blocks.item_batches).tolist()) == list(range(7))
     assert len(blocks) == -(-11 // user_batch_size) * -(-7 // item_batch_size) == len(list(blocks))

@@ -195,8 +195,7 @@ def test_any_bytes_give_ratings_or_our_error(
 ) -> None:
     try:
         made = load(content, name, format=format, header=header, duplicates="last")
-    except PyroBmfError as error:
-        assert str(error)
+    except PyroBmfError:
         return
     assert len(made) >= 2
     assert np.isfinite(made.ratings).all()

@@ -33,6 +33,7 @@ def test_inference() -> None:
     assert infer(1, 2, 4, 5) == "1:5:1"  # the skipped 3 is a level
     assert infer(0.5, 1, 3.5) == "0.5:3.5:0.5"
     assert infer(0.1, 0.2, 0.3) == "0.1:0.3:0.1"
+    assert infer(0, 0.5, 500) == "0:500"  # a thousand steps are no levels
     assert infer(1, 2.5, 3.7) == "1:3.7"
     assert str(RatingScale.infer(np.linspace(0, 1, 500))) == "0:1"
     assert str(RatingScale.infer(np.arange(0, 101.0))) == "0:100:1"

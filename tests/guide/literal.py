@@ -1,4 +1,4 @@
-"""The encoder as the paper writes it (sections 3.2 and 3.4): dense, Z built, no trick. An independent statement.
+"""The encoder as the paper writes it (sections 3.2 and 3.4): dense, Z built: an independent statement.
 
 Only the *names* of the parameters are the package's; every product, mask and quotient is written out from the
 text: Eq. 8 for the towers, Eq. 9-10 for the attention.
@@ -29,7 +29,7 @@ class Dense:
         observed[0] = 0.0
         observed[:, -1] = 0.0
         observed[-1] = 1.0
-        # An observed rating of exactly zero is a rating all the same: masks come from presence, not from value.
+        # An observed rating of zero is a rating all the same: masks come from presence, not from value.
         ratings = torch.randint(-2, 3, (n_rows, n_columns), generator=generator).double() * 0.75
         return cls(observed, ratings * observed)
 
@@ -68,7 +68,7 @@ def literal_attention(
 
 
 def score_ratio(query: Tensor, embeddings: Tensor, observed: Tensor, *, scope: str) -> Tensor:
-    """|sum_j s_ij| / sqrt(n_i sum_j s_ij^2) of each row: in [0, 1]; what the guard is about. One if n_i = 0."""
+    """|sum_j s_ij| / sqrt(n_i sum_j s_ij^2) of each row: what the guard is about. One if n_i = 0."""
     mask = observed if scope == "local" else torch.ones_like(observed)
     scores = (query @ embeddings.T) * mask
     size = torch.sqrt(mask.sum(1) * (scores**2).sum(1))
@@ -78,8 +78,8 @@ def score_ratio(query: Tensor, embeddings: Tensor, observed: Tensor, *, scope: s
 def literal_encoder(encoder: Encoder, data: Dense, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Posterior means and *variances* (as a share of the prior's) of the rows of a dense matrix.
 
-    The third result is each row's smallest `score_ratio`: where it is not above the guard's, Eq. 9 to the letter
-    is not what the package promises.
+    The third result is each row's smallest `score_ratio`: where it is not above the guard's, the package does
+    not promise Eq. 9 to the letter.
     """
     settings = encoder.settings
     k = encoder.n_factors

@@ -1,4 +1,4 @@
-"""The sparse kernels: values, first and second derivatives, hidden entries, rows without entries, the guard."""
+"""The sparse kernels: values, first and second derivatives, hidden entries, empty rows, the guard."""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ from pyro_bmf.guide.attention import GUARD, attend
 
 N_ROWS, N_OTHER, K = 7, 6, 3
 DEPTHS = list(itertools.product((0, 1, 2), (0, 1, 2)))
-ATTENTIONS = list(itertools.product(("sum", "softmax"), ("local", "global"), ("concat", "add"), (False, True)))
+ATTENTIONS = list(
+    itertools.product(("sum", "softmax"), ("local", "global"), ("concat", "add"), (False, True))
+)
 ABLATIONS: list[dict[str, Any]] = [
     {"attention": "none"},
     {"attention": "none", "data_input": False},
@@ -139,7 +141,14 @@ def test_sides_have_their_own_encoders_scales_and_embeddings() -> None:
     torch.manual_seed(5)
     settings = literal_settings(attention="softmax")
     guide = CrossFeedbackGuide(
-        settings, 7, 6, K, biases=True, user_scales=(0.5, 2.0), item_scales=(3.0, 0.25), mean_counts=(3.0, 4.0)
+        settings,
+        7,
+        6,
+        K,
+        biases=True,
+        user_scales=(0.5, 2.0),
+        item_scales=(3.0, 0.25),
+        mean_counts=(3.0, 4.0),
     )
     randomise(guide, 4)
     data = Dense.draw(7, 6, 0.5, 5)

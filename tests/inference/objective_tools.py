@@ -20,7 +20,12 @@ from pyro_bmf.inference.objective import Objective
 from pyro_bmf.model import FactorizationModel, NormalLikelihood, NormalPrior
 
 N_USERS, N_ITEMS, K = 7, 5, 2
-PRIORS = {"user_factors": (0.3, 0.8), "user_bias": (0.1, 0.4), "item_factors": (-0.2, 0.6), "item_bias": (0.0, 0.5)}
+PRIORS = {
+    "user_factors": (0.3, 0.8),
+    "user_bias": (0.1, 0.4),
+    "item_factors": (-0.2, 0.6),
+    "item_bias": (0.0, 0.5),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +120,8 @@ def make_objective(
 class FixedDraws(Messenger):
     """Draws of a row that are the same in whatever block, and at whatever step, the row is seen.
 
-    ``noise[site]`` has shape (n_particles, n_rows, …): standard Normals, one row each. The value of a site of the
-    guide is its location plus its scale times that; the model replays it.
+    ``noise[site]`` has shape (n_particles, n_rows, …): standard Normals. A site of the guide takes its
+    location plus its scale times that as its value; the model replays it.
     """
 
     def __init__(self, noise: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""The objective of a block against Eq. 7 written out: its value, its parts, its gradients, its sum over blocks."""
+"""The objective of a block against Eq. 7 written out: value, parts, gradients, and the sum over blocks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pyro_bmf.inference.objective import Objective
 from pyro_bmf.model import FactorizationModel, NormalLikelihood, Prior
 
 ELBOS = ["mean-field", "trace"]
-RAGGED = [(100, 100), (3, 2), (2, 4), (1, 1), (5, 3)]
+RAGGED = [(100, 100), (3, 2), (1, 1), (5, 3)]
 
 
 @pytest.fixture(autouse=True)
@@ -48,13 +48,17 @@ def gradients(total: Tensor, objective: Objective) -> dict[str, Tensor]:
     for side, (loc, log_scale) in objective.guide.taps.items():
         named |= {f"{side} loc": loc, f"{side} scale": log_scale}
     grads = torch.autograd.grad(total, named.values(), allow_unused=True)
-    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(named.items(), grads, strict=True)}
+    return {
+        n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(named.items(), grads, strict=True)
+    }
 
 
 def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
-        torch.testing.assert_close(value, theirs[name], rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            value, theirs[name], rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def over_blocks(
@@ -132,7 +136,9 @@ def test_per_block_counting_is_algorithm_1_to_the_letter(elbo: str) -> None:
     n_p, n_q = len(blocks.user_batches), len(blocks.item_batches)
     assert (n_p, n_q) == (3, 3)
     total, _ = over_blocks(objective, blocks, draws, beta)
-    expected = eq_7(objective, problem, draws, analytic=elbo == "mean-field").loss((beta[0] * n_q, beta[1] * n_p))
+    expected = eq_7(objective, problem, draws, analytic=elbo == "mean-field").loss(
+        (beta[0] * n_q, beta[1] * n_p)
+    )
     torch.testing.assert_close(total, expected, rtol=1e-10, atol=0)
     assert_equal(gradients(total, objective), gradients(expected, objective))
 
@@ -209,8 +215,8 @@ def test_both_elbos_estimate_the_same(elbo: str) -> None:
     objective = make_objective(elbo=elbo)
     block = problem.blocks().block(0, 0)
     with torch.no_grad():
-        losses = torch.stack([objective(block, beta=beta)[0] for _ in range(150)])
-        many = FixedDraws.standard(4000, seed=3)
+        losses = torch.stack([objective(block, beta=beta)[0] for _ in range(80)])
+        many = FixedDraws.standard(1000, seed=3)
         reference = eq_7(objective, problem, many, analytic=True).loss(beta)
     error = losses.std() / len(losses) ** 0.5
     assert abs(float(losses.mean() - reference)) < 4 * float(error)

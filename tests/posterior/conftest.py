@@ -1,100 +1,12 @@
-"""Fitted posteriors for the tests: a small model trained by the package's own objective."""
+"""Fitted posteriors that several tests read."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-import torch
+from posteriors import planted, train_posterior
 
-from pyro_bmf.data import Ratings, ratings_from_arrays
-from pyro_bmf.data.blocks import TrainingBlocks
-from pyro_bmf.guide import CrossFeedbackGuide, GuideSettings
-from pyro_bmf.inference.objective import Objective
-from pyro_bmf.model import FactorizationModel, Likelihood, NormalLikelihood
+from pyro_bmf.data import Ratings
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.encoding import side_feedback
-
-
-def train_posterior(
-    train: Ratings,
-    *,
-    n_factors: int = 3,
-    iterations: int = 30,
-    learning_rate: float = 1e-2,
-    biases: bool = True,
-    beta: float = 1.0,
-    batch_size: int = 50,
-    likelihood: Likelihood | None = None,
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-    **settings: object,
-) -> Posterior:
-    """Fit by Algorithm 1's steps, without the comforts of the package's own loop."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = FactorizationModel(
-            n_factors, biases=biases, likelihood=likelihood or NormalLikelihood()
-        ).to(dtype)
-        model.start(train.ratings)
-        guide = CrossFeedbackGuide(
-            GuideSettings(n_units=16, n_tower_outputs=16, **settings),  # type: ignore[arg-type]
-            train.n_users,
-            train.n_items,
-            n_factors,
-            biases=biases,
-            mean_counts=(len(train) / train.n_users, len(train) / train.n_items),
-        ).to(dtype)
-        users, items = side_feedback(train, model, "user"), side_feedback(train, model, "item")
-        blocks = TrainingBlocks.build(
-            users,
-            items,
-            torch.tensor(train.users),
-            torch.tensor(train.items),
-            torch.tensor(train.ratings, dtype=dtype),
-            user_batch_size=batch_size,
-            item_batch_size=batch_size,
-        )
-        objective = Objective(model, guide)
-        optimizer = torch.optim.Adam(
-            [p for p in objective.parameters() if p.requires_grad], lr=learning_rate
-        )
-        step = 0
-        for _ in range(iterations):
-            for block in blocks:
-                step += 1
-                weight = beta * min(1.0, step / (0.2 * iterations * len(blocks) + 1))
-                loss, _ = objective(block, beta=(weight, weight))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-            guide.resample_feedback(guide.encode_side("user", users), guide.encode_side("item", items))
-        info = {"beta": beta, "settings": {"iterations": iterations}, "data_hash": train.data_hash}
-        return Posterior.from_fit(model, guide, train, info=info)
-
-
-def planted(
-    n_users: int = 60, n_items: int = 45, n_ratings: int = 900, *, text_ids: bool = False, seed: int = 3
-) -> Ratings:
-    """Half-star ratings from planted factors, with ids that are not indices."""
-    rng = np.random.default_rng(seed)
-    cells = rng.permutation(n_users * n_items)[:n_ratings]
-    users, items = cells // n_items, cells % n_items
-    u, v = rng.normal(0, 0.8, (n_users, 2)), rng.normal(0, 0.8, (n_items, 2))
-    eta = 3.4 + rng.normal(0, 0.4, n_users)[users] + (u[users] * v[items]).sum(-1)
-    stars = np.clip(np.round(2 * (eta + rng.normal(0, 0.4, n_ratings))) / 2, 0.5, 5.0)
-    item_ids = 1000 + 7 * items
-    titles = {int(i): f"Título {i} 映画" for i in np.unique(item_ids)[::2]}
-    if text_ids:
-        return ratings_from_arrays(
-            [f"u:{user}" for user in users],
-            [f"é{item}" for item in items],
-            stars,
-            scale="0.5:5:0.5",
-            name="planted",
-        )
-    return ratings_from_arrays(
-        5 + 3 * users, item_ids, stars, scale="0.5:5:0.5", item_titles=titles, name="planted"
-    )
 
 
 @pytest.fixture(scope="session")
