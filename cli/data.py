@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from pyro_bmf.data import Ratings, Source, Split
 
 
+# In the docstrings below \b is the character that tells click to leave the paragraph's lines as they are.
+
+
 @click.group()
 def group() -> None:
-    r"""List, fetch, inspect and split ratings.
+    """List, fetch, inspect and split ratings.
 
     \b
     Example:
@@ -38,7 +41,7 @@ _DATA_DIR = click.option(
 @_DATA_DIR
 @table_options
 def list_sets(data_dir: Path | None, tables: TableWriter) -> None:
-    r"""List the named data sets, and which of them are on this machine.
+    """List the named data sets, and which of them are on this machine.
 
     \b
     Example:
@@ -70,7 +73,7 @@ def list_sets(data_dir: Path | None, tables: TableWriter) -> None:
 @data_options
 @table_options
 def info(name: str, reading: Reading, tables: TableWriter) -> None:
-    r"""Tell about a named set, or about a ratings file.
+    """Tell about a named set, or about a ratings file.
 
     NAME is a named set, a file, or a folder that `data split` wrote. A set that is not on this machine is
     described from the table of sources; nothing is downloaded.
@@ -105,7 +108,7 @@ def info(name: str, reading: Reading, tables: TableWriter) -> None:
 @_DATA_DIR
 @table_options
 def fetch(name: str, data_dir: Path | None, tables: TableWriter) -> None:
-    r"""Download a named set, check it and unpack it; a set that is here already is only checked.
+    """Download a named set, check it and unpack it; a set that is here already is only checked.
 
     \b
     Example:
@@ -149,7 +152,7 @@ def split(
     splitting: Splitting,
     tables: TableWriter,
 ) -> None:
-    r"""Split a named set or a ratings file into train, validation and test files that anyone can read.
+    """Split a named set or a ratings file into train, validation and test files that anyone can read.
 
     k-fold without --fold writes every fold, to DIR/fold-0, DIR/fold-1 and so on.
 

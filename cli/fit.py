@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from pyro_bmf.errors import PyroBmfError, SettingsError, UnknownIdError
 from pyro_bmf.files import write_json
 
 from .options import Reading, Splitting, data_options, make_split, split_options
 from .output import TableWriter, note, table_options
-from .report import evaluation_tables, recommendation_rows
-from .run_folder import RunFolder, config_of_options, options_from_config
-from .settings_options import settings_options
+from .report import evaluation_tables, recommendations
+from .run_folder import RUN, RunFolder, config_of_options
+from .settings_options import check_types, settings_options
 
 if TYPE_CHECKING:
-    from pyro_bmf.data import Split
+    from pyro_bmf.data import Ratings, Split
     from pyro_bmf.inference import FitResult, Preset
+    from pyro_bmf.posterior import Posterior
+
+# What may be given beside --resume; all else is the run's own.
+_WITH_RESUME = frozenset(
+    {
+        *("resumed", "recommend_for", "device", "threads", "deterministic", "checkpoint_every"),
+        *("quiet", "data_dir", "as_json", "csv_path"),
+    }
+)
 
 
 @click.command()
@@ -40,13 +52,13 @@ if TYPE_CHECKING:
 @click.option(
     "--resume",
     "resumed",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=RUN,
     metavar="RUN",
     help="Go on with an interrupted run, with its own data and settings.",
 )
 @click.option(
     "--warm-start",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=RUN,
     metavar="RUN",
     help="Start from an earlier run's weights and settings: new ratings, users or items have come.",
 )
@@ -68,7 +80,7 @@ if TYPE_CHECKING:
     default=10,
     show_default=True,
     metavar="N",
-    help="Iterations.",
+    help="Iterations between two checkpoints.",
 )
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @settings_options
@@ -104,51 +116,84 @@ def command(
       pyro-bmf fit --data ratings.csv --columns user,item,stars --scale 1:5:1 --factors 16
       pyro-bmf fit --data ml100k --no-feedback --out runs/ablation
       pyro-bmf fit --resume runs/ml1m
+      pyro-bmf fit --data more_ratings.csv --warm-start runs/ratings
     """
+    given = _given_options()
+    running = {
+        "device": device,
+        "threads": threads,
+        "deterministic": deterministic,
+        "checkpoint_every": checkpoint_every,
+    }
     if resumed is not None:
-        if data is not None or out is not None or changes or warm_start is not None:
+        refused = [option for name, option in given.items() if name not in _WITH_RESUME]
+        if refused:
             raise click.UsageError(
-                "--resume goes on with the run's own data and settings: give it without --data, --out, "
-                "--warm-start or settings."
+                f"--resume goes on with the run's own data and settings: leave out {', '.join(refused)}."
             )
-        folder = RunFolder.existing(resumed)
-        job = folder.read_config()
+        asked = {name: value for name, value in running.items() if name in given}
+        job = _resumed(resumed, reading.data_dir, asked, recommend_for)
     else:
         if data is None and splitting.train is None:
             raise click.UsageError(
                 "Say which ratings to fit, as in --data ml100k (see 'pyro-bmf data list')."
             )
+        if warm_start is not None and "preset_name" in given:
+            raise click.UsageError("--warm-start takes the settings of its run: leave out --preset.")
         settings = _settings(preset_name, warm_start, changes)
-        folder, job = _new_job(data, out, reading, splitting, settings, warm_start, refit)
+        job = _new(data, out, reading, splitting, settings, warm_start, refit, running, recommend_for)
     try:
-        _work(
-            folder,
-            job,
-            tables,
-            resume=resumed is not None,
-            recommend_for=recommend_for,
-            progress=not quiet,
-            device=device,
-            threads=threads,
-            deterministic=deterministic,
-            checkpoint_every=checkpoint_every,
-        )
+        stopped_early = _fit_and_save(job, resume=resumed is not None, progress=not quiet)
+        _show(job, tables, recommend_for, stopped_early)
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(_how_to_go_on(folder, checkpoint_every)) from error
+        raise KeyboardInterrupt(_how_to_go_on(job)) from error
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit that is about to run, all that it needs checked and loaded.
+
+    Attributes
+    ----------
+    earlier : Posterior or None
+        Of a warm start.
+    running : dict
+        Device, threads, determinism, and iterations between checkpoints.
+    """
+
+    folder: RunFolder
+    split: Split
+    settings: Preset
+    earlier: Posterior | None
+    refit: bool
+    running: dict[str, Any]
+
+
+def _given_options() -> dict[str, str]:
+    """Return what stands on the command line, or comes from the environment: option by parameter name."""
+    context = click.get_current_context()
+    unsaid = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return {
+        parameter.name: parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None and context.get_parameter_source(parameter.name) not in unsaid
+    }
 
 
 def _settings(preset_name: str, warm_start: Path | None, changes: dict[str, Any]) -> Preset:
-    from pyro_bmf.inference import Preset, preset
+    """Return the settings asked for, those of the earlier run when the start is warm."""
+    from pyro_bmf.inference import preset
 
     settings = preset(preset_name)
     if warm_start is not None:
-        earlier = Preset.from_dict(RunFolder.existing(warm_start).read_config()["settings"])
+        folder = RunFolder.existing(warm_start)
         # Weights that are good already need no growing KL.
-        settings = earlier.replace(warmup_iterations=0)
+        settings = folder.settings(folder.read_config()).replace(warmup_iterations=0)
+    check_types(changes, settings.to_dict())
     return settings.replace(**changes)
 
 
-def _new_job(
+def _new(
     data: str | None,
     out: Path | None,
     reading: Reading,
@@ -156,133 +201,188 @@ def _new_job(
     settings: Preset,
     warm_start: Path | None,
     refit: bool,
-) -> tuple[RunFolder, dict[str, Any]]:
-    """Make the run's folder and write what it is made of, before anything is computed."""
-    job = {
-        **config_of_options(data, reading, splitting),
-        "settings": settings.to_dict(),
-        "warm_start": None if warm_start is None else str(warm_start.resolve()),
-        "refit": refit,
-    }
-    folder = RunFolder.create(out, data or "given")
-    folder.write_config(job)
-    return folder, job
-
-
-def _work(
-    folder: RunFolder,
-    job: dict[str, Any],
-    tables: TableWriter,
-    *,
-    resume: bool,
+    running: dict[str, Any],
     recommend_for: str | None,
-    progress: bool,
-    **how: Any,
-) -> None:
-    """Fit what the job says, save it, and show how good it is."""
-    from pyro_bmf.inference import DivergenceError, Preset
-    from pyro_bmf.posterior import Posterior
+) -> Job:
+    """Load and check everything, then make the run's folder and write what it is made of."""
+    earlier = None if warm_start is None else RunFolder.existing(warm_start).load_posterior()
+    running = _with_machine(running)
+    split = make_split(data, reading, splitting)
+    if len(split.train_rows) == 0:
+        raise SettingsError("The split has no train ratings: there is nothing to fit to.")
+    if refit and len(split.valid_rows) == 0:
+        raise click.UsageError(
+            "--refit needs validation ratings to choose the iterations by: split some off."
+        )
+    _check_user(recommend_for, split)
+    folder = RunFolder.create(out, data or "given")
+    folder.write_config(
+        {
+            **config_of_options(data, reading, splitting),
+            "settings": settings.to_dict(),
+            "warm_start": None if warm_start is None else str(warm_start.resolve()),
+            "refit": refit,
+            "running": running,
+        }
+    )
+    seen = 0
+    if earlier is not None:
+        seen = _n_shared(split.test, earlier.train)
+        if seen:
+            note(
+                f"{seen:,} of the {len(split.test_rows):,} test ratings were training ratings of the earlier "
+                "run: the test figures will be too good. Split in time (--scheme time) to measure it fairly."
+            )
+    folder.write_split(split, seen=seen)
+    return Job(folder, split, settings, earlier, refit, running)
 
-    if folder.model.is_file():
-        note(f"{folder.path} is finished already.")
-        _show(folder, folder.load_split(), tables, recommend_for)
-        return
-    reading, splitting = options_from_config(job)
-    split = make_split(job["data"], reading, splitting)
-    if resume:
-        split = folder.load_split()
-    folder.write_split(split)
-    settings = Preset.from_dict(job["settings"])
+
+def _resumed(path: Path, data_dir: Path | None, asked: dict[str, Any], recommend_for: str | None) -> Job:
+    """Load what an interrupted run was made of; it goes on as it was running unless `asked` otherwise."""
+    folder = RunFolder.existing(path)
+    config = folder.read_config()
+    settings = folder.settings(config)
+    folder.tidy()
+    split = folder.load_split(data_dir)
+    _check_user(recommend_for, split)
     earlier = None
-    if job["warm_start"] is not None:
-        earlier = Posterior.load(RunFolder.existing(Path(job["warm_start"])).model)
+    if config.get("warm_start") is not None and not folder.model.is_file():
+        earlier = RunFolder.existing(Path(config["warm_start"])).load_posterior()
+    if not folder.split.is_file():
+        folder.write_split(split, seen=0 if earlier is None else _n_shared(split.test, earlier.train))
+    running = _with_machine({**config["running"], **asked})
+    return Job(folder, split, settings, earlier, config["refit"], running)
+
+
+def _with_machine(running: dict[str, Any]) -> dict[str, Any]:
+    """Put names in the place of what is chosen by the machine, so that a resumed fit gets the same."""
+    import torch
+
+    from pyro_bmf.inference.process import pick_device
+
+    threads = running["threads"] or torch.get_num_threads()
+    return {**running, "device": str(pick_device(running["device"])), "threads": threads}
+
+
+def _check_user(recommend_for: str | None, split: Split) -> None:
+    """Refuse a user that the ratings do not hold, before the fit and not after it."""
+    if recommend_for is not None:
+        try:
+            split.ratings.user_vocabulary.parse(recommend_for)
+        except UnknownIdError as error:
+            raise UnknownIdError(f"--recommend-for: {error}") from error
+
+
+def _n_shared(some: Ratings, others: Ratings) -> int:
+    """Return how many (user, item) pairs of `some` stand in `others`, by their raw ids."""
+    import pandas as pd
+
+    def pairs(ratings: Ratings) -> pd.MultiIndex:
+        return pd.MultiIndex.from_arrays(
+            [
+                ratings.user_vocabulary.raw(ratings.users),
+                ratings.item_vocabulary.raw(ratings.items),
+            ]
+        )
+
+    return int(pairs(some).isin(pairs(others)).sum())
+
+
+def _fit_and_save(job: Job, *, resume: bool, progress: bool) -> str | None:
+    """Fit and save, unless that is done already; return a line about how it went."""
+    from pyro_bmf.inference import DivergenceError
+
+    if job.folder.model.is_file():
+        note(f"{job.folder.path} is finished already.")
+        return None
     try:
-        result = _fit(
-            folder, split, settings, earlier, resume=resume, refit=job["refit"], progress=progress, **how
-        )
+        result = _fit(job, resume=resume, progress=progress)
     except DivergenceError as error:
-        if error.result is not None:
-            folder.write_result(error.result)
-            raise type(error)(f"{error} That state is saved in {folder.path}.", error.result) from error
+        if error.result is None:
+            job.folder.discard()
+            raise
+        job.folder.write_result(error.result, job.running)
+        raise type(error)(f"{error} That state is saved in {job.folder.path}.", error.result) from error
+    except PyroBmfError:
+        if not resume:
+            job.folder.discard()
         raise
-    folder.write_result(result)
-    if result.stopped == "patience":
-        note(
-            f"stopped after iteration {result.history[-1]['iteration']}: validation RMSE was best after "
-            f"iteration {result.best_iteration}, which is kept."
-        )
-    _show(folder, split, tables, recommend_for, history=result)
+    job.folder.write_result(result, job.running)
+    return _how_it_went(result, refit=job.refit)
 
 
-def _fit(
-    folder: RunFolder,
-    split: Split,
-    settings: Preset,
-    earlier: Any,
-    *,
-    resume: bool,
-    refit: bool,
-    progress: bool,
-    **how: Any,
-) -> FitResult:
+def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
     """Fit; with `refit`, choose the iterations first and then train on train and validation."""
-    import json
-
     from pyro_bmf.inference import chosen_iterations, fit
 
     def run(settings: Preset, *, refit: bool) -> FitResult:
-        checkpoint = folder.checkpoint(refit=refit)
+        checkpoint = job.folder.checkpoint(refit=refit)
         return fit(
-            split,
+            job.split,
             settings,
-            warm_start=earlier,
+            warm_start=job.earlier,
             refit=refit,
             checkpoint=checkpoint,
             resume=resume and checkpoint.exists(),
             progress=progress,
-            **how,
+            **job.running,
         )
 
-    if not refit:
-        return run(settings, refit=False)
-    if len(split.valid_rows) == 0:
-        raise click.UsageError(
-            "--refit needs validation ratings to choose the iterations by: split some off."
-        )
-    if folder.selection.is_file():
-        stop_after = json.loads(folder.selection.read_text(encoding="utf-8"))["iterations"]
-    else:
-        chosen = run(settings, refit=False)
+    if not job.refit:
+        return run(job.settings, refit=False)
+    stop_after = job.folder.chosen_iterations()
+    if stop_after is None:
+        chosen = run(job.settings, refit=False)
         stop_after = chosen_iterations(chosen).fit.stop_after
-        write_json(folder.selection, {"iterations": stop_after, "history": chosen.history})
+        write_json(job.folder.selection, {"iterations": stop_after, "history": chosen.history})
     note(f"{stop_after} iterations chosen on validation; now training on train and validation.")
-    return run(replace(settings, fit=replace(settings.fit, stop_after=stop_after)), refit=True)
+    settings = replace(job.settings, fit=replace(job.settings.fit, stop_after=stop_after))
+    return run(settings, refit=True)
 
 
-def _show(
-    folder: RunFolder,
-    split: Split,
-    tables: TableWriter,
-    recommend_for: str | None,
-    history: FitResult | None = None,
-) -> None:
+def _how_it_went(result: FitResult, *, refit: bool) -> str:
+    done, kept = len(result.history), result.best_iteration
+    text = f"{done} iteration{'' if done == 1 else 's'} in {result.seconds:.0f} s"
+    if refit:
+        return f"{text} on train + validation"
+    if result.stopped == "patience":
+        text += ", stopped as validation RMSE did not improve any more"
+    best = result.history[kept - 1]["valid_rmse"] if kept else None
+    return f"{text}; kept: iteration {kept}" + ("" if best is None else f", validation RMSE {best:.4f}")
+
+
+def _show(job: Job, tables: TableWriter, recommend_for: str | None, how: str | None) -> None:
+    """Measure the saved run, recommend, and say where it is and what to do next."""
+    folder, split = job.folder, job.split
     posterior = folder.load_posterior()
-    comparison = evaluation_tables(posterior, split, tables)
-    write_json(folder.metrics, comparison.to_dict())
+    if len(split.test_rows):
+        comparison = evaluation_tables(posterior, split, tables, caveat=folder.caveat())
+        write_json(folder.metrics, comparison.to_dict())
+    else:
+        note("The split has no test ratings: the fit was not measured.")
+    if not tables.json:
+        click.echo()
     if recommend_for is not None:
-        title, rows = recommendation_rows(posterior, recommend_for, n=10)
-        tables.show(title, rows, name="recommendations")
-    took = "" if history is None else f" ({history.seconds:.0f} s of iterations)"
-    tables.say(f"The run is saved in {folder.path}{took}. Next: pyro-bmf recommend {folder.path} --user ID")
+        recommendations(posterior, recommend_for, tables)
+        if not tables.json:
+            click.echo()
+    if tables.json:
+        tables.show("Run", [{"run": str(folder.path), "model": str(folder.model), "fit": how}], name="run")
+        return
+    user = shlex.quote(str(recommend_for or posterior.user_vocabulary.ids[0]))
+    run = shlex.quote(str(folder.path))
+    tables.say(f"Saved in {run}{'' if how is None else f' ({how})'}.")
+    tables.say(f"Next: pyro-bmf recommend {run} --user {user}")
+    if len(split.test_rows):
+        tables.say(f"      pyro-bmf evaluate {run} --detail")
 
 
-def _how_to_go_on(folder: RunFolder, every: int) -> str:
-    for refit in (True, False):
-        if folder.checkpoint(refit=refit).exists():
-            return (
-                f"Interrupted. The last checkpoint is kept; go on with: pyro-bmf fit --resume {folder.path}"
-            )
-    return (
-        f"Interrupted before the first checkpoint (one every {every} iterations); start over with: "
-        f"pyro-bmf fit --resume {folder.path}"
-    )
+def _how_to_go_on(job: Job) -> str:
+    run = shlex.quote(str(job.folder.path))
+    if job.folder.model.is_file():
+        return f"Interrupted, but the fit is saved in {run}. Measure it with: pyro-bmf evaluate {run}"
+    again = f"pyro-bmf fit --resume {run}"
+    if any(job.folder.checkpoint(refit=refit).exists() for refit in (True, False)):
+        return f"Interrupted. The last checkpoint is kept; go on with: {again}"
+    every = job.running["checkpoint_every"]
+    return f"Interrupted before the first checkpoint (one every {every} iterations); start over with: {again}"

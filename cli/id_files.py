@@ -59,7 +59,9 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
     for name in result:
         empty = (result[name] == "").to_numpy()
         if empty.any():
-            raise DataError(f"{path}: row {int(empty.argmax()) + 1} has no {name}: fill it in or leave it out.")
+            raise DataError(
+                f"{path}: row {int(empty.argmax()) + 1} has no {name}: fill it in or leave it out."
+            )
     return result
 
 
@@ -80,6 +82,7 @@ def parse_ids(texts: Any, vocabulary: Vocabulary) -> NDArray[Any]:
         return ids
     import pandas as pd
 
+    ids[:] = [text.strip() for text in ids]
     # As `Vocabulary.parse`: an id is written in one way only, so 007 or 7.0 is not 7.
     whole = pd.Series(ids, dtype=object).str.fullmatch(r"-?(0|[1-9][0-9]{0,17})").to_numpy(dtype=bool)
     if not whole.all():
@@ -104,7 +107,9 @@ def parse_ratings(texts: Any, path: Path | str) -> NDArray[Any]:
     """
     import pandas as pd
 
-    numbers = pd.to_numeric(pd.Series(list(texts), dtype=object), errors="coerce").to_numpy(dtype=float)
+    numbers: NDArray[Any] = pd.to_numeric(pd.Series(list(texts), dtype=object), errors="coerce").to_numpy(
+        dtype=float
+    )
     wrong = numbers != numbers  # not-a-number is no rating either
     if wrong.any():
         row = int(wrong.argmax())
@@ -119,9 +124,7 @@ def _read(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         separator = "\t" if path.suffix in (".tsv", ".tab") else ","
-        return pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig"
-        )
+        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:  # pandas' and arrow's own derive from them
         first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(
@@ -130,5 +133,5 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _texts(values: Any) -> list[str]:
-    """Return a column's values as text, "" where one is missing; integers stay as they are written."""
-    return ["" if value is None or value != value else str(value).strip() for value in values.tolist()]
+    """Return a column's values as text exactly as they are written, "" where one is missing."""
+    return ["" if value is None or value != value else str(value) for value in values.tolist()]

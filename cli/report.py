@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pyro_bmf.data import RatingScale, Split
     from pyro_bmf.evaluation import Comparison
+    from pyro_bmf.evaluation.protocols import Part
     from pyro_bmf.posterior import Posterior
 
 SYSTEMS = {
@@ -65,7 +66,7 @@ def evaluation_tables(
     split: Split,
     tables: TableWriter,
     *,
-    part: str = "test",
+    part: Part = "test",
     threshold: float | None = None,
     caveat: str | None = None,
     detail: bool = False,
@@ -90,7 +91,7 @@ def evaluation_tables(
     relevant = default_threshold(split.ratings.scale) if threshold is None else threshold
     comparison = evaluate_with_references(
         posterior, split, part=part, fitted_on=fitted_on, name="pyro-bmf", threshold=relevant, **options
-    )  # type: ignore[arg-type, unused-ignore]
+    )
     model = comparison.model
     where = "" if part == "test" else " (which chose the state that is kept)"
     trained = "train + validation" if fitted_on == "train+valid" else "train"
@@ -222,9 +223,7 @@ def _decile_rows(comparison: Comparison, by: str, coverage: Sequence[dict[Any, A
 def _more_figures(comparison: Comparison) -> list[Row]:
     """Return one row a figure, one column a system."""
     lines: dict[str, dict[str, object]] = {}
-    for evaluation, row in zip(
-        comparison.evaluations, comparison.table().to_dict("records"), strict=True
-    ):
+    for evaluation, row in zip(comparison.evaluations, comparison.table().to_dict("records"), strict=True):
         system = SYSTEMS.get(evaluation.system, evaluation.system)
         for words, value in (
             ("standard error of RMSE", evaluation.rmse_se),
@@ -284,11 +283,21 @@ def rating_rows(table: pd.DataFrame, interval: float) -> list[Row]:
 
 
 def show_ratings(
-    tables: TableWriter, title: str, table: pd.DataFrame, interval: float, *, name: str | None = None
+    tables: TableWriter,
+    title: str,
+    table: pd.DataFrame,
+    interval: float,
+    *,
+    hidden: str | None = None,
+    name: str | None = None,
 ) -> None:
-    """Show predictions or recommendations; a long table is cut on the screen, and says so."""
-    rows = table.to_dict("records")
-    tables.show(title, rows, name=name, screen=rating_rows(table.head(SHOWN), interval))
+    """Show predictions or recommendations; a long table is cut on the screen, and says so.
+
+    `hidden` is a column that the title tells already; programs get it all the same.
+    """
+    shown = table.head(SHOWN)
+    shown = shown if hidden is None else shown.drop(columns=hidden)
+    tables.show(title, table.to_dict("records"), name=name, screen=rating_rows(shown, interval))
     if len(table) > SHOWN and not tables.json:
         click.echo(f"… and {len(table) - SHOWN:,} more rows: write all with --out FILE or --csv FILE.")
 
@@ -298,9 +307,11 @@ def recommendations(posterior: Posterior, user: str, tables: TableWriter, *, n: 
     table = posterior.recommend([posterior.user_vocabulary.parse(user)], n=n)
     show_ratings(
         tables,
-        recommendation_title(f"user {user}", 0.9, seen="not rated in training"),
-        limited(table, posterior.scale).drop(columns="user_id"),
+        recommendation_title(f"user {user}", 0.9, seen="not rated in training")
+        + scale_words(posterior.scale),
+        limited(table, posterior.scale),
         0.9,
+        hidden="user_id",
         name="recommendations",
     )
 

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
 import click
+
+from pyro_bmf.errors import SettingsError
+
+_POSITIVE = click.FloatRange(0, min_open=True)
+_NOT_NEGATIVE = click.FloatRange(0)
+# Settings that may be nothing at all.
+_OPTIONAL = frozenset({"user_batch_size", "item_batch_size", "stop_after", "patience", "clip_norm"})
+
+
+def _noise(context: click.Context, parameter: click.Parameter, value: str | None) -> float | str | None:
+    if value in (None, "learned"):
+        return value
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = 0.0
+    if not (number > 0 and math.isfinite(number)):
+        raise click.BadParameter(f"{value!r} is neither a positive number nor 'learned'", param=parameter)
+    return number
+
 
 # Option, name of the setting, click's keywords. None means that the user said nothing.
 _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -16,14 +37,22 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "--prior-scale",
         "prior_scale",
-        {"type": float, "metavar": "S", "help": "Standard deviation of the factors' prior."},
+        {"type": _POSITIVE, "metavar": "S", "help": "Standard deviation of the factors' prior."},
     ),
     (
         "--bias-scale",
         "bias_scale",
-        {"type": float, "metavar": "S", "help": "Standard deviation of the biases' prior."},
+        {"type": _POSITIVE, "metavar": "S", "help": "Standard deviation of the biases' prior."},
     ),
-    ("--noise", "noise", {"metavar": "S|learned", "help": "Standard deviation of a rating, or 'learned'."}),
+    (
+        "--noise",
+        "noise",
+        {
+            "metavar": "S|learned",
+            "callback": _noise,
+            "help": "Standard deviation of a rating around its predictor, or 'learned'.",
+        },
+    ),
     (
         "--attention",
         "attention",
@@ -80,21 +109,37 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "item_batch_size",
         {"type": click.IntRange(1), "metavar": "N", "help": "Items a block."},
     ),
-    ("--learning-rate", "learning_rate", {"type": float, "metavar": "R", "help": "Adam's, at the start."}),
+    (
+        "--learning-rate",
+        "learning_rate",
+        {"type": _POSITIVE, "metavar": "R", "help": "Adam's, at the start."},
+    ),
     (
         "--final-learning-rate",
         "final_learning_rate",
-        {"type": float, "metavar": "R", "help": "Adam's, at the end of the schedule."},
+        {"type": _POSITIVE, "metavar": "R", "help": "Adam's, at the end of the schedule."},
     ),
-    ("--beta-user", "beta_user", {"type": float, "metavar": "B", "help": "Weight of the users' KL (Eq. 7)."}),
-    ("--beta-item", "beta_item", {"type": float, "metavar": "B", "help": "Weight of the items' KL (Eq. 7)."}),
+    (
+        "--beta-user",
+        "beta_user",
+        {"type": _NOT_NEGATIVE, "metavar": "B", "help": "Weight of the users' KL (Eq. 7)."},
+    ),
+    (
+        "--beta-item",
+        "beta_item",
+        {"type": _NOT_NEGATIVE, "metavar": "B", "help": "Weight of the items' KL (Eq. 7)."},
+    ),
     (
         "--warmup",
         "warmup_iterations",
-        {"type": float, "metavar": "N", "help": "Iterations over which both betas grow."},
+        {"type": _NOT_NEGATIVE, "metavar": "N", "help": "Iterations over which both betas grow."},
     ),
-    ("--weight-decay", "weight_decay", {"type": float, "metavar": "W", "help": "Decoupled weight decay."}),
-    ("--clip-norm", "clip_norm", {"type": float, "metavar": "G", "help": "Largest norm of a gradient."}),
+    (
+        "--weight-decay",
+        "weight_decay",
+        {"type": _NOT_NEGATIVE, "metavar": "W", "help": "Decoupled weight decay."},
+    ),
+    ("--clip-norm", "clip_norm", {"type": _POSITIVE, "metavar": "G", "help": "Largest norm of a gradient."}),
     (
         "--patience",
         "patience",
@@ -115,8 +160,6 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
         changes = {name: value for name, value in taken.items() if value is not None}
         if beta is not None:
             changes = {"beta_user": beta, "beta_item": beta, **changes}
-        if changes.get("noise") not in (None, "learned"):
-            changes["noise"] = _number(changes["noise"], "--noise")
         if changes.get("feedback") is False:
             changes.setdefault("attention", "none")
         return function(*args, changes={**changes, **dict(more)}, **kwargs)
@@ -130,17 +173,53 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="NAME=VALUE",
         help="Any other setting by its Python name, as in ema_decay=0.9; may be given again.",
     )(decorated)
-    decorated = click.option("--beta", type=float, metavar="B", help="Both KL weights at once.")(decorated)
+    decorated = click.option("--beta", type=_NOT_NEGATIVE, metavar="B", help="Both KL weights at once.")(
+        decorated
+    )
     for declaration, name, keywords in reversed(_OPTIONS):
         decorated = click.option(declaration, name, default=None, **keywords)(decorated)
     return decorated
 
 
-def _number(text: str, option: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is neither a number nor 'learned'", param_hint=option) from error
+def check_types(changes: Mapping[str, Any], current: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse settings that are of another kind than those they change.
+
+    Parameters
+    ----------
+    changes
+        Settings by name.
+    current
+        The preset's settings by part and name, as `Preset.to_dict` gives them.
+
+    Raises
+    ------
+    SettingsError
+        Naming the setting and what it is now.
+    """
+    known = {
+        name: value for part in current.values() if isinstance(part, Mapping) for name, value in part.items()
+    }
+    for name, value in changes.items():
+        now = known.get(name)
+        if name not in known or (value is None and name in _OPTIONAL):
+            continue  # an unknown name is refused by the preset, which lists the others
+        if name == "noise":
+            fits = value == "learned" or (_is_number(value) and value > 0)
+            kind = "a positive number or learned"
+        elif isinstance(now, bool):
+            fits, kind = isinstance(value, bool), "true or false"
+        elif isinstance(now, str):
+            fits, kind = isinstance(value, str), "a word"
+        elif isinstance(now, int) or name in _OPTIONAL - {"clip_norm"}:
+            fits, kind = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+        else:
+            fits, kind = _is_number(value), "a number"
+        if not fits:
+            raise SettingsError(f"{name} is {value!r}: give {kind} (it is {now} in the preset).")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _settings(

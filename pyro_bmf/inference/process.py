@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,7 +53,13 @@ def computing(device: torch.device, *, threads: int | None, deterministic: bool)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
-        with torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
+        with (
+            torch.random.fork_rng(devices=cuda),
+            pyro.validation_enabled(False),
+            warnings.catch_warnings(),
+        ):
+            # A loss that is no number ends the fit with an error of its own, which says what to change.
+            warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
             yield device
     finally:
         torch.set_num_threads(before)

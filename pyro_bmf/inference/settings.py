@@ -248,7 +248,25 @@ def paper_preset() -> Preset:
 
 def default_preset() -> Preset:
     """Return what measured best so far for its time."""
-    return Preset(name="default")
+    return Preset(
+        name="default",
+        model=ModelSettings(n_factors=10, prior_scale=1.0, bias_scale=0.5, noise="learned"),
+        guide=GuideSettings(
+            n_tower_layers=0,
+            n_head_layers=0,
+            n_tower_outputs=50,
+            attention="sum",
+            input_dropout=0.4,
+        ),
+        fit=FitSettings(
+            beta_user=0.3,
+            beta_item=0.3,
+            warmup_iterations=5,
+            learning_rate=2e-3,
+            final_learning_rate=1e-4,
+            max_iterations=30,
+        ),
+    )
 
 
 #: The presets that a name stands for.

@@ -210,6 +210,8 @@ class PairPredictive:
         thirty numbers a cell, a block of users at a time.
         """
         result = np.empty((len(users), len(items)), dtype=np.float32)
+        if not result.size:
+            return result
         v = self._rows(self.items, items, double=False)
         v_second = v.loc**2 + v.scale**2
         for part in chunks(len(users), CELLS // max(len(items), 1)):

@@ -190,7 +190,7 @@ def test_parquet_that_cannot_be_used(tmp_path: Path, column: str, values: list[A
 
 def test_json_lines(write: Write) -> None:
     lines = [
-        {"reviewerID": "A1", "asin": "0001", "overall": 5.0, "unixReviewTime": 100, "reviewText": "x,\ny", "n": [0, 1]},
+        {"reviewerID": "A1", "asin": "0001", "overall": 5.0, "unixReviewTime": 100, "text": "x,\ny"},
         {"overall": 4, "reviewerID": "A1", "asin": "0002", "unixReviewTime": 200},
         {"reviewerID": "A2", "asin": "0001", "overall": 3.0, "unixReviewTime": 300},
     ]  # fmt: skip

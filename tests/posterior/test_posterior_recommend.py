@@ -71,7 +71,7 @@ def test_what_is_left_out(posterior: Posterior) -> None:
     expected = everything - set(list(zip(train.users.tolist(), train.items.tolist(), strict=True))[:5])
     assert pairs(posterior.recommend(n=45, exclude=as_ratings, exclude_seen=False)) == expected
     with pytest.raises(SettingsError, match="other users or items"):
-        posterior.recommend(exclude=planted(n_users=10))
+        posterior.recommend(exclude=planted(n_users=30))
 
 
 def test_candidates_are_all_there_is_to_choose_from(posterior: Posterior) -> None:
@@ -143,7 +143,7 @@ def checkerboard(n: int = 24) -> tuple[Ratings, np.ndarray]:
 def test_checkerboard(biases: bool) -> None:
     ratings, diagonal = checkerboard()
     posterior = train_posterior(
-        ratings, n_factors=2, iterations=150, learning_rate=2e-2, biases=biases, batch_size=12
+        ratings, n_factors=2, iterations=250, learning_rate=2e-2, biases=biases, batch_size=24
     )
     table = posterior.recommend(n=3)
     assert (table.groupby("user_id").size() == 3).all()

@@ -1,0 +1,100 @@
+"""Test metrics of fits on real ratings: seeds of the default preset, and the paper's four ablations.
+
+    python benchmarks/accuracy.py --data ml1m --seeds 0 1 2 --ablations --out benchmarks/results/ml1m.json
+    python benchmarks/accuracy.py --data ml100k --seeds 0 1 2 --out benchmarks/results/ml100k.json
+
+Each cell (split seed = fit seed, and an ablation) is added to the file when it is done, and skipped when it
+is there already, so an interrupted run goes on. Settings were chosen on validation ratings; test ratings are
+read here, once a cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyro_bmf.data import load_ratings, random_split
+from pyro_bmf.evaluation import evaluate_with_references
+from pyro_bmf.files import write_json
+from pyro_bmf.inference import fit, preset
+
+#: Table 4 of the paper: each takes one component away from the full model.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "full model": {},
+    "no data input": {"data_input": False},
+    "no cross feedback": {"feedback": False, "attention": "none"},
+    "no attention": {"attention": "none"},
+}
+
+
+def cell(data: str, seed: int, changes: dict[str, Any], threads: int | None, device: str) -> dict[str, Any]:
+    """Fit and evaluate one cell."""
+    split = random_split(load_ratings(data), seed=seed)
+    settings = preset().replace(seed=seed, **changes)
+    started = time.perf_counter()
+    result = fit(split, settings, threads=threads, device=device)
+    seconds = time.perf_counter() - started
+    comparison = evaluate_with_references(result.posterior, split, name="pyro-bmf")
+    systems = json.loads(comparison.table().to_json(orient="table"))["data"]
+    return {
+        "data": data,
+        "seed": seed,
+        "split_hash": split.hash,
+        "settings": settings.to_dict(),
+        "seconds": seconds,
+        "iterations": len(result.history),
+        "kept_iteration": result.best_iteration,
+        "valid_rmse": result.history[result.best_iteration - 1]["valid_rmse"],
+        "systems": systems,
+        "device": result.device,
+        "threads": torch.get_num_threads() if threads is None else threads,
+        "torch": torch.__version__,
+        "machine": platform.platform(),
+    }
+
+
+def main() -> None:
+    """Run the cells that are missing, and print a table of all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="ml1m")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--ablations", action="store_true", help="the paper's four, with the first seed")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a setting")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    common = {name: json.loads(value) for name, _, value in (item.partition("=") for item in options.set)}
+    jobs = [("full model", seed) for seed in options.seeds]
+    if options.ablations:
+        jobs += [(name, options.seeds[0]) for name in ABLATIONS if name != "full model"]
+    done: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    for name, seed in jobs:
+        key = f"{name}, seed {seed}"
+        if key not in done:
+            print(f"## {key}", flush=True)
+            done[key] = cell(
+                options.data, seed, {**common, **ABLATIONS[name]}, options.threads, options.device
+            )
+            write_json(options.out, done)
+    print("| fit | valid RMSE | test RMSE | iterations | seconds |")
+    print("|---|---|---|---|---|")
+    for key, found in done.items():
+        test = next(row for row in found["systems"] if "pyro-bmf" in row.values())
+        rmse = test.get("RMSE", test.get("rmse"))
+        print(
+            f"| {key} | {found['valid_rmse']:.4f} | {rmse:.4f} | {found['iterations']} "
+            f"| {found['seconds']:.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""`pyro-bmf evaluate`: measure a saved run beside the references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from pyro_bmf.files import write_json
+
+from .output import TableWriter, table_options
+from .report import PROTOCOLS, evaluation_tables
+from .run_folder import RUN, RunFolder
+
+
+def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        lengths = tuple(dict.fromkeys(int(part) for part in value.split(",")))
+    except ValueError:
+        lengths = (0,)
+    if min(lengths) < 1:
+        raise click.BadParameter(
+            f"{value!r}: write whole numbers of at least 1 with commas between, as in 20,50", param=parameter
+        )
+    return lengths
+
+
+@click.command()
+@click.argument("path", metavar="RUN", type=RUN)
+@click.option(
+    "--part",
+    type=click.Choice(("test", "valid")),
+    default="test",
+    show_default=True,
+    help="Which ratings to measure on.",
+)
+@click.option(
+    "--n",
+    "n",
+    default="20,50",
+    show_default=True,
+    callback=_lengths,
+    metavar="N[,N]",
+    help="Lengths of the ranked lists.",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    metavar="R",
+    help="An item is relevant to a user who rated it above R. "
+    "[default: 3 on a scale that ends at 5, else the middle of the scale]",
+)
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    type=click.Choice(tuple(PROTOCOLS)),
+    help="How lists are ranked; may be given again. [default: all]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="S",
+    help="Of the bootstrap and of what is random in coverage.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder that holds the named set, when it is not where it was during the fit.",
+)
+@click.option("--detail", is_flag=True, help="Show every ranking figure, coverage and deciles as well.")
+@table_options
+def command(
+    path: Path,
+    part: Literal["test", "valid"],
+    n: tuple[int, ...],
+    threshold: float | None,
+    protocols: tuple[str, ...],
+    seed: int,
+    data_dir: Path | None,
+    detail: bool,
+    tables: TableWriter,
+) -> None:
+    """Measure a saved run on its test ratings, beside simple references.
+
+    The ratings are read and split again, and the split must be the very one of the fit. Figures of the test
+    part are also written to RUN/metrics.json. --json and --csv hold more columns than the screen.
+
+    \b
+    Examples:
+      pyro-bmf evaluate runs/ml100k
+      pyro-bmf evaluate runs/ml100k --detail
+      pyro-bmf evaluate runs/ml100k --protocol full --n 10 --threshold 3.5 --csv figures.csv
+    """
+    folder = RunFolder.existing(path)
+    posterior = folder.load_posterior()
+    split = folder.load_split(data_dir)
+    comparison = evaluation_tables(
+        posterior,
+        split,
+        tables,
+        part=part,
+        threshold=threshold,
+        caveat=folder.caveat(),
+        detail=detail,
+        n=n,
+        protocols=protocols or tuple(PROTOCOLS),
+        seed=seed,
+    )
+    if part == "test":
+        write_json(folder.metrics, comparison.to_dict())
+        tables.say(f"All figures are in {folder.metrics}.")

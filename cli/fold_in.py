@@ -1,0 +1,177 @@
+"""`pyro-bmf fold-in`: what the encoder alone says of users (or items) that came after the fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import click
+
+from pyro_bmf.errors import DataError
+
+from .id_files import FILE, parse_ids, parse_ratings, read_table
+from .output import TableWriter, table_options
+from .report import limited, recommendation_title, scale_words, show_ratings
+from .run_folder import RUN, RunFolder
+from .table_files import out_option, write_parts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pyro_bmf.posterior import Posterior
+
+
+def _equations(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for value in values:
+        other_id, equals, rating = value.rpartition("=")
+        if not equals or not other_id:
+            raise click.BadParameter(f"{value!r}: write ID=RATING, as in 50=5", param=parameter)
+        pairs.append((other_id, rating))
+    return tuple(pairs)
+
+
+@click.command()
+@click.argument("path", metavar="RUN", type=RUN)
+@click.option(
+    "--ratings",
+    "file",
+    type=FILE,
+    metavar="FILE",
+    help="The new user's ratings, columns item_id and rating (a new item's: user_id and rating); with both "
+    "ids, many new users (items) at once.",
+)
+@click.option(
+    "--rating",
+    "typed",
+    multiple=True,
+    callback=_equations,
+    metavar="ID=RATING",
+    help="One rating, instead of a file; may be given again.",
+)
+@click.option(
+    "--side",
+    type=click.Choice(("user", "item")),
+    default="user",
+    show_default=True,
+    help="What is new.",
+)
+@click.option(
+    "--n",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Recommendations.",
+)
+@click.option(
+    "--predict",
+    "predicted",
+    multiple=True,
+    metavar="ID",
+    help="Predict the rating of this item (a new item: by this user) instead; may be given again.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    metavar="P",
+    help="Probability that the intervals hold.",
+)
+@click.option(
+    "--clip/--no-clip",
+    default=True,
+    show_default=True,
+    help="Cut means and intervals to the rating scale, where that has steps; the order stays.",
+)
+@out_option
+@table_options
+def command(
+    path: Path,
+    file: Path | None,
+    typed: tuple[tuple[str, str], ...],
+    side: str,
+    n: int,
+    predicted: tuple[str, ...],
+    interval: float,
+    clip: bool,
+    out: Path | None,
+    tables: TableWriter,
+) -> None:
+    """Recommend to a new user, from a few ratings and without training again.
+
+    The encoder reads the ratings and gives the new user's posterior; nothing that is known of others
+    changes. A new item (--side item) is given the users who may like it best.
+
+    \b
+    Examples:
+      pyro-bmf fold-in runs/ml100k --rating 50=5 --rating 181=4 --rating 258=2
+      pyro-bmf fold-in runs/ml100k --ratings mine.csv --predict 127
+      pyro-bmf fold-in runs/ml100k --side item --ratings new_film.csv --n 20
+    """
+    if (file is None) == (not typed):
+        raise click.UsageError("Give the new ratings: --ratings FILE, or --rating ID=RATING once or more.")
+    posterior = RunFolder.existing(path).load_posterior()
+    table, whom = _folded(posterior, file, typed, side, n, predicted, interval)
+    if clip:
+        table = limited(table, posterior.scale)
+    if out is not None:
+        tables.say(f"{write_parts(out, [table]):,} rows are in {out}.")
+        return
+    if predicted:
+        title = f"Predicted ratings (posterior-predictive mean) for {whom}"
+    elif side == "user":
+        title = recommendation_title(whom, interval, seen="not rated by then")
+    else:
+        title = f"Users who may like {whom} best, by posterior-predictive mean"
+    show_ratings(tables, title + (scale_words(posterior.scale) if clip else ""), table, interval)
+
+
+def _folded(
+    posterior: Posterior,
+    file: Path | None,
+    typed: tuple[tuple[str, str], ...],
+    side: str,
+    n: int,
+    predicted: tuple[str, ...],
+    interval: float,
+) -> tuple[pd.DataFrame, str]:
+    """Fold the new ratings in; return the table asked for, and words for what is new."""
+    import numpy as np
+    import pandas as pd
+
+    own, other = (f"{side}_id", "item_id") if side == "user" else (f"{side}_id", "user_id")
+    others = posterior.item_vocabulary if side == "user" else posterior.user_vocabulary
+    wanted = parse_ids(predicted, others)
+    if file is not None:
+        read = read_table(file, (other, "rating"), optional=(own,))
+        given, source = read, str(file)
+    else:
+        given, source = pd.DataFrame(typed, columns=[other, "rating"], dtype=object), "--rating"
+    ratings = pd.DataFrame(
+        {other: parse_ids(given[other], others), "rating": parse_ratings(given["rating"], source)}
+    )
+    if own not in given:
+        row = posterior.fold_in(ratings, side=cast(Literal["user", "item"], side))
+        whom = f"a new {side} with {row.count} rating{'' if row.count == 1 else 's'}"
+        table = row.predict(wanted, interval=interval) if predicted else row.recommend(n, interval=interval)
+    else:
+        ratings.insert(0, own, given[own].to_numpy(dtype=object))
+        fold = posterior.fold_in_users if side == "user" else posterior.fold_in_items
+        rows = fold(ratings)
+        whom = f"{len(rows)} new {side}s"
+        ids: Any = rows.vocabulary.ids
+        table = (
+            rows.predict(np.repeat(ids, len(wanted)), np.tile(wanted, len(ids)), interval=interval)
+            if predicted
+            else rows.recommend(n=n, interval=interval)
+        )
+    if len(table) == 0:
+        raise DataError(f"There is nothing left to recommend: every {others.kind} is rated already.")
+    if predicted and side == "user" and posterior.item_titles is not None:
+        places = others.index(table["item_id"].to_numpy())
+        table.insert(int(table.columns.get_loc("item_id")) + 1, "title", posterior.item_titles[places])
+    return table, f"{whom}, by the encoder alone"

@@ -1,0 +1,160 @@
+"""`pyro-bmf recommend`: the best items for one, many or all users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .id_files import FILE, parse_ids, read_table
+from .output import TableWriter, table_options
+from .progress import bar
+from .report import limited, recommendation_title, scale_words, show_ratings
+from .run_folder import RUN, RunFolder
+from .table_files import out_option, write_parts
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from pyro_bmf.data import Ratings
+    from pyro_bmf.posterior import Posterior
+
+#: Rows of a result that are held at once.
+_ROWS_AT_ONCE = 50_000
+
+
+@click.command()
+@click.argument("path", metavar="RUN", type=RUN)
+@click.option("--user", "users", multiple=True, metavar="U", help="A user's id; may be given again.")
+@click.option(
+    "--users", "users_file", type=FILE, metavar="FILE", help="File of user ids, one a line or column user_id."
+)
+@click.option("--all", "everybody", is_flag=True, help="All users; needs --out.")
+@click.option("--n", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="Items a user.")
+@click.option("--include-seen", is_flag=True, help="Recommend what the user rated in training as well.")
+@click.option(
+    "--exclude-held-out",
+    is_flag=True,
+    help="Leave out the user's validation and test items as well; reads the run's ratings again.",
+)
+@click.option(
+    "--candidates",
+    type=FILE,
+    metavar="FILE",
+    help="Recommend only these items: one id a line, or column item_id.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    metavar="P",
+    help="Probability that the intervals hold.",
+)
+@click.option(
+    "--clip/--no-clip",
+    default=True,
+    show_default=True,
+    help="Cut means and intervals to the rating scale, where that has steps; the order stays.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder that holds the named set (--exclude-held-out).",
+)
+@out_option
+@table_options
+def command(
+    path: Path,
+    users: tuple[str, ...],
+    users_file: Path | None,
+    everybody: bool,
+    n: int,
+    include_seen: bool,
+    exclude_held_out: bool,
+    candidates: Path | None,
+    interval: float,
+    clip: bool,
+    data_dir: Path | None,
+    out: Path | None,
+    tables: TableWriter,
+) -> None:
+    """Recommend items to users: those with the highest posterior-predictive mean.
+
+    What a user rated in training is left out. A file of many users, or of all, is written a part at a time,
+    in bounded memory.
+
+    \b
+    Examples:
+      pyro-bmf recommend runs/ml100k --user 196
+      pyro-bmf recommend runs/ml100k --user 196 --user 22 --n 5 --candidates new_films.csv
+      pyro-bmf recommend runs/ml100k --all --out recommendations.parquet
+    """
+    if sum((bool(users), users_file is not None, everybody)) != 1:
+        raise click.UsageError("Say for whom: --user U (perhaps again), --users FILE, or --all.")
+    if everybody and out is None:
+        raise click.UsageError("--all needs a file: give --out FILE.csv or FILE.parquet.")
+    if include_seen and exclude_held_out:
+        raise click.UsageError("--include-seen and --exclude-held-out exclude each other.")
+    folder = RunFolder.existing(path)
+    posterior = folder.load_posterior()
+    if everybody:
+        user_ids = posterior.user_vocabulary.ids
+    else:
+        typed = users if users_file is None else read_table(users_file, ("user_id",))["user_id"]
+        user_ids = parse_ids(typed, posterior.user_vocabulary)
+    options: dict[str, Any] = {"n": n, "interval": interval, "exclude_seen": not include_seen}
+    if candidates is not None:
+        typed = read_table(candidates, ("item_id",))["item_id"]
+        options["candidates"] = parse_ids(typed, posterior.item_vocabulary)
+    if exclude_held_out:
+        options["exclude"] = folder.load_split(data_dir).ratings
+    parts = _parts(posterior, user_ids, clip=clip, **options)
+    if out is not None:
+        rows = write_parts(out, parts)
+        tables.say(f"{rows:,} recommendations for {len(user_ids):,} users are in {out}.")
+        return
+    import pandas as pd
+
+    table = pd.concat(parts, ignore_index=True)
+    one = len(user_ids) == 1
+    seen = (
+        "rated or not"
+        if include_seen
+        else "not rated in any part"
+        if exclude_held_out
+        else "not rated in training"
+    )
+    title = recommendation_title(
+        f"user {user_ids[0]}" if one else f"{len(user_ids):,} users", interval, seen=seen
+    )
+    show_ratings(
+        tables,
+        title + (scale_words(posterior.scale) if clip else ""),
+        table,
+        interval,
+        hidden="user_id" if one else None,
+    )
+
+
+def _parts(
+    posterior: Posterior,
+    user_ids: NDArray[Any],
+    *,
+    clip: bool,
+    n: int,
+    exclude: Ratings | None = None,
+    **options: Any,
+) -> Iterator[pd.DataFrame]:
+    """Yield the recommendations of some users at a time."""
+    step = max(1, _ROWS_AT_ONCE // n)
+    with bar("recommend", len(user_ids), "users") as advance:
+        for start in range(0, len(user_ids), step):
+            some = user_ids[start : start + step]
+            table = posterior.recommend(some, n, exclude=exclude, **options)
+            yield limited(table, posterior.scale) if clip else table
+            advance(len(some))

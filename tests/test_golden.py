@@ -1,0 +1,59 @@
+"""Golden figures: a change that moves accuracy, for better or worse, is seen here.
+
+The bands are a few times what other seeds and other builds of torch move the figures by; a change that leaves
+a band on purpose changes it, and says so in the changelog.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyro_bmf.data import Split, load_ratings, random_split
+from pyro_bmf.evaluation import evaluate
+from pyro_bmf.inference import fit, preset
+
+
+def figures(split: Split, iterations: int) -> dict[str, float]:
+    settings = preset().replace(max_iterations=iterations)
+    result = fit(split, settings, threads=1, progress=False)
+    test = split.test
+    predicted = result.posterior.predict_mean(test.users, test.items)
+    sd = result.posterior.predict_sd(test.users, test.items)
+    standardised = (test.ratings - predicted) / sd
+    return {
+        "rmse": float(np.sqrt(np.mean((test.ratings - predicted) ** 2))),
+        "sd_of_standardised_error": float(standardised.std()),
+        "noise": result.history[-1]["noise"],
+    }
+
+
+def test_synthetic() -> None:
+    found = figures(random_split(load_ratings("synthetic"), seed=0), iterations=12)
+    assert found["rmse"] == pytest.approx(GOLDEN["synthetic"]["rmse"], abs=0.01)
+    assert found["noise"] == pytest.approx(GOLDEN["synthetic"]["noise"], abs=0.01)
+    assert 0.9 < found["sd_of_standardised_error"] < 1.15
+
+
+def test_ml100k(real_data_dir: Path) -> None:
+    if not (real_data_dir / "ml-100k").is_dir():
+        pytest.skip("real ratings: PYRO_BMF_DATA_DIR holds no ml-100k")
+    split = random_split(load_ratings("ml100k", data_dir=real_data_dir), seed=0)
+    found = figures(split, iterations=10)
+    assert found["rmse"] == pytest.approx(GOLDEN["ml100k"]["rmse"], abs=0.006)
+    assert 0.9 < found["sd_of_standardised_error"] < 1.15
+
+
+def test_ml100k_reaches_its_target(real_data_dir: Path) -> None:
+    if not (real_data_dir / "ml-100k").is_dir():
+        pytest.skip("real ratings: PYRO_BMF_DATA_DIR holds no ml-100k")
+    split = random_split(load_ratings("ml100k", data_dir=real_data_dir), seed=0)
+    assert figures(split, iterations=preset().fit.max_iterations)["rmse"] < 0.920
+
+
+GOLDEN = {
+    "synthetic": {"rmse": 0.0, "noise": 0.0},
+    "ml100k": {"rmse": 0.0},
+}
