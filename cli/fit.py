@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -142,11 +147,38 @@ def command(
             raise click.UsageError("--warm-start takes the settings of its run: leave out --preset.")
         settings = _settings(preset_name, warm_start, changes)
         job = _new(data, out, reading, splitting, settings, warm_start, refit, running, recommend_for)
+    with _ctrl_c() as pressed:
+        try:
+            how_it_went = _fit_and_save(job, resume=resumed is not None, progress=not quiet)
+            _show(job, tables, recommend_for, how_it_went)
+        except (KeyboardInterrupt, Exception) as error:
+            if pressed or isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(_how_to_go_on(job)) from error
+            raise
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[list[int]]:
+    """Give a list that Ctrl-C makes non-empty, beside what it does anyway.
+
+    Its exception may be swallowed inside a library's import, which then fails in some other way.
+    """
+    pressed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield pressed
+        return
+    usual = before
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        usual(number, frame)
+
+    signal.signal(signal.SIGINT, handle)
     try:
-        stopped_early = _fit_and_save(job, resume=resumed is not None, progress=not quiet)
-        _show(job, tables, recommend_for, stopped_early)
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(_how_to_go_on(job)) from error
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)
@@ -205,6 +237,8 @@ def _new(
     recommend_for: str | None,
 ) -> Job:
     """Load and check everything, then make the run's folder and write what it is made of."""
+    if out is not None:
+        RunFolder.check_free(out)
     earlier = None if warm_start is None else RunFolder.existing(warm_start).load_posterior()
     running = _with_machine(running)
     split = make_split(data, reading, splitting)
@@ -304,7 +338,7 @@ def _fit_and_save(job: Job, *, resume: bool, progress: bool) -> str | None:
         job.folder.write_result(error.result, job.running)
         raise type(error)(f"{error} That state is saved in {job.folder.path}.", error.result) from error
     except PyroBmfError:
-        if not resume:
+        if not resume and not job.folder.selection.is_file():
             job.folder.discard()
         raise
     job.folder.write_result(result, job.running)
@@ -360,18 +394,14 @@ def _show(job: Job, tables: TableWriter, recommend_for: str | None, how: str | N
         write_json(folder.metrics, comparison.to_dict())
     else:
         note("The split has no test ratings: the fit was not measured.")
-    if not tables.json:
-        click.echo()
     if recommend_for is not None:
         recommendations(posterior, recommend_for, tables)
-        if not tables.json:
-            click.echo()
     if tables.json:
         tables.show("Run", [{"run": str(folder.path), "model": str(folder.model), "fit": how}], name="run")
         return
     user = shlex.quote(str(recommend_for or posterior.user_vocabulary.ids[0]))
     run = shlex.quote(str(folder.path))
-    tables.say(f"Saved in {run}{'' if how is None else f' ({how})'}.")
+    tables.say(f"\nSaved in {run}{'' if how is None else f' ({how})'}.")
     tables.say(f"Next: pyro-bmf recommend {run} --user {user}")
     if len(split.test_rows):
         tables.say(f"      pyro-bmf evaluate {run} --detail")

@@ -11,7 +11,7 @@ from pyro_bmf.errors import DataError
 
 from .id_files import FILE, parse_ids, parse_ratings, read_table
 from .output import TableWriter, table_options
-from .report import limited, recommendation_title, scale_words, show_ratings
+from .report import cut_words, limited, recommendation_title, show_ratings
 from .run_folder import RUN, RunFolder
 from .table_files import out_option, write_parts
 
@@ -121,13 +121,14 @@ def command(
     if out is not None:
         tables.say(f"{write_parts(out, [table]):,} rows are in {out}.")
         return
+    scale = posterior.scale if clip else None
     if predicted:
-        title = f"Predicted ratings (posterior-predictive mean) for {whom}"
+        title = f"Predicted ratings for {whom} (posterior-predictive mean{cut_words(scale)})"
     elif side == "user":
-        title = recommendation_title(whom, interval, seen="not rated by then")
+        title = recommendation_title(whom, interval, scale=scale)
     else:
-        title = f"Users who may like {whom} best, by posterior-predictive mean"
-    show_ratings(tables, title + (scale_words(posterior.scale) if clip else ""), table, interval)
+        title = f"Users likely to rate {whom} highest (posterior-predictive mean{cut_words(scale)})"
+    show_ratings(tables, title, table, interval)
 
 
 def _folded(
@@ -174,4 +175,4 @@ def _folded(
     if predicted and side == "user" and posterior.item_titles is not None:
         places = others.index(table["item_id"].to_numpy())
         table.insert(int(table.columns.get_loc("item_id")) + 1, "title", posterior.item_titles[places])
-    return table, f"{whom}, by the encoder alone"
+    return table, f"{whom}, folded in"

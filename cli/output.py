@@ -97,6 +97,7 @@ class TableWriter:
         self.json = json
         self.csv = csv
         self._written: set[Path] = set()
+        self._shown = False
 
     def show(
         self,
@@ -110,6 +111,9 @@ class TableWriter:
 
         `screen` is what people are shown instead, where `rows` are more than a screen holds.
         """
+        if self._shown and not self.json:
+            click.echo()
+        self._shown = True
         path = None if self.csv is None else self._next_path(self.csv, name or title)
         show_table(title, rows, json=self.json, csv=path, screen=screen)
         if path is not None:
@@ -214,14 +218,13 @@ def _render(title: str, columns: Sequence[str], cells: Sequence[Sequence[object]
         lines = [[column, *line] for column, line in zip(columns[1:], texts[1:], strict=True)]
         numeric = [False] + [any(numeric[1:])] * len(texts[0])
     # Text, not str: a film called "[rec]" is no markup.
-    table = Table(
-        title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
-    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for header, right in zip(headers, numeric, strict=True):
         table.add_column(Text(header), justify="right" if right else "left", overflow="fold")
     for line in lines:
         table.add_row(*(Text(cell) for cell in line))
     with console.capture() as captured:
+        console.print(Text(title, style="italic"))  # not the table's own, which wraps at its width
         console.print(table)
         if not cells:
             console.print(Text("(no rows)"))

@@ -8,7 +8,7 @@ import click
 
 from .id_files import FILE, parse_ids, read_table
 from .output import TableWriter, table_options
-from .report import limited, scale_words, show_ratings
+from .report import cut_words, limited, show_ratings
 from .run_folder import RUN, RunFolder
 from .table_files import out_option, write_parts
 
@@ -81,7 +81,8 @@ def command(
     if out is not None:
         tables.say(f"{write_parts(out, [table]):,} predictions are in {out}.")
         return
+    cut = cut_words(posterior.scale if clip else None)
     title = (
-        "Predicted ratings (posterior-predictive mean): sd and interval of one rating, and of its mean alone"
+        f"Predicted ratings: posterior-predictive mean{cut}; intervals of one rating and of its mean alone"
     )
-    show_ratings(tables, title + (scale_words(posterior.scale) if clip else ""), table, interval)
+    show_ratings(tables, title, table, interval)

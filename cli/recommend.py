@@ -11,7 +11,7 @@ import click
 from .id_files import FILE, parse_ids, read_table
 from .output import TableWriter, table_options
 from .progress import bar
-from .report import limited, recommendation_title, scale_words, show_ratings
+from .report import limited, recommendation_title, show_ratings
 from .run_folder import RUN, RunFolder
 from .table_files import out_option, write_parts
 
@@ -129,12 +129,11 @@ def command(
         if exclude_held_out
         else "not rated in training"
     )
-    title = recommendation_title(
-        f"user {user_ids[0]}" if one else f"{len(user_ids):,} users", interval, seen=seen
-    )
+    whom = f"user {user_ids[0]}" if one else f"{len(user_ids):,} users"
+    scale = posterior.scale if clip else None
     show_ratings(
         tables,
-        title + (scale_words(posterior.scale) if clip else ""),
+        recommendation_title(whom, interval, seen=seen, scale=scale),
         table,
         interval,
         hidden="user_id" if one else None,

@@ -93,11 +93,14 @@ def evaluation_tables(
         posterior, split, part=part, fitted_on=fitted_on, name="pyro-bmf", threshold=relevant, **options
     )
     model = comparison.model
-    where = "" if part == "test" else " (which chose the state that is kept)"
     trained = "train + validation" if fitted_on == "train+valid" else "train"
+    if part == "valid" and posterior.info.get("settings", {}).get("fit", {}).get("keep") == "best":
+        caveat = "these ratings chose the state that is kept"
+    elif part == "valid":
+        caveat = None
     title = (
-        f"{split.ratings.name}: {model.n_ratings:,} {_PARTS[part]} ratings{where}, {split_words(split)}; "
-        f"fitted to {trained}{'' if caveat is None else f'; {caveat}'}"
+        f"{split.ratings.name}: {model.n_ratings:,} {_PARTS[part]} ratings ({split_words(split)}), "
+        f"posterior-predictive mean, fitted to {trained}{'' if caveat is None else f'; {caveat}'}"
     )
     shown = _headline(comparison)
     rows = comparison.table().reset_index().to_dict("records")
@@ -139,7 +142,7 @@ def _main_row(row: Mapping[Any, Any], shown: tuple[str, int] | None) -> Row:
 
 
 def _legend(comparison: Comparison, shown: tuple[str, int] | None) -> str:
-    text = "RMSE and MAE are of the posterior-predictive mean, unclipped; NLL is in nats a rating."
+    text = "RMSE and MAE unclipped; NLL in nats a rating; coverage of 90 % posterior-predictive intervals."
     if shown is not None:
         text += (
             f"\nRecall and NDCG: protocol {shown[0]}, {_CANDIDATES[shown[0]]}; relevant is a rating above "
@@ -272,12 +275,12 @@ def rating_rows(table: pd.DataFrame, interval: float) -> list[Row]:
     for name, words in (("user_id", "user"), ("rank", "rank"), ("item_id", "item"), ("title", "title")):
         if name in table and not (name == "title" and (table[name] == "").all()):
             columns[words] = table[name].tolist()
-    columns["rating"] = _fixed(table["mean"])
-    columns["sd"] = _fixed(table["sd"])
-    columns[f"{100 * interval:g} % interval"] = _spans(table["lower"], table["upper"])
+    columns["rating"] = fixed(table["mean"])
+    columns["sd"] = fixed(table["sd"])
+    columns[f"{100 * interval:g} % interval"] = spans(table["lower"], table["upper"])
     if "mean_sd" in table:
-        columns["sd of its mean"] = _fixed(table["mean_sd"])
-        columns[f"{100 * interval:g} % of its mean"] = _spans(table["mean_lower"], table["mean_upper"])
+        columns["sd of mean"] = fixed(table["mean_sd"])
+        columns[f"{100 * interval:g} % interval of mean"] = spans(table["mean_lower"], table["mean_upper"])
     names = list(columns)
     return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -307,8 +310,7 @@ def recommendations(posterior: Posterior, user: str, tables: TableWriter, *, n: 
     table = posterior.recommend([posterior.user_vocabulary.parse(user)], n=n)
     show_ratings(
         tables,
-        recommendation_title(f"user {user}", 0.9, seen="not rated in training")
-        + scale_words(posterior.scale),
+        recommendation_title(f"user {user}", 0.9, seen="not rated in training", scale=posterior.scale),
         limited(table, posterior.scale),
         0.9,
         hidden="user_id",
@@ -316,24 +318,31 @@ def recommendations(posterior: Posterior, user: str, tables: TableWriter, *, n: 
     )
 
 
-def recommendation_title(whom: str, interval: float, *, seen: str) -> str:
-    """Return the title of a table of recommendations."""
+def recommendation_title(
+    whom: str, interval: float, *, seen: str | None = None, scale: RatingScale | None = None
+) -> str:
+    """Return the title of a table of recommendations, whose values are cut to `scale` if it is given.
+
+    `seen` tells what is left out.
+    """
     return (
-        f"Recommendations for {whom}: items {seen}, by posterior-predictive mean, with "
-        f"{100 * interval:g} % posterior-predictive intervals"
+        f"Recommendations for {whom}{'' if seen is None else f', {seen}'} (posterior-predictive mean and "
+        f"{100 * interval:g} % interval{cut_words(scale)})"
     )
 
 
-def scale_words(scale: RatingScale) -> str:
-    """Return what `limited` did, for a title."""
-    return "" if scale.step is None else f", cut to the scale {scale.low:g} to {scale.high:g}"
+def cut_words(scale: RatingScale | None) -> str:
+    """Return what `limited` did, for a title; nothing when it was not called or did nothing."""
+    return "" if scale is None or scale.step is None else f", cut to {scale.low:g} to {scale.high:g}"
 
 
-def _fixed(values: Iterable[float]) -> list[object]:
+def fixed(values: Iterable[float]) -> list[object]:
+    """Return numbers with two decimals, ending below each other."""
     texts = [f"{value:.2f}" for value in values]
     width = max(map(len, texts), default=0)
     return [text.rjust(width) for text in texts]
 
 
-def _spans(lower: Iterable[float], upper: Iterable[float]) -> list[object]:
-    return [f"{low} to {high}" for low, high in zip(_fixed(lower), _fixed(upper), strict=True)]
+def spans(lower: Iterable[float], upper: Iterable[float]) -> list[object]:
+    """Return intervals as text."""
+    return [f"{low} to {high}" for low, high in zip(fixed(lower), fixed(upper), strict=True)]

@@ -64,6 +64,22 @@ class RunFolder:
         return self.path / ("checkpoint-refit.safetensors" if refit else "checkpoint.safetensors")
 
     @classmethod
+    def check_free(cls, out: Path) -> None:
+        """Refuse a folder for a new run that holds one.
+
+        Raises
+        ------
+        SettingsError
+            If `out` holds a run, or is no folder.
+        """
+        if out.exists() and not out.is_dir():
+            raise SettingsError(f"{out} is a file: give a folder for the run.")
+        if (out / "config.json").exists():
+            raise SettingsError(
+                f"{out} holds a run already: give another --out, delete it, or go on with --resume {out}."
+            )
+
+    @classmethod
     def create(cls, out: Path | None, data_name: str) -> RunFolder:
         """Make a new folder: `out`, or the first free one of ``runs/NAME``, ``runs/NAME-2`` and so on.
 
@@ -77,12 +93,7 @@ class RunFolder:
             out, number = stem, 2
             while out.exists():
                 out, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-        elif out.exists() and not out.is_dir():
-            raise SettingsError(f"{out} is a file: give a folder for the run.")
-        elif (out / "config.json").exists():
-            raise SettingsError(
-                f"{out} holds a run already: give another --out, delete it, or go on with --resume {out}."
-            )
+        cls.check_free(out)
         out.mkdir(parents=True, exist_ok=True)
         return cls(out)
 

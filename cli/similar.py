@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .output import TableWriter, table_options
+from .report import fixed, spans
 from .run_folder import RUN, RunFolder
 
 
@@ -65,17 +66,11 @@ def command(
         raw = posterior.user_vocabulary.parse(str(user))
         table = posterior.similar_users(raw, n, measure=measure, interval=interval)
         what = f"Users most like user {raw}"
-    rows = table.to_dict("records")
-    screen = [
-        {
-            **{
-                name.removesuffix("_id"): row[name]
-                for name in ("user_id", "item_id", "title")
-                if name in row and row[name] != ""
-            },
-            "similarity": f"{row['similarity']:5.2f}",
-            f"{100 * interval:g} % interval": f"{row['lower']:5.2f} to {row['upper']:5.2f}",
-        }
-        for row in rows
-    ]
-    tables.show(f"{what} ({measure})", rows, screen=screen)
+    names = [name for name in ("user_id", "item_id", "title") if name in table and any(table[name] != "")]
+    shown = {name.removesuffix("_id"): table[name].tolist() for name in names}
+    shown |= {
+        "similarity": fixed(table["similarity"]),
+        f"{100 * interval:g} % interval": spans(table["lower"], table["upper"]),
+    }
+    screen = [dict(zip(shown, values, strict=True)) for values in zip(*shown.values(), strict=True)]
+    tables.show(f"{what} ({measure})", table.to_dict("records"), screen=screen)

@@ -1,11 +1,16 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and what holds for all of them."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A busy machine is no bug: examples are counted, not timed, and are the same in every run.
+hypothesis.settings.register_profile("pyro-bmf", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("pyro-bmf")
 
 
 @pytest.fixture(scope="session")

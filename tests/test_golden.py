@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from pyro_bmf.data import Split, load_ratings, random_split
-from pyro_bmf.evaluation import evaluate
 from pyro_bmf.inference import fit, preset
 
 

@@ -9,6 +9,7 @@ uninterrupted fit would have done, to the bit.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ def save_checkpoint(
         "iteration": state.iteration,
         "history": state.history,
         "best_iteration": state.best_iteration,
-        "best_rmse": None if state.best is None else state.best_rmse,
+        # Infinity, where nothing is validated, has no place in JSON.
+        "best_rmse": state.best_rmse if math.isfinite(state.best_rmse) else None,
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_write(path) as temporary:

@@ -215,10 +215,9 @@ class _Memory:
     def dataset(self, group: str) -> xr.Dataset:
         """Return one group with its coordinates."""
         variables = self.plan.variables(group)
-        used = {dim for dims, _ in variables.values() for dim in dims}
         return xr.Dataset(
             {name: (dims, self.arrays[group, name]) for name, (dims, _) in variables.items()},
-            {name: (dim, values) for name, (dim, values) in self.plan.coordinates().items() if dim in used},
+            self.plan.coordinates(group),
         )
 
 
@@ -266,9 +265,10 @@ def _pair_rows(posterior: Posterior, observed: Ratings, pairs: pd.DataFrame) -> 
     rows = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
     missing = keys[rows] != wanted if len(keys) else np.ones(len(wanted), dtype=bool)
     if bool(missing.any()):
-        first = pairs.iloc[int(np.argmax(missing))]
+        at = int(np.argmax(missing))
+        user, item = pairs["user_id"].tolist()[at], pairs["item_id"].tolist()[at]
         raise DataError(
-            f"user {first['user_id']!r} and item {first['item_id']!r} are no observed pair: only ratings "
+            f"user {user!r} and item {item!r} are no observed pair: only ratings "
             "that were observed have a likelihood."
         )
     return rows

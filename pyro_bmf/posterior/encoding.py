@@ -63,6 +63,13 @@ def row_tensors(rows: RowPosterior) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
+def compact(rows: RowPosterior) -> RowPosterior:
+    """Return the rows without gradients and each tensor on its own, as they are after saving and loading."""
+    return RowPosterior(
+        **{name: tensor.detach().clone().contiguous() for name, tensor in row_tensors(rows).items()}
+    )
+
+
 def plain_info(info: Mapping[str, Any]) -> dict[str, Any]:
     """Return `info` as JSON would give it back, so that a saved posterior is the same as a new one.
 

@@ -86,22 +86,21 @@ class _NetCdf:
 
     def __init__(self, file: h5netcdf.File, plan: GroupPlan) -> None:
         self.variables: dict[tuple[str, str], Any] = {}
-        coordinates = plan.coordinates()
         for name in plan.groups:
             group = file.create_group(name)
             described = plan.variables(name)
             used = {dim for dims, _ in described.values() for dim in dims}
             group.dimensions = {dim: size for dim, size in plan.sizes.items() if dim in used}
+            coordinates = plan.coordinates(name)
             for coordinate, (dim, values) in coordinates.items():
-                if dim in used:
-                    text = values.dtype == object
-                    variable = group.create_variable(
-                        coordinate, (dim,), h5py.string_dtype() if text else values.dtype
-                    )
-                    variable[...] = values
+                text = values.dtype == object
+                variable = group.create_variable(
+                    coordinate, (dim,), h5py.string_dtype() if text else values.dtype
+                )
+                variable[...] = values
             for variable_name, (dims, dtype) in described.items():
                 variable = group.create_variable(variable_name, dims, np.dtype(dtype))
-                if "pair" in dims:
+                if "pair" in dims and "pair_user" in coordinates:
                     variable.attrs["coordinates"] = "pair_user pair_item"
                 self.variables[name, variable_name] = variable
 

@@ -173,7 +173,7 @@ class FoldedRow:
         return int(self.all_rows.counts[self.index])
 
     def __repr__(self) -> str:
-        return f"FoldedRow(a new {self.all_rows.side} with {self.count} ratings)"
+        return f"FoldedRow(a new {self.all_rows.side} with {self.count} rating{'s' * (self.count != 1)})"
 
     def predict(
         self, ids: Any, *, interval: float = 0.9, method: Method = "predictive", clip: bool = False

@@ -102,12 +102,16 @@ class GroupPlan:
             "pair": len(self.selection.ratings),
         }
 
-    def coordinates(self) -> dict[str, tuple[str, NDArray[Any]]]:
-        """Return each coordinate's dimension and values."""
+    def coordinates(self, group: str) -> dict[str, tuple[str, NDArray[Any]]]:
+        """Return dimension and values of each coordinate of a group.
+
+        ``pair_user`` and ``pair_item`` stand in the groups of ratings. Beside factors ArviZ could not stack
+        the variables of a group that has them.
+        """
         posterior, selection = self.posterior, self.selection
         users = posterior.user_vocabulary.raw(selection.users)
         items = posterior.item_vocabulary.raw(selection.items)
-        return {
+        named = {
             "chain": ("chain", np.arange(1)),
             "draw": ("draw", np.arange(self.num_samples)),
             "user": ("user", users),
@@ -116,6 +120,13 @@ class GroupPlan:
             "pair": ("pair", np.arange(len(selection.ratings))),
             "pair_user": ("pair", users[selection.pair_users]),
             "pair_item": ("pair", items[selection.pair_items]),
+        }
+        used = {dim for dims, _ in self.variables(group).values() for dim in dims}
+        mixed = group in ("posterior", "prior")
+        return {
+            name: (dim, values)
+            for name, (dim, values) in named.items()
+            if dim in used and not (mixed and name.startswith("pair_"))
         }
 
     def variables(self, group: str) -> dict[str, tuple[tuple[str, ...], str]]:
@@ -291,6 +302,8 @@ class GroupPlan:
     def _log_prior(self, site: str, rows: Tensor, draws: Indices) -> NDArray[np.float32]:
         """Log-density of each row's draw under the prior, whose hyperparameters come from their posterior."""
         prior, n_factors = self._prior(site)
+        if rows.shape[1] == 0:
+            return np.empty(rows.shape[:2], dtype=np.float32)
         if not poutine.trace(prior.guide).get_trace(site, n_factors).stochastic_nodes:
             return _numbers(prior(site, n_factors).log_prob(rows))
         result = np.empty(rows.shape[:2], dtype=np.float32)

@@ -25,7 +25,7 @@ from ..guide.cross_feedback import Side
 from ..guide.rows import RowPosterior
 from ..model import FactorizationModel, Likelihood, Prior
 from .draws import Stream
-from .encoding import Guide, feedback_of, plain_info, row_tensors, side_feedback
+from .encoding import Guide, compact, feedback_of, plain_info, row_tensors, side_feedback
 from .folding import (
     CheckedRatings,
     FoldedRow,
@@ -115,7 +115,7 @@ class Posterior:
             train = train.train
         train = replace(train, timestamps=None)
         rows = [
-            guide.encode_side(side, side_feedback(train, model, side)).detach() for side in ("user", "item")
+            compact(guide.encode_side(side, side_feedback(train, model, side))) for side in ("user", "item")
         ]
         for name, part in zip(("users", "items"), rows, strict=True):
             if not all(bool(torch.isfinite(tensor).all()) for tensor in row_tensors(part).values()):

@@ -1,9 +1,10 @@
 """A posterior as one file: tensors in safetensors, all else as JSON in its header. Nothing is pickled.
 
-The header's metadata hold four texts: ``format``, ``format_version``, ``document`` (JSON: settings, types of
-the vocabularies, scale, info) and ``sha256`` over all that and every tensor, so that a flipped bit
-anywhere is noticed. Integer ids are int64 tensors; text (ids, titles) is one UTF-8 tensor of bytes and one of
-lengths in characters.
+The header's metadata hold one entry, named by the format. Its first line is the format version and a SHA-256
+over everything, so that a flipped bit anywhere is noticed; the rest is JSON: settings, types of the
+vocabularies, scale, info. (One entry, as safetensors writes several in random order, and the same posterior
+is to give the same file.) Integer ids are int64 tensors; text (ids, titles) is one UTF-8 tensor of bytes and
+one of lengths in characters.
 """
 
 from __future__ import annotations
@@ -94,12 +95,8 @@ def save_parts(
         },
     }
     text = json.dumps(document, ensure_ascii=True, allow_nan=False)
-    metadata = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "document": text,
-        "sha256": _digest(str(FORMAT_VERSION), text, tensors),
-    }
+    version = str(FORMAT_VERSION)
+    metadata = {FORMAT: f"{version} {_digest(version, text, tensors)}\n{text}"}
     with atomic_write(target) as temporary:
         save_file(tensors, temporary, metadata)
     if folder:
@@ -142,20 +139,22 @@ def _read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(source, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if FORMAT not in metadata:
                 raise SavedFileError(
                     f"{source}: this is no saved posterior of pyro-bmf but another safetensors file. "
                     "Give the file that Posterior.save wrote."
                 )
-            _check_version(source, metadata.get("format_version", ""))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            head, _, text = metadata[FORMAT].partition("\n")
+            version, _, digest = head.partition(" ")
+            _check_version(source, version)
+            # Copies: kernels may round differently where memory is not aligned as torch's own is.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, UnicodeDecodeError, MemoryError) as error:
         raise SavedFileError(
             f"{source}: not a safetensors file, or a damaged one ({_first_line(error)}). "
             "Copy it again, or save the posterior again."
         ) from error
-    text = metadata.get("document", "")
-    if _digest(metadata["format_version"], text, tensors) != metadata.get("sha256"):
+    if _digest(version, text, tensors) != digest:
         raise SavedFileError(
             f"{source}: the content does not match its checksum, so the file is damaged. "
             "Copy it again, or save the posterior again."

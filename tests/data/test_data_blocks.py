@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_bmf.data.blocks import Block, TrainingBlocks, hide_block
+from pyro_bmf.data.blocks import Block, TrainingBlocks, drop_entries, hide_block
 from pyro_bmf.data.feedback import Feedback
 
 Dense = tuple[np.ndarray, np.ndarray]
@@ -226,3 +226,24 @@ def test_hiding_a_block_hides_its_ratings_and_nothing_else() -> None:
         np.testing.assert_array_equal(dense(hidden.user_feedback)[0], expected[block.users])
         np.testing.assert_array_equal(dense(hidden.item_feedback)[0], expected.T[block.items])
         assert torch.equal(hidden.ratings, block.ratings), "what is hidden from encoders is still predicted"
+
+
+def test_dropped_entries_are_gone_from_both_inputs_and_the_rest_make_up_for_them() -> None:
+    torch.manual_seed(0)
+    blocks, *_ = problem()
+    block = blocks.block(1, 1)
+    mask, ratings = dense(block.user_feedback)
+    masks, values = [], []
+    for _ in range(400):
+        thinned = drop_entries(block, 0.25)
+        kept, seen = dense(thinned.user_feedback)
+        assert set(np.unique(kept)) <= {0.0, 1.0 / 0.75}
+        np.testing.assert_allclose(seen, ratings * kept)
+        np.testing.assert_array_equal(dense_of_transpose(thinned.user_feedback)[0], kept)
+        masks.append(kept)
+        values.append(dense(thinned.item_feedback)[1])
+    # An entry's weight has mean 1 and standard deviation sqrt(0.25 / 0.75): five standard errors.
+    error = 5 * (0.25 / 0.75 / 400) ** 0.5
+    np.testing.assert_allclose(np.mean(masks, axis=0), mask, atol=error)
+    np.testing.assert_allclose(np.mean(values, axis=0), dense(block.item_feedback)[1], atol=2 * error)
+    assert torch.equal(drop_entries(block, 0.25).ratings, block.ratings)

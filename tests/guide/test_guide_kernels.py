@@ -88,6 +88,18 @@ def test_attend(normalization: str, scope: str, kind: str) -> None:
     assert gradcheck(lambda q: attend(q, v, feedback, normalization=normalization, scope=scope), (query,))
 
 
+@pytest.mark.parametrize("normalization", ["sum", "softmax"])
+def test_weights_of_the_mask_cancel_in_attention(normalization: str) -> None:
+    """Kept entries may weigh more than one, all alike: the weights of Eq. 9 are shares, and do not move."""
+    feedback, observed, _ = seen("masked")
+    v, query = torch.randn(4, 3), torch.randn(len(observed), 3)
+    ours, heavier = (
+        attend(query, v, part, normalization=normalization, scope="local")
+        for part in (feedback, feedback.hide(torch.full((feedback.nnz,), 1.6)))
+    )
+    torch.testing.assert_close(heavier, ours, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_the_guarded_quotient_is_differentiated_too(scope: str) -> None:
     feedback = Feedback.from_coo(

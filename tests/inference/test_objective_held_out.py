@@ -95,3 +95,17 @@ def test_encoding_a_side_reads_everything() -> None:
     assert not torch.equal(
         held_out.encode_side("user", feedback).loc, held_out.encode_side("user", other).loc
     )
+
+
+def test_entries_are_dropped_in_training_alone() -> None:
+    problem = Problem.draw()
+    block, draws = problem.blocks(4, 3).block(0, 0), FixedDraws.standard()
+    plain, dropping = make_objective(), make_objective(input_dropout=0.5)
+    losses = {}
+    for grad in (True, False):
+        for name, objective in (("plain", plain), ("dropping", dropping)):
+            torch.manual_seed(0)
+            with draws.at(block), torch.set_grad_enabled(grad):
+                losses[name, grad] = float(objective(block, beta=(1.0, 1.0))[0].detach())
+    assert losses["dropping", False] == losses["plain", False] == losses["plain", True]
+    assert losses["dropping", True] != losses["plain", True]

@@ -14,7 +14,7 @@ from pyro_bmf.data import Ratings, random_split
 from pyro_bmf.errors import DataError, FitError, SettingsError, UnknownIdError
 from pyro_bmf.evaluation import evaluate_with_references
 from pyro_bmf.evaluation.predictor import Predictor
-from pyro_bmf.guide import RowPosterior
+from pyro_bmf.guide import Feedback, RowPosterior
 from pyro_bmf.posterior import Posterior
 
 COLUMNS = ["user_id", "item_id", "mean", "sd", "lower", "upper", "mean_sd", "mean_lower", "mean_upper"]
@@ -171,7 +171,8 @@ def test_cosine_by_hand() -> None:
 def test_correlation_is_that_of_predictions_over_users() -> None:
     """The draws of u.v of two items, over all users and the posterior, correlate as the measure says."""
     users, items = random_rows(400, 3, biases=False, spread=0.3), random_rows(4, 3, biases=False, seed=5)
-    posterior = handmade(users, items)
+    # A mean that all users share tells nothing of who likes what.
+    posterior = handmade(RowPosterior(users.loc + torch.tensor([0.0, 2.0, -1.0]), users.scale), items)
     table = posterior.similar_items(0, n=3).set_index("item_id")
     drawn = posterior.sample(np.repeat(np.arange(400), 4), np.tile(np.arange(4), 400), 400, 0, kind="eta")
     eta = drawn.reshape(400, 400, 4).astype(np.float64)
@@ -232,6 +233,20 @@ def test_what_is_remembered_of_a_fit(train: Ratings) -> None:
     assert len(again.train) == len(split.train)
     with pytest.raises(SettingsError, match="plain values"):
         Posterior.from_fit(warm.model, warm.guide, split, info={"model": object()})
+
+
+def test_the_encoders_read_centred_training_ratings(posterior: Posterior) -> None:
+    train = posterior.train
+    users, items = torch.tensor(train.users), torch.tensor(train.items)
+    values = torch.tensor(train.ratings).float() - float(train.ratings.mean())
+    for side, rows, columns, expected in (
+        ("user", users, items, posterior.user_rows),
+        ("item", items, users, posterior.item_rows),
+    ):
+        size = (60, 45) if side == "user" else (45, 60)
+        encoded = posterior.guide.encode_side(side, Feedback.from_coo(rows, columns, values, *size))  # type: ignore[arg-type]
+        np.testing.assert_allclose(encoded.loc, expected.loc, atol=1e-5)
+        np.testing.assert_allclose(encoded.scale, expected.scale, atol=1e-5)
 
 
 def test_gradients_are_left_alone(posterior: Posterior) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def test_groups_dimensions_and_ids(posterior: Posterior, tree: xr.DataTree) -> N
     own = posterior.train.users < 3
     assert tree["observed_data"]["rating"].values.tolist() == posterior.train.ratings[own].tolist()
     items = posterior.item_vocabulary.raw(posterior.train.items[own])
-    assert q["pair_item"].values.tolist() == items.tolist()
+    assert tree["observed_data"]["pair_item"].values.tolist() == items.tolist()
     assert q["item"].values.tolist() == sorted(set(items.tolist()))
     constants = tree["constant_data"]
     noise = float(posterior.model.likelihood.noise.detach())
@@ -49,16 +50,17 @@ def test_groups_dimensions_and_ids(posterior: Posterior, tree: xr.DataTree) -> N
 
 
 def test_the_draws_are_the_posteriors_own(posterior: Posterior, tree: xr.DataTree) -> None:
-    q = tree["posterior"]
-    pairs = q["pair_user"].values, q["pair_item"].values
+    q, observed = tree["posterior"], tree["observed_data"]
+    pairs = observed["pair_user"].values, observed["pair_item"].values
     np.testing.assert_array_equal(q["eta"].values[0], posterior.sample(*pairs, 300, 4, kind="eta"))
     by_hand = (
-        q["user_factors"].sel(user=q["pair_user"]).values * q["item_factors"].sel(item=q["pair_item"]).values
+        q["user_factors"].sel(user=observed["pair_user"]).values
+        * q["item_factors"].sel(item=observed["pair_item"]).values
     ).sum(-1)
     np.testing.assert_allclose(q["uv"].values, by_hand, atol=1e-6)
     shift = (
-        q["user_bias"].sel(user=q["pair_user"]).values
-        + q["item_bias"].sel(item=q["pair_item"]).values
+        q["user_bias"].sel(user=observed["pair_user"]).values
+        + q["item_bias"].sel(item=observed["pair_item"]).values
         + float(posterior.model.centre)
     )
     np.testing.assert_allclose(q["eta"].values, by_hand + shift, atol=1e-5)
@@ -155,7 +157,7 @@ def test_pairs_are_looked_up(posterior: Posterior) -> None:
     )
     tree = to_arviz(posterior, pairs=pairs, num_samples=3)
     assert tree["observed_data"]["rating"].values.tolist() == train.ratings[rows].tolist()
-    assert tree["posterior"]["pair_user"].values.tolist() == pairs["user_id"].tolist()
+    assert tree["log_likelihood"]["pair_user"].values.tolist() == pairs["user_id"].tolist()
     seen = train.item_vocabulary.raw(train.items[train.users == 0])
     other = np.setdiff1d(train.item_vocabulary.ids, seen)[0]
     with pytest.raises(DataError, match=f"item {other} are no observed pair"):
@@ -180,36 +182,23 @@ def test_summary_of_a_subset(tree: xr.DataTree, posterior: Posterior) -> None:
     az = arviz_module()
     table = az.summary(tree, var_names=["eta", "user_bias"], round_to="none")
     means = table.loc[[name for name in table.index if name.startswith("eta")], "mean"].astype(float)
-    q = tree["posterior"]
-    expected = posterior.predict(q["pair_user"].values, q["pair_item"].values)["mean"]
+    observed = tree["observed_data"]
+    expected = posterior.predict(observed["pair_user"].values, observed["pair_item"].values)["mean"]
     np.testing.assert_allclose(means, expected, atol=0.2)
     assert (table["ess_bulk"].astype(float) > 100).all()
 
 
 def test_loo_is_the_importance_sampling_estimate(tree: xr.DataTree) -> None:
     az = arviz_module()
-    with pytest.warns(UserWarning, match="Pareto") if _warns(az, tree) else _quiet():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Estimated shape parameter", UserWarning)
         result = az.loo(tree, pointwise=True)
     log_likelihood = tree["log_likelihood"]["rating"].values[0].astype(np.float64)
     # Without smoothing: minus the log of the mean of 1 / p.
     raw = -(np.logaddexp.reduce(-log_likelihood, axis=0) - np.log(len(log_likelihood)))
-    good = np.asarray(result.pareto_k) < 0.3
-    assert good.sum() > 5
-    np.testing.assert_allclose(np.asarray(result.elpd_i)[good], raw[good], atol=0.05)
-
-
-def _warns(az: Any, tree: xr.DataTree) -> bool:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return bool(az.loo(tree).warning)
-
-
-def _quiet() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
+    good = np.asarray(result.pareto_k) < 0.5
+    assert good.sum() > 10
+    np.testing.assert_allclose(np.asarray(result.elpd_i)[good], raw[good], atol=0.1)
 
 
 @pytest.mark.parametrize("name", ["plot_ppc_dist", "plot_ppc_tstat", "plot_loo_pit"])
@@ -227,7 +216,7 @@ def test_predictive_plots(tree: xr.DataTree, name: str) -> None:
 def test_power_scaling_reads_log_prior(posterior: Posterior) -> None:
     """Of one user's bias, given that user's prior and likelihood alone: the joint one has no use."""
     tree = to_arviz(posterior, user_ids=5, num_samples=500)
-    own = tree.filter(lambda node: True).copy()
+    own = tree.copy()
     own["log_prior"] = xr.DataTree(tree["log_prior"].to_dataset()[["user_bias"]])
     table = arviz_module().psense(own, var_names=["user_bias"], group="prior")
     assert np.isfinite(float(np.asarray(table["user_bias"]).ravel()[0]))
@@ -266,8 +255,9 @@ def test_a_streamed_file_is_the_tree(
 ) -> None:
     posterior = request.getfixturevalue(which)
     users = posterior.user_vocabulary.ids[:20]
+    monkeypatch.setattr(groups, "_PAIR_BLOCK", 97)
     whole = to_arviz(posterior, user_ids=users, num_samples=30, seed=1)
-    # Three draws and seven pairs at a time: the seams must not show.
+    # Three draws at a time, and 97 pairs: the seams must not show.
     monkeypatch.setattr(groups, "_ROWS", 3 * 20_000)
     path = export_netcdf(
         posterior, tmp_path / "draws.nc", user_ids=users, num_samples=30, seed=1, functionals=True
@@ -275,6 +265,19 @@ def test_a_streamed_file_is_the_tree(
     with xr.open_datatree(path, engine="h5netcdf") as tree:
         assert_trees_equal(whole, tree)
     assert [p.name for p in tmp_path.iterdir()] == ["draws.nc"]
+
+
+def test_blocks_of_pairs_have_noise_of_their_own(
+    posterior: Posterior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "_PAIR_BLOCK", 5)
+    names = ("posterior", "posterior_predictive", "prior", "prior_predictive")
+    tree = to_arviz(posterior, user_ids=[5, 8], num_samples=300, groups=names)
+    for group in ("posterior", "prior"):
+        noise = (tree[f"{group}_predictive"]["rating"] - tree[group]["eta"]).values[0]
+        correlation = np.corrcoef(noise[:, :15].T)
+        np.fill_diagonal(correlation, 0.0)
+        assert np.abs(correlation).max() < 4.5 / 300**0.5
 
 
 def test_a_tree_survives_netcdf(tree: xr.DataTree, tmp_path: Path) -> None:
@@ -295,7 +298,7 @@ def test_everything_is_exported_when_nothing_is_named(posterior: Posterior, tmp_
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     posterior = train_posterior(planted(400, 300, 40_000), iterations=0)
     peaks = []
-    for num_samples in (50, 250):
+    for num_samples in (122, 488):
         tracemalloc.start()
         path = export_netcdf(
             posterior, tmp_path / f"{num_samples}.nc", num_samples=num_samples, groups=("log_likelihood",)

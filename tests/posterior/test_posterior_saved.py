@@ -249,31 +249,33 @@ def rewritten(source: Path, target: Path, change: Rewrite, *, sign: bool = True)
     with safe_open(source, "pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    document = json.loads(metadata["document"])
-    change(tensors, metadata, document)
-    metadata["document"] = json.dumps(document)
+    head, _, text = metadata[saved.FORMAT].partition("\n")
+    version, digest = head.split(" ")
+    document, about = json.loads(text), {"version": version}
+    change(tensors, about, document)
+    text = json.dumps(document)
     if sign:
-        metadata["sha256"] = saved._digest(metadata["format_version"], metadata["document"], tensors)
-    save_file(tensors, target, metadata)
+        digest = saved._digest(about["version"], text, tensors)
+    save_file(tensors, target, {saved.FORMAT: f"{about['version']} {digest}\n{text}"})
     return target
 
 
 def test_a_newer_format_asks_for_an_update(small: Path, tmp_path: Path) -> None:
-    def newer(tensors: Any, metadata: Any, document: Any) -> None:
-        metadata["format_version"] = "2"
+    def newer(tensors: Any, about: Any, document: Any) -> None:
+        about["version"] = "2"
 
     with pytest.raises(SavedFileError, match=r"version 2 is newer than the 1 .*Update it"):
         Posterior.load(rewritten(small, tmp_path / "a.safetensors", newer))
 
-    def odd(tensors: Any, metadata: Any, document: Any) -> None:
-        metadata["format_version"] = "one"
+    def odd(tensors: Any, about: Any, document: Any) -> None:
+        about["version"] = "one"
 
     with pytest.raises(SavedFileError, match="'one' is no number"):
         Posterior.load(rewritten(small, tmp_path / "b.safetensors", odd))
 
 
 def test_a_changed_description_is_noticed(small: Path, tmp_path: Path) -> None:
-    def edit(tensors: Any, metadata: Any, document: Any) -> None:
+    def edit(tensors: Any, about: Any, document: Any) -> None:
         document["info"]["beta_user"] = 1.0
 
     with pytest.raises(SavedFileError, match="checksum"):
@@ -302,7 +304,7 @@ def test_a_changed_description_is_noticed(small: Path, tmp_path: Path) -> None:
 def test_tensors_that_do_not_fit(
     small: Path, tmp_path: Path, name: str, change: Callable[[torch.Tensor], Any], named: str
 ) -> None:
-    def edit(tensors: Any, metadata: Any, document: Any) -> None:
+    def edit(tensors: Any, about: Any, document: Any) -> None:
         new = change(tensors.pop(name))
         if new is not None:
             tensors[name] = new
@@ -327,7 +329,7 @@ def test_tensors_that_do_not_fit(
     ],
 )
 def test_descriptions_that_do_not_fit(small: Path, tmp_path: Path, edit: Callable[[Any], Any]) -> None:
-    def change(tensors: Any, metadata: Any, document: Any) -> None:
+    def change(tensors: Any, about: Any, document: Any) -> None:
         edit(document)
 
     with pytest.raises(SavedFileError, match=r"a\.safetensors"):
@@ -337,7 +339,7 @@ def test_descriptions_that_do_not_fit(small: Path, tmp_path: Path, edit: Callabl
 def test_broken_lengths_of_text(text_posterior: Posterior, tmp_path: Path) -> None:
     source = text_posterior.save(tmp_path / "source.safetensors")
 
-    def longer(tensors: Any, metadata: Any, document: Any) -> None:
+    def longer(tensors: Any, about: Any, document: Any) -> None:
         tensors["user_ids.lengths"] = tensors["user_ids.lengths"] + 1
 
     with pytest.raises(SavedFileError, match="lengths of user_ids"):
