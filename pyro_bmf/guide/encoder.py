@@ -105,6 +105,19 @@ def first_width(settings: GuideSettings) -> int:
     return settings.n_units if settings.n_tower_layers else settings.n_tower_outputs
 
 
+@torch.no_grad()
+def _soften(network: Network, start: float) -> None:
+    """Start a network's outputs near one number, whatever a row's number of ratings.
+
+    Products of large first means give residuals of hundreds; their gradients would fill Adam's second
+    moments, and learning would crawl until those have faded, a thousand steps later.
+    """
+    last = network.head[-1]
+    assert isinstance(last, nn.Linear)
+    last.weight.mul_(0.1)
+    last.bias.fill_(start)
+
+
 class Encoder(nn.Module):
     """Amortized posterior parameters of the rows of one side.
 
@@ -146,12 +159,9 @@ class Encoder(nn.Module):
         self.register_buffer("log_mean_count", torch.tensor(math.log1p(mean_count)))
         self.mean = Network(settings, n_factors, n_outputs)
         self.variance = Network(settings, n_factors, n_outputs)
-        with torch.no_grad():
-            last = self.variance.head[-1]
-            assert isinstance(last, nn.Linear)
-            share = settings.initial_scale**2
-            last.weight.mul_(0.1)
-            last.bias.fill_(math.log(share / (1.0 - share)))
+        share = settings.initial_scale**2
+        _soften(self.mean, 0.0)
+        _soften(self.variance, math.log(share / (1.0 - share)))
 
     def forward(self, feedback: Feedback, other_factors: Tensor) -> tuple[Tensor, Tensor]:
         """Encode the rows of `feedback`.

@@ -22,7 +22,7 @@ from ..data.splits import Split
 from ..errors import DataError, SettingsError
 from .groups import GROUPS, GroupPlan, Selection
 from .posterior import Posterior
-from .tables import check_count
+from .tables import check_count, id_values, need_columns
 
 __all__ = ["GROUPS", "arviz_module", "plan_groups", "to_arviz", "tree_attributes"]
 
@@ -258,8 +258,9 @@ def _select_rows(
 
 
 def _pair_rows(posterior: Posterior, observed: Ratings, pairs: pd.DataFrame) -> NDArray[np.int64]:
-    users = posterior.user_vocabulary.index(pairs["user_id"].to_numpy())
-    items = posterior.item_vocabulary.index(pairs["item_id"].to_numpy())
+    need_columns(pairs, ("user_id", "item_id"), "pairs")
+    users = posterior.user_vocabulary.index(id_values(pairs["user_id"]))
+    items = posterior.item_vocabulary.index(id_values(pairs["item_id"]))
     keys = observed.users * observed.n_items + observed.items
     wanted = users * observed.n_items + items
     rows = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))

@@ -6,7 +6,7 @@ Nothing is trained, and a folded-in row enters no other row's encoder: what is k
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
 from ..errors import DataError
+from ..guide.cross_feedback import Side
 from ..guide.rows import RowPosterior
+from .draws import Stream
+from .encoding import Guide, feedback_of
 from .predictive import PairPredictive
 from .ranking import Exclusion
 from .tables import (
@@ -27,6 +30,8 @@ from .tables import (
     candidate_indices,
     check_count,
     check_kind,
+    id_values,
+    need_columns,
     pair_indices,
     prediction_columns,
     recommendation_places,
@@ -215,6 +220,36 @@ class CheckedRatings:
     ratings: NDArray[np.float64]
 
 
+def fold_rows(
+    new: CheckedRatings,
+    side: Side,
+    guide: Guide,
+    pairs: PairPredictive,
+    others: Vocabulary,
+    scale: RatingScale,
+    item_titles: NDArray[Any] | None,
+) -> FoldedRows:
+    """Encode new rows and put them where the model's own rows of that side stand in `pairs`.
+
+    Raises
+    ------
+    DataError
+        If a rating is outside the likelihood's support.
+    """
+    if len(new.ratings):
+        pairs.likelihood.check(new.ratings)
+    n_rows = len(new.vocabulary)
+    rows = guide.encode_side(
+        side, feedback_of(new.rows, new.columns, new.ratings, n_rows, len(others), pairs.model)
+    )
+    if side == "user":
+        pairs = replace(pairs, users=rows, user_stream=Stream.FOLDED_USERS)
+    else:
+        pairs = replace(pairs, items=rows, item_stream=Stream.FOLDED_ITEMS)
+    seen = Exclusion.of_pairs(new.rows, new.columns, n_rows)
+    return FoldedRows(side, new.vocabulary, rows, others, scale, item_titles, pairs, seen)
+
+
 def checked_many(
     ratings: ManyNewRatings, side: str, others: Vocabulary, scale: RatingScale
 ) -> CheckedRatings:
@@ -229,9 +264,9 @@ def checked_many(
     """
     own_name, other_name = f"{side}_id", f"{others.kind}_id"
     if isinstance(ratings, pd.DataFrame):
-        _need_columns(ratings, (own_name, other_name, "rating"))
+        need_columns(ratings, (own_name, other_name, "rating"), "new ratings")
         other_ids, values = _pairs(ratings, other_name)
-        codes, distinct = pd.factorize(_column(ratings[own_name]))
+        codes, distinct = pd.factorize(id_values(ratings[own_name]))
         vocabulary = Vocabulary(distinct, side)
         rows = vocabulary.index(distinct)[codes] if len(codes) else np.zeros(0, dtype=np.int64)
     else:
@@ -254,27 +289,12 @@ def checked_one(ratings: NewRatings, side: str, others: Vocabulary, scale: Ratin
 
 def _pairs(ratings: NewRatings, other_name: str) -> tuple[Any, Any]:
     if isinstance(ratings, pd.DataFrame):
-        _need_columns(ratings, (other_name, "rating"))
-        return _column(ratings[other_name]), ratings["rating"].to_numpy()
+        need_columns(ratings, (other_name, "rating"), "new ratings")
+        return id_values(ratings[other_name]), ratings["rating"].to_numpy()
     pairs = list(ratings.items()) if isinstance(ratings, Mapping) else [tuple(pair) for pair in ratings]
     if any(len(pair) != 2 for pair in pairs):
         raise DataError(f"new ratings must be ({other_name}, rating) pairs, a mapping, or a data frame")
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-def _column(ids: pd.Series[Any]) -> NDArray[Any]:
-    """Ids of a data frame's column: integers stay integers, text becomes an object array."""
-    values: NDArray[Any] = ids.to_numpy() if ids.dtype.kind in "iu" else ids.to_numpy(dtype=object)
-    return values
-
-
-def _need_columns(table: pd.DataFrame, names: tuple[str, ...]) -> None:
-    missing = [name for name in names if name not in table.columns]
-    if missing:
-        raise DataError(
-            f"new ratings have no column {', '.join(missing)}: the columns {', '.join(names)} are needed, "
-            f"found {', '.join(map(str, table.columns))}"
-        )
 
 
 def _checked(

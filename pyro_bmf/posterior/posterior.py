@@ -24,8 +24,7 @@ from ..errors import FitError, SettingsError
 from ..guide.cross_feedback import Side
 from ..guide.rows import RowPosterior
 from ..model import FactorizationModel, Likelihood, Prior
-from .draws import Stream
-from .encoding import Guide, compact, feedback_of, plain_info, row_tensors, side_feedback
+from .encoding import Guide, compact, plain_info, row_tensors, side_feedback
 from .folding import (
     CheckedRatings,
     FoldedRow,
@@ -34,6 +33,7 @@ from .folding import (
     NewRatings,
     checked_many,
     checked_one,
+    fold_rows,
 )
 from .predictive import PairPredictive
 from .ranking import Exclusion
@@ -47,6 +47,7 @@ from .tables import (
     check_count,
     check_interval,
     check_kind,
+    exclusion_of,
     pair_indices,
     prediction_columns,
     recommendation_places,
@@ -357,12 +358,14 @@ class Posterior:
             Naming the ids that are not known.
         """
         rows = np.arange(self.n_users) if user_ids is None else self.user_vocabulary.index(user_ids)
+        only_seen = exclude is None and exclude_seen
+        exclusion = self.seen if only_seen else exclusion_of(self.train, exclude_seen, exclude)
         places, ranks, items = recommendation_places(
             self.pairs,
             rows,
             candidate_indices(candidates, self.item_vocabulary),
             check_count("n", n),
-            self._exclusion(exclude_seen, exclude),
+            exclusion,
             self.n_items,
         )
         users = rows[places]
@@ -462,28 +465,6 @@ class Posterior:
 
     # ---------------------------------------------------------------- parts
 
-    def _exclusion(self, exclude_seen: bool, exclude: Ratings | pd.DataFrame | None) -> Exclusion | None:
-        if exclude is None:
-            return self.seen if exclude_seen else None
-        if isinstance(exclude, Ratings):
-            if (
-                exclude.user_vocabulary != self.user_vocabulary
-                or exclude.item_vocabulary != self.item_vocabulary
-            ):
-                raise SettingsError(
-                    "exclude has other users or items than this posterior: give it as raw ids."
-                )
-            users, items = exclude.users, exclude.items
-        else:
-            users = self.user_vocabulary.index(exclude["user_id"].to_numpy())
-            items = self.item_vocabulary.index(exclude["item_id"].to_numpy())
-        if exclude_seen:
-            users, items = (
-                np.concatenate((self.train.users, users)),
-                np.concatenate((self.train.items, items)),
-            )
-        return Exclusion.of_pairs(users, items, self.n_users)
-
     def _similar(
         self, side: str, vocabulary: Vocabulary, raw_id: Any, n: int, measure: str, interval: float, seed: int
     ) -> tuple[Indices, pd.DataFrame]:
@@ -503,16 +484,4 @@ class Posterior:
         return self.item_vocabulary if side == "user" else self.user_vocabulary
 
     def _folded(self, new: CheckedRatings, side: Side) -> FoldedRows:
-        if len(new.ratings):
-            self.model.likelihood.check(new.ratings)
-        others = self._others(side)
-        feedback = feedback_of(
-            new.rows, new.columns, new.ratings, len(new.vocabulary), len(others), self.model
-        )
-        rows = self.guide.encode_side(side, feedback)
-        if side == "user":
-            pairs = replace(self.pairs, users=rows, user_stream=Stream.FOLDED_USERS)
-        else:
-            pairs = replace(self.pairs, items=rows, item_stream=Stream.FOLDED_ITEMS)
-        seen = Exclusion.of_pairs(new.rows, new.columns, len(new.vocabulary))
-        return FoldedRows(side, new.vocabulary, rows, others, self.scale, self.item_titles, pairs, seen)
+        return fold_rows(new, side, self.guide, self.pairs, self._others(side), self.scale, self.item_titles)

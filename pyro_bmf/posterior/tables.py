@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from ..data.ratings import Ratings
 from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
 from ..errors import DataError, SettingsError
@@ -125,6 +126,39 @@ def candidate_indices(candidates: ArrayLike | None, vocabulary: Vocabulary) -> I
     if candidates is None:
         return np.arange(len(vocabulary))
     return np.unique(vocabulary.index(candidates))
+
+
+def need_columns(table: pd.DataFrame, names: tuple[str, ...], what: str) -> None:
+    """Raise DataError if a column is missing."""
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"{what} have no column {', '.join(missing)}: the columns {', '.join(names)} are needed, "
+            f"found {', '.join(map(str, table.columns)) or 'none'}"
+        )
+
+
+def id_values(ids: pd.Series[Any]) -> NDArray[Any]:
+    """Return the ids in a column: integers stay integers, text becomes an object array."""
+    values: NDArray[Any] = ids.to_numpy() if ids.dtype.kind in "iu" else ids.to_numpy(dtype=object)
+    return values
+
+
+def exclusion_of(train: Ratings, exclude_seen: bool, more: Ratings | pd.DataFrame | None) -> Exclusion | None:
+    """Return the pairs that a recommendation leaves out; see `Posterior.recommend`."""
+    parts = [(train.users, train.items)] if exclude_seen else []
+    if isinstance(more, Ratings):
+        if (more.user_vocabulary, more.item_vocabulary) != (train.user_vocabulary, train.item_vocabulary):
+            raise SettingsError("exclude has other users or items than this posterior: give it as raw ids.")
+        parts.append((more.users, more.items))
+    elif more is not None:
+        need_columns(more, ("user_id", "item_id"), "the pairs to exclude")
+        users = train.user_vocabulary.index(id_values(more["user_id"]))
+        parts.append((users, train.item_vocabulary.index(id_values(more["item_id"]))))
+    if not parts:
+        return None
+    rows, columns = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
+    return Exclusion.of_pairs(rows, columns, train.n_users)
 
 
 def titled(table: pd.DataFrame, titles: NDArray[Any] | None, items: Indices) -> pd.DataFrame:

@@ -110,6 +110,16 @@ def test_a_fit_leaves_the_process_as_it_was(split: Split) -> None:
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_embeddings_are_resampled_and_fed_back_every_iteration(split: Split) -> None:
+    fed = [
+        tensors_of(run(split, SMALL.replace(keep="last", stop_after=n)))["user_factors"] for n in (1, 2, 3)
+    ]
+    # Algorithm 1: the first iteration reads draws from the prior, each later one draws from q before it.
+    assert fed[0].std() == pytest.approx(SMALL.model.prior_scale, rel=0.2)
+    assert not torch.equal(fed[0], fed[1])
+    assert not torch.equal(fed[1], fed[2])
+
+
 def with_changed_ratings(split: Split, rows: np.ndarray) -> Split:
     """Return the same split with the ratings of `rows` changed to others of the scale."""
     ratings = split.ratings.ratings.copy()

@@ -11,7 +11,7 @@ import torch
 from posteriors import PoissonLikelihood, handmade, planted, random_rows, train_posterior
 
 from pyro_bmf.data import Ratings, ratings_from_arrays
-from pyro_bmf.errors import SettingsError
+from pyro_bmf.errors import DataError, SettingsError
 from pyro_bmf.guide import RowPosterior
 from pyro_bmf.posterior import Posterior, ranking
 from pyro_bmf.posterior.ranking import Exclusion, best_columns
@@ -72,6 +72,13 @@ def test_what_is_left_out(posterior: Posterior) -> None:
     assert pairs(posterior.recommend(n=45, exclude=as_ratings, exclude_seen=False)) == expected
     with pytest.raises(SettingsError, match="other users or items"):
         posterior.recommend(exclude=planted(n_users=30))
+
+
+def test_pairs_of_text_ids_are_left_out(text_posterior: Posterior) -> None:
+    first = text_posterior.recommend("u:3", n=1)[["user_id", "item_id"]]
+    assert text_posterior.recommend("u:3", n=1, exclude=first)["item_id"][0] != first["item_id"][0]
+    with pytest.raises(DataError, match="pairs to exclude have no column item_id"):
+        text_posterior.recommend("u:3", exclude=first[["user_id"]])
 
 
 def test_candidates_are_all_there_is_to_choose_from(posterior: Posterior) -> None:
