@@ -76,7 +76,7 @@ def main() -> None:
     jobs = [("full model", seed) for seed in options.seeds]
     if options.ablations:
         jobs += [(name, options.seeds[0]) for name in ABLATIONS if name != "full model"]
-    done: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    done: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     for name, seed in jobs:
         key = f"{name}, seed {seed}"
         if key not in done:
@@ -85,15 +85,14 @@ def main() -> None:
                 options.data, seed, {**common, **ABLATIONS[name]}, options.threads, options.device
             )
             write_json(options.out, done)
-    print("| fit | valid RMSE | test RMSE | iterations | seconds |")
-    print("|---|---|---|---|---|")
+    print("| fit | valid RMSE | test RMSE | NLL | RPS | coverage 90 % | iterations | seconds |")
+    print("|---|---|---|---|---|---|---|---|")
     for key, found in done.items():
-        test = next(row for row in found["systems"] if "pyro-bmf" in row.values())
-        rmse = test.get("RMSE", test.get("rmse"))
-        print(
-            f"| {key} | {found['valid_rmse']:.4f} | {rmse:.4f} | {found['iterations']} "
-            f"| {found['seconds']:.0f} |"
-        )
+        test = next(row for row in found["systems"] if row["system"] == "pyro-bmf")
+        cells = [f"{found['valid_rmse']:.4f}", f"{test['rmse']:.4f}", f"{test['nll']:.4f}"]
+        cells += [f"{test['rps']:.4f}", f"{test['coverage_90']:.3f}"]
+        cells += [str(found["iterations"]), f"{found['seconds']:.0f}"]
+        print(f"| {key} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ _HOMES = {
     "FitSettings": "pyro_bmf.inference",
     "preset": "pyro_bmf.inference",
     "Posterior": "pyro_bmf.posterior",
+    "to_arviz": "pyro_bmf.posterior.arviz",
     "evaluate": "pyro_bmf.evaluation",
     "PyroBmfError": "pyro_bmf.errors",
 }

@@ -30,7 +30,7 @@ def figures(split: Split, iterations: int) -> dict[str, float]:
 
 
 def test_synthetic() -> None:
-    found = figures(random_split(load_ratings("synthetic"), seed=0), iterations=12)
+    found = figures(random_split(load_ratings("synthetic"), seed=0), iterations=5)
     assert found["rmse"] == pytest.approx(GOLDEN["synthetic"]["rmse"], abs=0.01)
     assert found["noise"] == pytest.approx(GOLDEN["synthetic"]["noise"], abs=0.01)
     assert 0.9 < found["sd_of_standardised_error"] < 1.15
@@ -40,7 +40,7 @@ def test_ml100k(real_data_dir: Path) -> None:
     if not (real_data_dir / "ml-100k").is_dir():
         pytest.skip("real ratings: PYRO_BMF_DATA_DIR holds no ml-100k")
     split = random_split(load_ratings("ml100k", data_dir=real_data_dir), seed=0)
-    found = figures(split, iterations=10)
+    found = figures(split, iterations=8)
     assert found["rmse"] == pytest.approx(GOLDEN["ml100k"]["rmse"], abs=0.006)
     assert 0.9 < found["sd_of_standardised_error"] < 1.15
 

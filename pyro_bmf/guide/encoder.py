@@ -107,14 +107,14 @@ def first_width(settings: GuideSettings) -> int:
 
 @torch.no_grad()
 def _soften(network: Network, start: float) -> None:
-    """Start a network's outputs near one number, whatever a row's number of ratings.
+    """Start a network's outputs around one number, with half the spread of torch's own start.
 
-    Products of large first means give residuals of hundreds; their gradients would fill Adam's second
-    moments, and learning would crawl until those have faded, a thousand steps later.
+    Products of large first means give residuals of hundreds; their gradients fill Adam's second moments, and
+    learning crawls until those have faded. Means that start too small are drawn to zero by the KL instead.
     """
     last = network.head[-1]
     assert isinstance(last, nn.Linear)
-    last.weight.mul_(0.1)
+    last.weight.mul_(0.5)
     last.bias.fill_(start)
 
 
