@@ -11,6 +11,10 @@ from torch import nn
 from ..errors import FitError
 
 
+#: Bytes that Python, torch, Pyro and pandas take before any rating is read.
+_RUNTIME = 450_000_000
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a fit will need.
@@ -56,14 +60,15 @@ def estimate_needs(
 ) -> Needs:
     """Estimate a fit's memory from its sizes, before anything is allocated.
 
-    Weights, gradients, two moments of Adam, the best state and the average are one copy of the parameters
-    each; the whole feedback and the batches' hold each rating about four times, both ways; a step works on
-    a few tables as wide as the first layer.
+    Weights, gradients, a gradient in the making, two moments of Adam and the best state are one copy of the
+    parameters each; the average is one, and one more is put aside while it is validated. The ratings stand
+    in the whole feedback and in the batches', both ways, in the blocks and as they were read. A step works
+    on a few tables as wide as the first layer.
     """
-    copies = 5 + average
-    feedback = n_train * (2 * 16 + 2 * 16 + 24)
+    copies = 6 + 2 * average
+    ratings = n_train * (2 * 2 * 16 + 32 + 20 + 24)
     working = 6 * 4 * 2 * width * max(n_users, n_items)
-    memory = copies * 4 * module_parameters + feedback + working
+    memory = copies * 4 * module_parameters + ratings + working + _RUNTIME
     return Needs(module_parameters, memory, _available(device), device)
 
 

@@ -259,12 +259,12 @@ def default_preset() -> Preset:
             input_dropout=0.3,
         ),
         fit=FitSettings(
-            beta_user=0.2,
-            beta_item=0.2,
+            beta_user=0.3,
+            beta_item=0.3,
             warmup_iterations=5,
             learning_rate=2e-3,
             final_learning_rate=1e-4,
-            max_iterations=30,
+            max_iterations=40,
         ),
     )
 
