@@ -11,8 +11,8 @@ import pandas as pd
 from pyro_bmf.baselines import Baseline, BiasOnly, GlobalMean, Popularity
 from pyro_bmf.data import Split
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.evaluation.bootstrap import PairedDifference, paired_difference
 from pyro_bmf.evaluation.evaluate import Evaluation, FittedOn, evaluate, json_ready, known_ratings
+from pyro_bmf.evaluation.paired import PairedDifference, paired_difference
 from pyro_bmf.evaluation.predictor import Predictor
 from pyro_bmf.evaluation.protocols import PROTOCOLS, Part
 

@@ -10,7 +10,6 @@ from torch import nn
 
 from ..errors import FitError
 
-
 #: Bytes that Python, torch, Pyro and pandas take before any rating is read.
 _RUNTIME = 450_000_000
 

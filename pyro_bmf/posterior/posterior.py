@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,9 +53,6 @@ from .tables import (
     recommendation_places,
     titled,
 )
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 
 @dataclass(frozen=True, eq=False)
@@ -447,13 +444,6 @@ class Posterior:
     def fold_in_items(self, ratings: ManyNewRatings) -> FoldedRows:
         """Fold in many new items at once: ``{item_id: ratings}`` or columns item_id, user_id, rating."""
         return self._folded(checked_many(ratings, "item", self.user_vocabulary, self.scale), "item")
-
-    def to_arviz(self, split: Split | None = None, **options: Any) -> xr.DataTree:
-        """Draw a subset into memory as ArviZ's DataTree: see `pyro_bmf.posterior.arviz.to_arviz`."""
-        # Here, not above: ArviZ takes seconds to import and predictions do not need it.
-        from .arviz import to_arviz
-
-        return to_arviz(self, split, **options)
 
     # ---------------------------------------------------------------- index space
 

@@ -27,7 +27,7 @@ from pyro_bmf.posterior.export import export_netcdf, export_parquet
 
 @pytest.fixture(scope="module")
 def tree(posterior: Posterior) -> xr.DataTree:
-    return posterior.to_arviz(user_ids=[5, 8, 11], num_samples=300, seed=4)
+    return to_arviz(posterior, user_ids=[5, 8, 11], num_samples=300, seed=4)
 
 
 def test_groups_dimensions_and_ids(posterior: Posterior, tree: xr.DataTree) -> None:
