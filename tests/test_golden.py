@@ -42,14 +42,14 @@ def test_synthetic() -> None:
     found = figures(random_split(load_ratings("synthetic"), seed=0), iterations=5)
     assert found["rmse"] == pytest.approx(GOLDEN["synthetic"]["rmse"], abs=0.01)
     assert found["noise"] == pytest.approx(GOLDEN["synthetic"]["noise"], abs=0.01)
-    assert 0.9 < found["sd_of_standardised_error"] < 1.15
+    assert 0.85 < found["sd_of_standardised_error"] < 1.1
 
 
 def test_ml100k() -> None:
     split = ml100k()
     found = figures(split, iterations=8)
     assert found["rmse"] == pytest.approx(GOLDEN["ml100k"]["rmse"], abs=0.006)
-    assert 0.9 < found["sd_of_standardised_error"] < 1.15
+    assert 0.85 < found["sd_of_standardised_error"] < 1.1
 
 
 def test_ml100k_reaches_its_target() -> None:
@@ -58,6 +58,6 @@ def test_ml100k_reaches_its_target() -> None:
 
 
 GOLDEN = {
-    "synthetic": {"rmse": 0.0, "noise": 0.0},
-    "ml100k": {"rmse": 0.0},
+    "synthetic": {"rmse": 0.6716, "noise": 0.7047},
+    "ml100k": {"rmse": 0.9160},
 }

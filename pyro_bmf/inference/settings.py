@@ -180,15 +180,15 @@ class Preset:
             If a name is no setting of model, guide or inference.
         """
         parts: dict[str, Any] = {"model": self.model, "guide": self.guide, "fit": self.fit}
+        # One replacement a part: settings that are only valid together may come in any order.
+        wanted: dict[str, dict[str, Any]] = {part: {} for part in parts}
         for name, value in changes.items():
-            for part, settings in parts.items():
-                if name in settings.to_dict():
-                    parts[part] = replace(settings, **{name: value})
-                    break
-            else:
-                known = sorted(name for settings in parts.values() for name in settings.to_dict())
+            owners = [part for part, settings in parts.items() if name in settings.to_dict()]
+            if not owners:
+                known = sorted(known for settings in parts.values() for known in settings.to_dict())
                 raise SettingsError(f"{name!r} is no setting: there are {', '.join(known)}.")
-        return replace(self, **parts)
+            wanted[owners[0]][name] = value
+        return replace(self, **{part: replace(parts[part], **wanted[part]) for part in parts})
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as plain values."""

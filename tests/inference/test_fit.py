@@ -417,4 +417,7 @@ def test_settings_refuse_what_they_cannot_mean() -> None:
     }.items():
         with pytest.raises(SettingsError, match=name):
             preset().replace(**{name: value})
+    # Settings that exclude each other may be changed together, in either order.
+    for changes in ({"feedback": False, "attention": "none"}, {"attention": "none", "feedback": False}):
+        assert not preset().replace(**changes).guide.feedback
     assert Preset.from_dict(preset("paper").to_dict()) == preset("paper")
