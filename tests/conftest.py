@@ -9,6 +9,10 @@ import hypothesis
 import pytest
 
 # A busy machine is no bug: examples are counted, not timed, and are the same in every run.
+# Tables are as wide as they are, whatever width the test runner gives its workers; fixtures of a whole run print
+# too, so this is no fixture.
+os.environ.pop("COLUMNS", None)
+
 hypothesis.settings.register_profile("pyro-bmf", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("pyro-bmf")
 

@@ -395,7 +395,8 @@ def test_devices_are_checked(split: Split) -> None:
     ids=lambda changes: ",".join(changes),
 )
 def test_every_ablation_is_a_setting_that_learns(split: Split, changes: dict[str, object]) -> None:
-    result = run(split, SMALL.replace(max_iterations=8, warmup_iterations=0, learning_rate=3e-3, **changes))
+    settings = SMALL.replace(max_iterations=16, warmup_iterations=0, learning_rate=3e-3, **changes)
+    result = run(split, settings)
     losses = [record["loss"] for record in result.history]
     assert all(np.isfinite(losses))
     assert losses[-1] < losses[0]
