@@ -9,8 +9,8 @@ import hypothesis
 import pytest
 
 # A busy machine is no bug: examples are counted, not timed, and are the same in every run.
-# Tables are as wide as they are, whatever width the test runner gives its workers; fixtures of a whole run print
-# too, so this is no fixture.
+# Tables are as wide as they are, whatever width the test runner gives its workers. No fixture: those that
+# last for a whole run print too.
 os.environ.pop("COLUMNS", None)
 
 hypothesis.settings.register_profile("pyro-bmf", deadline=None, derandomize=True)
