@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV ?= uv
 
 # Given to pytest as they stand, for instance PYTEST_ARGS="-n 2 tests/test_docs.py".
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
 # The user whom `make fit` recommends films to.
 FOR_USER ?= 196
 # Given to uv by `make lock`; LOCK_ARGS=--upgrade takes the newest versions.
@@ -40,7 +40,8 @@ fit: env ## fit MovieLens 100K and recommend films to one user
 	$(BIN)/pyro-bmf fit --data ml100k --recommend-for $(FOR_USER)
 
 test: env ## run the tests
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@# One thread a process: threads of several processes on few cores wait for each other.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: env ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
