@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from pathlib import Path
@@ -55,7 +56,7 @@ def cell(data: str, seed: int, changes: dict[str, Any], threads: int | None, dev
         "device": result.device,
         "threads": torch.get_num_threads() if threads is None else threads,
         "torch": torch.__version__,
-        "machine": platform.platform(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
 
 
