@@ -1,7 +1,8 @@
 """Golden figures: a change that moves accuracy, for better or worse, is seen here.
 
-The bands are a few times what other seeds and other builds of torch move the figures by; a change that leaves
-a band on purpose changes it, and says so in the changelog.
+The middle of each band is one measured fit (one seed, one thread, torch 2.13 on x86-64); its width is a
+choice, not a measured spread. A change that leaves a band on purpose changes it, and says so in the
+changelog.
 """
 
 from __future__ import annotations
