@@ -34,10 +34,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def cell(data: str, seed: int, changes: dict[str, Any], threads: int | None, device: str) -> dict[str, Any]:
+def cell(
+    data: str, name: str, seed: int, changes: dict[str, Any], threads: int | None, device: str
+) -> dict[str, Any]:
     """Fit and evaluate one cell."""
     split = random_split(load_ratings(data), seed=seed)
-    settings = preset().replace(seed=seed, **changes)
+    settings = preset(name).replace(seed=seed, **changes)
     started = time.perf_counter()
     result = fit(split, settings, threads=threads, device=device)
     seconds = time.perf_counter() - started
@@ -66,6 +68,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="ml1m")
+    parser.add_argument("--preset", default="default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--ablations", action="store_true", help="the paper's four, with the first seed")
     parser.add_argument("--threads", type=int)
@@ -83,7 +86,12 @@ def main() -> None:
         if key not in done:
             print(f"## {key}", flush=True)
             done[key] = cell(
-                options.data, seed, {**common, **ABLATIONS[name]}, options.threads, options.device
+                options.data,
+                options.preset,
+                seed,
+                {**common, **ABLATIONS[name]},
+                options.threads,
+                options.device,
             )
             write_json(options.out, done)
     print("| fit | valid RMSE | test RMSE | NLL | RPS | coverage 90 % | iterations | seconds |")

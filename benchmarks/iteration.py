@@ -36,7 +36,7 @@ def one(data: str | None, changes: dict[str, Any], iterations: int, threads: int
     else:
         ratings = load_ratings(data)
     split = random_split(ratings, seed=0)
-    settings = preset().replace(
+    settings = preset("amortized").replace(
         n_factors=10,
         n_units=50,
         user_batch_size=500,

@@ -364,6 +364,9 @@ def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
 
     if not job.refit:
         return run(job.settings, refit=False)
+    if job.settings.fit.method == "none":
+        # A chain from the prior has no iterations to choose.
+        return run(job.settings, refit=True)
     stop_after = job.folder.chosen_iterations()
     if stop_after is None:
         chosen = run(job.settings, refit=False)
@@ -376,6 +379,13 @@ def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
 
 def _how_it_went(result: FitResult, *, refit: bool) -> str:
     done, kept = len(result.history), result.best_iteration
+    if result.stopped == "sweeps":
+        sweeps = result.preset.gibbs.sweeps
+        before = "" if done == sweeps else f"{done - sweeps} iterations and "
+        drawn = result.preset.gibbs.kept_draws
+        best = result.history[-1].get("valid_rmse")
+        text = f"{before}{sweeps} Gibbs sweeps in {result.seconds:.0f} s, {drawn} draws kept"
+        return text + (" of train + validation" if best is None else f", validation RMSE {best:.4f}")
     text = f"{done} iteration{'' if done == 1 else 's'} in {result.seconds:.0f} s"
     if refit:
         return f"{text} on train + validation"

@@ -54,6 +54,40 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         },
     ),
     (
+        "--likelihood",
+        "likelihood",
+        {"type": click.Choice(("auto", "normal", "ordered-probit")), "help": "Likelihood of a rating."},
+    ),
+    (
+        "--implicit/--no-implicit",
+        "implicit",
+        {"help": "Prior means from which pairs were rated, as in SVD++ (Gibbs sweeps)."},
+    ),
+    (
+        "--row-noise",
+        "row_noise",
+        {
+            "type": click.Choice(("none", "user", "item", "both")),
+            "help": "Which rows have noise of their own (Gibbs sweeps).",
+        },
+    ),
+    (
+        "--method",
+        "method",
+        {"type": click.Choice(("svi", "none")), "help": "Fit the guide, or start the sweeps at the prior."},
+    ),
+    ("--sweeps", "sweeps", {"type": click.IntRange(0), "metavar": "N", "help": "Gibbs sweeps; 0 for none."}),
+    (
+        "--burn-in",
+        "burn_in",
+        {"type": click.IntRange(0), "metavar": "N", "help": "Sweeps before a draw is kept."},
+    ),
+    (
+        "--kept-draws",
+        "kept_draws",
+        {"type": click.IntRange(1), "metavar": "N", "help": "Draws of the chain that are kept."},
+    ),
+    (
         "--attention",
         "attention",
         {"type": click.Choice(("none", "sum", "softmax")), "help": "Weights of the attention (Eq. 9)."},

@@ -26,14 +26,14 @@ with open(folder / "ratings.csv", "w", newline="", encoding="utf-8") as file:
 
 ratings = pyro_bmf.load_ratings(folder / "ratings.csv", columns=("user", "film", "stars"), scale="1:5:1")
 split = pyro_bmf.random_split(ratings)
-settings = pyro_bmf.preset().replace(n_factors=2, n_units=20, n_tower_outputs=20, max_iterations=10)
+settings = pyro_bmf.preset().replace(n_factors=2, sweeps=80, burn_in=40, kept_draws=40)
 posterior = pyro_bmf.fit(split, settings, progress=False).posterior
 
 # One file holds everything that predicting needs.
 posterior.save(folder / "mine.safetensors")
 posterior = pyro_bmf.Posterior.load(folder / "mine.safetensors")
 
-# The encoder turns a newcomer's ratings into a posterior; the more there are, the surer it is.
+# A newcomer's ratings give a posterior at once; the more there are, the surer it is.
 few = posterior.fold_in({"musical 3": 5})
 more = posterior.fold_in({"musical 3": 5, "musical 7": 4, "thriller 1": 1, "thriller 9": 2})
 for newcomer in (few, more):

@@ -6,7 +6,7 @@ import pyro_bmf
 from pyro_bmf.posterior.arviz import arviz_module, to_arviz
 
 split = pyro_bmf.random_split(pyro_bmf.load_ratings("synthetic"), seed=0)
-settings = pyro_bmf.preset().replace(max_iterations=5)
+settings = pyro_bmf.preset().replace(n_factors=4, sweeps=240, burn_in=40, kept_draws=200)
 posterior = pyro_bmf.fit(split, settings, progress=False).posterior
 
 # Draws of the 50 users and the 50 items with most ratings, in ArviZ's DataTree. Everything at once would go

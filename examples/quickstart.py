@@ -12,8 +12,8 @@ import pyro_bmf
 ratings = pyro_bmf.load_ratings("synthetic")
 split = pyro_bmf.random_split(ratings, seed=0)
 
-# A few iterations, to be done in seconds: `preset()` alone is the full fit.
-settings = pyro_bmf.preset().replace(max_iterations=5)
+# A few sweeps, to be done in seconds: `preset()` alone is the full fit.
+settings = pyro_bmf.preset().replace(n_factors=4, sweeps=40, burn_in=20, kept_draws=20)
 posterior = pyro_bmf.fit(split, settings, progress=False).posterior
 
 rmse = pyro_bmf.evaluate(posterior, split).rmse

@@ -12,6 +12,7 @@ import pytest
 
 from pyro_bmf.data import DataWarning, Split, load_ratings, random_split
 from pyro_bmf.errors import DataError
+from pyro_bmf.evaluation import evaluate
 from pyro_bmf.inference import fit, preset
 
 # Notes about scale and licence are for people.
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings(f"ignore::{DataWarning.__module__}.{Data
 
 
 def figures(split: Split, iterations: int) -> dict[str, float]:
-    settings = preset().replace(max_iterations=iterations)
+    settings = preset("amortized").replace(max_iterations=iterations)
     result = fit(split, settings, threads=1, progress=False)
     test = split.test
     predicted = result.posterior.predict_mean(test.users, test.items)
@@ -55,10 +56,22 @@ def test_ml100k() -> None:
 
 def test_ml100k_reaches_its_target() -> None:
     split = ml100k()
-    assert figures(split, iterations=preset().fit.max_iterations)["rmse"] < 0.920
+    assert figures(split, iterations=preset("amortized").fit.max_iterations)["rmse"] < 0.920
+
+
+def test_default_on_ml100k() -> None:
+    split = ml100k()
+    posterior = fit(
+        split, preset().replace(sweeps=60, burn_in=20, kept_draws=40), threads=1, progress=False
+    ).posterior
+    found = evaluate(posterior, split)
+    assert found.rmse == pytest.approx(GOLDEN["default on ml100k"]["rmse"], abs=0.006)
+    assert found.nll == pytest.approx(GOLDEN["default on ml100k"]["nll"], abs=0.012)
+    assert found.rps == pytest.approx(GOLDEN["default on ml100k"]["rps"], abs=0.005)
 
 
 GOLDEN = {
     "synthetic": {"rmse": 0.6716, "noise": 0.7047},
     "ml100k": {"rmse": 0.9160},
+    "default on ml100k": {"rmse": 0.8781, "nll": 1.1811, "rps": 0.4465},
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -129,3 +130,12 @@ class Feedback:
 def _indptr(sorted_ids: Tensor, size: int) -> Tensor:
     edges = torch.arange(size + 1, device=sorted_ids.device)
     return torch.searchsorted(sorted_ids.contiguous(), edges).int()
+
+
+def bag_sum(table: Tensor, indices: Tensor, indptr: Tensor, weights: Tensor | None) -> Tensor:
+    """Weighted sum of a table's rows over each bag, without a gradient of its own."""
+    if indices.numel() == 0:
+        return table.new_zeros(indptr.numel() - 1, table.shape[1])
+    return F.embedding_bag(
+        indices, table, indptr, mode="sum", include_last_offset=True, per_sample_weights=weights
+    )

@@ -1,9 +1,19 @@
 """The variational side: encoders, the cross-feedback guide and its sparse kernels."""
 
 from ..data.feedback import Feedback
+from .chain import ChainGuide
 from .cross_feedback import CrossFeedbackGuide
 from .encoder import Encoder
-from .rows import RowPosterior
+from .rows import RowDraws, RowPosterior, Rows
 from .settings import GuideSettings
 
-__all__ = ["CrossFeedbackGuide", "Encoder", "Feedback", "GuideSettings", "RowPosterior"]
+__all__ = [
+    "ChainGuide",
+    "CrossFeedbackGuide",
+    "Encoder",
+    "Feedback",
+    "GuideSettings",
+    "RowDraws",
+    "RowPosterior",
+    "Rows",
+]

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.feedback import Feedback
-from .sparse import bag_sum, feedback_sum
+from ..data.feedback import Feedback, bag_sum
+from .sparse import feedback_sum
 
 #: Smallest ratio of the `sum` denominator to the size of the scores that it sums.
 GUARD = 0.1

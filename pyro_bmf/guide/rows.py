@@ -1,8 +1,9 @@
-"""The posterior of the rows of one side: what an encoder gives and everything downstream reads."""
+"""The posterior of the rows of one side: what a guide gives and everything downstream reads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class RowPosterior:
-    """Independent Normals over the factors, and the bias where there is one, of `n` rows.
+    """Normals over the factors, and the bias where there is one, of `n` rows that are independent.
 
     Attributes
     ----------
@@ -18,12 +19,19 @@ class RowPosterior:
         Mean and standard deviation of each factor.
     bias_loc, bias_scale : Tensor or None, shape (n,)
         Mean and standard deviation of each row's bias, in rating units.
+    tril : Tensor or None, shape (n, D, D)
+        Lower Cholesky factor of each row's covariance over its factors and, last, its bias where there is
+        one; `scale` and `bias_scale` are then its marginals. None for a diagonal covariance.
+    noise : Tensor or None, shape (n,)
+        What each row multiplies the likelihood's standard deviation by; None for ones.
     """
 
     loc: Tensor
     scale: Tensor
     bias_loc: Tensor | None = None
     bias_scale: Tensor | None = None
+    tril: Tensor | None = None
+    noise: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.loc)
@@ -33,27 +41,46 @@ class RowPosterior:
         """Number of factors."""
         return self.loc.shape[-1]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are."""
+        return self.loc.device
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, those that there are."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
     def select(self, rows: Tensor) -> RowPosterior:
         """Return the posterior of the given rows, in the given order."""
-        return RowPosterior(*(None if part is None else part[rows] for part in self._parts()))  # type: ignore[arg-type]
+        return RowPosterior(**{name: tensor[rows] for name, tensor in self.tensors().items()})
 
     def to(self, device: torch.device | str) -> RowPosterior:
         """Return the same posterior on another device."""
-        return RowPosterior(*(None if part is None else part.to(device) for part in self._parts()))  # type: ignore[arg-type]
+        return RowPosterior(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def double(self) -> RowPosterior:
+        """Return the same posterior in float64."""
+        return RowPosterior(**{name: tensor.double() for name, tensor in self.tensors().items()})
 
     def detach(self) -> RowPosterior:
         """Return the same numbers without a gradient."""
-        return RowPosterior(*(None if part is None else part.detach() for part in self._parts()))  # type: ignore[arg-type]
+        return RowPosterior(**{name: tensor.detach() for name, tensor in self.tensors().items()})
+
+    def covariance(self) -> Tensor:
+        """Return each row's covariance over factors and, last, the bias: shape (n, D, D)."""
+        if self.tril is not None:
+            return self.tril @ self.tril.mT
+        scale = (
+            self.scale if self.bias_scale is None else torch.cat([self.scale, self.bias_scale[:, None]], 1)
+        )
+        return torch.diag_embed(scale**2)
 
     @staticmethod
     def concatenate(parts: list[RowPosterior]) -> RowPosterior:
         """Stack the rows of several posteriors of one kind."""
-        columns = zip(*(part._parts() for part in parts), strict=True)
-        joined = [
-            None if column[0] is None else torch.cat([c for c in column if c is not None])
-            for column in columns
-        ]
-        return RowPosterior(*joined)  # type: ignore[arg-type]
+        tensors = [part.tensors() for part in parts]
+        return RowPosterior(**{name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})
 
     def sample(
         self, num_samples: int | None = None, *, generator: torch.Generator | None = None
@@ -61,14 +88,89 @@ class RowPosterior:
         """Draw factors (…, n, n_factors) and biases (…, n); `num_samples` adds a leading axis of draws."""
         shape = () if num_samples is None else (num_samples,)
 
-        def draw(loc: Tensor, scale: Tensor) -> Tensor:
-            noise = torch.randn((*shape, *loc.shape), dtype=loc.dtype, device=loc.device, generator=generator)
-            return loc + scale * noise
+        def noise(loc: Tensor) -> Tensor:
+            return torch.randn((*shape, *loc.shape), dtype=loc.dtype, device=loc.device, generator=generator)
 
-        factors = draw(self.loc, self.scale)
-        if self.bias_loc is None or self.bias_scale is None:
+        factors = noise(self.loc)
+        bias = None if self.bias_loc is None else noise(self.bias_loc)
+        return self.place(factors, bias)
+
+    def place(self, factors: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Turn standard Normal noise (…, n, n_factors) and (…, n) into draws of factors and biases."""
+        if self.tril is None:
+            factors = self.loc + self.scale * factors
+            if bias is not None and self.bias_loc is not None and self.bias_scale is not None:
+                bias = self.bias_loc + self.bias_scale * bias
+            return factors, bias
+        joined = factors if bias is None else torch.cat([factors, bias.unsqueeze(-1)], -1)
+        moved = (self.tril @ joined.unsqueeze(-1)).squeeze(-1)
+        factors = self.loc + moved[..., : self.n_factors]
+        if bias is None or self.bias_loc is None:
             return factors, None
-        return factors, draw(self.bias_loc, self.bias_scale)
+        return factors, self.bias_loc + moved[..., -1]
 
-    def _parts(self) -> tuple[Tensor | None, ...]:
-        return self.loc, self.scale, self.bias_loc, self.bias_scale
+
+@dataclass(frozen=True, eq=False)
+class RowDraws:
+    """Draws of a chain for the `n` rows of one side, in step with those of the other side.
+
+    Single factors of a chain have no identity (they may rotate from draw to draw), so no moments of factors
+    are offered: only what joins draw s of one side with draw s of the other means anything.
+
+    Attributes
+    ----------
+    draws : Tensor, shape (n, n_draws, D)
+        Factors and, last, the bias where there is one.
+    means : Tensor, shape (n, n_draws, D)
+        Mean of each row given draw s of the *other* side: its average over draws has less Monte Carlo error.
+    biased : Tensor, shape (), bool
+        Whether the last column is a bias.
+    noise : Tensor or None, shape (n,)
+        Posterior mean of what each row multiplies the likelihood's standard deviation by.
+    """
+
+    draws: Tensor
+    means: Tensor
+    biased: Tensor
+    noise: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    @property
+    def bias(self) -> bool:
+        """Whether rows have a bias."""
+        return bool(self.biased)
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws of the chain."""
+        return self.draws.shape[1]
+
+    @property
+    def n_factors(self) -> int:
+        """Number of factors."""
+        return self.draws.shape[-1] - self.bias
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are."""
+        return self.draws.device
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, those that there are."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def select(self, rows: Tensor) -> RowDraws:
+        """Return the draws of the given rows, in the given order."""
+        noise = None if self.noise is None else self.noise[rows]
+        return RowDraws(self.draws[rows], self.means[rows], self.biased, noise)
+
+    def to(self, device: torch.device | str) -> RowDraws:
+        """Return the same draws on another device."""
+        return RowDraws(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+
+#: What a guide says of the rows of one side.
+Rows: TypeAlias = RowPosterior | RowDraws

@@ -16,10 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.feedback import Feedback
+from ..data.feedback import Feedback, bag_sum
 
 
 def feedback_sum(feedback: Feedback, table: Tensor, *, by_rating: bool = False) -> Tensor:
@@ -46,15 +45,6 @@ def feedback_sum(feedback: Feedback, table: Tensor, *, by_rating: bool = False) 
         t_weights,
     )
     return result
-
-
-def bag_sum(table: Tensor, indices: Tensor, indptr: Tensor, weights: Tensor | None) -> Tensor:
-    """Weighted sum of a table's rows over each bag, without a gradient of its own."""
-    if indices.numel() == 0:
-        return table.new_zeros(indptr.numel() - 1, table.shape[1])
-    return F.embedding_bag(
-        indices, table, indptr, mode="sum", include_last_offset=True, per_sample_weights=weights
-    )
 
 
 class _BagSum(torch.autograd.Function):

@@ -83,9 +83,48 @@ def save_checkpoint(
         # Infinity, where nothing is validated, has no place in JSON.
         "best_rmse": state.best_rmse if math.isfinite(state.best_rmse) else None,
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_tensors(path, tensors, header)
+
+
+def write_tensors(path: Path, tensors: State, header: dict[str, Any]) -> None:
+    """Write tensors and a JSON header as one safetensors file, atomically."""
+    # Copies: tensors that share memory cannot be saved together.
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={"pyro_bmf": json.dumps(header, allow_nan=False)})
+
+
+def read_tensors(
+    path: Path, kind: str, version: int, identity: dict[str, Any]
+) -> tuple[dict[str, Any], State]:
+    """Read what `write_tensors` wrote, for the fit that `identity` tells.
+
+    Raises
+    ------
+    SavedFileError
+        If the file is missing, damaged, of another kind, of a newer format, or of another fit.
+    """
+    header, tensors = _read(path, kind, version)
+    for name, expected in identity.items():
+        found = header["identity"].get(name)
+        if found != expected:
+            raise SavedFileError(
+                f"{path} is a checkpoint of another fit: its {name} is {_short(found)}, here it is "
+                f"{_short(expected)}. Give the same data and settings, or start anew without --resume."
+            )
+    return header, tensors
+
+
+def kind_of(path: Path) -> str | None:
+    """Return the format that a checkpoint's header names; None where there is no such file or header."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("pyro_bmf", "null"))
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return header.get("format") if isinstance(header, dict) else None
 
 
 def load_checkpoint(
@@ -98,14 +137,7 @@ def load_checkpoint(
     SavedFileError
         If the file is damaged, foreign, of a newer format, or of another fit (settings or split).
     """
-    header, tensors = _read(path)
-    for name, expected in identity.items():
-        found = header["identity"].get(name)
-        if found != expected:
-            raise SavedFileError(
-                f"{path} is a checkpoint of another fit: its {name} is {_short(found)}, here it is "
-                f"{_short(expected)}. Give the same data and settings, or start anew without --resume."
-            )
+    header, tensors = read_tensors(path, FORMAT, FORMAT_VERSION, identity)
     # Every tensor is cloned into memory of its own: the alignment of a mapped file is not the allocator's,
     # and vector kernels may then round otherwise.
     try:
@@ -130,7 +162,7 @@ def load_checkpoint(
     )
 
 
-def _read(path: Path) -> tuple[dict[str, Any], State]:
+def _read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], State]:
     if not path.is_file():
         raise SavedFileError(f"There is no checkpoint {path}: nothing to resume. Start without --resume.")
     try:
@@ -141,12 +173,12 @@ def _read(path: Path) -> tuple[dict[str, Any], State]:
         raise SavedFileError(
             f"{path} cannot be read as a checkpoint ({error}). Delete it and start anew."
         ) from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") != kind:
         raise SavedFileError(f"{path} is a safetensors file, but not a checkpoint of pyro-bmf.")
-    if header["format_version"] > FORMAT_VERSION:
+    if header["format_version"] > version:
         raise SavedFileError(
             f"{path} has checkpoint format {header['format_version']}, this version reads up to "
-            f"{FORMAT_VERSION}: install the newer pyro-bmf that wrote it."
+            f"{version}: install the newer pyro-bmf that wrote it."
         )
     return header, tensors
 

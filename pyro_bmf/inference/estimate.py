@@ -68,10 +68,11 @@ def estimate_needs(
     ratings = n_train * (2 * 2 * 16 + 32 + 20 + 24)
     working = 6 * 4 * 2 * width * max(n_users, n_items)
     memory = copies * 4 * module_parameters + ratings + working + _RUNTIME
-    return Needs(module_parameters, memory, _available(device), device)
+    return Needs(module_parameters, memory, available_memory(device), device)
 
 
-def _available(device: str) -> int:
+def available_memory(device: str) -> int:
+    """Return the bytes that are free on a device."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     return int(psutil.virtual_memory().available)

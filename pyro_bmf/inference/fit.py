@@ -1,8 +1,8 @@
-r"""Algorithm 1: fit the cross-feedback guide by SVI over user x item blocks.
+r"""Algorithm 1: fit the cross-feedback guide by SVI over user x item blocks, then polish it by Gibbs sweeps.
 
 An iteration visits every block once, each with one step on the block's share of Eq. 7; then U and V are
 resampled and fed back to the encoders. What the other modules here do is not repeated: `objective` is the
-loss, `checkpoint` the state between iterations, `settings` every choice.
+loss, `checkpoint` the state between iterations, `settings` every choice, `polish` the chain.
 """
 
 from __future__ import annotations
@@ -23,11 +23,21 @@ from ..data.splits import Split
 from ..errors import FitError, SettingsError
 from ..guide import CrossFeedbackGuide, RowPosterior
 from ..guide.encoder import first_width
-from ..model import FactorizationModel, NormalLikelihood, NormalPrior
+from ..model import (
+    FactorizationModel,
+    ImplicitFeedback,
+    Likelihood,
+    NormalLikelihood,
+    NormalPrior,
+    NormalWishartPrior,
+    OrderedProbitLikelihood,
+    RowNoise,
+)
 from ..posterior import Posterior
-from .checkpoint import FitState, State, load_checkpoint, save_checkpoint
+from .checkpoint import FitState, State, kind_of, load_checkpoint, save_checkpoint
 from .estimate import check_needs, estimate_needs, estimate_parameters
 from .objective import Objective
+from .polish import CHAIN_FORMAT, Chain, check_gibbs
 from .process import computing, pick_device
 from .progress import Bar, Reporter, Silent
 from .settings import ModelSettings, Preset, preset
@@ -35,6 +45,9 @@ from .warm_start import carry_over
 
 #: A validation RMSE of so many standard deviations of the ratings is no fit any more.
 _DIVERGED = 5.0
+
+#: Levels of a scale up to which an ordered likelihood is taken where none is named.
+_MANY_LEVELS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +68,7 @@ class FitResult:
     device : str
     seconds : float
         Wall time of the iterations, those before a resume included.
-    stopped : {"max-iterations", "patience", "diverged"}
+    stopped : {"max-iterations", "patience", "diverged", "sweeps"}
     """
 
     posterior: Posterior
@@ -75,17 +88,48 @@ class DivergenceError(FitError):
         self.result = result
 
 
-def build_model(settings: ModelSettings) -> FactorizationModel:
-    """Build the factorization with Normal priors and Normal noise that plain settings describe."""
+def build_model(
+    settings: ModelSettings, levels: np.ndarray | None = None, *, gibbs: bool = False
+) -> FactorizationModel:
+    """Build the factorization that plain settings describe.
+
+    Parameters
+    ----------
+    settings : ModelSettings
+    levels : ndarray, optional
+        Levels of the rating scale, for a likelihood that needs them.
+    gibbs : bool
+        With the Normal-Wishart priors, implicit feedback and row noise of Gibbs sweeps; otherwise with Normal
+        priors, as a guide is fitted under.
+
+    Raises
+    ------
+    SettingsError
+        If the likelihood needs levels and there are none.
+    """
+    prior = NormalWishartPrior if gibbs else NormalPrior
+    likelihood: Likelihood = NormalLikelihood(settings.noise)
+    few = levels is not None and len(levels) <= _MANY_LEVELS
+    if settings.likelihood == "ordered-probit" or (settings.likelihood == "auto" and few):
+        if levels is None:
+            raise SettingsError(
+                "An ordered probit needs a discrete rating scale, and this one is continuous: declare it "
+                "(--scale low:high:step), or choose the Normal likelihood."
+            )
+        likelihood = OrderedProbitLikelihood(
+            levels.tolist(), 0.8 if settings.noise == "learned" else float(settings.noise)
+        )
     return FactorizationModel(
         settings.n_factors,
-        user_prior=NormalPrior(scale=settings.prior_scale),
-        item_prior=NormalPrior(scale=settings.prior_scale),
-        likelihood=NormalLikelihood(settings.noise),
+        user_prior=prior(scale=settings.prior_scale),
+        item_prior=prior(scale=settings.prior_scale),
+        likelihood=likelihood,
         biases=settings.biases,
         centred=settings.centred,
-        user_bias_prior=NormalPrior(scale=settings.bias_scale) if settings.biases else None,
-        item_bias_prior=NormalPrior(scale=settings.bias_scale) if settings.biases else None,
+        user_bias_prior=prior(scale=settings.bias_scale) if settings.biases else None,
+        item_bias_prior=prior(scale=settings.bias_scale) if settings.biases else None,
+        implicit=ImplicitFeedback() if gibbs and settings.implicit else None,
+        row_noise=RowNoise(settings.row_noise) if gibbs and settings.row_noise != "none" else None,
     )
 
 
@@ -145,23 +189,133 @@ def fit(
     settings = preset() if settings is None else settings
     if resume and checkpoint is None:
         raise SettingsError("resume needs a checkpoint: give the file to go on from.")
+    if warm_start is not None and settings.fit.method == "none":
+        raise SettingsError(
+            "A chain that starts at the prior (method 'none') takes no warm start: leave the warm start "
+            "out, or "
+            "fit a guide first (method 'svi', as in the preset amortized)."
+        )
     if refit:
         settings = settings.replace(keep="last", patience=None)
     reporter: Reporter = progress if not isinstance(progress, bool) else (Bar() if progress else Silent())
     train = split.train_valid if refit else split.train
     valid = None if refit or len(split.valid) == 0 else split.valid
     with computing(pick_device(device), threads=threads, deterministic=deterministic) as where:
-        run = _Run(split, train, valid, settings, model, warm_start, where, reporter)
         file = None if checkpoint is None else Path(checkpoint)
+        in_chain = resume and file is not None and kind_of(file) == CHAIN_FORMAT
         try:
-            return run(file, checkpoint_every, resume=resume)
+            first: FitResult | None = None
+            if settings.fit.method == "svi" and not in_chain:
+                run = _Run(split, train, valid, settings, model, warm_start, where, reporter)
+                first = run(file, checkpoint_every, resume=resume)
+            if not settings.gibbs.sweeps:
+                assert first is not None
+                return first
+            return _polish(
+                split,
+                train,
+                valid,
+                settings,
+                model if settings.fit.method == "none" else None,
+                first,
+                where,
+                reporter,
+                checkpoint=file,
+                every=checkpoint_every,
+                resume=in_chain or (resume and settings.fit.method == "none"),
+            )
         finally:
             reporter.close()
 
 
+def _polish(
+    split: Split,
+    train: Ratings,
+    valid: Ratings | None,
+    settings: Preset,
+    model: FactorizationModel | None,
+    first: FitResult | None,
+    device: torch.device,
+    reporter: Reporter,
+    *,
+    checkpoint: Path | None,
+    every: int,
+    resume: bool,
+) -> FitResult:
+    """Run the chain from the guide's posterior, or from the prior, and make the posterior of its draws."""
+    if model is None:
+        model = build_model(settings.model, train.scale.levels, gibbs=True)
+    check_gibbs(model)
+    model.start(train.ratings)
+    pairs = None
+    if valid is not None:
+        pairs = (
+            torch.from_numpy(np.array(valid.users, dtype=np.int64)).to(device),
+            torch.from_numpy(np.array(valid.items, dtype=np.int64)).to(device),
+            torch.from_numpy(valid.ratings.astype(np.float32)).to(device),
+        )
+    chain = Chain(
+        model, train, pairs, settings.gibbs, seed=settings.fit.seed, device=device, reporter=reporter
+    )
+    history = [] if first is None else list(first.history)
+    noise = 0.9 * max(float(train.ratings.std()), 1e-3)
+    if first is not None:
+        noise = history[first.best_iteration - 1]["noise"] or noise
+    elif isinstance(model.likelihood, NormalLikelihood) and not model.likelihood.learned:
+        noise = float(model.likelihood.noise)
+    kept = chain.run(
+        None if first is None else (first.posterior.user_rows, first.posterior.item_rows),
+        noise,
+        checkpoint=checkpoint,
+        every=every,
+        resume=resume,
+        identity={
+            "settings": _plain(replace(settings, name="").to_dict()),
+            "model": _plain(build_model(settings.model, train.scale.levels, gibbs=True).settings()),
+            "split_hash": split.hash,
+            "refit": len(train) != len(split.train_rows),
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
+        history=history,
+    )
+    info = _info(split, train, settings, device) | {
+        "beta_user": 1.0,
+        "beta_item": 1.0,
+        "iterations": 0 if first is None else len(first.history),
+        "sweeps": settings.gibbs.sweeps,
+        "kept_draws": kept.count,
+    }
+    return FitResult(
+        posterior=Posterior.from_fit(model, kept.guide, train, rows=kept.rows(model), info=info),
+        history=history,
+        best_iteration=len(history),
+        preset=settings,
+        device=str(device),
+        seconds=sum(record["seconds"] for record in history),
+        stopped="sweeps",
+    )
+
+
+def _info(split: Split, train: Ratings, settings: Preset, device: torch.device) -> dict[str, Any]:
+    """Return what a posterior remembers of its fit."""
+    return {
+        "data_name": split.ratings.name,
+        "data_hash": split.ratings.data_hash,
+        "split_hash": split.hash,
+        "split_scheme": split.scheme,
+        "trained_on": "train+valid" if len(train) != len(split.train_rows) else "train",
+        "settings": settings.to_dict(),
+        "device": str(device),
+    }
+
+
 def chosen_iterations(result: FitResult) -> Preset:
     """Return the settings of a refit on train and validation: the schedule, stopped where it was best."""
-    return result.preset.replace(stop_after=max(1, result.best_iteration), keep="last", patience=None)
+    kept = max((r["iteration"] for r in result.history if r.get("stage") != "gibbs"), default=1)
+    best = result.best_iteration if result.stopped != "sweeps" else kept
+    return result.preset.replace(stop_after=max(1, best), keep="last", patience=None)
 
 
 class _Run:
@@ -181,7 +335,7 @@ class _Run:
         self.split, self.train, self.settings, self.device = split, train, settings, device
         self.reporter = reporter
         self.fit = settings.fit
-        model = build_model(settings.model) if model is None else model
+        model = build_model(settings.model, train.scale.levels) if model is None else model
         self._check_size(model)
         torch.manual_seed(self.fit.seed)
         model.start(train.ratings)
@@ -449,18 +603,11 @@ class _Run:
         assert state.best is not None
         self.objective.load_state_dict(state.best)
         self.objective.requires_grad_(False)
-        info = {
-            "data_name": self.split.ratings.name,
-            "data_hash": self.split.ratings.data_hash,
-            "split_hash": self.split.hash,
-            "split_scheme": self.split.scheme,
-            "trained_on": "train+valid" if len(self.train) != len(self.split.train_rows) else "train",
-            "settings": self.settings.to_dict(),
+        info = _info(self.split, self.train, self.settings, self.device) | {
             "beta_user": self.fit.beta_user,
             "beta_item": self.fit.beta_item,
             "iterations": state.iteration,
             "kept_iteration": state.best_iteration,
-            "device": str(self.device),
         }
         return FitResult(
             posterior=Posterior.from_fit(self.model, self.guide, self.train, info=info),

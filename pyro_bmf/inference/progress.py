@@ -84,7 +84,7 @@ class Bar:
 
     def iteration(self, record: dict[str, Any]) -> None:
         """Show an iteration's figures."""
-        figures = f"loss {record['loss_per_rating']:.4f}"
+        figures = f"loss {record['loss_per_rating']:.4f}" if "loss_per_rating" in record else "Gibbs sweep"
         if record.get("valid_rmse") is not None:
             figures += f"  valid RMSE {record['valid_rmse']:.4f}"
         done = record["iteration"]

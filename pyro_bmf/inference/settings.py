@@ -16,6 +16,8 @@ class FitSettings:
 
     Attributes
     ----------
+    method : {"svi", "none"}
+        Whether the guide is fitted; ``none`` leaves everything to Gibbs sweeps that start at the prior.
     user_batch_size, item_batch_size : int or None
         Rows a block. Smaller blocks give more steps an iteration. None deals each side into batches of
         about 500, at least 10 and at most 20 of them (`batch_size`).
@@ -53,6 +55,7 @@ class FitSettings:
         Of everything random in a fit. The same seed gives the same result on the same device.
     """
 
+    method: Literal["svi", "none"] = "svi"
     user_batch_size: int | None = None
     item_batch_size: int | None = None
     kl_counting: Literal["once", "per_block"] = "once"
@@ -97,6 +100,7 @@ class FitSettings:
                 f"ema_decay is {self.ema_decay} and ema_start {self.ema_start}: both are shares of one."
             )
         for name, allowed in (
+            ("method", ("svi", "none")),
             ("kl_counting", ("once", "per_block")),
             ("elbo", ("mean-field", "trace")),
             ("keep", ("best", "last")),
@@ -148,6 +152,16 @@ class ModelSettings:
         Standard deviation of the Normal priors of factors and of biases.
     noise : float or "learned"
         Standard deviation of a rating around its predictor.
+    likelihood : {"normal", "ordered-probit", "auto"}
+        Of a rating. An ordered probit needs a discrete scale; ``auto`` is one where the scale is discrete and
+        has 20 levels at most, and Normal otherwise.
+    implicit : bool
+        Whether rows' prior means come from which pairs were rated (SVD++ on both sides).
+    row_noise : {"none", "user", "item", "both"}
+        Which rows have noise of their own.
+
+    `implicit` and `row_noise` need Gibbs sweeps, whose priors are Normal-Wishart with `prior_scale` and
+    `bias_scale` as guesses.
     """
 
     n_factors: int = 10
@@ -156,6 +170,71 @@ class ModelSettings:
     prior_scale: float = 1.0
     bias_scale: float = 0.5
     noise: float | Literal["learned"] = "learned"
+    likelihood: Literal["normal", "ordered-probit", "auto"] = "normal"
+    implicit: bool = False
+    row_noise: Literal["none", "user", "item", "both"] = "none"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("likelihood", ("normal", "ordered-probit", "auto")),
+            ("row_noise", ("none", "user", "item", "both")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise SettingsError(
+                    f"{name} is {getattr(self, name)!r}: it may be one of {', '.join(allowed)}."
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class GibbsSettings:
+    """Gibbs sweeps after the guide's fit (or from the prior), whose kept draws become the posterior.
+
+    Attributes
+    ----------
+    sweeps : int
+        Number of sweeps; 0 leaves the guide's posterior as it is.
+    burn_in : int
+        Sweeps, at least, before the first draw is kept.
+    kept_draws : int
+        Draws kept, evenly spaced over the rest.
+    plain_sweeps : int
+        Sweeps, of those burnt in, in which an ordered likelihood takes ratings for utilities.
+    solver_tolerance : float
+        Relative residual at which a draw of the implicit weights is taken for solved.
+    start_scale : float
+        Standard deviation of rows that start from nothing.
+    """
+
+    sweeps: int = 0
+    burn_in: int = 30
+    kept_draws: int = 100
+    plain_sweeps: int = 15
+    solver_tolerance: float = 1e-3
+    start_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, low in (("sweeps", 0), ("burn_in", 0), ("kept_draws", 1), ("plain_sweeps", 0)):
+            if getattr(self, name) < low:
+                raise SettingsError(f"{name} is {getattr(self, name)}: give {low} or more.")
+        for name in ("solver_tolerance", "start_scale"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0.0):
+                raise SettingsError(f"{name} is {getattr(self, name)}: give a positive number.")
+        if self.sweeps and self.sweeps - self.burn_in < self.kept_draws:
+            raise SettingsError(
+                f"sweeps is {self.sweeps}, burn_in {self.burn_in} and kept_draws {self.kept_draws}: there "
+                "must be at "
+                "least as many sweeps after the burn-in as draws are kept."
+            )
+        if self.sweeps and self.plain_sweeps > self.burn_in:
+            raise SettingsError(
+                f"plain_sweeps is {self.plain_sweeps} and burn_in {self.burn_in}: sweeps with another "
+                "likelihood must "
+                "all be burnt in."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
@@ -170,6 +249,19 @@ class Preset:
     model: ModelSettings = field(default_factory=ModelSettings)
     guide: GuideSettings = field(default_factory=GuideSettings)
     fit: FitSettings = field(default_factory=FitSettings)
+    gibbs: GibbsSettings = field(default_factory=GibbsSettings)
+
+    def __post_init__(self) -> None:
+        if not self.gibbs.sweeps:
+            for name, off in (("implicit", False), ("row_noise", "none")):
+                if getattr(self.model, name) != off:
+                    raise SettingsError(
+                        f"{name} is {getattr(self.model, name)!r}, which needs Gibbs sweeps, and sweeps "
+                        "is 0: set "
+                        f"sweeps, or {name} to {off!r}."
+                    )
+            if self.fit.method == "none":
+                raise SettingsError("method is 'none' and sweeps is 0: nothing would be fitted.")
 
     def replace(self, **changes: Any) -> Preset:
         """Return the preset with some settings changed, each given by its name alone.
@@ -179,7 +271,12 @@ class Preset:
         SettingsError
             If a name is no setting of model, guide or inference.
         """
-        parts: dict[str, Any] = {"model": self.model, "guide": self.guide, "fit": self.fit}
+        parts: dict[str, Any] = {
+            "model": self.model,
+            "guide": self.guide,
+            "fit": self.fit,
+            "gibbs": self.gibbs,
+        }
         # One replacement a part: settings that are only valid together may come in any order.
         wanted: dict[str, dict[str, Any]] = {part: {} for part in parts}
         for name, value in changes.items():
@@ -197,6 +294,7 @@ class Preset:
             "model": self.model.to_dict(),
             "guide": self.guide.to_dict(),
             "fit": self.fit.to_dict(),
+            "gibbs": self.gibbs.to_dict(),
         }
 
     @classmethod
@@ -207,6 +305,8 @@ class Preset:
             model=ModelSettings(**content["model"]),
             guide=GuideSettings(**content["guide"]),
             fit=FitSettings(**content["fit"]),
+            # Written before there were sweeps: none.
+            gibbs=GibbsSettings(**content.get("gibbs", {})),
         )
 
 
@@ -247,9 +347,26 @@ def paper_preset() -> Preset:
 
 
 def default_preset() -> Preset:
-    """Return what measured best so far for its time."""
+    """Return what measured best for its time: Gibbs sweeps of SVD++ on both sides with an ordered probit."""
     return Preset(
         name="default",
+        model=ModelSettings(
+            n_factors=16,
+            prior_scale=0.3,
+            bias_scale=0.5,
+            likelihood="auto",
+            implicit=True,
+            row_noise="both",
+        ),
+        fit=FitSettings(method="none"),
+        gibbs=GibbsSettings(sweeps=150, burn_in=50, kept_draws=100),
+    )
+
+
+def amortized_preset() -> Preset:
+    """Return the cross-feedback guide as it measured best for its time, without sweeps."""
+    return Preset(
+        name="amortized",
         model=ModelSettings(n_factors=10, prior_scale=1.0, bias_scale=0.5, noise="learned"),
         guide=GuideSettings(
             n_tower_layers=0,
@@ -270,7 +387,7 @@ def default_preset() -> Preset:
 
 
 #: The presets that a name stands for.
-PRESETS = {"default": default_preset, "paper": paper_preset}
+PRESETS = {"default": default_preset, "amortized": amortized_preset, "paper": paper_preset}
 
 
 def preset(name: str = "default") -> Preset:

@@ -22,8 +22,11 @@ from torch import Tensor, nn
 
 from ..data.blocks import Block
 from ..errors import SettingsError
-from .likelihoods import Likelihood, NormalLikelihood, likelihood_from_settings
-from .priors import NormalPrior, Prior, prior_from_settings
+from .implicit import ImplicitFeedback
+from .kinds import likelihood_from_settings, prior_from_settings
+from .likelihoods import Likelihood, NormalLikelihood
+from .priors import NormalPrior, Prior
+from .row_noise import RowNoise
 
 
 class FactorizationModel(nn.Module):
@@ -43,6 +46,10 @@ class FactorizationModel(nn.Module):
         Whether the mean training rating is part of the predictor (and subtracted from what encoders read).
     user_bias_prior, item_bias_prior : Prior
         Of the biases, where there are any; N(0, 1) when not given.
+    implicit : ImplicitFeedback, optional
+        Prior means of rows that depend on which pairs were rated (SVD++ on both sides).
+    row_noise : RowNoise, optional
+        Noise of their own for users, items or both.
     """
 
     centre: Tensor
@@ -58,6 +65,8 @@ class FactorizationModel(nn.Module):
         centred: bool = True,
         user_bias_prior: Prior | None = None,
         item_bias_prior: Prior | None = None,
+        implicit: ImplicitFeedback | None = None,
+        row_noise: RowNoise | None = None,
     ) -> None:
         super().__init__()
         if n_factors < 1:
@@ -72,6 +81,7 @@ class FactorizationModel(nn.Module):
         if biases:
             self.user_bias_prior = NormalPrior() if user_bias_prior is None else user_bias_prior
             self.item_bias_prior = NormalPrior() if item_bias_prior is None else item_bias_prior
+        self.implicit, self.row_noise = implicit, row_noise
         self.register_buffer("centre", torch.zeros(()))
 
     def start(self, ratings: Any) -> None:
@@ -106,6 +116,9 @@ class FactorizationModel(nn.Module):
         """
         with poutine.scale(scale=block.global_weight):
             priors = {site: prior(site, n_factors) for _, site, prior, n_factors in self._priors()}
+            if self.implicit is not None:
+                priors = self.implicit.shift(priors, block, self.n_factors)
+            shapes = {} if self.row_noise is None else self.row_noise.shapes()
         values = {}
         sizes = {"users": len(block.users), "items": len(block.items)}
         weights = {"users": beta[0] * block.user_weight, "items": beta[1] * block.item_weight}
@@ -114,6 +127,8 @@ class FactorizationModel(nn.Module):
                 for owner, site, _, _ in self._priors():
                     if owner == plate:
                         values[site] = pyro.sample(site, priors[site])
+                if self.row_noise is not None and plate in shapes:
+                    values[plate] = self.row_noise.sample(plate, shapes[plate])
         if not len(block.ratings):
             return  # sparse data have blocks without ratings, and Pyro has no plate of size zero
         eta = self.predictor(
@@ -122,8 +137,11 @@ class FactorizationModel(nn.Module):
             values["user_bias"].index_select(-1, block.rating_users) if self.biases else None,
             values["item_bias"].index_select(-1, block.rating_items) if self.biases else None,
         )
+        noise: tuple[Tensor, ...] = ()
+        if self.row_noise is not None:
+            noise = (self.row_noise.relative(values, block.rating_users, block.rating_items),)
         with pyro.plate("ratings", len(block.ratings)):
-            pyro.sample("rating", self.likelihood(eta), obs=block.ratings)
+            pyro.sample("rating", self.likelihood(eta, *noise), obs=block.ratings)
 
     def guide(self, block: Block) -> None:
         """Sample the priors' hyperparameters, where there are any, from their variational posteriors."""
@@ -159,6 +177,8 @@ class FactorizationModel(nn.Module):
             "user_bias_prior": of(self.user_bias_prior),
             "item_bias_prior": of(self.item_bias_prior),
             "likelihood": self.likelihood.settings(),
+            "implicit": None if self.implicit is None else self.implicit.settings(),
+            "row_noise": None if self.row_noise is None else self.row_noise.settings(),
         }
 
     @classmethod
@@ -183,4 +203,7 @@ class FactorizationModel(nn.Module):
             centred=settings["centred"],
             user_bias_prior=of("user_bias_prior"),
             item_bias_prior=of("item_bias_prior"),
+            # Files written before these existed lack them.
+            implicit=ImplicitFeedback(**settings["implicit"]) if settings.get("implicit") else None,
+            row_noise=RowNoise(**settings["row_noise"]) if settings.get("row_noise") else None,
         )

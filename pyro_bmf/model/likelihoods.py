@@ -30,11 +30,15 @@ class Likelihood(nn.Module):
 
     support: Any = constraints.real
 
-    def forward(self, eta: Tensor) -> TorchDistribution:
-        """Return the distribution of ratings whose linear predictors are `eta`, of the same shape."""
+    def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
+        """Return the distribution of ratings whose linear predictors are `eta`, of the same shape.
+
+        `relative`, of the shape of `eta`, multiplies the noise's standard deviation where rows have noise of
+        their own; it is given only then, so a likelihood without such noise need not take it.
+        """
         raise TypeError(f"{type(self).__name__} is a likelihood without a forward method: give it one.")
 
-    def log_prob_rating(self, eta: Tensor, levels: Tensor) -> Tensor:
+    def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the log-probability of each level of a discrete scale, shape (*eta.shape, n_levels)."""
         raise TypeError(f"{type(self).__name__} gives no probability of a rating: give it log_prob_rating.")
 
@@ -55,23 +59,31 @@ class Likelihood(nn.Module):
     def start(self, ratings: np.ndarray) -> None:
         """Set learned parameters to a good starting point for these ratings: nothing by default."""
 
-    def mean(self, eta: Tensor) -> Tensor:
+    def mean(self, eta: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the mean rating given the predictor, in rating units."""
-        result: Tensor = self(eta).mean
+        result: Tensor = (self(eta) if relative is None else self(eta, relative)).mean
         return result
 
-    def predictive_moments(self, eta_mean: Tensor, eta_variance: Tensor) -> tuple[Tensor, Tensor]:
+    def predictive_moments(
+        self, eta_mean: Tensor, eta_variance: Tensor, relative: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return mean and variance of a rating whose predictor is Normal with these moments."""
         eta, weights = _quadrature(eta_mean, eta_variance)
-        distribution = self(eta)
+        distribution = self(eta, *_at_nodes(relative))
         mean = (weights * distribution.mean).sum(-1)
         second = (weights * (distribution.variance + distribution.mean**2)).sum(-1)
         return mean, (second - mean**2).clamp_min(0.0)
 
-    def predictive_pmf(self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor) -> Tensor:
+    def predictive_pmf(
+        self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor, relative: Tensor | None = None
+    ) -> Tensor:
         """Return the probability of each level, shape (*eta_mean.shape, n_levels), summing to one."""
         eta, weights = _quadrature(eta_mean, eta_variance)
-        return (weights[:, None] * self.log_prob_rating(eta, levels).exp()).sum(-2)
+        return (weights[:, None] * self.log_prob_rating(eta, levels, *_at_nodes(relative)).exp()).sum(-2)
+
+
+def _at_nodes(relative: Tensor | None) -> tuple[Tensor, ...]:
+    return () if relative is None else (relative.unsqueeze(-1),)
 
 
 def _quadrature(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,28 +129,42 @@ class NormalLikelihood(Likelihood):
         """Standard deviation of a rating around its predictor: a positive scalar."""
         return self._log_noise.exp()
 
+    @torch.no_grad()
+    def set_noise(self, noise: float | Tensor) -> None:
+        """Put a standard deviation in place."""
+        self._log_noise.fill_(math.log(float(noise)))
+
     def start(self, ratings: np.ndarray) -> None:
         """Start learned noise at the ratings' own standard deviation."""
         if self.learned:
             with torch.no_grad():
                 self._log_noise.fill_(math.log(max(float(ratings.std()), 1e-3)))
 
-    def forward(self, eta: Tensor) -> TorchDistribution:
-        """Return Normal(eta, noise)."""
-        return dist.Normal(eta, self.noise.to(eta.dtype))
+    def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
+        """Return Normal(eta, noise), the noise times `relative` where that is given."""
+        return dist.Normal(eta, self._scale(eta, relative))
 
-    def log_prob_rating(self, eta: Tensor, levels: Tensor) -> Tensor:
+    def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the log-probability of each level's cell: cuts midway, tails to the end levels."""
-        return _normal_cells(eta, self.noise.to(eta.dtype).expand_as(eta), levels).clamp_min(1e-300).log()
+        scale = self._scale(eta, relative).expand_as(eta)
+        return normal_cells(eta, scale, levels).clamp_min(1e-300).log()
 
-    def predictive_moments(self, eta_mean: Tensor, eta_variance: Tensor) -> tuple[Tensor, Tensor]:
+    def predictive_moments(
+        self, eta_mean: Tensor, eta_variance: Tensor, relative: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return (m, v + noise^2): exact."""
-        return eta_mean, eta_variance + self.noise.to(eta_mean.dtype) ** 2
+        return eta_mean, eta_variance + self._scale(eta_mean, relative) ** 2
 
-    def predictive_pmf(self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor) -> Tensor:
+    def predictive_pmf(
+        self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor, relative: Tensor | None = None
+    ) -> Tensor:
         """Return the cells' probabilities under N(m, v + noise^2): exact for a Normal predictor."""
-        mean, variance = self.predictive_moments(eta_mean, eta_variance)
-        return _normal_cells(mean, variance.sqrt(), levels)
+        mean, variance = self.predictive_moments(eta_mean, eta_variance, relative)
+        return normal_cells(mean, variance.sqrt(), levels)
+
+    def _scale(self, eta: Tensor, relative: Tensor | None) -> Tensor:
+        noise = self.noise.to(eta.dtype)
+        return noise if relative is None else noise * relative.to(eta.dtype)
 
     def settings(self) -> dict[str, Any]:
         """Return the kind and whether noise is learned or which number it is."""
@@ -152,10 +178,16 @@ def _as_float(value: float | str) -> float:
         return math.nan
 
 
-def _normal_cells(mean: Tensor, sd: Tensor, levels: Tensor) -> Tensor:
-    """Probability of each level's cell under Normals, shape (*mean.shape, n_levels), computed in float64."""
-    mean, sd, levels = mean.double().unsqueeze(-1), sd.double().unsqueeze(-1), levels.double()
-    cuts = ((levels[1:] + levels[:-1]) / 2 - mean) / sd
+def normal_cells(mean: Tensor, sd: Tensor, levels: Tensor) -> Tensor:
+    """Probability of each level's cell under Normals, cuts midway, shape (*mean.shape, n_levels), float64."""
+    levels = levels.double()
+    return normal_cells_between(mean, sd, (levels[1:] + levels[:-1]) / 2)
+
+
+def normal_cells_between(mean: Tensor, sd: Tensor, cuts: Tensor) -> Tensor:
+    """Probability of each cell between cuts under Normals, shape (*mean.shape, n_cuts + 1), float64."""
+    mean, sd = mean.double().unsqueeze(-1), sd.double().unsqueeze(-1)
+    cuts = (cuts.double() - mean) / sd
     end = torch.full_like(mean, torch.inf)
     low, high = torch.cat([-end, cuts], dim=-1), torch.cat([cuts, end], dim=-1)
     # A cell above the mean is mirrored below it, where a difference of small tails keeps its digits.
@@ -167,21 +199,3 @@ def _normal_cdf(z: Tensor) -> Tensor:
     # torch.special.ndtr is (1 + erf) / 2: nothing is left of it a few standard deviations below.
     result: Tensor = 0.5 * torch.special.erfc(z * -math.sqrt(0.5))
     return result
-
-
-#: Kinds of likelihood that a saved model may name.
-LIKELIHOODS: dict[str, type[Likelihood]] = {"normal": NormalLikelihood}
-
-
-def likelihood_from_settings(
-    settings: dict[str, Any], kinds: dict[str, type[Likelihood]] | None = None
-) -> Likelihood:
-    """Rebuild a likelihood from its settings; `kinds` adds a user's own to those known here."""
-    arguments = dict(settings)
-    kind = arguments.pop("kind", None)
-    known = {**LIKELIHOODS, **(kinds or {})}
-    if kind not in known:
-        raise SettingsError(
-            f"The likelihood {kind!r} is not known: it may be one of {', '.join(sorted(known))}."
-        )
-    return known[kind](**arguments)

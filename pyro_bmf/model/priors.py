@@ -90,17 +90,3 @@ class NormalPrior(Prior):
     def settings(self) -> dict[str, Any]:
         """Return the kind, loc and scale."""
         return {"kind": "normal", "loc": self._loc, "scale": self._scale}
-
-
-#: Kinds of prior that a saved model may name.
-PRIORS: dict[str, type[Prior]] = {"normal": NormalPrior}
-
-
-def prior_from_settings(settings: dict[str, Any], kinds: dict[str, type[Prior]] | None = None) -> Prior:
-    """Rebuild a prior from its settings; `kinds` adds a user's own to those known here."""
-    arguments = dict(settings)
-    kind = arguments.pop("kind", None)
-    known = {**PRIORS, **(kinds or {})}
-    if kind not in known:
-        raise SettingsError(f"The prior {kind!r} is not known: it may be one of {', '.join(sorted(known))}.")
-    return known[kind](**arguments)

@@ -48,7 +48,7 @@ def to_arviz(
     user_ids: Any = None,
     item_ids: Any = None,
     pairs: pd.DataFrame | None = None,
-    num_samples: int = 400,
+    num_samples: int | None = None,
     seed: int = 0,
     groups: Sequence[str] = GROUPS,
     functionals: bool = True,
@@ -71,7 +71,7 @@ def to_arviz(
         Observed pairs instead, by columns ``user_id`` and ``item_id``. When nothing is given: the 50 users
         and the 50 items with most training ratings.
     num_samples, seed : int
-        Draws; draw s of a row is the same in every subset.
+        Draws; draw s of a row is the same in every subset. 400 when not given; of a chain, those it kept.
     groups : sequence of str
         Some of `GROUPS`.
     functionals : bool
@@ -129,7 +129,7 @@ def plan_groups(
     user_ids: Any,
     item_ids: Any,
     pairs: pd.DataFrame | None,
-    num_samples: int,
+    num_samples: int | None,
     seed: int,
     groups: Sequence[str],
     functionals: bool,
@@ -158,12 +158,24 @@ def plan_groups(
     return GroupPlan(
         posterior,
         selection,
-        check_count("num_samples", num_samples),
+        _number_of_draws(posterior, num_samples),
         seed,
         tuple(groups),
         functionals,
         rating_probability,
     )
+
+
+def _number_of_draws(posterior: Posterior, asked: int | None) -> int:
+    """Return how many draws there are to be: a chain has those that it kept and no more."""
+    if posterior.n_draws is None:
+        return check_count("num_samples", 400 if asked is None else asked)
+    if asked is not None and asked > posterior.n_draws:
+        raise SettingsError(
+            f"num_samples is {asked}, but the chain kept {posterior.n_draws} draws: ask for at most that, or "
+            "fit again with more draws kept."
+        )
+    return check_count("num_samples", posterior.n_draws if asked is None else asked)
 
 
 def tree_attributes(plan: GroupPlan, split: Split | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..data.feedback import Feedback
 from ..data.ratings import Ratings
 from ..errors import SettingsError
 from ..guide.cross_feedback import Side
-from ..guide.rows import RowPosterior
+from ..guide.rows import RowDraws, RowPosterior, Rows
 from ..model import FactorizationModel
 
 Indices = NDArray[np.int64]
@@ -23,7 +23,7 @@ Indices = NDArray[np.int64]
 class Guide(Protocol):
     """What a posterior asks of a guide (a `torch.nn.Module`)."""
 
-    def encode_side(self, side: Side, feedback: Feedback) -> RowPosterior:
+    def encode_side(self, side: Side, feedback: Feedback) -> Rows:
         """Return q of the rows of one side, without gradients."""
 
     def settings(self) -> dict[str, Any]:
@@ -57,17 +57,15 @@ def side_feedback(train: Ratings, model: FactorizationModel, side: str) -> Feedb
     return feedback_of(train.items, train.users, train.ratings, train.n_items, train.n_users, model)
 
 
-def row_tensors(rows: RowPosterior) -> dict[str, torch.Tensor]:
-    """Return the tensors of a row posterior by name, those that it has."""
-    named = {"loc": rows.loc, "scale": rows.scale, "bias_loc": rows.bias_loc, "bias_scale": rows.bias_scale}
-    return {name: tensor for name, tensor in named.items() if tensor is not None}
+def rows_of(tensors: Mapping[str, torch.Tensor]) -> Rows:
+    """Return the rows that have these tensors: draws of a chain, or Normals."""
+    kind: type[Rows] = RowDraws if "draws" in tensors else RowPosterior
+    return kind(**tensors)
 
 
-def compact(rows: RowPosterior) -> RowPosterior:
+def compact(rows: Rows) -> Rows:
     """Return the rows without gradients and each tensor on its own, as they are after saving and loading."""
-    return RowPosterior(
-        **{name: tensor.detach().clone().contiguous() for name, tensor in row_tensors(rows).items()}
-    )
+    return rows_of({name: tensor.detach().clone().contiguous() for name, tensor in rows.tensors().items()})
 
 
 def plain_info(info: Mapping[str, Any]) -> dict[str, Any]:

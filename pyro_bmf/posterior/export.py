@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..data.splits import Split
 from ..errors import SettingsError
 from ..files import atomic_write, write_json
-from ..guide.rows import RowPosterior
+from ..guide.rows import RowDraws, Rows
 from .arviz import plan_groups, tree_attributes
 from .groups import GROUPS, GroupPlan
 from .posterior import Posterior
@@ -31,7 +31,7 @@ def export_netcdf(
     user_ids: Any = None,
     item_ids: Any = None,
     pairs: pd.DataFrame | None = None,
-    num_samples: int = 400,
+    num_samples: int | None = None,
     seed: int = 0,
     groups: Sequence[str] = GROUPS,
     functionals: bool = False,
@@ -122,7 +122,8 @@ def export_parquet(posterior: Posterior, folder: Path | str) -> Path:
 
     One row a user (item): its raw id (and title), ``n_ratings`` in training, ``bias_loc`` and ``bias_scale``
     where there are biases, and ``loc_k`` and ``scale_k`` of every factor k: mean and standard deviation of
-    independent Normals. ``posterior.json`` tells what they are of.
+    independent Normals. Of a chain's draws, whose factors have no identity, the biases and noise multipliers
+    alone. ``posterior.json`` tells what they are of.
 
     Returns
     -------
@@ -149,8 +150,16 @@ def export_parquet(posterior: Posterior, folder: Path | str) -> Path:
     return target
 
 
-def _parameters(rows: RowPosterior) -> dict[str, NDArray[Any]]:
+def _parameters(rows: Rows) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {}
+    if rows.noise is not None:
+        columns["noise"] = rows.noise.cpu().numpy()
+    if isinstance(rows, RowDraws):
+        # Single factors of a chain have no identity from draw to draw: there is nothing to tabulate.
+        if rows.bias:
+            bias = rows.draws[..., -1]
+            columns |= {"bias_loc": bias.mean(1).cpu().numpy(), "bias_scale": bias.std(1).cpu().numpy()}
+        return columns
     for name, tensor in (("bias_loc", rows.bias_loc), ("bias_scale", rows.bias_scale)):
         if tensor is not None:
             columns[name] = tensor.cpu().numpy()

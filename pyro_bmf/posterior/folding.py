@@ -18,7 +18,7 @@ from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
 from ..errors import DataError
 from ..guide.cross_feedback import Side
-from ..guide.rows import RowPosterior
+from ..guide.rows import Rows
 from .draws import Stream
 from .encoding import Guide, feedback_of
 from .predictive import PairPredictive
@@ -53,15 +53,15 @@ class FoldedRows:
     vocabulary : Vocabulary
         Ids of the new rows, ascending: their order in `rows`. They are a name space of their own; an id may
         be that of a row of the model, which stays as it is.
-    rows : RowPosterior
-        What the encoder says of them.
+    rows : RowPosterior or RowDraws
+        What the guide says of them.
     others : Vocabulary
         Ids of the other side.
     """
 
     side: str
     vocabulary: Vocabulary
-    rows: RowPosterior
+    rows: Rows
     others: Vocabulary
     scale: RatingScale
     item_titles: NDArray[Any] | None
@@ -167,10 +167,10 @@ class FoldedRow:
     index: int
 
     @property
-    def posterior(self) -> RowPosterior:
+    def posterior(self) -> Rows:
         """The row's own posterior: one row."""
         rows = self.all_rows.rows
-        return rows.select(torch.tensor([self.index], device=rows.loc.device))
+        return rows.select(torch.tensor([self.index], device=rows.device))
 
     @property
     def count(self) -> int:

@@ -18,8 +18,11 @@ from pyro import poutine
 from torch import Tensor
 
 from ..errors import SettingsError
+from ..guide.chain import ChainGuide
 from ..model import Prior
+from ..model.implicit import feedback_means
 from .draws import Stream, draw_seed
+from .encoding import side_feedback
 from .posterior import Posterior
 from .predictive import Indices, chunks, own_generator
 
@@ -212,7 +215,7 @@ class GroupPlan:
             return
         for number, (at, eta) in enumerate(self._eta_blocks(sink, "posterior", part, users, items)):
             if "posterior_predictive" in self.groups:
-                drawn = pairs.draw_ratings(eta, draws, self.seed, block=number)
+                drawn = pairs.draw_ratings(eta, draws, self.seed, block=number, relative=self._relative(at))
                 sink.put("posterior_predictive", "rating", part, _numbers(drawn), at)
             if "log_likelihood" in self.groups:
                 sink.put("log_likelihood", "rating", part, _numbers(self._log_likelihood(eta, at)), at)
@@ -227,7 +230,12 @@ class GroupPlan:
         for number, (at, eta) in enumerate(self._eta_blocks(sink, "prior", part, users, items)):
             if "prior_predictive" in self.groups:
                 drawn = self.posterior.pairs.draw_ratings(
-                    eta, draws, self.seed, stream=Stream.PRIOR_RATINGS, block=number
+                    eta,
+                    draws,
+                    self.seed,
+                    stream=Stream.PRIOR_RATINGS,
+                    block=number,
+                    relative=self._relative(at),
                 )
                 sink.put("prior_predictive", "rating", part, _numbers(drawn), at)
 
@@ -249,11 +257,17 @@ class GroupPlan:
                 sink.put(group, "uv", part, _numbers(_products(users[0], items[0], i, j)), at)
             yield at, eta
 
+    def _relative(self, at: slice) -> tuple[Tensor, ...]:
+        """Return the noise multipliers of a block of pairs, at their posterior means."""
+        selection = self.selection
+        users, items = selection.users[selection.pair_users[at]], selection.items[selection.pair_items[at]]
+        return self.posterior.pairs.relative_noise(users, items)
+
     def _log_likelihood(self, eta: Tensor, at: slice) -> Tensor:
         likelihood = self.posterior.model.likelihood
         observed = torch.tensor(self.selection.ratings[at], device=eta.device)
         if not self.rating_probability:
-            log_prob: Tensor = likelihood(eta.double()).log_prob(observed)
+            log_prob: Tensor = likelihood(eta.double(), *self._relative(at)).log_prob(observed)
             return log_prob
         levels = self.posterior.scale.levels
         if levels is None:
@@ -267,7 +281,9 @@ class GroupPlan:
         # One draw at a time: every level of every pair of a block is enough at once.
         return torch.stack(
             [
-                likelihood.log_prob_rating(one.double(), at_levels).gather(-1, where).squeeze(-1)
+                likelihood.log_prob_rating(one.double(), at_levels, *self._relative(at))
+                .gather(-1, where)
+                .squeeze(-1)
                 for one, where in zip(eta, index, strict=True)
             ]
         )
@@ -287,16 +303,31 @@ class GroupPlan:
     def _prior_rows(self, side: str, n: int, draws: Indices) -> tuple[Tensor, Tensor | None]:
         """Draw rows from their priors, hyperparameters first: one draw of those for all rows."""
         stream = Stream.PRIOR_USERS if side == "user" else Stream.PRIOR_ITEMS
-        loc = self.posterior.user_rows.loc
+        like = next(iter(self.posterior.user_rows.tensors().values()))
+        implicit = self.posterior.model.implicit
+        feedback = None
+        if implicit is not None:
+            rows = self.selection.users if side == "user" else self.selection.items
+            feedback = side_feedback(self.posterior.train, self.posterior.model, side)
+            feedback = feedback.select(torch.tensor(rows, device=like.device))
         factors, biases = [], []
-        with own_generator(loc.device) as reseed:
+        with own_generator(like.device) as reseed:
             for draw in draws.tolist():
                 reseed(draw_seed(self.seed, stream, draw))
                 prior, n_factors = self._prior(f"{side}_factors")
-                factors.append(prior(f"{side}_factors", n_factors).sample((n,)).to(loc))
+                factors.append(prior(f"{side}_factors", n_factors).sample((n,)).to(like))
                 if self.posterior.model.biases:
                     prior, _ = self._prior(f"{side}_bias")
-                    biases.append(prior(f"{side}_bias", None).sample((n,)).to(loc))
+                    biases.append(prior(f"{side}_bias", None).sample((n,)).to(like))
+                if implicit is not None and feedback is not None:
+                    # The weights' precision is Gamma(1, s^2), as in the model.
+                    width = self.posterior.n_factors + self.posterior.model.biases
+                    precision = torch._standard_gamma(torch.ones(width)) / implicit.scale**2
+                    weights = torch.randn(feedback.n_columns, width) * precision.rsqrt()
+                    means = feedback_means(feedback, weights.to(like))
+                    factors[-1] = factors[-1] + means[:, : self.posterior.n_factors]
+                    if biases:
+                        biases[-1] = biases[-1] + means[:, -1]
         return torch.stack(factors), torch.stack(biases) if biases else None
 
     def _log_prior(self, site: str, rows: Tensor, draws: Indices) -> NDArray[np.float32]:
@@ -304,6 +335,8 @@ class GroupPlan:
         prior, n_factors = self._prior(site)
         if rows.shape[1] == 0:
             return np.empty(rows.shape[:2], dtype=np.float32)
+        if isinstance(self.posterior.guide, ChainGuide):
+            return self._log_chain_prior(site, rows, draws, self.posterior.guide)
         if not poutine.trace(prior.guide).get_trace(site, n_factors).stochastic_nodes:
             return _numbers(prior(site, n_factors).log_prob(rows))
         result = np.empty(rows.shape[:2], dtype=np.float32)
@@ -314,6 +347,29 @@ class GroupPlan:
                 with poutine.block():
                     density = poutine.replay(prior, trace=hyper)(site, n_factors)
                 result[place] = _numbers(density.log_prob(rows[place]))
+        return result
+
+    def _log_chain_prior(
+        self, site: str, rows: Tensor, draws: Indices, guide: ChainGuide
+    ) -> NDArray[np.float32]:
+        """Log-density of each row's draw under its prior at that draw's hyperparameters."""
+        side, bias = site.split("_")[0], site.endswith("_bias")
+        chosen = self.selection.users if side == "user" else self.selection.items
+        feedback = side_feedback(self.posterior.train, self.posterior.model, side)
+        feedback = feedback.select(torch.tensor(chosen, device=rows.device))
+        k = self.posterior.n_factors
+        part = slice(k, None) if bias else slice(None, k)
+        result = np.empty(rows.shape[:2], dtype=np.float32)
+        for place, draw in enumerate(draws.tolist()):
+            mean = getattr(guide, f"{side}_location")[draw].expand(len(chosen), -1)
+            if guide.implicit:
+                mean = mean + feedback_means(feedback, getattr(guide, f"{side}_weights")[draw])
+            precision = getattr(guide, f"{side}_precision")[draw][part, part]
+            density = torch.distributions.MultivariateNormal(
+                mean[:, part], precision_matrix=precision, validate_args=False
+            )
+            values = rows[place].unsqueeze(-1) if bias else rows[place]
+            result[place] = _numbers(density.log_prob(values))  # type: ignore[no-untyped-call]
         return result
 
 

@@ -21,10 +21,12 @@ from ..data.scale import RatingScale
 from ..data.splits import Split
 from ..data.vocabulary import Vocabulary
 from ..errors import FitError, SettingsError
+from ..guide.chain import ChainGuide
 from ..guide.cross_feedback import Side
-from ..guide.rows import RowPosterior
+from ..guide.rows import RowDraws, Rows
 from ..model import FactorizationModel, Likelihood, Prior
-from .encoding import Guide, compact, plain_info, row_tensors, side_feedback
+from .chain import ChainPredictive
+from .encoding import Guide, compact, plain_info, side_feedback
 from .folding import (
     CheckedRatings,
     FoldedRow,
@@ -67,8 +69,8 @@ class Posterior:
     model : FactorizationModel
     guide : Guide
         For folding in; the posterior owns both, so do not train them on.
-    user_rows, item_rows : RowPosterior
-        q of every user and every item.
+    user_rows, item_rows : RowPosterior or RowDraws
+        q of every user and every item, or their draws of a chain.
     train : Ratings
         The ratings that the encoders read (without timestamps).
     info : dict
@@ -78,8 +80,8 @@ class Posterior:
 
     model: FactorizationModel
     guide: Guide
-    user_rows: RowPosterior
-    item_rows: RowPosterior
+    user_rows: Rows
+    item_rows: Rows
     train: Ratings
     info: dict[str, Any]
 
@@ -92,6 +94,7 @@ class Posterior:
         guide: Guide,
         train: Ratings | Split,
         *,
+        rows: tuple[Rows, Rows] | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> Posterior:
         """Encode every user and item from the training ratings and keep what comes out.
@@ -102,6 +105,8 @@ class Posterior:
             Fitted; on any device, where the posterior then computes.
         train : Ratings or Split
             Training ratings. Of a split the train part is taken, and its hashes are noted.
+        rows : tuple, optional
+            Users and items where they are no encoder's output but draws of a chain; nothing is encoded then.
         info : mapping, optional
             What to remember about the fit, JSON-ready.
 
@@ -115,16 +120,27 @@ class Posterior:
             noted |= {"data_hash": train.ratings.data_hash, "split_hash": train.hash}
             train = train.train
         train = replace(train, timestamps=None)
-        rows = [
-            compact(guide.encode_side(side, side_feedback(train, model, side))) for side in ("user", "item")
-        ]
-        for name, part in zip(("users", "items"), rows, strict=True):
-            if not all(bool(torch.isfinite(tensor).all()) for tensor in row_tensors(part).values()):
+        if rows is None:
+            sides: tuple[Side, Side] = ("user", "item")
+            users, items = (
+                compact(guide.encode_side(side, side_feedback(train, model, side))) for side in sides
+            )
+        else:
+            users, items = compact(rows[0]), compact(rows[1])
+        for name, part in (("users", users), ("items", items)):
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in part.tensors().values()):
                 raise FitError(
                     f"the posterior of the {name} holds numbers that are not finite: the fit diverged. "
                     "Fit again with a smaller learning rate."
                 )
-        return cls(model, guide, rows[0], rows[1], train, plain_info({**noted, **(info or {})}))
+        return cls(model, guide, users, items, train, plain_info({**noted, **(info or {})}))
+
+    def __post_init__(self) -> None:
+        """Give a chain's guide the rows that its draws go with."""
+        if isinstance(self.guide, ChainGuide):
+            assert isinstance(self.user_rows, RowDraws)
+            assert isinstance(self.item_rows, RowDraws)
+            self.guide.attach(self.user_rows, self.item_rows)
 
     @classmethod
     def load(
@@ -227,9 +243,16 @@ class Posterior:
             f"{len(self.train):,} training ratings{', tempered' if self.tempered else ''})"
         )
 
+    @property
+    def n_draws(self) -> int | None:
+        """Number of draws that a chain kept; None for a variational posterior, which has any number."""
+        return self.user_rows.n_draws if isinstance(self.user_rows, RowDraws) else None
+
     @cached_property
     def pairs(self) -> PairPredictive:
         """Predictions in index space."""
+        if isinstance(self.user_rows, RowDraws) and isinstance(self.item_rows, RowDraws):
+            return ChainPredictive(self.model, self.user_rows, self.item_rows)
         return PairPredictive(self.model, self.user_rows, self.item_rows)
 
     @cached_property

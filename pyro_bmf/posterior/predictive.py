@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..guide.rows import RowPosterior
-from ..model import FactorizationModel, Likelihood
+from ..guide.rows import RowPosterior, Rows
+from ..model import FactorizationModel, Likelihood, NormalLikelihood
 from .draws import Stream, draw_seed, row_noise
 
 #: Numbers held at once by a chunk of any computation here; bounds its memory at tens of megabytes.
@@ -79,15 +79,15 @@ class PairPredictive:
     """
 
     model: FactorizationModel
-    users: RowPosterior
-    items: RowPosterior
+    users: Rows
+    items: Rows
     user_stream: Stream = Stream.USERS
     item_stream: Stream = Stream.ITEMS
 
     @property
     def device(self) -> torch.device:
         """Where the rows are, and computation happens."""
-        return self.users.loc.device
+        return self.users.device
 
     @property
     def likelihood(self) -> Likelihood:
@@ -98,8 +98,10 @@ class PairPredictive:
     def eta_moments(self, users: Indices, items: Indices) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the predictor of each pair, float64, shape (n,): exact."""
         u, v = self._rows(self.users, users), self._rows(self.items, items)
-        u2, v2, t2, s2 = u.loc**2, v.loc**2, u.scale**2, v.scale**2
         mean = (u.loc * v.loc).sum(-1) + self.model.centre.double()
+        if u.tril is not None or v.tril is not None:
+            return self._full_moments(u, v, mean)
+        u2, v2, t2, s2 = u.loc**2, v.loc**2, u.scale**2, v.scale**2
         variance = (u2 * s2 + t2 * (v2 + s2)).sum(-1)
         for row in (u, v):
             if row.bias_loc is not None and row.bias_scale is not None:
@@ -107,12 +109,37 @@ class PairPredictive:
                 variance = variance + row.bias_scale**2
         return mean, variance
 
+    @staticmethod
+    def _full_moments(u: RowPosterior, v: RowPosterior, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance for full covariances: of [u, b] against [v, 1] and the like."""
+        cov_u, cov_v = u.covariance(), v.covariance()
+        k = u.n_factors
+        left, right = u.loc, v.loc
+        if u.bias_loc is not None and v.bias_loc is not None:
+            mean = mean + u.bias_loc + v.bias_loc
+            one = torch.ones_like(left[:, :1])
+            left, right = torch.cat([left, one], 1), torch.cat([right, one], 1)
+        variance = torch.einsum("nk,nkl,nl->n", right, cov_u, right)
+        variance = variance + torch.einsum("nk,nkl,nl->n", left, cov_v, left)
+        return mean, variance + (cov_u[:, :k, :k] * cov_v[:, :k, :k]).sum((-2, -1))
+
+    def relative_noise(self, users: Indices, items: Indices) -> tuple[Tensor, ...]:
+        """Return what multiplies each pair's noise, (n,), as a likelihood's argument; none for ones."""
+        parts = [
+            rows.noise[torch.tensor(at, device=self.device)].double()
+            for rows, at in ((self.users, users), (self.items, items))
+            if rows.noise is not None
+        ]
+        return () if not parts else (torch.stack(parts).prod(0),)
+
     @torch.no_grad()
     def rating_moments(self, users: Indices, items: Indices) -> tuple[Floats, Floats]:
         """Return mean and sd of the posterior predictive of each pair's rating, shape (n,)."""
         size = CELLS // (4 * max(self.users.n_factors, _NODES))
         parts = [
-            self.likelihood.predictive_moments(*self.eta_moments(users[part], items[part]))
+            self.likelihood.predictive_moments(
+                *self.eta_moments(users[part], items[part]), *self.relative_noise(users[part], items[part])
+            )
             for part in chunks(len(users), size)
         ]
         return _joined([p[0] for p in parts]), _joined([p[1].clamp_min(0.0).sqrt() for p in parts])
@@ -126,7 +153,8 @@ class PairPredictive:
         means, sds = [], []
         for part in chunks(len(users), CELLS // (4 * max(self.users.n_factors, _NODES))):
             eta, shares = _quadrature(*self.eta_moments(users[part], items[part]))
-            values = self.likelihood.mean(eta)
+            noise = [relative.unsqueeze(-1) for relative in self.relative_noise(users[part], items[part])]
+            values = self.likelihood.mean(eta, *noise)
             mean = (shares * values).sum(-1)
             means.append(mean)
             sds.append((shares * (values - mean.unsqueeze(-1)) ** 2).sum(-1).sqrt())
@@ -138,7 +166,10 @@ class PairPredictive:
         size = CELLS // (4 * self.users.n_factors)
         return _joined(
             [
-                self.likelihood.mean(self.eta_moments(users[part], items[part])[0])
+                self.likelihood.mean(
+                    self.eta_moments(users[part], items[part])[0],
+                    *self.relative_noise(users[part], items[part]),
+                )
                 for part in chunks(len(users), size)
             ]
         )
@@ -149,7 +180,11 @@ class PairPredictive:
         at = torch.tensor(levels, dtype=torch.float64, device=self.device)
         size = CELLS // max(4 * self.users.n_factors, 2 * _NODES * len(levels))
         parts = [
-            self.likelihood.predictive_pmf(*self.eta_moments(users[part], items[part]), at)
+            self.likelihood.predictive_pmf(
+                *self.eta_moments(users[part], items[part]),
+                at,
+                *self.relative_noise(users[part], items[part]),
+            )
             for part in chunks(len(users), size)
         ]
         return _joined(parts, (0, len(levels)))
@@ -174,14 +209,15 @@ class PairPredictive:
         tail = (1.0 - probability) / 2.0
         for part in chunks(len(users), size):
             mean, variance = self.eta_moments(users[part], items[part])
+            noise = self.relative_noise(users[part], items[part])
             if isinstance(self.likelihood(mean), torch.distributions.Normal):
-                centre, spread = self.likelihood.predictive_moments(mean, variance)
+                centre, spread = self.likelihood.predictive_moments(mean, variance, *noise)
                 reach = _normal_quantile(1.0 - tail) * spread.sqrt()
                 low, high = centre - reach, centre + reach
             elif levels is not None:
-                low, high = self._level_quantiles(mean, variance, levels, tail)
+                low, high = self._level_quantiles(mean, variance, levels, tail, *noise)
             else:
-                low, high = self._drawn_quantiles(mean, variance, tail)
+                low, high = self._drawn_quantiles(mean, variance, tail, *noise)
             lower.append(low)
             upper.append(high)
         return _joined(lower), _joined(upper)
@@ -197,7 +233,8 @@ class PairPredictive:
         for part in chunks(len(users), CELLS // (4 * self.users.n_factors)):
             mean, variance = self.eta_moments(users[part], items[part])
             reach = _normal_quantile(0.5 + probability / 2.0) * variance.sqrt()
-            ends = self.likelihood.mean(mean - reach), self.likelihood.mean(mean + reach)
+            noise = self.relative_noise(users[part], items[part])
+            ends = self.likelihood.mean(mean - reach, *noise), self.likelihood.mean(mean + reach, *noise)
             lower.append(torch.minimum(*ends))
             upper.append(torch.maximum(*ends))
         return _joined(lower), _joined(upper)
@@ -217,18 +254,55 @@ class PairPredictive:
         for part in chunks(len(users), CELLS // max(len(items), 1)):
             u = self._rows(self.users, users[part], double=False)
             mean = u.loc @ v.loc.T + self.model.centre.to(u.loc.dtype)
-            variance = u.loc**2 @ (v.scale**2).T + u.scale**2 @ v_second.T
             if u.bias_loc is not None and v.bias_loc is not None:
                 mean += u.bias_loc[:, None] + v.bias_loc
+            result[part] = self._mean_ratings(mean, self._variances(u, v, v_second), users[part], items)
+        return result
+
+    @staticmethod
+    def _variances(u: RowPosterior, v: RowPosterior, v_second: Tensor) -> Tensor:
+        """Return the variance of every pair's predictor, shape (n_users, n_items)."""
+        if u.tril is None and v.tril is None:
+            variance = u.loc**2 @ (v.scale**2).T + u.scale**2 @ v_second.T
             if u.bias_scale is not None and v.bias_scale is not None:
                 variance += u.bias_scale[:, None] ** 2 + v.bias_scale**2
-            mean, variance = mean.flatten(), variance.flatten()
-            values = [
-                self.likelihood.predictive_moments(mean[block], variance[block])[0]
-                for block in chunks(len(mean), CELLS // 4)
-            ]
-            result[part] = torch.cat(values).reshape(-1, len(items)).float().cpu().numpy()
-        return result
+            return variance
+        left, right = u.loc, v.loc
+        if u.bias_loc is not None:
+            one = torch.ones_like(left[:, :1])
+            left, right = torch.cat([left, one], 1), torch.cat([right, torch.ones_like(right[:, :1])], 1)
+        k = u.n_factors
+        cov_u, cov_v = u.covariance(), v.covariance()
+
+        def outer(rows: Tensor) -> Tensor:
+            return (rows.unsqueeze(2) * rows.unsqueeze(1)).flatten(1)
+
+        # Sums over entries of covariances are products of flattened matrices.
+        variance = cov_u.flatten(1) @ outer(right).T + outer(left) @ cov_v.flatten(1).T
+        return variance + cov_u[:, :k, :k].flatten(1) @ cov_v[:, :k, :k].flatten(1).T
+
+    def _mean_ratings(
+        self, mean: Tensor, variance: Tensor, users: Indices, items: Indices
+    ) -> NDArray[np.float32]:
+        """Return the mean rating for moments of the predictor of every pair, both (n_users, n_items)."""
+        if isinstance(self.likelihood, NormalLikelihood):
+            return mean.float().cpu().numpy()
+        shape = mean.shape
+        noise: Tensor | None = None
+        for rows, at, axis in ((self.users, users, 1), (self.items, items, 0)):
+            if rows.noise is not None:
+                one = rows.noise[torch.tensor(at, device=self.device)].unsqueeze(axis).to(mean.dtype)
+                noise = one.expand(shape) if noise is None else noise * one
+        mean, variance = mean.flatten(), variance.flatten()
+        flat = None if noise is None else noise.reshape(-1)
+        values = [
+            self.likelihood.predictive_moments(
+                mean[block], variance[block], *(() if flat is None else (flat[block],))
+            )[0]
+            for block in chunks(len(mean), CELLS // 4)
+        ]
+        found: NDArray[np.float32] = torch.cat(values).reshape(shape).float().cpu().numpy()
+        return found
 
     @torch.no_grad()
     def draw_rows(self, side: str, rows: Indices, draws: Indices, seed: int) -> tuple[Tensor, Tensor | None]:
@@ -242,10 +316,7 @@ class PairPredictive:
         q = self._rows(posterior, rows, double=False)
         width = q.n_factors + (q.bias_loc is not None)
         noise = torch.from_numpy(row_noise(seed, stream, rows, draws, width)).to(self.device, q.loc.dtype)
-        factors = q.loc + q.scale * noise[..., : q.n_factors]
-        if q.bias_loc is None or q.bias_scale is None:
-            return factors, None
-        return factors, q.bias_loc + q.bias_scale * noise[..., -1]
+        return q.place(noise[..., : q.n_factors], None if q.bias_loc is None else noise[..., -1])
 
     @torch.no_grad()
     def draw_eta(self, users: Indices, items: Indices, draws: Indices, seed: int) -> Tensor:
@@ -280,7 +351,14 @@ class PairPredictive:
 
     @torch.no_grad()
     def draw_ratings(
-        self, eta: Tensor, draws: Indices, seed: int, *, stream: Stream = Stream.RATINGS, block: int = 0
+        self,
+        eta: Tensor,
+        draws: Indices,
+        seed: int,
+        *,
+        stream: Stream = Stream.RATINGS,
+        block: int = 0,
+        relative: tuple[Tensor, ...] = (),
     ) -> Tensor:
         """Draw a rating for each drawn predictor, same shape; the process's own generators stay untouched.
 
@@ -290,7 +368,7 @@ class PairPredictive:
         with own_generator(eta.device) as reseed:
             for place, draw in enumerate(draws.tolist()):
                 reseed(draw_seed(seed, stream, draw, block))
-                result[place] = self.likelihood(eta[place]).sample()
+                result[place] = self.likelihood(eta[place], *relative).sample()
         return result
 
     def sample(
@@ -303,42 +381,38 @@ class PairPredictive:
             draws = np.arange(part.start, part.stop)
             values = self.draw_eta(users, items, draws, seed)
             if kind == "rating":
-                values = self.draw_ratings(values, draws, seed)
+                noise = self.relative_noise(users, items)
+                values = self.draw_ratings(values, draws, seed, relative=noise)
             result[part] = values.float().cpu().numpy()
         return result
 
-    def _rows(self, posterior: RowPosterior, rows: Indices, *, double: bool = True) -> RowPosterior:
+    def _rows(self, posterior: Rows, rows: Indices, *, double: bool = True) -> RowPosterior:
+        assert isinstance(posterior, RowPosterior)
         chosen = posterior.select(torch.tensor(rows, device=self.device))
-        if not double:
-            return chosen
-        bias_loc, bias_scale = chosen.bias_loc, chosen.bias_scale
-        return RowPosterior(
-            chosen.loc.double(),
-            chosen.scale.double(),
-            None if bias_loc is None else bias_loc.double(),
-            None if bias_scale is None else bias_scale.double(),
-        )
+        return chosen.double() if double else chosen
 
     def _level_quantiles(
-        self, mean: Tensor, variance: Tensor, levels: Floats, tail: float
+        self, mean: Tensor, variance: Tensor, levels: Floats, tail: float, *noise: Tensor
     ) -> tuple[Tensor, Tensor]:
         at = torch.tensor(levels, dtype=torch.float64, device=mean.device)
-        below = self.likelihood.predictive_pmf(mean, variance, at).cumsum(-1)
+        below = self.likelihood.predictive_pmf(mean, variance, at, *noise).cumsum(-1)
         below = below / below[:, -1:]
         # The smallest level with at least this much probability at or below it.
         low = (below < tail).sum(-1).clamp_max(len(at) - 1)
         high = (below < 1.0 - tail).sum(-1).clamp_max(len(at) - 1)
         return at[low], at[high]
 
-    def _drawn_quantiles(self, mean: Tensor, variance: Tensor, tail: float) -> tuple[Tensor, Tensor]:
+    def _drawn_quantiles(
+        self, mean: Tensor, variance: Tensor, tail: float, *noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         lows, highs = [], []
         for part in chunks(len(mean), CELLS // _INTERVAL_DRAWS):
             draws = np.arange(_INTERVAL_DRAWS)
-            noise = row_noise(0, Stream.INTERVALS, np.zeros(1, dtype=np.int64), draws, 1)[:, :, 0]
-            eta = mean[part] + variance[part].sqrt() * torch.from_numpy(noise).to(mean)
+            normal = row_noise(0, Stream.INTERVALS, np.zeros(1, dtype=np.int64), draws, 1)[:, :, 0]
+            eta = mean[part] + variance[part].sqrt() * torch.from_numpy(normal).to(mean)
             with own_generator(eta.device) as reseed:
                 reseed(0)
-                values = self.likelihood(eta).sample()
+                values = self.likelihood(eta, *(relative[part] for relative in noise)).sample()
             ends = values.new_tensor([tail, 1.0 - tail])
             low, high = torch.quantile(values, ends, dim=0)
             lows.append(low)

@@ -27,9 +27,9 @@ from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
 from ..errors import PyroBmfError, SavedFileError
 from ..files import atomic_write, write_json
-from ..guide import CrossFeedbackGuide, RowPosterior
+from ..guide import ChainGuide, CrossFeedbackGuide, Rows
 from ..model import FactorizationModel, Likelihood, Prior
-from .encoding import Guide, row_tensors
+from .encoding import Guide, rows_of
 
 FORMAT = "pyro-bmf posterior"
 FORMAT_VERSION = 1
@@ -37,7 +37,7 @@ FILE_NAME = "posterior.safetensors"
 COPY_NAME = "posterior.json"
 
 #: Kinds of guide that a saved posterior may name.
-GUIDES: Mapping[str, Any] = {"cross-feedback": CrossFeedbackGuide}
+GUIDES: Mapping[str, Any] = {"cross-feedback": CrossFeedbackGuide, "chain": ChainGuide}
 
 
 class SavedParts(NamedTuple):
@@ -45,8 +45,8 @@ class SavedParts(NamedTuple):
 
     model: FactorizationModel
     guide: Guide
-    user_rows: RowPosterior
-    item_rows: RowPosterior
+    user_rows: Rows
+    item_rows: Rows
     train: Ratings
     info: dict[str, Any]
 
@@ -55,8 +55,8 @@ def save_parts(
     path: Path | str,
     model: FactorizationModel,
     guide: Guide,
-    user_rows: RowPosterior,
-    item_rows: RowPosterior,
+    user_rows: Rows,
+    item_rows: Rows,
     train: Ratings,
     info: Mapping[str, Any],
 ) -> Path:
@@ -68,7 +68,7 @@ def save_parts(
         target = target / FILE_NAME
     tensors: dict[str, Tensor] = {}
     for side, rows in (("users", user_rows), ("items", item_rows)):
-        tensors |= {f"{side}.{name}": tensor for name, tensor in row_tensors(rows).items()}
+        tensors |= {f"{side}.{name}": tensor for name, tensor in rows.tensors().items()}
     tensors |= {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"guide.{name}": tensor for name, tensor in cast(nn.Module, guide).state_dict().items()}
     tensors |= _vocabulary_tensors("user_ids", train.user_vocabulary)
@@ -220,30 +220,44 @@ def _rebuild(
         _texts(tensors, "item_titles") if document["titles"] else None,
         document["name"],
     )
+    user_rows = _rows(tensors, "users", len(users), model)
+    item_rows = _rows(tensors, "items", len(items), model)
     return SavedParts(
         model,
         guide,
-        _rows(tensors, "users", len(users), model),
-        _rows(tensors, "items", len(items), model),
+        user_rows,
+        item_rows,
         train,
         dict(document["info"]),
     )
 
 
-def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: FactorizationModel) -> RowPosterior:
-    shapes: dict[str, tuple[int, ...]] = {"loc": (n, model.n_factors), "scale": (n, model.n_factors)}
-    if model.biases:
-        shapes |= {"bias_loc": (n,), "bias_scale": (n,)}
+def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: FactorizationModel) -> Rows:
+    prefix = f"{side}."
+    found = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    k, width = model.n_factors, model.n_factors + model.biases
+    shapes: dict[str, tuple[int, ...]]
+    if "draws" in found:
+        n_draws = found["draws"].shape[1] if found["draws"].ndim == 3 else 1
+        shapes = {"draws": (n, n_draws, width), "means": (n, n_draws, width), "biased": ()}
+    else:
+        shapes = {"loc": (n, k), "scale": (n, k)}
+        if model.biases:
+            shapes |= {"bias_loc": (n,), "bias_scale": (n,)}
+        if "tril" in found:
+            shapes["tril"] = (n, width, width)
+    if "noise" in found:
+        shapes["noise"] = (n,)
     for name, shape in shapes.items():
-        found = tensors.get(f"{side}.{name}")
-        if found is None:
+        tensor = found.get(name)
+        if tensor is None:
             raise SavedFileError(f"the tensor {side}.{name} is missing: save the posterior again.")
-        if tuple(found.shape) != shape or not found.is_floating_point():
+        if tuple(tensor.shape) != shape or not (tensor.is_floating_point() or name == "biased"):
             raise SavedFileError(
-                f"the tensor {side}.{name} is {found.dtype} of shape {tuple(found.shape)}; {shape} is "
+                f"the tensor {side}.{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; {shape} is "
                 "needed: save the posterior again."
             )
-    return RowPosterior(**{name: tensors[f"{side}.{name}"] for name in shapes})
+    return rows_of({name: found[name] for name in shapes})
 
 
 def _vocabulary_tensors(name: str, vocabulary: Vocabulary) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SettingsError
-from ..guide.rows import RowPosterior
+from ..guide.rows import RowDraws, RowPosterior
 from .predictive import PairPredictive
 
 _DRAWS = 400
@@ -35,6 +35,10 @@ def similar_rows(
     The interval is of the same ratio at joint draws of the factors, without the posterior's spread in it.
     """
     own, other = (pairs.users, pairs.items) if side == "user" else (pairs.items, pairs.users)
+    if isinstance(own, RowDraws) and isinstance(other, RowDraws):
+        return _similar_draws(own, other, row, n, measure, interval)
+    assert isinstance(own, RowPosterior)
+    assert isinstance(other, RowPosterior)
     metric = _metric(other, measure)
     loc, variance = own.loc.double(), own.scale.double() ** 2
     norms = ((loc @ metric) * loc).sum(-1) + variance @ metric.diagonal()
@@ -53,6 +57,43 @@ def similar_rows(
     return order.astype(np.int64), table
 
 
+def _similar_draws(
+    own: RowDraws, other: RowDraws, row: int, n: int, measure: str, interval: float
+) -> tuple[NDArray[np.int64], pd.DataFrame]:
+    """Do the same for draws of a chain, with each draw's own metric: factors may turn from draw to draw."""
+    _check(measure)
+    k = own.n_factors
+    inner = torch.zeros(len(own), dtype=torch.float64, device=own.device)
+    norms = torch.zeros_like(inner)
+    metrics = []
+    for s in range(own.n_draws):
+        factors, others = own.draws[:, s, :k].double(), other.draws[:, s, :k].double()
+        centred = others - others.mean(0)
+        metric = centred.T @ centred / len(others) if measure == "correlation" else torch.eye(k).to(factors)
+        metrics.append(metric)
+        turned = factors @ metric
+        inner += turned @ factors[row]
+        norms += (turned * factors).sum(-1)
+    similarity = inner / (norms * norms[row]).clamp_min(1e-300).sqrt()
+    values = similarity.cpu().numpy()
+    values[row] = -np.inf
+    order = np.lexsort((np.arange(len(values)), -values))[: min(n, len(values) - 1)]
+    at = torch.tensor(np.concatenate(([row], order)), device=own.device)
+    found = own.draws[at, :, :k].double().transpose(0, 1)
+    drawn = np.concatenate([_drawn_similarity(found[s : s + 1], m) for s, m in enumerate(metrics)])
+    tail = (1.0 - interval) / 2.0
+    lower, upper = np.quantile(drawn, [tail, 1.0 - tail], axis=0)
+    table = pd.DataFrame(
+        {"similarity": values[order], "sd": drawn.std(axis=0), "lower": lower, "upper": upper}
+    )
+    return order.astype(np.int64), table
+
+
+def _check(measure: str) -> None:
+    if measure not in ("correlation", "cosine"):
+        raise SettingsError(f"measure is {measure!r}: it may be 'correlation' or 'cosine'.")
+
+
 def _metric(other: RowPosterior, measure: str) -> Tensor:
     loc = other.loc.double()
     if measure == "cosine":
@@ -60,7 +101,8 @@ def _metric(other: RowPosterior, measure: str) -> Tensor:
     if measure == "correlation":
         centred = loc - loc.mean(0)
         return centred.T @ centred / len(loc) + torch.diag((other.scale.double() ** 2).mean(0))
-    raise SettingsError(f"measure is {measure!r}: it may be 'correlation' or 'cosine'.")
+    _check(measure)
+    raise AssertionError(measure)
 
 
 def _drawn_similarity(factors: Tensor, metric: Tensor) -> NDArray[np.float64]:

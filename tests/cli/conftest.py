@@ -20,7 +20,7 @@ from pyro_bmf.data.notices import DataWarning as ChecksumWarning
 N_USERS, N_ITEMS = 40, 30
 #: Quick settings: one block, narrow layers.
 QUICK = (
-    *("--threads", "1", "--batch-users", "100", "--batch-items", "100"),
+    *("--preset", "amortized", "--threads", "1", "--batch-users", "100", "--batch-items", "100"),
     *("--factors", "4", "--units", "8", "--tower-outputs", "8"),
 )
 

@@ -17,7 +17,18 @@ from pyro_bmf.posterior import Posterior
 
 Run = Any
 QUICK = (
-    *("--threads", "1", "--batch-users", "100", "--batch-items", "100", "--iterations", "2"),
+    *(
+        "--preset",
+        "amortized",
+        "--threads",
+        "1",
+        "--batch-users",
+        "100",
+        "--batch-items",
+        "100",
+        "--iterations",
+        "2",
+    ),
     *("--factors", "4", "--units", "8", "--tower-outputs", "8"),
 )
 COLUMNS = ("--columns", "user,item,stars", "--scale", "1:5:1")

@@ -19,7 +19,7 @@ from pyro_bmf.inference import DivergenceError, FitResult, Preset, chosen_iterat
 from pyro_bmf.inference.estimate import Needs, check_needs
 from pyro_bmf.model import FactorizationModel, NormalLikelihood
 
-SMALL = preset().replace(
+SMALL = preset("amortized").replace(
     n_factors=3,
     n_units=8,
     n_tower_outputs=8,
@@ -67,7 +67,7 @@ def test_planted_truth_is_recovered() -> None:
         n_users=250, n_items=160, n_ratings=16_000, n_factors=2, noise=0.4, seed=11, biases=True
     )
     split = random_split(data.ratings, seed=1)
-    settings = preset().replace(
+    settings = preset("amortized").replace(
         n_factors=2,
         n_units=32,
         n_tower_outputs=32,
@@ -417,8 +417,8 @@ def test_settings_refuse_what_they_cannot_mean() -> None:
         "input_dropout": 1.0,
     }.items():
         with pytest.raises(SettingsError, match=name):
-            preset().replace(**{name: value})
+            preset("amortized").replace(**{name: value})
     # Settings that exclude each other may be changed together, in either order.
     for changes in ({"feedback": False, "attention": "none"}, {"attention": "none", "feedback": False}):
-        assert not preset().replace(**changes).guide.feedback
+        assert not preset("amortized").replace(**changes).guide.feedback
     assert Preset.from_dict(preset("paper").to_dict()) == preset("paper")

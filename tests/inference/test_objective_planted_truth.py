@@ -17,7 +17,7 @@ def test_planted_truth_is_recovered(elbo: str) -> None:
     """Bounds that a fit of biases alone (correlation 0.67, noise 0.8) or of the mean alone misses by far."""
     drawn = synthetic_ratings(300, 200, 15_000, n_factors=3, noise=NOISE, seed=0)
     split = random_split(drawn.ratings, seed=0)
-    settings = preset().replace(
+    settings = preset("amortized").replace(
         n_factors=3,
         prior_scale=0.6,
         bias_scale=0.4,

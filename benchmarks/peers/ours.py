@@ -1,0 +1,115 @@
+"""Fit pyro-bmf to one split and write what it predicts, in the same files as a peer; runs in its environment.
+
+    python ours.py --split DIR --data ml1m --system pyro-bmf --seed 0 --out CELL
+    python ours.py --split DIR --data ml1m --system pyro-bmf-k32 --settings '{"n_factors": 32}' --out CELL
+
+`run.py` calls it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import cells
+import numpy as np
+import systems
+import torch
+from prediction import Clock, Prediction
+from worker import part_arrays, peak_memory, versions
+
+from pyro_bmf.data import read_split
+from pyro_bmf.inference import fit, preset
+
+PACKAGES = ("pyro-bmf", "pyro-ppl", "torch", "numpy", "scipy")
+_PAIRS_AT_ONCE, _USERS_AT_ONCE = 50_000, 500
+
+
+def main() -> None:
+    """Fit, predict, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--split", type=Path, required=True)
+    parser.add_argument("--data", help="the data set's name in the cell; that in the split when not given")
+    parser.add_argument("--system", required=True)
+    parser.add_argument("--settings", default="{}", help="JSON: preset, and settings to change in it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-scores", action="store_true", help="no scores of every pair, so no ranking")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    split = read_split(options.split)
+    asked = systems.settings_of(options.system, {}, json.loads(options.settings))
+    changes = {name: value for name, value in asked.items() if name != "preset"}
+    settings = preset(asked["preset"]).replace(**{"seed": options.seed, **changes})
+    clock = Clock()
+    with clock:
+        result = fit(split, settings, device="cpu", threads=1, progress=False)
+    fit_memory = peak_memory()
+    started = time.perf_counter()
+    torch.set_num_threads(1)
+    levels = np.array(split.ratings.scale.levels)
+    valid = predict(result.posterior, split.valid, levels)
+    valid_rmse = float(np.sqrt(np.mean((valid.mean - split.valid.ratings) ** 2)))
+    print(
+        f"{options.system} seed {options.seed}: valid RMSE {valid_rmse:.4f} in {clock.wall:.1f} s", flush=True
+    )
+    test = predict(result.posterior, split.test, levels)
+    predicting = time.perf_counter() - started
+    arrays = part_arrays("valid", valid, split.valid, valid_rmse, levels)
+    arrays |= part_arrays("test", test, split.test, valid_rmse, levels)
+    memory = peak_memory()
+    started = time.perf_counter()
+    scores = None if options.no_scores else all_scores(result.posterior, split.train.n_users)
+    data = options.data or split.ratings.name
+    description = {
+        "request": cells.request(options.system, data, split.hash, options.seed, asked),
+        "preset": settings.to_dict(),
+        "own_distribution": True,
+        "valid_rmse": valid_rmse,
+        "trace": trace(result.history),
+        "iterations": len(result.history),
+        "kept_iteration": result.best_iteration,
+        "fit_seconds": clock.wall,
+        "fit_cpu_seconds": clock.cpu,
+        "predict_seconds": predicting,
+        "score_seconds": time.perf_counter() - started,
+        "fit_memory_gb": fit_memory,
+        "peak_memory_gb": memory,
+        "threads": 1,
+        "versions": versions(PACKAGES),
+    }
+    cells.write(options.out, description, arrays, scores)
+
+
+def predict(posterior: Any, part: Any, levels: Any) -> Prediction:
+    """Return a posterior's predictions of a part, in the order of its ratings."""
+    chunks = []
+    for start in range(0, len(part), _PAIRS_AT_ONCE):
+        rows = slice(start, start + _PAIRS_AT_ONCE)
+        pair = part.users[rows].copy(), part.items[rows].copy()
+        chunks.append((posterior.predict_mean(*pair), posterior.predict_sd(*pair)))
+        chunks[-1] += (posterior.predict_pmf(*pair, levels),)
+    return Prediction(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
+
+
+def all_scores(posterior: Any, n_users: int) -> Any:
+    """Return (n_users, n_items) ranking scores."""
+    starts = range(0, n_users, _USERS_AT_ONCE)
+    chunks = [posterior.score_items(np.arange(s, min(s + _USERS_AT_ONCE, n_users))) for s in starts]
+    return np.concatenate(chunks).astype(np.float32)
+
+
+def trace(history: list[dict[str, Any]]) -> list[list[float]]:
+    """Return [seconds so far, validation RMSE] of every iteration that measured one."""
+    seconds = accumulate(record["seconds"] for record in history)
+    pairs = zip(seconds, (record.get("valid_rmse") for record in history), strict=True)
+    return [[round(so_far, 3), round(rmse, 6)] for so_far, rmse in pairs if rmse is not None]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The state of a Gibbs chain: everything that the next sweep depends on, as named tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class SideState:
+    """One side's rows and what their prior is made of; D = K + 1 where rows have a bias.
+
+    Attributes
+    ----------
+    rows : Tensor, shape (n, D)
+        Factors and, last, the bias.
+    location : Tensor, shape (D,)
+        Mean of the rows about what implicit feedback says.
+    precision : Tensor, shape (D, D)
+        Of the rows about their prior mean; block-diagonal, the bias apart.
+    weights : Tensor, shape (n_other, D)
+        Of implicit feedback; zeros where the model has none.
+    weights_precision : Tensor, shape (D,)
+    noise : Tensor, shape (n,)
+        Precision multiplier of each row; ones where rows have no noise of their own.
+    noise_shape : Tensor, shape ()
+        Shape a of the multipliers' Gamma prior.
+    """
+
+    rows: Tensor
+    location: Tensor
+    precision: Tensor
+    weights: Tensor
+    weights_precision: Tensor
+    noise: Tensor
+    noise_shape: Tensor
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors by name."""
+        return {f"{prefix}.{field.name}": getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, prefix: str, tensors: dict[str, Tensor]) -> SideState:
+        """Take the state from what `tensors` gave."""
+        return cls(**{field.name: tensors[f"{prefix}.{field.name}"] for field in fields(cls)})
+
+
+@dataclass(eq=False)
+class ChainState:
+    """Both sides, the likelihood's unknowns, and how far the chain is.
+
+    Attributes
+    ----------
+    user, item : SideState
+    noise : Tensor, shape ()
+        Precision of a rating (or utility) about its predictor.
+    cuts : Tensor, shape (n_levels - 1,), or empty
+        Of an ordered likelihood.
+    """
+
+    user: SideState
+    item: SideState
+    noise: Tensor
+    cuts: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name."""
+        return {
+            **self.user.tensors("user"),
+            **self.item.tensors("item"),
+            "noise": self.noise,
+            "cuts": self.cuts,
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> ChainState:
+        """Take the state from what `tensors` gave."""
+        return cls(
+            SideState.from_tensors("user", tensors),
+            SideState.from_tensors("item", tensors),
+            tensors["noise"],
+            tensors["cuts"],
+        )
+
+
+def block_precision(factors: Tensor, bias: Tensor | None) -> Tensor:
+    """Join a (K, K) precision of factors and a bias's into one block-diagonal matrix."""
+    if bias is None:
+        return factors
+    joined: Tensor = torch.block_diag(factors, bias.reshape(1, 1))  # type: ignore[no-untyped-call]
+    return joined

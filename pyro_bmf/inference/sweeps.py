@@ -1,0 +1,319 @@
+r"""Blocked Gibbs sweeps: every row of a side at once, implicit weights with the rows integrated out.
+
+One sweep draws, each from its exact conditional given all else,
+
+1. noise, cuts and utilities (`utilities`, `hyper_draws`);
+2. for users, then for items: the prior's location and precision; the implicit weights **with the rows
+   integrated out**, then the rows given the weights (`pyro_bmf.guide.conditional`).
+
+The collapsed draw of step 2 is what lets the chain mix: weights given rows barely move, as a row's prior mean
+and its residual explain each other. It is a Normal with precision :math:`A^T G A +
+\mathrm{diag}(\lambda)`, A the scaled mask and G block-diagonal, drawn by solving one perturbed system
+(Papandreou and Yuille 2010) by conjugate gradients, to `tolerance`: nothing is ever factorised that is
+larger than D x D.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.feedback import Feedback
+from ..guide.conditional import Conditional, Entries, conjugate_gradient, outer_products
+from ..model import FactorizationModel, NormalLikelihood, NormalWishartPrior, OrderedProbitLikelihood
+from .chain_state import ChainState, SideState, block_precision
+from .hyper_draws import (
+    draw_gamma,
+    draw_noise_shape,
+    draw_normal_gamma,
+    draw_normal_wishart,
+    draw_row_noise,
+    draw_weights_precision,
+)
+from .utilities import draw_cuts_and_utilities, fit_cuts
+
+#: Of the prior of a learned Normal noise's precision: Gamma(shape, rate).
+NOISE_PRIOR = (1.0, 1.0)
+
+
+class Sweeps:
+    """Gibbs sweeps of one model over one set of training ratings.
+
+    Parameters
+    ----------
+    model : FactorizationModel
+        With Normal-Wishart priors and a Normal or an ordered probit likelihood; started.
+    feedback : Feedback
+        Users' training ratings, raw minus nothing: `ratings` are given apart.
+    ratings : Tensor, shape (nnz,)
+        Raw ratings in the order of `feedback`.
+    dtype : torch.dtype
+        Of the rows; hyperparameters and utilities are float64.
+    tolerance, max_steps
+        Of the conjugate gradients.
+    """
+
+    def __init__(
+        self,
+        model: FactorizationModel,
+        feedback: Feedback,
+        ratings: Tensor,
+        *,
+        dtype: torch.dtype = torch.float32,
+        tolerance: float = 1e-3,
+        max_steps: int = 100,
+    ) -> None:
+        self.model, self.dtype = model, dtype
+        self.tolerance, self.max_steps = tolerance, max_steps
+        self.user = Entries.build(
+            feedback.indptr, feedback.indices, feedback.t_indptr, feedback.t_indices, dtype
+        )
+        self.item = Entries.build(
+            feedback.t_indptr, feedback.t_indices, feedback.indptr, feedback.indices, dtype
+        )
+        # Utilities are kept in the users' order; items read them in their own.
+        self.item_order = feedback.t_order.long()
+        self.users, self.items = self.user.rows, self.user.indices.long()
+        self.ratings = ratings.to(dtype)
+        self.centre = float(model.centre)
+        self.steps = 0
+        self.drawing_cuts = False
+        likelihood = model.likelihood
+        self.place: Tensor | None = None
+        if isinstance(likelihood, OrderedProbitLikelihood):
+            middle = (likelihood.levels[1:] + likelihood.levels[:-1]) / 2
+            self.place = torch.searchsorted(middle.to(ratings.device), ratings.double())
+        self.learned_noise = isinstance(likelihood, NormalLikelihood) and likelihood.learned
+
+    # ---------------------------------------------------------------- start
+
+    def start(self, user_rows: Tensor, item_rows: Tensor, noise: float) -> ChainState:
+        """Return a state at given rows (n, D), with hyperparameters at the priors' guesses."""
+        sides = []
+        for side, rows in (("user", user_rows), ("item", item_rows)):
+            other = self.item.n_rows if side == "user" else self.user.n_rows
+            factors, bias = self._priors(side)
+            width = rows.shape[1]
+            k = self.model.n_factors
+            precision = torch.eye(k, dtype=torch.float64) / factors.scale**2
+            bias_precision = None if bias is None else torch.tensor(1.0 / bias.scale**2, dtype=torch.float64)
+            scale = 1.0 if self.model.implicit is None else self.model.implicit.scale
+            sides.append(
+                SideState(
+                    rows=rows.to(self.dtype).clone(),
+                    location=torch.zeros(width, dtype=self.dtype, device=rows.device),
+                    precision=block_precision(precision, bias_precision).to(rows.device, self.dtype),
+                    weights=torch.zeros(other, width, dtype=self.dtype, device=rows.device),
+                    weights_precision=torch.full((width,), scale**-2, dtype=self.dtype, device=rows.device),
+                    noise=torch.ones(len(rows), dtype=self.dtype, device=rows.device),
+                    noise_shape=torch.tensor(10.0, dtype=torch.float64, device=rows.device),
+                )
+            )
+        likelihood = self.model.likelihood
+        cuts = torch.empty(0, dtype=torch.float64, device=user_rows.device)
+        if isinstance(likelihood, OrderedProbitLikelihood):
+            cuts = likelihood.cuts.detach().double().to(user_rows.device).clone()
+        precision = torch.tensor(noise**-2, dtype=torch.float64, device=user_rows.device)
+        return ChainState(sides[0], sides[1], precision, cuts)
+
+    def to_probit(self, state: ChainState) -> None:
+        """Put cuts at their most likely place for the state's predictors, before the first utilities."""
+        assert self.place is not None
+        eta = self.predictors(state).double()
+        state.cuts = fit_cuts(state.cuts, eta, self._spread(state), self.place)
+        self.drawing_cuts = True
+
+    # ---------------------------------------------------------------- one sweep
+
+    def sweep(self, state: ChainState, *, ordered: bool = True, weights_precision: bool = True) -> Tensor:
+        """Do one sweep, in place, and return its utilities (the ratings, of a Normal likelihood).
+
+        Parameters
+        ----------
+        state : ChainState
+        ordered : bool
+            Whether an ordered likelihood's cuts and utilities are drawn; a chain that starts far away begins
+            with ratings as utilities (and a noise that is learned), which settles faster.
+        weights_precision : bool
+            Whether the precisions of implicit weights are drawn: not in the first sweeps, when the weights
+            still stand at zero and their precision would run off.
+        """
+        utilities = self._utilities(state, ordered=ordered and self.place is not None)
+        for side in ("user", "item"):
+            self._draw_prior(side, state, weights_precision=weights_precision)
+            self._draw_rows(side, state, utilities)
+        return utilities
+
+    def predictors(self, state: ChainState) -> Tensor:
+        """Return eta of every training rating, in the order of the users."""
+        return self.pair_predictors(state.user.rows, state.item.rows, self.users, self.items)
+
+    def pair_predictors(self, user_rows: Tensor, item_rows: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        """Return eta of pairs for rows (n, D) of both sides."""
+        k = self.model.n_factors
+        u, v = user_rows.index_select(0, users), item_rows.index_select(0, items)
+        eta = (u[:, :k] * v[:, :k]).sum(-1) + self.centre
+        return eta + u[:, k] + v[:, k] if self.model.biases else eta
+
+    def conditional_means(self, state: ChainState, utilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E[users | items] and E[items | users] at the state, both (n, D)."""
+        return (
+            self._conditional("user", state, utilities).mean(self._prior_mean("user", state)),
+            self._conditional("item", state, utilities).mean(self._prior_mean("item", state)),
+        )
+
+    # ---------------------------------------------------------------- the parts
+
+    def _utilities(self, state: ChainState, *, ordered: bool) -> Tensor:
+        eta = self.predictors(state)
+        if ordered:
+            assert self.place is not None
+            state.cuts, drawn = draw_cuts_and_utilities(
+                state.cuts, eta.double(), self._spread(state), self.place
+            )
+            utilities = drawn.to(self.dtype)
+        else:
+            utilities = self.ratings
+        squares = (utilities - eta).double() ** 2
+        if self.model.row_noise is not None:
+            for side in self.model.row_noise.sides:
+                self._draw_row_noise(side, state, squares)
+        if self.learned_noise or not (ordered or self.place is None):
+            shape = torch.tensor(
+                NOISE_PRIOR[0] + 0.5 * len(squares), dtype=torch.float64, device=squares.device
+            )
+            total = (squares * self._multipliers(state)).sum()
+            state.noise = draw_gamma(shape, NOISE_PRIOR[1] + 0.5 * total)
+        return utilities
+
+    def _draw_row_noise(self, side: str, state: ChainState, squares: Tensor) -> None:
+        own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
+        rows, others = (self.users, self.items) if side == "user" else (self.items, self.users)
+        entries = self.user if side == "user" else self.item
+        weighted = squares * other.noise.double()[others] * state.noise
+        totals = torch.zeros(len(own.rows), dtype=torch.float64, device=squares.device)
+        totals.index_add_(0, rows, weighted)
+        counts = entries.indptr.diff().double()
+        own.noise_shape = draw_noise_shape(own.noise.double(), own.noise_shape)
+        own.noise = draw_row_noise(counts, totals, own.noise_shape).to(self.dtype)
+
+    def _multipliers(self, state: ChainState) -> Tensor:
+        return state.user.noise.double()[self.users] * state.item.noise.double()[self.items]
+
+    def _spread(self, state: ChainState) -> Tensor:
+        """Return each utility's standard deviation, float64."""
+        return (state.noise * self._multipliers(state)).rsqrt()
+
+    def _priors(self, side: str) -> tuple[NormalWishartPrior, NormalWishartPrior | None]:
+        model = self.model
+        factors, bias = (
+            (model.user_prior, model.user_bias_prior)
+            if side == "user"
+            else (model.item_prior, model.item_bias_prior)
+        )
+        assert isinstance(factors, NormalWishartPrior)
+        assert bias is None or isinstance(bias, NormalWishartPrior)
+        return factors, bias
+
+    def _implicit_means(self, side: str, state: ChainState) -> Tensor:
+        own, entries = (state.user, self.user) if side == "user" else (state.item, self.item)
+        return torch.zeros_like(own.rows) if self.model.implicit is None else entries.means(own.weights)
+
+    def _prior_mean(self, side: str, state: ChainState) -> Tensor:
+        own = state.user if side == "user" else state.item
+        return self._implicit_means(side, state) + own.location
+
+    def _draw_prior(self, side: str, state: ChainState, *, weights_precision: bool) -> None:
+        own = state.user if side == "user" else state.item
+        about = (own.rows - self._implicit_means(side, state)).double()
+        factors, bias = self._priors(side)
+        k = self.model.n_factors
+        location, precision = draw_normal_wishart(about[:, :k], factors.scale, factors.kappa)
+        bias_precision = None
+        if bias is not None:
+            bias_location, bias_precision = draw_normal_gamma(about[:, k], bias.scale, bias.kappa)
+            location = torch.cat([location, bias_location.reshape(1)])
+        own.location = location.to(self.dtype)
+        own.precision = block_precision(precision, bias_precision).to(self.dtype)
+        if self.model.implicit is not None and weights_precision:
+            drawn = draw_weights_precision(own.weights.double(), self.model.implicit.scale)
+            own.weights_precision = drawn.to(self.dtype)
+
+    def _features(self, side: str, state: ChainState) -> Tensor:
+        """Return the other side's f = [v, 1], (n_other, D)."""
+        other = state.item if side == "user" else state.user
+        if not self.model.biases:
+            return other.rows
+        features = other.rows.clone()
+        features[:, -1] = 1.0
+        return features
+
+    def _conditional(self, side: str, state: ChainState, utilities: Tensor) -> Conditional:
+        own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
+        entries = self.user if side == "user" else self.item
+        if side == "item":
+            utilities = utilities[self.item_order]
+        features = self._features(side, state)
+        weighted = features * other.noise.unsqueeze(-1)
+        offset = entries.indices.long()
+        target = utilities - self.centre
+        if self.model.biases:
+            target = target - other.rows[:, -1][offset]
+        level = (own.noise * state.noise.to(self.dtype)).unsqueeze(-1)
+        width = features.shape[1]
+        products = outer_products(features) * other.noise.unsqueeze(-1)
+        information = (entries.sum(products) * level).view(-1, width, width)
+        linear = entries.sum(weighted, target) * level
+        return Conditional.of(own.precision, information, linear)
+
+    def _draw_rows(self, side: str, state: ChainState, utilities: Tensor) -> None:
+        own = state.user if side == "user" else state.item
+        conditional = self._conditional(side, state, utilities)
+        if self.model.implicit is not None:
+            self._draw_weights(side, state, conditional)
+        mean = conditional.mean(self._prior_mean(side, state))
+        own.rows = mean + conditional.spread(torch.randn_like(mean))
+
+    def _draw_weights(self, side: str, state: ChainState, conditional: Conditional) -> None:
+        own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
+        entries = self.user if side == "user" else self.item
+        prior = own.precision
+        information = conditional.mean_precision()
+        # Noise with covariance G, from noise of the prior (a) and of the ratings (c), without factorising G:
+        # a - Lambda P^-1 (a + c) has it, as Lambda P^-1 S = G.
+        a = torch.randn_like(own.rows) @ torch.linalg.cholesky(prior).mT
+        level = (own.noise * state.noise.to(self.dtype)).sqrt().unsqueeze(-1)
+        features = self._features(side, state) * other.noise.sqrt().unsqueeze(-1)
+        epsilon = torch.randn(len(entries.rows), dtype=self.dtype, device=prior.device)
+        c = entries.sum(features, epsilon) * level
+        said = conditional.solve(conditional.linear - a - c) @ prior + a
+        said = said - (information @ own.location.expand_as(own.rows).unsqueeze(-1)).squeeze(-1)
+        target = entries.means_back(said) + own.weights_precision.sqrt() * torch.randn_like(own.weights)
+
+        def operator(weights: Tensor) -> Tensor:
+            image = (information @ entries.means(weights).unsqueeze(-1)).squeeze(-1)
+            return entries.means_back(image) + own.weights_precision * weights
+
+        width = prior.shape[0]
+        shares = information.flatten(1) * (entries.root_counts**2).unsqueeze(-1)
+        blocks = entries.sum_back(shares).view(-1, width, width) + torch.diag(own.weights_precision)
+        root = torch.linalg.cholesky(blocks)
+
+        def precondition(left: Tensor) -> Tensor:
+            return torch.cholesky_solve(left.unsqueeze(-1), root).squeeze(-1)
+
+        own.weights, steps, _ = conjugate_gradient(
+            operator,
+            precondition,
+            target,
+            own.weights,
+            tolerance=self.tolerance,
+            max_steps=self.max_steps,
+        )
+        self.steps += steps
+
+
+def seed_of(seed: int, sweep: int) -> int:
+    """Return the seed of a sweep's generator: everything random in it follows from these two numbers."""
+    return int(np.random.SeedSequence([seed, 0x61BB5, sweep]).generate_state(1)[0])

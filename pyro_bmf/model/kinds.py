@@ -1,0 +1,44 @@
+"""The kinds of prior and likelihood that a saved model may name, and how settings become objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import SettingsError
+from .likelihoods import Likelihood, NormalLikelihood
+from .ordinal import OrderedProbitLikelihood
+from .priors import NormalPrior, Prior
+from .wishart import NormalWishartPrior
+
+#: Kinds of prior that a saved model may name.
+PRIORS: dict[str, type[Prior]] = {"normal": NormalPrior, "normal-wishart": NormalWishartPrior}
+
+#: Kinds of likelihood that a saved model may name.
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "normal": NormalLikelihood,
+    "ordered-probit": OrderedProbitLikelihood,
+}
+
+
+def prior_from_settings(settings: dict[str, Any], kinds: dict[str, type[Prior]] | None = None) -> Prior:
+    """Rebuild a prior from its settings; `kinds` adds a user's own to those known here."""
+    arguments = dict(settings)
+    kind = arguments.pop("kind", None)
+    known = {**PRIORS, **(kinds or {})}
+    if kind not in known:
+        raise SettingsError(f"The prior {kind!r} is not known: it may be one of {', '.join(sorted(known))}.")
+    return known[kind](**arguments)
+
+
+def likelihood_from_settings(
+    settings: dict[str, Any], kinds: dict[str, type[Likelihood]] | None = None
+) -> Likelihood:
+    """Rebuild a likelihood from its settings; `kinds` adds a user's own to those known here."""
+    arguments = dict(settings)
+    kind = arguments.pop("kind", None)
+    known = {**LIKELIHOODS, **(kinds or {})}
+    if kind not in known:
+        raise SettingsError(
+            f"The likelihood {kind!r} is not known: it may be one of {', '.join(sorted(known))}."
+        )
+    return known[kind](**arguments)

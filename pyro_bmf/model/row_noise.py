@@ -1,0 +1,77 @@
+r"""Noise of their own for users and items: some are steadier than others.
+
+.. math::
+
+   w_i \sim \mathrm{Gamma}(a, a), \qquad \log a \sim N(\log 10, 1), \qquad
+   \mathrm{sd}(x_{ij}) = \sigma \, (w_i w'_j)^{-1/2}.
+
+The prior of w has mean one whatever a is, so sigma stays the typical noise, and a row with three ratings
+stays near it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ..errors import SettingsError
+
+#: Mean and standard deviation of the logarithm of the shape a.
+SHAPE_PRIOR = (math.log(10.0), 1.0)
+
+
+class RowNoise(nn.Module):
+    """Noise multipliers of rows.
+
+    Sites: ``user_noise``, ``item_noise`` (one precision multiplier w a row) and their shapes a,
+    ``user_noise_shape`` and ``item_noise_shape``.
+
+    Parameters
+    ----------
+    by : {"user", "item", "both"}
+        Which rows have noise of their own.
+
+    Raises
+    ------
+    SettingsError
+        If `by` is something else.
+    """
+
+    def __init__(self, by: str = "both") -> None:
+        super().__init__()
+        if by not in ("user", "item", "both"):
+            raise SettingsError(f"row noise by {by!r}: it may be user, item or both.")
+        self.by = by
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides whose rows have noise of their own."""
+        return ("user", "item") if self.by == "both" else (self.by,)
+
+    def shapes(self) -> dict[str, Tensor]:
+        """Sample the shapes, by plate."""
+        prior = dist.LogNormal(*SHAPE_PRIOR)  # type: ignore[no-untyped-call]
+        return {f"{side}s": pyro.sample(f"{side}_noise_shape", prior) for side in self.sides}
+
+    def sample(self, plate: str, shape: Tensor) -> Tensor:
+        """Sample the precision multipliers of a plate's rows."""
+        w: Tensor = pyro.sample(f"{plate[:-1]}_noise", dist.Gamma(shape, shape))
+        return w
+
+    def relative(self, values: Mapping[str, Tensor], users: Tensor, items: Tensor) -> Tensor:
+        """Return what multiplies the noise's standard deviation of each pair."""
+        total = torch.ones(len(users))
+        for plate, rows in (("users", users), ("items", items)):
+            if plate in values:
+                total = total * values[plate][rows].rsqrt()
+        return total
+
+    def settings(self) -> dict[str, Any]:
+        """Return what rebuilds this, as plain values."""
+        return {"by": self.by}

@@ -1,0 +1,287 @@
+"""Each draw of a sweep against the textbook posterior, in dense float64 algebra."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, tiny_sweeps
+from scipy import stats
+from torch import Tensor
+
+from pyro_bmf.guide.conditional import conjugate_gradient
+from pyro_bmf.inference.chain_state import ChainState
+from pyro_bmf.inference.hyper_draws import (
+    draw_noise_shape,
+    draw_normal_gamma,
+    draw_normal_wishart,
+    draw_row_noise,
+    draw_weights_precision,
+)
+from pyro_bmf.inference.sweeps import Sweeps
+from pyro_bmf.inference.utilities import _at, draw_cuts_and_utilities, fit_cuts
+
+
+def dense_rows(sweeps: Sweeps, state: ChainState, side: str) -> list[tuple[Tensor, Tensor]]:
+    """Mean and covariance of every row given all else, one row at a time, from the definition."""
+    users, items = tiny_pairs()
+    ratings = sweeps.ratings
+    own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
+    rows, columns = (users, items) if side == "user" else (items, users)
+    result = []
+    for i in range(len(own.rows)):
+        at = (rows == i).nonzero().flatten()
+        mean = own.location.clone()
+        if len(at):
+            mean = mean + own.weights[columns[at]].sum(0) / math.sqrt(len(at))
+        precision, linear = own.precision.clone(), own.precision @ mean
+        for e in at.tolist():
+            j = int(columns[e])
+            feature = torch.cat([other.rows[j, :K], torch.ones(1, dtype=torch.float64)])
+            tau = state.noise * own.noise[i] * other.noise[j]
+            precision = precision + tau * torch.outer(feature, feature)
+            linear = linear + tau * feature * (ratings[e] - other.rows[j, K])
+        covariance = torch.linalg.inv(precision)
+        result.append((covariance @ linear, covariance))
+    return result
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_rows_are_the_textbook_posterior(side: str) -> None:
+    sweeps = tiny_sweeps(tiny_model())
+    state = random_state(sweeps)
+    found = sweeps._conditional(side, state, sweeps.ratings)
+    means = found.mean(sweeps._prior_mean(side, state))
+    covariances = found.covariance()
+    for i, (mean, covariance) in enumerate(dense_rows(sweeps, state, side)):
+        torch.testing.assert_close(means[i], mean, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(covariances[i], covariance, rtol=1e-10, atol=1e-12)
+
+
+def test_draws_of_rows_have_that_mean_and_covariance() -> None:
+    sweeps = tiny_sweeps(tiny_model())
+    state = random_state(sweeps)
+    found = sweeps._conditional("user", state, sweeps.ratings)
+    n = 20_000
+    drawn = torch.stack([found.spread(torch.randn(USERS, K + 1, dtype=torch.float64)) for _ in range(n)])
+    for i, (_, covariance) in enumerate(dense_rows(sweeps, state, "user")):
+        error = torch.from_numpy(np.cov(drawn[:, i].numpy().T)) - covariance
+        bound = torch.sqrt(
+            (covariance**2 + torch.outer(covariance.diagonal(), covariance.diagonal())) / n
+        )
+        assert bool((error.abs() < 5 * bound).all())
+
+
+def dense_weights(sweeps: Sweeps, state: ChainState, side: str) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the implicit weights with the rows integrated out, as one Normal regression."""
+    users, items = tiny_pairs()
+    own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
+    rows, columns = (users, items) if side == "user" else (items, users)
+    m, d = own.weights.shape
+    n_entries = len(rows)
+    counts = torch.bincount(rows, minlength=len(own.rows)).double()
+    design = torch.zeros(n_entries, m * d, dtype=torch.float64)
+    covariance = torch.zeros(n_entries, n_entries, dtype=torch.float64)
+    target = torch.zeros(n_entries, dtype=torch.float64)
+    features = torch.cat([other.rows[:, :K], torch.ones(len(other.rows), 1, dtype=torch.float64)], 1)
+    prior = torch.linalg.inv(own.precision)
+    for e in range(n_entries):
+        i, f = rows[e], features[columns[e]]
+        for other_entry in (rows == i).nonzero().flatten().tolist():
+            j = int(columns[other_entry])
+            design[e, j * d : (j + 1) * d] = f / counts[i].sqrt()
+            covariance[e, other_entry] = f @ prior @ features[j]
+        covariance[e, e] += 1.0 / (state.noise * own.noise[i] * other.noise[columns[e]])
+        target[e] = sweeps.ratings[e] - other.rows[columns[e], K] - f @ own.location
+    noise = torch.linalg.inv(covariance)
+    precision = design.T @ noise @ design + torch.diag(own.weights_precision.repeat(m))
+    inverse = torch.linalg.inv(precision)
+    return inverse @ design.T @ noise @ target, inverse
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_weights_are_drawn_with_the_rows_integrated_out(side: str) -> None:
+    sweeps = tiny_sweeps(tiny_model())
+    state = random_state(sweeps)
+    own = state.user if side == "user" else state.item
+    conditional = sweeps._conditional(side, state, sweeps.ratings)
+    n = 6_000
+    drawn = []
+    for _ in range(n):
+        sweeps._draw_weights(side, state, conditional)
+        drawn.append(own.weights.flatten().clone())
+    mean, covariance = dense_weights(sweeps, state, side)
+    found = torch.stack(drawn)
+    standard = (found.mean(0) - mean) / (covariance.diagonal() / n).sqrt()
+    assert float(standard.abs().max()) < 4.5
+    error = torch.from_numpy(np.cov(found.numpy().T)) - covariance
+    bound = torch.sqrt((covariance**2 + torch.outer(covariance.diagonal(), covariance.diagonal())) / n)
+    assert bool((error.abs() < 5 * bound).all())
+
+
+def test_conjugate_gradients_solve() -> None:
+    root = torch.randn(12, 12, dtype=torch.float64)
+    matrix = root @ root.T + torch.eye(12)
+    target = torch.randn(12, dtype=torch.float64)
+    x, steps, left = conjugate_gradient(
+        lambda v: matrix @ v, lambda v: v / matrix.diagonal(), target, torch.zeros(12).double(),
+        tolerance=1e-12, max_steps=200,
+    )
+    torch.testing.assert_close(x, torch.linalg.solve(matrix, target))
+    assert steps > 0
+    assert left < 1e-12
+
+
+# ---------------------------------------------------------------- hyperparameters
+
+
+def test_normal_wishart_of_one_dimension_is_the_normal_gamma() -> None:
+    """W(nu, 1 / (nu s^2)) of one dimension is Gamma(nu / 2, nu s^2 / 2): posterior moments in closed form."""
+    values = torch.tensor([0.3, -0.8, 1.1, 0.4, 0.9], dtype=torch.float64)
+    scale, kappa, n, nu = 0.6, 2.0, 5, 3.0
+    drawn = [draw_normal_wishart(values[:, None], scale, kappa) for _ in range(20_000)]
+    precision = np.array([float(p) for _, p in drawn])
+    location = np.array([float(m) for m, _ in drawn])
+    mean = float(values.mean())
+    square = float(((values - mean) ** 2).sum()) + kappa * n / (kappa + n) * mean**2
+    exact = stats.gamma((nu + n) / 2, scale=2.0 / (nu * scale**2 + square))
+    assert stats.kstest(precision, exact.cdf).pvalue > 1e-3
+    # The location's marginal is a Student-t.
+    spread = math.sqrt((nu * scale**2 + square) / ((nu + n) * (kappa + n)))
+    t = stats.t(nu + n, loc=n * mean / (kappa + n), scale=spread)
+    assert stats.kstest(location, t.cdf).pvalue > 1e-3
+
+
+def test_wishart_mean() -> None:
+    rows = torch.randn(7, 3, dtype=torch.float64)
+    scale, kappa, n, nu = 0.6, 2.0, 7, 5.0
+    mean = rows.mean(0)
+    about = rows - mean
+    inverse = torch.eye(3).double() * nu * scale**2 + about.T @ about
+    inverse = inverse + kappa * n / (kappa + n) * torch.outer(mean, mean)
+    expected = (nu + n) * torch.linalg.inv(inverse)
+    drawn = torch.stack([draw_normal_wishart(rows, scale, kappa)[1] for _ in range(8_000)])
+    error = (drawn.mean(0) - expected) / (drawn.std(0) / math.sqrt(8_000))
+    assert float(error.abs().max()) < 4.5
+
+
+def test_normal_gamma_and_weights_precision() -> None:
+    values = torch.tensor([0.3, -0.8, 1.1], dtype=torch.float64)
+    mean, kappa = float(values.mean()), 2.0
+    square = float(((values - mean) ** 2).sum()) + kappa * 3 / (kappa + 3) * mean**2
+    drawn = [float(draw_normal_gamma(values, 0.5, kappa)[1]) for _ in range(10_000)]
+    exact = stats.gamma(1 + 1.5, scale=1.0 / (0.25 + square / 2))
+    assert stats.kstest(drawn, exact.cdf).pvalue > 1e-3
+    weights = torch.randn(6, 2, dtype=torch.float64)
+    first = [float(draw_weights_precision(weights, 0.4)[0]) for _ in range(10_000)]
+    exact = stats.gamma(1 + 3, scale=1.0 / (0.16 + float((weights[:, 0] ** 2).sum()) / 2))
+    assert stats.kstest(first, exact.cdf).pvalue > 1e-3
+
+
+def test_row_noise_and_its_shape() -> None:
+    counts, squares = torch.tensor([0.0, 4.0]).double(), torch.tensor([0.0, 3.0]).double()
+    shape = torch.tensor(6.0, dtype=torch.float64)
+    drawn = torch.stack([draw_row_noise(counts, squares, shape) for _ in range(10_000)])
+    for i in range(2):
+        exact = stats.gamma(6 + counts[i] / 2, scale=1.0 / float(6 + squares[i] / 2))
+        assert stats.kstest(drawn[:, i].numpy(), exact.cdf).pvalue > 1e-3
+    # The shape's posterior on a grid, as an independent statement.
+    w = torch.distributions.Gamma(4.0, 4.0).sample((30,)).double()
+    grid = np.linspace(-2, 6, 4001)
+    log_density = np.array(
+        [
+            stats.gamma(math.exp(a), scale=math.exp(-a)).logpdf(w.numpy()).sum()
+            + stats.norm(math.log(10), 1).logpdf(a)
+            for a in grid
+        ]
+    )
+    weight = np.exp(log_density - log_density.max())
+    weight /= weight.sum()
+    chain, shapes = shape, []
+    for _ in range(6_000):
+        chain = draw_noise_shape(w, chain, step=0.5)
+        shapes.append(math.log(float(chain)))
+    mean = float((grid * weight).sum())
+    sd = math.sqrt(float(((grid - mean) ** 2 * weight).sum()))
+    assert np.mean(shapes) == pytest.approx(mean, abs=0.15 * sd)
+    assert np.std(shapes) == pytest.approx(sd, rel=0.1)
+
+
+# ---------------------------------------------------------------- cuts and utilities
+
+
+def cut_problem() -> tuple[Tensor, Tensor, Tensor]:
+    eta = torch.randn(40, dtype=torch.float64)
+    scale = torch.rand(40, dtype=torch.float64) + 0.5
+    utility = eta + scale * torch.randn(40, dtype=torch.float64)
+    place = torch.searchsorted(torch.tensor([-0.6, 0.7], dtype=torch.float64), utility)
+    return eta, scale, place
+
+
+def log_likelihood(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> Tensor:
+    far = torch.tensor([50.0], dtype=torch.float64)
+    edges = torch.cat([-far, cuts, far])
+    normal = torch.distributions.Normal(0.0, 1.0)
+    high, low = (edges[place + 1] - eta) / scale, (edges[place] - eta) / scale
+    return (normal.cdf(high) - normal.cdf(low)).log().sum()
+
+
+def test_derivatives_in_the_cuts() -> None:
+    eta, scale, place = cut_problem()
+    cuts = torch.tensor([-0.5, 0.9], dtype=torch.float64, requires_grad=True)
+    point = _at(cuts.detach(), eta, scale, place)
+    value = log_likelihood(cuts, eta, scale, place)
+    assert point.height == pytest.approx(float(value.detach()))
+    torch.testing.assert_close(point.gradient, torch.autograd.grad(value, cuts)[0])
+    hessian = torch.autograd.functional.hessian(
+        lambda c: log_likelihood(c, eta, scale, place), cuts.detach()
+    )
+    found = point.root @ point.root.T - 1e-3 * torch.eye(2)
+    torch.testing.assert_close(found, -hessian)
+    best = fit_cuts(cuts.detach(), eta, scale, place)
+    assert float(_at(best, eta, scale, place).gradient.abs().max()) < 1e-6
+
+
+def test_cuts_have_their_posterior_and_utilities_their_cells() -> None:
+    eta, scale, place = cut_problem()
+    first, second = torch.linspace(-2, 1, 121).double(), torch.linspace(-0.6, 2.4, 121).double()
+    grid = torch.stack(torch.meshgrid(first, second, indexing="ij"), -1).reshape(-1, 2)
+    grid = grid[grid[:, 1] > grid[:, 0]]
+    height = torch.stack([log_likelihood(c, eta, scale, place) for c in grid])
+    weight = (height - height.max()).exp()
+    weight = weight / weight.sum()
+    mean = (grid * weight[:, None]).sum(0)
+    sd = (((grid - mean) ** 2) * weight[:, None]).sum(0).sqrt()
+    cuts = torch.tensor([-0.5, 0.9], dtype=torch.float64)
+    kept = []
+    for _ in range(4_000):
+        cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place)
+        edges = torch.cat([torch.tensor([-1e9]).double(), cuts, torch.tensor([1e9]).double()])
+        assert bool(((utilities > edges[place]) & (utilities < edges[place + 1])).all())
+        kept.append(cuts)
+    found = torch.stack(kept)
+    assert float(((found.mean(0) - mean) / sd).abs().max()) < 0.08
+    torch.testing.assert_close(found.std(0), sd, rtol=0.06, atol=0)
+
+
+def test_utilities_are_truncated_normals() -> None:
+    n = 20_000
+    eta, scale = torch.full((n,), 0.3).double(), torch.full((n,), 0.8).double()
+    place = torch.ones(n, dtype=torch.int64)
+    cuts = torch.tensor([-0.5, 1.0], dtype=torch.float64)
+    cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place)
+    low, high = ((cuts - 0.3) / 0.8).tolist()
+    exact = stats.truncnorm(low, high, loc=0.3, scale=0.8)
+    assert stats.kstest(utilities.numpy(), exact.cdf).pvalue > 1e-3
+
+
+def test_shapes_of_an_empty_row() -> None:
+    sweeps = tiny_sweeps(tiny_model())
+    state = random_state(sweeps)
+    sweeps.sweep(state)
+    assert state.user.rows.shape == (USERS, K + 1)
+    assert state.item.weights.shape == (USERS, K + 1)
+    assert bool(torch.isfinite(state.user.rows).all())
+    assert ITEMS == len(state.item.rows)
