@@ -226,3 +226,13 @@ def test_scripts_say_how_they_are_called(peers: Any) -> None:
     for name in ("run", "report", "worker"):
         module: ModuleType = getattr(peers, name)
         assert f"{name}.py --" in (module.__doc__ or "")
+
+
+def test_traces_are_thinned_to_their_end(peers: Any) -> None:
+    trace = [[float(number), 1.0 / number] for number in range(1, 101)]
+    report = {"systems": {"pyro-bmf": {"seeds": {"0": {"trace": trace}, "1": {"trace": trace[:3]}, "2": {}}}}}
+    peers.report.thin_traces(report)
+    cells = report["systems"]["pyro-bmf"]["seeds"]
+    assert cells["0"]["trace"][-1] == trace[-1]
+    assert 20 < len(cells["0"]["trace"]) <= 30
+    assert cells["1"]["trace"] == trace[:3]

@@ -30,6 +30,7 @@ def plot(report: dict[str, Any], file: Path) -> None:
     if rmses:
         room = max(max(rmses) - min(rmses), 0.01)
         axes.set_ylim(min(rmses) - 0.1 * room, max(rmses) + 0.1 * room)
+    axes.margins(x=0.18)
     axes.set_xlabel("seconds of the fit, one core (log scale)")
     axes.set_ylabel("test RMSE, mean over seeds")
     axes.set_title(f"{report['data']}: accuracy over time (line: validation RMSE of ours)", fontsize=10)

@@ -44,6 +44,7 @@ def main() -> None:
     report = make_report(options)
     if not report["systems"]:
         parser.error(f"no finished cell of {options.data} in {options.cache}: run run.py first")
+    thin_traces(report)
     write_json(options.out / f"{options.data}.json", report)
     text = markdown(report)
     with atomic_write(options.out / f"{options.data}.md") as temporary:
@@ -109,6 +110,15 @@ def against(ours: str, evaluations: dict[str, dict[int, Evaluation]], n_users: i
             "pooled": over_seeds([(a.per_rating, b.per_rating) for a, b in pairs], n_users),
         }
     return found
+
+
+def thin_traces(report: dict[str, Any], points: int = 30) -> None:
+    """Leave some points of each trace, the last among them: the results stay small."""
+    for entry in report["systems"].values():
+        for cell in entry["seeds"].values():
+            if "trace" in cell:
+                trace = cell["trace"]
+                cell["trace"] = trace[:: -max(1, -(-len(trace) // points))][::-1]
 
 
 def race(figures: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -76,36 +76,37 @@ def run_cell(options: argparse.Namespace, data: str, system: str, seed: int) -> 
     """Run one cell in a process of its own, unless it is there; tell whether it is there now."""
     split = split_folder(options.cache, data, seed)
     split_hash = json.loads((split / "split.json").read_text(encoding="utf-8"))["hash"]
-    settings = systems.settings_of(system, tuned(data, system), json.loads(options.settings))
     out = cells.folder_of(options.cache, data, system, seed)
-    found = cells.about(out)
-    stands = found is not None and found.get("request") == cells.request(
-        system, data, split_hash, seed, settings
-    )
-    if stands and not options.redo:
-        print(f"{data} {system} seed {seed}: done before", flush=True)
-        return True
-    again = (
-        "" if found is None else " (again: asked for)" if stands else " (again: settings or format changed)"
-    )
+
+    def asked() -> dict[str, Any]:
+        settings = systems.settings_of(system, tuned(data, system), json.loads(options.settings))
+        return cells.request(system, data, split_hash, seed, settings)
+
+    def stands() -> bool:
+        return not options.redo and (cells.about(out) or {}).get("request") == asked()
+
+    if not stands():
+        with core_alone(options.cache, options.core):
+            # Another queue may have made the cell, or tuning changed its settings, while this one waited.
+            return stands() or launch(options, split, asked(), out)
+    print(f"{data} {system} seed {seed}: done before", flush=True)
+    return True
+
+
+def launch(options: argparse.Namespace, split: Path, asked: dict[str, Any], out: Path) -> bool:
+    """Start a cell's process on its core and wait for it; tell whether it succeeded."""
+    data, system, seed = asked["data"], asked["system"], asked["seed"]
     ours = systems.is_ours(system)
     command = [sys.executable if ours else peer_python(options.cache, system)]
     command += [str(HERE / ("ours.py" if ours else "worker.py")), "--split", str(split), "--data", data]
-    command += [
-        "--system",
-        system,
-        "--seed",
-        str(seed),
-        "--settings",
-        json.dumps(settings),
-        "--out",
-        str(out),
-    ]
+    command += ["--system", system, "--settings", json.dumps(asked["settings"])]
+    command += ["--seed", str(seed), "--out", str(out)]
     command += ["--no-scores"] if options.no_scores else []
     log = options.cache / "logs" / f"{data}-{system}-{seed}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with core_alone(options.cache, options.core), log.open("w") as file:
-        print(f"{time.strftime('%H:%M:%S')} {data} {system} seed {seed}{again}", flush=True)
+    again = ", again" if cells.about(out) else ""
+    print(f"{time.strftime('%H:%M:%S')} {data} {system} seed {seed}{again}", flush=True)
+    with log.open("w") as file:
         done = subprocess.run(
             command,
             stdout=file,

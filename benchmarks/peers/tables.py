@@ -7,9 +7,9 @@ from typing import Any
 
 NOTES = """\
 RMSE, MAE unclipped; NLL in nats of the discrete rating; RPS summed over the levels. Coverage: 90 % intervals
-by randomised PIT, overall, and how many of 10 deciles of the user's and the item's train count lie within two
-binomial standard errors (in brackets: within those and 0.03 more). Ranking: protocol `full`, relevant is a rating
-above 3. Seconds of the fit on one core, without loading and start; memory is the process's peak.
+by randomised PIT, overall, and how many deciles of the user's and the item's train count lie within two
+binomial standard errors (in brackets: within those and 0.03 more). Ranking: protocol `full`, relevant is a
+rating above 3. Seconds of the fit on one core, without loading and start; memory is the process's peak.
 A star: no distribution of its own; a Normal as wide as its validation errors stands in, cut midway.
 """
 PAIR_NOTES = """\

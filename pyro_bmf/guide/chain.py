@@ -163,8 +163,9 @@ class ChainGuide(nn.Module):
         """
         draws = draws.to(other.device)
         n, m, s = feedback.n_rows, len(columns), len(draws)
+        width = self.n_factors + self.biases
         dtype = other.draws.dtype
-        drawn = other.draws[columns][:, draws].transpose(0, 1).reshape(s * m, -1)
+        drawn = other.draws[columns][:, draws].transpose(0, 1).reshape(s * m, width)
         entries, values = _stacked(feedback, places, m, s, dtype)
         features, offset = drawn, torch.zeros(s * m, dtype=dtype, device=drawn.device)
         if self.biases:
@@ -177,7 +178,7 @@ class ChainGuide(nn.Module):
         precision = getattr(self, f"{side}_precision")[draws].to(dtype)
         prior_mean = location.repeat_interleave(n, 0)
         if self.implicit:
-            weights = getattr(self, f"{side}_weights")[draws][:, columns].reshape(s * m, -1).to(dtype)
+            weights = getattr(self, f"{side}_weights")[draws][:, columns].reshape(s * m, width).to(dtype)
             prior_mean = prior_mean + entries.means(weights)
         prior = precision.repeat_interleave(n, 0)
         level = self.noise[draws].to(dtype).repeat_interleave(n)

@@ -166,6 +166,51 @@ def plan_groups(
     )
 
 
+def chain_diagnostics(posterior: Posterior, *, n_pairs: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Return R-hat and effective sample sizes of a chain, on the predictors of random training pairs.
+
+    The chain's first half and second half stand for two chains, so that R-hat sees a drift. Predictors are
+    looked at, as single factors have no identity.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Of Gibbs sweeps.
+    n_pairs, seed : int
+        How many training pairs, and which.
+
+    Returns
+    -------
+    DataFrame
+        One row a pair: ``user_id``, ``item_id``, ``r_hat``, ``ess_bulk``, ``ess_tail``.
+
+    Raises
+    ------
+    SettingsError
+        If the posterior is variational: independent draws of one q say nothing of convergence.
+    """
+    if posterior.n_draws is None or posterior.n_draws < 8:
+        raise SettingsError(
+            "R-hat and effective sample sizes need the draws of a chain, eight or more: fit with Gibbs sweeps."
+        )
+    train = posterior.train
+    rows = np.random.default_rng(seed).permutation(len(train))[: check_count("n_pairs", n_pairs)]
+    half = posterior.n_draws // 2
+    eta = posterior.pairs.draw_eta(train.users[rows], train.items[rows], np.arange(2 * half), seed)
+    values = eta.double().cpu().numpy().reshape(2, half, len(rows))
+    tree = arviz_module().from_dict({"posterior": {"eta": values}})
+    table = arviz_module().summary(tree, var_names=["eta"], kind="diagnostics", round_to="none")
+    found = pd.DataFrame(
+        {
+            "user_id": posterior.user_vocabulary.raw(train.users[rows]),
+            "item_id": posterior.item_vocabulary.raw(train.items[rows]),
+        }
+    )
+    for name in ("r_hat", "ess_bulk", "ess_tail"):
+        found[name] = table[name].astype(float).to_numpy()
+    return found
+
+
 def _number_of_draws(posterior: Posterior, asked: int | None) -> int:
     """Return how many draws there are to be: a chain has those that it kept and no more."""
     if posterior.n_draws is None:

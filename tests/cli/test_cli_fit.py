@@ -302,7 +302,7 @@ def test_settings_of_another_version(cli: Run, tiny_run: Path, tmp_path: Path) -
     assert "holds settings that this version does not know" in outcome.err
 
 
-@pytest.mark.parametrize("name", ["default", "paper"])
+@pytest.mark.parametrize("name", ["default", "amortized", "paper"])
 def test_a_presets_own_settings_are_of_the_right_kind(name: str) -> None:
     settings = preset(name).to_dict()
     flat = {key: value for part in settings.values() if isinstance(part, dict) for key, value in part.items()}

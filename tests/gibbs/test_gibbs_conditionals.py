@@ -64,13 +64,11 @@ def test_draws_of_rows_have_that_mean_and_covariance() -> None:
     sweeps = tiny_sweeps(tiny_model())
     state = random_state(sweeps)
     found = sweeps._conditional("user", state, sweeps.ratings)
-    n = 20_000
+    n = 4_000
     drawn = torch.stack([found.spread(torch.randn(USERS, K + 1, dtype=torch.float64)) for _ in range(n)])
     for i, (_, covariance) in enumerate(dense_rows(sweeps, state, "user")):
         error = torch.from_numpy(np.cov(drawn[:, i].numpy().T)) - covariance
-        bound = torch.sqrt(
-            (covariance**2 + torch.outer(covariance.diagonal(), covariance.diagonal())) / n
-        )
+        bound = torch.sqrt((covariance**2 + torch.outer(covariance.diagonal(), covariance.diagonal())) / n)
         assert bool((error.abs() < 5 * bound).all())
 
 
@@ -107,7 +105,7 @@ def test_weights_are_drawn_with_the_rows_integrated_out(side: str) -> None:
     state = random_state(sweeps)
     own = state.user if side == "user" else state.item
     conditional = sweeps._conditional(side, state, sweeps.ratings)
-    n = 6_000
+    n = 1_500
     drawn = []
     for _ in range(n):
         sweeps._draw_weights(side, state, conditional)
@@ -126,8 +124,12 @@ def test_conjugate_gradients_solve() -> None:
     matrix = root @ root.T + torch.eye(12)
     target = torch.randn(12, dtype=torch.float64)
     x, steps, left = conjugate_gradient(
-        lambda v: matrix @ v, lambda v: v / matrix.diagonal(), target, torch.zeros(12).double(),
-        tolerance=1e-12, max_steps=200,
+        lambda v: matrix @ v,
+        lambda v: v / matrix.diagonal(),
+        target,
+        torch.zeros(12).double(),
+        tolerance=1e-12,
+        max_steps=200,
     )
     torch.testing.assert_close(x, torch.linalg.solve(matrix, target))
     assert steps > 0
@@ -141,7 +143,7 @@ def test_normal_wishart_of_one_dimension_is_the_normal_gamma() -> None:
     """W(nu, 1 / (nu s^2)) of one dimension is Gamma(nu / 2, nu s^2 / 2): posterior moments in closed form."""
     values = torch.tensor([0.3, -0.8, 1.1, 0.4, 0.9], dtype=torch.float64)
     scale, kappa, n, nu = 0.6, 2.0, 5, 3.0
-    drawn = [draw_normal_wishart(values[:, None], scale, kappa) for _ in range(20_000)]
+    drawn = [draw_normal_wishart(values[:, None], scale, kappa) for _ in range(4_000)]
     precision = np.array([float(p) for _, p in drawn])
     location = np.array([float(m) for m, _ in drawn])
     mean = float(values.mean())
@@ -162,8 +164,8 @@ def test_wishart_mean() -> None:
     inverse = torch.eye(3).double() * nu * scale**2 + about.T @ about
     inverse = inverse + kappa * n / (kappa + n) * torch.outer(mean, mean)
     expected = (nu + n) * torch.linalg.inv(inverse)
-    drawn = torch.stack([draw_normal_wishart(rows, scale, kappa)[1] for _ in range(8_000)])
-    error = (drawn.mean(0) - expected) / (drawn.std(0) / math.sqrt(8_000))
+    drawn = torch.stack([draw_normal_wishart(rows, scale, kappa)[1] for _ in range(3_000)])
+    error = (drawn.mean(0) - expected) / (drawn.std(0) / math.sqrt(3_000))
     assert float(error.abs().max()) < 4.5
 
 
@@ -171,11 +173,11 @@ def test_normal_gamma_and_weights_precision() -> None:
     values = torch.tensor([0.3, -0.8, 1.1], dtype=torch.float64)
     mean, kappa = float(values.mean()), 2.0
     square = float(((values - mean) ** 2).sum()) + kappa * 3 / (kappa + 3) * mean**2
-    drawn = [float(draw_normal_gamma(values, 0.5, kappa)[1]) for _ in range(10_000)]
+    drawn = [float(draw_normal_gamma(values, 0.5, kappa)[1]) for _ in range(3_000)]
     exact = stats.gamma(1 + 1.5, scale=1.0 / (0.25 + square / 2))
     assert stats.kstest(drawn, exact.cdf).pvalue > 1e-3
     weights = torch.randn(6, 2, dtype=torch.float64)
-    first = [float(draw_weights_precision(weights, 0.4)[0]) for _ in range(10_000)]
+    first = [float(draw_weights_precision(weights, 0.4)[0]) for _ in range(3_000)]
     exact = stats.gamma(1 + 3, scale=1.0 / (0.16 + float((weights[:, 0] ** 2).sum()) / 2))
     assert stats.kstest(first, exact.cdf).pvalue > 1e-3
 
@@ -183,13 +185,13 @@ def test_normal_gamma_and_weights_precision() -> None:
 def test_row_noise_and_its_shape() -> None:
     counts, squares = torch.tensor([0.0, 4.0]).double(), torch.tensor([0.0, 3.0]).double()
     shape = torch.tensor(6.0, dtype=torch.float64)
-    drawn = torch.stack([draw_row_noise(counts, squares, shape) for _ in range(10_000)])
+    drawn = torch.stack([draw_row_noise(counts, squares, shape) for _ in range(3_000)])
     for i in range(2):
         exact = stats.gamma(6 + counts[i] / 2, scale=1.0 / float(6 + squares[i] / 2))
         assert stats.kstest(drawn[:, i].numpy(), exact.cdf).pvalue > 1e-3
     # The shape's posterior on a grid, as an independent statement.
     w = torch.distributions.Gamma(4.0, 4.0).sample((30,)).double()
-    grid = np.linspace(-2, 6, 4001)
+    grid = np.linspace(-2, 6, 801)
     log_density = np.array(
         [
             stats.gamma(math.exp(a), scale=math.exp(-a)).logpdf(w.numpy()).sum()
@@ -200,7 +202,7 @@ def test_row_noise_and_its_shape() -> None:
     weight = np.exp(log_density - log_density.max())
     weight /= weight.sum()
     chain, shapes = shape, []
-    for _ in range(6_000):
+    for _ in range(3_000):
         chain = draw_noise_shape(w, chain, step=0.5)
         shapes.append(math.log(float(chain)))
     mean = float((grid * weight).sum())
@@ -235,9 +237,7 @@ def test_derivatives_in_the_cuts() -> None:
     value = log_likelihood(cuts, eta, scale, place)
     assert point.height == pytest.approx(float(value.detach()))
     torch.testing.assert_close(point.gradient, torch.autograd.grad(value, cuts)[0])
-    hessian = torch.autograd.functional.hessian(
-        lambda c: log_likelihood(c, eta, scale, place), cuts.detach()
-    )
+    hessian = torch.autograd.functional.hessian(lambda c: log_likelihood(c, eta, scale, place), cuts.detach())
     found = point.root @ point.root.T - 1e-3 * torch.eye(2)
     torch.testing.assert_close(found, -hessian)
     best = fit_cuts(cuts.detach(), eta, scale, place)
@@ -256,14 +256,14 @@ def test_cuts_have_their_posterior_and_utilities_their_cells() -> None:
     sd = (((grid - mean) ** 2) * weight[:, None]).sum(0).sqrt()
     cuts = torch.tensor([-0.5, 0.9], dtype=torch.float64)
     kept = []
-    for _ in range(4_000):
+    for _ in range(2_500):
         cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place)
         edges = torch.cat([torch.tensor([-1e9]).double(), cuts, torch.tensor([1e9]).double()])
         assert bool(((utilities > edges[place]) & (utilities < edges[place + 1])).all())
         kept.append(cuts)
     found = torch.stack(kept)
-    assert float(((found.mean(0) - mean) / sd).abs().max()) < 0.08
-    torch.testing.assert_close(found.std(0), sd, rtol=0.06, atol=0)
+    assert float(((found.mean(0) - mean) / sd).abs().max()) < 0.12
+    torch.testing.assert_close(found.std(0), sd, rtol=0.1, atol=0)
 
 
 def test_utilities_are_truncated_normals() -> None:
@@ -284,4 +284,4 @@ def test_shapes_of_an_empty_row() -> None:
     assert state.user.rows.shape == (USERS, K + 1)
     assert state.item.weights.shape == (USERS, K + 1)
     assert bool(torch.isfinite(state.user.rows).all())
-    assert ITEMS == len(state.item.rows)
+    assert len(state.item.rows) == ITEMS

@@ -110,7 +110,8 @@ def start_from(values: dict[str, Tensor], sweeps: sweeps_module.Sweeps, noise: f
         side.weights = values[f"{name}_weights"].double()
         side.weights_precision = values[f"{name}_weights_precision"].double()
         side.precision = torch.block_diag(
-            values[f"{name}_factors_precision"].double(), values[f"{name}_bias_precision"].double()[None, None]
+            values[f"{name}_factors_precision"].double(),
+            values[f"{name}_bias_precision"].double()[None, None],
         )
         side.location = torch.cat(
             [values[f"{name}_factors_location"].double(), values[f"{name}_bias_location"].double()[None]]
@@ -119,29 +120,25 @@ def start_from(values: dict[str, Tensor], sweeps: sweeps_module.Sweeps, noise: f
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_sweeps_leave_the_joint_distribution_as_it_is(
-    ordered: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sweeps_leave_the_joint_distribution_as_it_is(ordered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     likelihood = OrderedProbitLikelihood(LEVELS, noise=0.7) if ordered else None
     model = tiny_model(likelihood)
     if ordered:
         likelihood.set_cuts(torch.tensor([-0.4, 0.5]))  # type: ignore[union-attr]
     model.requires_grad_(False)
     torch.manual_seed(3)
-    prior, values = simulate(model, 1_500)
+    prior, values = simulate(model, 600)
     sweeps = tiny_sweeps(model, values["rating"].double())
     state = start_from(values, sweeps, 0.7)
     if ordered:
         # Cuts have a flat prior, so the joint distribution is proper with cuts held fixed only.
-        def fixed(
-            cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor
-        ) -> tuple[Tensor, Tensor]:
+        def fixed(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
             point = _at(cuts, eta, scale, place)
             return cuts, draw_truncated(eta, scale, point.low, point.high)
 
         monkeypatch.setattr(sweeps_module, "draw_cuts_and_utilities", fixed)
     kept = []
-    for _ in range(6_000):
+    for _ in range(2_400):
         sweeps.sweep(state)
         eta = sweeps.predictors(state)
         relative = (state.user.noise[sweeps.users] * state.item.noise[sweeps.items]).rsqrt()

@@ -10,7 +10,7 @@ import torch
 
 from pyro_bmf import PyroBmfError
 from pyro_bmf.model import NormalPrior, Prior
-from pyro_bmf.model.priors import prior_from_settings
+from pyro_bmf.model.kinds import prior_from_settings
 
 
 def test_the_normal_prior_is_scipys() -> None:

@@ -21,17 +21,16 @@ from pyro_bmf.errors import SavedFileError, SettingsError
 from pyro_bmf.guide import CrossFeedbackGuide, RowPosterior
 from pyro_bmf.model import FactorizationModel, NormalPrior
 from pyro_bmf.posterior import Posterior, saved
-from pyro_bmf.posterior.encoding import row_tensors
 
 Rewrite = Callable[[dict[str, torch.Tensor], dict[str, str], dict[str, Any]], None]
 
 
 def assert_same(one: Posterior, other: Posterior) -> None:
     for mine, its in ((one.user_rows, other.user_rows), (one.item_rows, other.item_rows)):
-        assert row_tensors(mine).keys() == row_tensors(its).keys()
-        for name, tensor in row_tensors(mine).items():
-            assert tensor.dtype == row_tensors(its)[name].dtype
-            assert torch.equal(tensor, row_tensors(its)[name])
+        assert mine.tensors().keys() == its.tensors().keys()
+        for name, tensor in mine.tensors().items():
+            assert tensor.dtype == its.tensors()[name].dtype
+            assert torch.equal(tensor, its.tensors()[name])
     assert one.info == other.info
     assert one.train.data_hash == other.train.data_hash
     assert one.train.scale == other.train.scale

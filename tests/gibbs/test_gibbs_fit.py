@@ -1,0 +1,194 @@
+"""A chain as a fit: planted truth, calibration, seeds, interruption, settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_bmf.data import Split, random_split, ratings_from_arrays, synthetic_ratings
+from pyro_bmf.errors import SavedFileError, SettingsError
+from pyro_bmf.evaluation import evaluate
+from pyro_bmf.guide import RowDraws
+from pyro_bmf.inference import FitResult, Preset, fit, preset
+from pyro_bmf.inference.progress import Silent
+from pyro_bmf.model import FactorizationModel, NormalWishartPrior
+from pyro_bmf.posterior.arviz import chain_diagnostics, to_arviz
+
+SMALL = preset().replace(n_factors=3, sweeps=60, burn_in=20, kept_draws=40)
+
+
+@pytest.fixture(scope="module")
+def planted() -> Any:
+    return synthetic_ratings(n_users=150, n_items=120, n_ratings=6000, n_factors=3, noise=0.5, seed=3)
+
+
+@pytest.fixture(scope="module")
+def split(planted: Any) -> Split:
+    return random_split(planted.ratings, seed=0)
+
+
+@pytest.fixture(scope="module")
+def stars() -> Split:
+    """Five levels, cut unevenly from planted utilities, with users of unequal noise."""
+    rng = np.random.default_rng(4)
+    n_users, n_items = 120, 80
+    u, v = rng.normal(size=(n_users, 2)), rng.normal(size=(n_items, 2))
+    users, items = np.nonzero(rng.random((n_users, n_items)) < 0.45)
+    noise = np.where(users % 2 == 0, 0.4, 1.2)
+    utility = 0.8 * (u[users] * v[items]).sum(1) + noise * rng.normal(size=len(users))
+    ratings = 1.0 + np.digitize(utility, [-1.5, -0.5, 0.1, 1.2])
+    return random_split(ratings_from_arrays(users, items, ratings, scale="1:5:1"), seed=0)
+
+
+def run(split: Split, settings: Preset = SMALL, **how: Any) -> FitResult:
+    return fit(split, settings, threads=1, **{"progress": False, **how})
+
+
+@pytest.fixture(scope="module")
+def fitted(split: Split) -> FitResult:
+    return run(split)
+
+
+@pytest.fixture(scope="module")
+def starred(stars: Split) -> FitResult:
+    return run(stars)
+
+
+def test_planted_truth_is_recovered(planted: Any, split: Split, fitted: FitResult) -> None:
+    posterior = fitted.posterior
+    assert float(posterior.model.likelihood.noise) == pytest.approx(0.5, abs=0.04)
+    test = split.test
+    found = evaluate(posterior, split)
+    assert found.rmse < 0.62
+    at = found.calibration.levels.index(0.9)
+    assert found.calibration.overall.coverage[at] == pytest.approx(0.9, abs=0.04)
+    mean, variance = posterior.pairs.eta_moments(test.users, test.items)
+    z = (planted.truth.eta[split.test_rows] - mean.numpy()) / np.sqrt(variance.numpy())
+    # Posterior intervals of the identifiable predictor are as wide as they must be.
+    assert z.std() == pytest.approx(1.0, abs=0.15)
+
+
+def test_ordered_chain_beats_the_normal_one_on_uneven_cuts(stars: Split, starred: FitResult) -> None:
+    normal = run(stars, SMALL.replace(likelihood="normal", row_noise="none"))
+    one, other = evaluate(starred.posterior, stars), evaluate(normal.posterior, stars)
+    assert one.nll is not None
+    assert other.nll is not None
+    assert one.nll < other.nll - 0.03
+    noise = starred.posterior.user_rows.noise
+    assert noise is not None
+    # Planted: odd users are three times as noisy as even ones.
+    ratio = float(noise[1::2].median() / noise[::2].median())
+    assert 1.6 < ratio < 4.5
+
+
+def test_seed_decides_every_bit(split: Split, fitted: FitResult) -> None:
+    again, other = run(split), run(split, SMALL.replace(seed=1))
+    for side in ("user_rows", "item_rows"):
+        one, two = getattr(fitted.posterior, side), getattr(again.posterior, side)
+        assert isinstance(one, RowDraws)
+        assert torch.equal(one.draws, two.draws)
+        assert not torch.equal(one.draws, getattr(other.posterior, side).draws)
+
+
+class _StopsAt(Silent):
+    def __init__(self, sweep: int) -> None:
+        self.sweep = sweep
+
+    def iteration(self, record: dict[str, Any]) -> None:
+        if record.get("sweep") == self.sweep:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", [7, 13, 31, 44])
+def test_resumed_chain_repeats_the_bits(tmp_path: Path, stars: Split, starred: FitResult, stop: int) -> None:
+    file = tmp_path / "chain.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(stars, progress=_StopsAt(stop), checkpoint=file, checkpoint_every=3)
+    resumed = run(stars, checkpoint=file, checkpoint_every=3, resume=True)
+    assert torch.equal(resumed.posterior.user_rows.draws, starred.posterior.user_rows.draws)  # type: ignore[union-attr]
+    assert torch.equal(resumed.posterior.item_rows.means, starred.posterior.item_rows.means)  # type: ignore[union-attr]
+    assert torch.equal(resumed.posterior.guide.cuts, starred.posterior.guide.cuts)  # type: ignore[attr-defined]
+    assert len(resumed.history) == len(starred.history)
+    with pytest.raises(SavedFileError, match="another fit"):
+        run(stars, SMALL.replace(seed=5), checkpoint=file, resume=True)
+
+
+def test_chain_goes_on_from_a_guide(split: Split, tmp_path: Path) -> None:
+    settings = SMALL.replace(
+        method="svi", max_iterations=4, user_batch_size=50, item_batch_size=40, n_tower_outputs=8
+    )
+    whole = run(split, settings)
+    assert [record.get("stage") for record in whole.history][3:5] == [None, "gibbs"]
+    assert whole.posterior.n_draws == 40
+    assert not whole.posterior.tempered
+    file = tmp_path / "both.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(split, settings, progress=_StopsAt(25), checkpoint=file, checkpoint_every=2)
+    resumed = run(split, settings, checkpoint=file, checkpoint_every=2, resume=True)
+    assert torch.equal(resumed.posterior.user_rows.draws, whole.posterior.user_rows.draws)  # type: ignore[union-attr]
+
+
+def test_test_ratings_change_nothing(split: Split, fitted: FitResult) -> None:
+    ratings = split.ratings
+    changed = ratings.ratings.copy()
+    changed[split.test_rows] += 1.0
+    changed[split.valid_rows] -= 1.0
+    moved = replace(ratings, ratings=changed)
+    other = Split(moved, split.train_rows, split.valid_rows, split.test_rows, split.scheme, split.settings)
+    again = run(other)
+    assert torch.equal(again.posterior.user_rows.draws, fitted.posterior.user_rows.draws)  # type: ignore[union-attr]
+
+
+def test_refit_reads_validation_ratings_too(split: Split) -> None:
+    refitted = run(split, refit=True)
+    assert len(refitted.posterior.train) == len(split.train_rows) + len(split.valid_rows)
+    assert refitted.history[-1]["valid_rmse"] is None
+
+
+def test_diagnostics_of_a_chain(split: Split, fitted: FitResult) -> None:
+    tree = to_arviz(fitted.posterior, split, user_ids=fitted.posterior.user_vocabulary.ids[:8])
+    assert tree["posterior"].dataset.sizes["draw"] == 40
+    table = chain_diagnostics(fitted.posterior, n_pairs=50)
+    assert len(table) == 50
+    assert float(table["r_hat"].median()) < 1.1
+    assert float(table["ess_bulk"].median()) > 15
+    for name in ("user_factors", "item_bias"):
+        assert bool(np.isfinite(tree["log_prior"][name]).all())
+    with pytest.raises(SettingsError, match="kept 40 draws"):
+        to_arviz(fitted.posterior, split, num_samples=41)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"sweeps": 0, "implicit": True, "method": "svi"}, "implicit is True"),
+        ({"sweeps": 0, "row_noise": "none", "implicit": False}, "nothing would be fitted"),
+        ({"sweeps": 50, "kept_draws": 40, "burn_in": 20}, "as many sweeps after the burn-in"),
+        ({"plain_sweeps": 30}, "must all be burnt in"),
+        ({"row_noise": "everyone"}, "row_noise is 'everyone'"),
+        ({"likelihood": "cauchy"}, "likelihood is 'cauchy'"),
+        ({"solver_tolerance": 0.0}, "solver_tolerance is 0"),
+    ],
+)
+def test_settings_that_cannot_be(changes: dict[str, Any], match: str) -> None:
+    with pytest.raises(SettingsError, match=match):
+        SMALL.replace(**changes)
+
+
+def test_what_a_chain_refuses(split: Split, fitted: FitResult) -> None:
+    with pytest.raises(SettingsError, match="needs a discrete rating scale"):
+        run(split, SMALL.replace(likelihood="ordered-probit"))
+    with pytest.raises(SettingsError, match="NormalPrior"):
+        run(split, model=FactorizationModel(3))
+    with pytest.raises(SettingsError, match="takes no warm start"):
+        run(split, warm_start=fitted.posterior)
+    guide = run(split, preset("amortized").replace(n_factors=2, max_iterations=1)).posterior
+    with pytest.raises(SettingsError, match="draws of a chain"):
+        chain_diagnostics(guide)
+    with pytest.raises(SettingsError, match="no variational guide"):
+        NormalWishartPrior().guide("user_factors", 3)
