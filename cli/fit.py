@@ -43,7 +43,7 @@ _WITH_RESUME = frozenset(
 @click.option(
     "--preset",
     "preset_name",
-    type=click.Choice(("default", "amortized", "paper")),
+    type=click.Choice(("default", "conjugate", "amortized", "paper")),
     default="default",
     show_default=True,
     help="Settings to start from; the options below change single ones.",

@@ -14,7 +14,9 @@ from pyro_bmf.errors import SettingsError
 _POSITIVE = click.FloatRange(0, min_open=True)
 _NOT_NEGATIVE = click.FloatRange(0)
 # Settings that may be nothing at all.
-_OPTIONAL = frozenset({"user_batch_size", "item_batch_size", "stop_after", "patience", "clip_norm"})
+_OPTIONAL = frozenset(
+    {"user_batch_size", "item_batch_size", "stop_after", "patience", "clip_norm", "n_bases"}
+)
 
 
 def _noise(context: click.Context, parameter: click.Parameter, value: str | None) -> float | str | None:
@@ -74,7 +76,10 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "--method",
         "method",
-        {"type": click.Choice(("svi", "none")), "help": "Fit the guide, or start the sweeps at the prior."},
+        {
+            "type": click.Choice(("svi", "conjugate", "none")),
+            "help": "Algorithm 1, exact coordinate ascent, or sweeps from the prior alone.",
+        },
     ),
     ("--sweeps", "sweeps", {"type": click.IntRange(0), "metavar": "N", "help": "Gibbs sweeps; 0 for none."}),
     (

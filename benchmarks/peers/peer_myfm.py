@@ -55,7 +55,10 @@ def sides(draw: Any, users: Any, items: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def fit(split: SplitArrays, settings: dict[str, Any], seed: int, clock: Clock) -> Fitted:
-    """Fit with published settings; the draws after the burn-in are kept and their predictions averaged."""
+    """Fit; the draws after the burn-in are kept and their predictions averaged.
+
+    With `grouped`, each kind of feature has hyperparameters of its own; otherwise all share them.
+    """
     import myfm as package
 
     users, items, groups = features(split, settings["implicit"])
@@ -74,7 +77,7 @@ def fit(split: SplitArrays, settings: dict[str, Any], seed: int, clock: Clock) -
             X_rel=blocks,
             n_iter=settings["sweeps"],
             n_kept_samples=settings["kept"],
-            group_shapes=groups,
+            group_shapes=groups if settings["grouped"] else None,
         )
     draws = machine.predictor_.samples
     noises = None if probit else [hyper.alpha**-0.5 for hyper in machine.history_.hypers[-len(draws) :]]

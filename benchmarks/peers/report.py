@@ -19,7 +19,7 @@ import systems
 from figures import figures_of, pooled, seconds_to
 from pairs import over_seeds, per_seed
 from plot import plot
-from run import CACHE, HERE
+from run import CACHE, HERE, tuned
 from saved import evaluate_cell
 from tables import markdown
 
@@ -82,7 +82,7 @@ def make_report(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def finished(options: argparse.Namespace) -> list[tuple[str, int]]:
-    """Return system and seed of the cells that are there in this format, and name the others."""
+    """Return system and seed of the cells in this format; name those missing or of outdated settings."""
     top = options.cache / "cells" / options.data
     names = sorted({folder.name.rpartition("-")[0] for folder in top.glob("*-*")} if top.exists() else ())
     found = []
@@ -92,6 +92,10 @@ def finished(options: argparse.Namespace) -> list[tuple[str, int]]:
             if about is None or about.get("request", {}).get("format") != cells.FORMAT:
                 print(f"missing: {options.data} {system} seed {seed}", flush=True)
                 continue
+            if system in systems.PEERS:
+                wanted = systems.settings_of(system, tuned(options.data, system), {})
+                if about["request"]["settings"] != wanted:
+                    print(f"of other settings than now: {options.data} {system} seed {seed}", flush=True)
             found.append((system, seed))
     return found
 

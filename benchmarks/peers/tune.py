@@ -1,4 +1,4 @@
-"""Choose the settings of the cheap peers by validation RMSE on seed 0, and keep what was tried.
+"""Choose the peers' settings by validation RMSE on seed 0, and keep what was tried.
 
     python benchmarks/peers/tune.py --data ml1m --systems surprise-svd cornac-mf lenskit-als
     python benchmarks/peers/tune.py --data ml100k --systems cornac-bivae --core 1
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import systems
 from run import CACHE, HERE, core_alone, one_thread, peer_python, split_folder
 
 LEDGER = HERE / "tuning.json"
@@ -25,10 +26,12 @@ Grid = dict[str, list[Any]]
 
 #: Grids by system; where the best point lay at an edge, another grid goes on from there.
 GRIDS: dict[str, list[Grid]] = {
+    **{name: [{"grouped": [True, False]}] for name in systems.PEERS if name.startswith("myfm")},
     "surprise-svd": [
         {"factors": [50, 100], "penalty": [0.05, 0.08], "epochs": [30], "rate": [0.007, 0.012]},
         {"factors": [100, 200], "penalty": [0.05, 0.065, 0.08, 0.1], "epochs": [30, 60], "rate": [0.007]},
         {"factors": [200], "penalty": [0.065, 0.08, 0.1], "epochs": [60, 100], "rate": [0.012]},
+        {"factors": [100], "penalty": [0.1, 0.12], "epochs": [100], "rate": [0.007]},
     ],
     "cornac-mf": [
         {"factors": [20, 50], "penalty": [0.03, 0.05, 0.08], "epochs": [30, 60], "rate": [0.01]},
@@ -39,6 +42,7 @@ GRIDS: dict[str, list[Grid]] = {
         {"factors": [10, 30], "penalty": [0.05, 0.1, 0.2], "epochs": [20]},
         {"factors": [10, 30, 60], "penalty": [0.08, 0.1, 0.13, 0.16, 0.2, 0.3], "epochs": [20]},
         {"factors": [30, 60], "penalty": [0.1, 0.13, 0.16], "epochs": [10, 40]},
+        {"factors": [100], "penalty": [0.1, 0.13], "epochs": [20]},
     ],
     "cornac-bivae": [
         {"factors": [20], "units": [40], "likelihood": ["pois", "bern", "gaus"], "epochs": [30]},
@@ -54,7 +58,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", required=True)
-    parser.add_argument("--systems", nargs="+", default=list(GRIDS), choices=list(GRIDS))
+    parser.add_argument("--systems", nargs="+", required=True, choices=list(GRIDS))
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=CACHE)
     options = parser.parse_args()

@@ -2,6 +2,7 @@
 
 from ..data.feedback import Feedback
 from .chain import ChainGuide
+from .conjugate import ConjugateGuide
 from .cross_feedback import CrossFeedbackGuide
 from .encoder import Encoder
 from .rows import RowDraws, RowPosterior, Rows
@@ -9,6 +10,7 @@ from .settings import GuideSettings
 
 __all__ = [
     "ChainGuide",
+    "ConjugateGuide",
     "CrossFeedbackGuide",
     "Encoder",
     "Feedback",

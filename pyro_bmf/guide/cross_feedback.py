@@ -4,6 +4,9 @@ r"""The paper's guide: amortized posteriors of users and items that read each ot
 from the two sides' encoders. The embeddings U and V that they read are those sampled at the end of the
 previous iteration: constants, kept here as buffers and saved with the weights, since they are part of what
 defines q.
+
+Variants, each a setting: correlated factors (`covariance`), free residuals of the training rows
+(`residual`), Normal weights of the first layers (`first_layer`).
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from torch import Tensor, nn
 
 from ..data.blocks import Block
 from ..data.feedback import Feedback
+from .covariance import CorrelatedNormal, row_tril
 from .encoder import Encoder
+from .residual import Residual
 from .rows import RowPosterior
 from .settings import GuideSettings
 
@@ -68,6 +73,8 @@ class CrossFeedbackGuide(nn.Module):
         # Algorithm 1, line 2: the first feedback is drawn from the prior.
         self.register_buffer("user_factors", torch.randn(n_users, n_factors) * user_scales[0])
         self.register_buffer("item_factors", torch.randn(n_items, n_factors) * item_scales[0])
+        self.user_residual = Residual(n_users, n_factors + biases) if settings.residual else None
+        self.item_residual = Residual(n_items, n_factors + biases) if settings.residual else None
 
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this guide's shape by `from_settings`, as plain values."""
@@ -92,7 +99,13 @@ class CrossFeedbackGuide(nn.Module):
         )
 
     def encode_rows(
-        self, side: Side, feedback: Feedback, other_factors: Tensor | None = None
+        self,
+        side: Side,
+        feedback: Feedback,
+        other_factors: Tensor | None = None,
+        *,
+        rows: Tensor | None = None,
+        sample: bool = False,
     ) -> RowPosterior:
         """Return q of the rows of one side; the only builder of its parameters.
 
@@ -100,33 +113,76 @@ class CrossFeedbackGuide(nn.Module):
         ----------
         side : {"user", "item"}
         feedback : Feedback
-            The rows' entries over all rows of the other side. New rows are welcome: nothing here depends on
-            which row it is, only on what it has rated.
+            The rows' entries over all rows of the other side. New rows are welcome: without residuals
+            nothing here depends on which row it is, only on what it has rated.
         other_factors : Tensor, shape (n_other, n_factors), optional
             The other side's embeddings; the kept ones when not given.
+        rows : Tensor, shape (n_rows,), optional
+            Which training rows these are, where they are such: they have residuals of their own. New rows
+            have the spread of those residuals in their variance.
+        sample : bool
+            Whether Bayesian first-layer weights are drawn, as in training, or integrated over.
         """
         user = side == "user"
         if other_factors is None:
             other_factors = self.item_factors if user else self.user_factors
         encoder = self.user_encoder if user else self.item_encoder
         scales = self.user_scales if user else self.item_scales
-        loc, relative_scale = encoder(feedback, other_factors)
+        residual = self.user_residual if user else self.item_residual
         k = self.n_factors
+        prior = torch.cat([scales[:1].expand(k), scales[1 : 1 + self.biases]])
+        loc, relative_scale, correlation, extra = encoder.encode(feedback, other_factors, sample=sample)
+        encoder_scale = scale = prior * relative_scale
+        if residual is not None:
+            if rows is None:
+                variance = residual.spread
+            else:
+                shift, variance = residual(rows)
+                loc = loc + prior * shift
+            variance = (prior**2 * variance).expand_as(loc)
+            extra = variance if extra is None else extra + variance
+        if extra is not None:
+            scale = (encoder_scale**2 + extra).sqrt()
+        tril = None if correlation is None else row_tril(encoder_scale, correlation, extra, k)
         if not self.biases:
-            return RowPosterior(loc, scales[0] * relative_scale)
-        return RowPosterior(
-            loc[:, :k], scales[0] * relative_scale[:, :k], loc[:, k], scales[1] * relative_scale[:, k]
-        )
+            return RowPosterior(loc, scale, tril=tril)
+        return RowPosterior(loc[:, :k], scale[:, :k], loc[:, k], scale[:, k], tril)
 
-    def encode_side(self, side: Side, feedback: Feedback, *, chunk: int = 8192) -> RowPosterior:
-        """Return q of all rows of one side, without gradients, a chunk of rows at a time."""
+    def encode_side(
+        self, side: Side, feedback: Feedback, *, known: bool = False, chunk: int = 8192
+    ) -> RowPosterior:
+        """Return q of all rows of one side, without gradients, a chunk of rows at a time.
+
+        Parameters
+        ----------
+        side : {"user", "item"}
+        feedback : Feedback
+        known : bool
+            Whether these are *the* training rows, all of them in their order, with their training ratings.
+            What new rows get of the residuals is then taken anew.
+        chunk : int
+        """
+        residual = self.user_residual if side == "user" else self.item_residual
+        if known and residual is not None:
+            residual.refresh(feedback.counts)
+        # Without residuals rows have no identity.
+        known = known and residual is not None
+        rows = torch.arange(feedback.n_rows, device=feedback.indptr.device)
         with torch.no_grad():
             if feedback.n_rows <= chunk:
-                return self.encode_rows(side, feedback)
-            rows = torch.arange(feedback.n_rows, device=feedback.indptr.device)
+                return self.encode_rows(side, feedback, rows=rows if known else None)
             return RowPosterior.concatenate(
-                [self.encode_rows(side, feedback.select(part)) for part in rows.split(chunk)]  # type: ignore[no-untyped-call]
+                [
+                    self.encode_rows(side, feedback.select(part), rows=part if known else None)
+                    for part in rows.split(chunk)  # type: ignore[no-untyped-call]
+                ]
             )
+
+    def weights_kl(self) -> Tensor | None:
+        """Return KL(q || p) of the Bayesian first-layer weights of both sides, in nats; None for none."""
+        parts = [encoder.weights_kl() for encoder in (self.user_encoder, self.item_encoder)]
+        given = [part for part in parts if part is not None]
+        return torch.stack(given).sum() if given else None
 
     def forward(self, block: Block, *, beta: tuple[float, float]) -> None:
         """Sample both sides' rows of a block from q, in the order of the model.
@@ -138,13 +194,19 @@ class CrossFeedbackGuide(nn.Module):
         beta : tuple of float
             Weights of the users' and the items' KL (Eq. 7).
         """
-        for side, plate, feedback, weight in (
-            ("user", "users", block.user_feedback, beta[0] * block.user_weight),
-            ("item", "items", block.item_feedback, beta[1] * block.item_weight),
+        for side, plate, ids, feedback, weight in (
+            ("user", "users", block.users, block.user_feedback, beta[0] * block.user_weight),
+            ("item", "items", block.items, block.item_feedback, beta[1] * block.item_weight),
         ):
-            rows = self.encode_rows(side, feedback)  # type: ignore[arg-type]
+            rows = self.encode_rows(side, feedback, rows=ids, sample=True)  # type: ignore[arg-type]
             with pyro.plate(plate, len(rows)), poutine.scale(scale=weight):
-                pyro.sample(f"{side}_factors", dist.Normal(rows.loc, rows.scale).to_event(1))  # type: ignore[no-untyped-call]
+                if rows.tril is None:
+                    factors = dist.Normal(rows.loc, rows.scale).to_event(1)  # type: ignore[no-untyped-call]
+                else:
+                    # The bias is independent of the factors, so that the KL of either site stays analytic.
+                    k = self.n_factors
+                    factors = CorrelatedNormal(rows.loc, scale_tril=rows.tril[:, :k, :k])
+                pyro.sample(f"{side}_factors", factors)
                 if rows.bias_loc is not None and rows.bias_scale is not None:
                     pyro.sample(f"{side}_bias", dist.Normal(rows.bias_loc, rows.bias_scale))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from ..errors import SettingsError
 Attention = Literal["none", "sum", "softmax"]
 Scope = Literal["local", "global"]
 Merge = Literal["concat", "add"]
+Covariance = Literal["diagonal", "low-rank", "full"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,20 @@ class GuideSettings:
         paper's plain sum, 1/2 keeps the size of a sum of independent terms, 1 makes them means.
     initial_scale : float
         Posterior standard deviation, as a share of the prior's, that the variance networks start from.
+    residual : bool
+        Whether each training row has parameters of its own that are added to the encoder's output.
+    covariance : {"diagonal", "low-rank", "full"}
+        Of a row's factors under q. The variance network then also gives their correlations.
+    covariance_rank : int
+        Rank of what correlates the factors, when low-rank.
+    bayesian_input : bool
+        Whether the weights of the first layers (with `n_bases`, the coefficients) have a prior and a
+        posterior instead of being point estimates.
+    input_prior_scale : float
+        Standard deviation of that prior, as a multiple of the spread that the weights start with.
+    n_bases : int or None
+        Number of matrices whose combinations, one a row of the other side, are the latent tower's first
+        layer; None gives each row of the other side a matrix of its own.
     """
 
     n_tower_layers: int = 1
@@ -62,6 +78,12 @@ class GuideSettings:
     input_dropout: float = 0.0
     input_power: float = 0.5
     initial_scale: float = 0.3
+    residual: bool = False
+    covariance: Covariance = "diagonal"
+    covariance_rank: int = 2
+    bayesian_input: bool = False
+    input_prior_scale: float = 1.0
+    n_bases: int | None = None
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -69,6 +91,7 @@ class GuideSettings:
             ("n_head_layers", 0),
             ("n_units", 1),
             ("n_tower_outputs", 1),
+            ("covariance_rank", 1),
         ):
             if getattr(self, name) < low:
                 raise SettingsError(f"{name} is {getattr(self, name)}: give {low} or more.")
@@ -76,6 +99,7 @@ class GuideSettings:
             ("attention", ("none", "sum", "softmax")),
             ("attention_scope", ("local", "global")),
             ("attention_merge", ("concat", "add")),
+            ("covariance", ("diagonal", "low-rank", "full")),
         ):
             if getattr(self, name) not in allowed:
                 raise SettingsError(
@@ -95,6 +119,15 @@ class GuideSettings:
         if not 0.0 < self.initial_scale < 1.0:
             raise SettingsError(
                 f"initial_scale is {self.initial_scale}: give a share of the prior's scale between 0 and 1."
+            )
+        if not (math.isfinite(self.input_prior_scale) and self.input_prior_scale > 0.0):
+            raise SettingsError(f"input_prior_scale is {self.input_prior_scale}: give a positive number.")
+        if self.n_bases is not None and self.n_bases < 1:
+            raise SettingsError(f"n_bases is {self.n_bases}: give 1 or more, or None.")
+        if self.n_bases is not None and not self.feedback:
+            raise SettingsError(
+                f"n_bases is {self.n_bases} but feedback is off: bases are those of the fed-back embeddings' "
+                "first layer. Leave n_bases out, or set feedback on."
             )
 
     def to_dict(self) -> dict[str, Any]:

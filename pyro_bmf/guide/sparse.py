@@ -13,6 +13,7 @@ backward pass is an embedding bag too: no scatter, no atomics, the same result a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,6 +46,12 @@ def feedback_sum(feedback: Feedback, table: Tensor, *, by_rating: bool = False) 
         t_weights,
     )
     return result
+
+
+def squared(feedback: Feedback) -> Feedback:
+    """Return the same entries with every weight squared: sums over them are variances of sums."""
+    mask = None if feedback.mask is None else feedback.mask**2
+    return replace(feedback, values=feedback.values**2, mask=mask)
 
 
 class _BagSum(torch.autograd.Function):

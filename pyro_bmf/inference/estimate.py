@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from ..errors import FitError
+from ..guide.encoder import first_width
+from ..guide.settings import GuideSettings
 
 #: Bytes that Python, torch, Pyro and pandas take before any rating is read.
 _RUNTIME = 450_000_000
@@ -41,10 +43,16 @@ class Needs:
 
 
 def estimate_parameters(
-    n_users: int, n_items: int, n_factors: int, width: int, *, data: bool, feedback: bool
+    n_users: int, n_items: int, n_factors: int, encoder: GuideSettings, *, biases: bool
 ) -> int:
-    """Return the number of weights of the first layers, which are nearly all there are."""
-    return (n_users + n_items) * 2 * width * (data + feedback * n_factors)
+    """Return the number of weights of the first layers and of residuals, which are nearly all there are."""
+    rows, width, n_bases = n_users + n_items, first_width(encoder), encoder.n_bases
+    tables = encoder.data_input * rows * 2 * width
+    if encoder.feedback:
+        tables += rows * 2 * (width * n_factors if n_bases is None else n_bases)
+    bases = 0 if n_bases is None else 2 * n_bases * n_factors * 2 * width
+    residuals = encoder.residual * rows * 2 * (n_factors + biases)
+    return tables * (1 + encoder.bayesian_input) + bases + residuals
 
 
 def estimate_needs(

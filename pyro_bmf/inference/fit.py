@@ -7,6 +7,7 @@ loss, `checkpoint` the state between iterations, `settings` every choice, `polis
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,9 @@ from ..model import (
     RowNoise,
 )
 from ..posterior import Posterior
+from ..posterior.predictive import PairPredictive
 from .checkpoint import FitState, State, kind_of, load_checkpoint, save_checkpoint
+from .coordinate_ascent import CoordinateAscent
 from .estimate import check_needs, estimate_needs, estimate_parameters
 from .objective import Objective
 from .polish import CHAIN_FORMAT, Chain, check_gibbs
@@ -189,9 +192,9 @@ def fit(
     settings = preset() if settings is None else settings
     if resume and checkpoint is None:
         raise SettingsError("resume needs a checkpoint: give the file to go on from.")
-    if warm_start is not None and settings.fit.method == "none":
+    if warm_start is not None and settings.fit.method != "svi":
         raise SettingsError(
-            "A chain that starts at the prior (method 'none') takes no warm start: leave the warm start "
+            f"A fit by method {settings.fit.method!r} takes no warm start: leave the warm start "
             "out, or "
             "fit a guide first (method 'svi', as in the preset amortized)."
         )
@@ -205,7 +208,9 @@ def fit(
         in_chain = resume and file is not None and kind_of(file) == CHAIN_FORMAT
         try:
             first: FitResult | None = None
-            if settings.fit.method == "svi" and not in_chain:
+            if settings.fit.method == "conjugate" and not in_chain:
+                first = _ascend(split, train, valid, settings, model, where, reporter)
+            elif settings.fit.method == "svi" and not in_chain:
                 run = _Run(split, train, valid, settings, model, warm_start, where, reporter)
                 first = run(file, checkpoint_every, resume=resume)
             if not settings.gibbs.sweeps:
@@ -226,6 +231,67 @@ def fit(
             )
         finally:
             reporter.close()
+
+
+def _ascend(
+    split: Split,
+    train: Ratings,
+    valid: Ratings | None,
+    settings: Preset,
+    model: FactorizationModel | None,
+    device: torch.device,
+    reporter: Reporter,
+) -> FitResult:
+    """Run coordinate ascent until the bound, or validation RMSE, stops moving; the last state is kept."""
+    if model is None:
+        model = build_model(settings.model, train.scale.levels)
+    model.start(train.ratings)
+    ascent = CoordinateAscent(model.to(device), train, seed=settings.fit.seed, device=device)
+    reporter.note(
+        f"{len(train):,} training ratings of {train.n_users:,} users on {train.n_items:,} items: coordinate "
+        f"ascent, {model.n_factors} factors with full covariances."
+    )
+    last, history = settings.fit.last_iteration, list[dict[str, Any]]()
+    reporter.start(last, 1, 0)
+    best, since = math.inf, 0
+    stopped = "max-iterations"
+    for number in range(1, last + 1):
+        begun = time.perf_counter()
+        record: dict[str, Any] = {"iteration": number, "stage": "conjugate", **ascent.iteration()}
+        rmse = None
+        if valid is not None:
+            rows = ascent.guide.known_rows("user"), ascent.guide.known_rows("item")
+            ascent.remember()
+            mean = PairPredictive(model, *rows).rating_moments(valid.users, valid.items)[0]
+            rmse = float(np.sqrt(np.mean((mean - valid.ratings) ** 2)))
+        record |= {"loss": -record["elbo"], "loss_per_rating": -record["elbo"] / len(train)}
+        record |= {"valid_rmse": rmse, "seconds": time.perf_counter() - begun}
+        history.append(record)
+        reporter.iteration(record)
+        if not math.isfinite(record["elbo"]):
+            raise FitError(f"Coordinate ascent left every bound in iteration {number}: use fewer factors.")
+        score = record["loss"] / len(train) if rmse is None else rmse
+        best, since = (score, 0) if score < best - 1e-5 else (best, since + 1)
+        if settings.fit.patience is not None and since >= settings.fit.patience:
+            stopped = "patience"
+            break
+    ascent.finish()
+    info = _info(split, train, settings, device) | {
+        "beta_user": 1.0,
+        "beta_item": 1.0,
+        "iterations": len(history),
+        "kept_iteration": len(history),
+    }
+    rows = ascent.guide.known_rows("user"), ascent.guide.known_rows("item")
+    return FitResult(
+        posterior=Posterior.from_fit(model, ascent.guide, train, rows=rows, info=info),
+        history=history,
+        best_iteration=len(history),
+        preset=settings,
+        device=str(device),
+        seconds=sum(record["seconds"] for record in history),
+        stopped=stopped,
+    )
 
 
 def _polish(
@@ -368,12 +434,7 @@ class _Run:
         encoder = self.settings.guide
         width = first_width(encoder)
         n_parameters = estimate_parameters(
-            self.train.n_users,
-            self.train.n_items,
-            model.n_factors,
-            width,
-            data=encoder.data_input,
-            feedback=encoder.feedback,
+            self.train.n_users, self.train.n_items, model.n_factors, encoder, biases=model.biases
         )
         needs = estimate_needs(
             n_parameters,
@@ -571,8 +632,8 @@ class _Run:
 
     def _encode(self) -> tuple[RowPosterior, RowPosterior]:
         return (
-            self.guide.encode_side("user", self.user_feedback),
-            self.guide.encode_side("item", self.item_feedback),
+            self.guide.encode_side("user", self.user_feedback, known=True),
+            self.guide.encode_side("item", self.item_feedback, known=True),
         )
 
     def _mean(self, rows: tuple[RowPosterior, RowPosterior], users: Tensor, items: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from ..data.ratings import Ratings
 from ..data.vocabulary import Vocabulary
 from ..errors import SettingsError
 from ..guide import CrossFeedbackGuide
+from ..guide.encoder import FIRST_LAYER
 from ..model import FactorizationModel
 from ..posterior import Posterior
 
@@ -21,7 +22,9 @@ def carry_over(
     """Put an earlier fit's weights and embeddings into a new guide, row by row of the raw ids.
 
     First-layer weights belong to rows of the other side: rows that the earlier fit knew keep theirs, new
-    ones start at zero, so that what they add to a sum has to be learned. Everything later is copied.
+    ones start at zero, so that what they add to a sum has to be learned; with posteriors, new ones have the
+    width that they start with in any fit. Residuals belong to rows of their own side: new ones start fresh.
+    Everything else is copied.
 
     Raises
     ------
@@ -29,6 +32,11 @@ def carry_over(
         If the two fits differ in architecture or factors.
     """
     old = earlier.guide
+    if not isinstance(old, CrossFeedbackGuide):
+        raise SettingsError(
+            "A warm start needs an earlier fit of this guide, and the given one has the guide "
+            f"{old.settings()['kind']!r}: start from a fit of the same method."
+        )
     for name in ("guide_settings", "n_factors", "biases"):
         if getattr(old, name) != getattr(guide, name):
             raise SettingsError(
@@ -43,12 +51,23 @@ def carry_over(
         new_rows, old_rows = known[other]
         encoder, before = getattr(guide, f"{side}_encoder"), getattr(old, f"{side}_encoder")
         values = before.state_dict()
-        for name in ("data_weight", "latent_weight"):
-            if name in values:
-                table = torch.zeros_like(getattr(encoder, name))
-                table[new_rows] = values[name].to(table)[old_rows]
-                values[name] = table
+        for name in FIRST_LAYER:
+            for part in (name, f"{name}_log_scale"):
+                if part in values:
+                    fresh = getattr(encoder, part).detach().clone()
+                    table = torch.zeros_like(fresh) if part == name else fresh
+                    table[new_rows] = values[part].to(table)[old_rows]
+                    values[part] = table
         encoder.load_state_dict(values)
+        residual = getattr(guide, f"{side}_residual")
+        if residual is not None:
+            own_new, own_old = known[side]
+            values = getattr(old, f"{side}_residual").state_dict()
+            for part in ("loc", "log_scale"):
+                table = getattr(residual, part).detach().clone()
+                table[own_new] = values[part].to(table)[own_old]
+                values[part] = table
+            residual.load_state_dict(values)
         embeddings: Tensor = getattr(guide, f"{other}_factors")
         embeddings[new_rows] = getattr(old, f"{other}_factors").to(embeddings)[old_rows]
     # The likelihood's learned parameters go on from where they were.

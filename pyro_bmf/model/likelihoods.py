@@ -64,6 +64,13 @@ class Likelihood(nn.Module):
         result: Tensor = (self(eta) if relative is None else self(eta, relative)).mean
         return result
 
+    def expected_log_prob(self, ratings: Tensor, eta_mean: Tensor, eta_variance: Tensor) -> Tensor | None:
+        """Return E[log p(x | eta)], (n,), in nats, of ratings (n,) whose predictors have these moments (n,).
+
+        None, as here, where moments alone do not give it.
+        """
+        return None
+
     def predictive_moments(
         self, eta_mean: Tensor, eta_variance: Tensor, relative: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -148,6 +155,12 @@ class NormalLikelihood(Likelihood):
         """Return the log-probability of each level's cell: cuts midway, tails to the end levels."""
         scale = self._scale(eta, relative).expand_as(eta)
         return normal_cells(eta, scale, levels).clamp_min(1e-300).log()
+
+    def expected_log_prob(self, ratings: Tensor, eta_mean: Tensor, eta_variance: Tensor) -> Tensor:
+        """Return E[log N(x; eta, noise^2)], whose square is (x - m)^2 + v: exact for any predictor."""
+        scale = self._scale(eta_mean, None)
+        square = (ratings - eta_mean) ** 2 + eta_variance
+        return -0.5 * square / scale**2 - scale.log() - 0.5 * math.log(2.0 * math.pi)
 
     def predictive_moments(
         self, eta_mean: Tensor, eta_variance: Tensor, relative: Tensor | None = None

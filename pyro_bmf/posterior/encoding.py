@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..data.feedback import Feedback
 from ..data.ratings import Ratings
 from ..errors import SettingsError
-from ..guide.cross_feedback import Side
+from ..guide.cross_feedback import CrossFeedbackGuide, Side
 from ..guide.rows import RowDraws, RowPosterior, Rows
 from ..model import FactorizationModel
 
@@ -55,6 +55,13 @@ def side_feedback(train: Ratings, model: FactorizationModel, side: str) -> Feedb
     if side == "user":
         return feedback_of(train.users, train.items, train.ratings, train.n_users, train.n_items, model)
     return feedback_of(train.items, train.users, train.ratings, train.n_items, train.n_users, model)
+
+
+def encode_training_rows(guide: Guide, side: Side, feedback: Feedback) -> Rows:
+    """Return q of the very rows that a guide was fitted to: it may know more of them than of new ones."""
+    if isinstance(guide, CrossFeedbackGuide):
+        return guide.encode_side(side, feedback, known=True)
+    return guide.encode_side(side, feedback)
 
 
 def rows_of(tensors: Mapping[str, torch.Tensor]) -> Rows:

@@ -26,7 +26,7 @@ from ..guide.cross_feedback import Side
 from ..guide.rows import RowDraws, Rows
 from ..model import FactorizationModel, Likelihood, Prior
 from .chain import ChainPredictive
-from .encoding import Guide, compact, plain_info, side_feedback
+from .encoding import Guide, compact, encode_training_rows, plain_info, side_feedback
 from .folding import (
     CheckedRatings,
     FoldedRow,
@@ -123,7 +123,8 @@ class Posterior:
         if rows is None:
             sides: tuple[Side, Side] = ("user", "item")
             users, items = (
-                compact(guide.encode_side(side, side_feedback(train, model, side))) for side in sides
+                compact(encode_training_rows(guide, side, side_feedback(train, model, side)))
+                for side in sides
             )
         else:
             users, items = compact(rows[0]), compact(rows[1])

@@ -27,7 +27,7 @@ from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
 from ..errors import PyroBmfError, SavedFileError
 from ..files import atomic_write, write_json
-from ..guide import ChainGuide, CrossFeedbackGuide, Rows
+from ..guide import ChainGuide, ConjugateGuide, CrossFeedbackGuide, Rows
 from ..model import FactorizationModel, Likelihood, Prior
 from .encoding import Guide, rows_of
 
@@ -37,7 +37,11 @@ FILE_NAME = "posterior.safetensors"
 COPY_NAME = "posterior.json"
 
 #: Kinds of guide that a saved posterior may name.
-GUIDES: Mapping[str, Any] = {"cross-feedback": CrossFeedbackGuide, "chain": ChainGuide}
+GUIDES: Mapping[str, Any] = {
+    "cross-feedback": CrossFeedbackGuide,
+    "conjugate": ConjugateGuide,
+    "chain": ChainGuide,
+}
 
 
 class SavedParts(NamedTuple):

@@ -98,8 +98,10 @@ class TappedGuide(CrossFeedbackGuide):
         self.rows = {"user": block.users, "item": block.items}
         super().forward(block, beta=beta)
 
-    def encode_rows(self, side: Any, feedback: Feedback, other_factors: Tensor | None = None) -> RowPosterior:
-        q = super().encode_rows(side, feedback, other_factors)
+    def encode_rows(
+        self, side: Any, feedback: Feedback, other_factors: Tensor | None = None, **more: Any
+    ) -> RowPosterior:
+        q = super().encode_rows(side, feedback, other_factors, **more)
         if side not in self.rows:
             return q
         loc, log_scale = (tap[self.rows[side]] for tap in self.taps[side])

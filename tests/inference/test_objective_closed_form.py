@@ -48,7 +48,9 @@ class FreeGuide(CrossFeedbackGuide):
         self.rows = {"user": block.users, "item": block.items}
         super().forward(block, beta=beta)
 
-    def encode_rows(self, side: Any, feedback: Feedback, other_factors: Tensor | None = None) -> RowPosterior:
+    def encode_rows(
+        self, side: Any, feedback: Feedback, other_factors: Tensor | None = None, **more: Any
+    ) -> RowPosterior:
         rows = self.rows[side]
         if side == self.fixed_side:
             return self.fixed.select(rows)
