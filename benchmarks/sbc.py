@@ -4,11 +4,11 @@
     python benchmarks/sbc.py --guide conjugate --refits 100 --out benchmarks/results/sbc_conjugate.json
     python benchmarks/sbc.py --guide amortized --refits 30 --out benchmarks/results/sbc_amortized.json
 
-Each refit draws factors, biases and ratings from the model (by Pyro), fits the guide to the ratings, and ranks
-the true u.v of pairs and the true biases among the posterior's draws: raw factors have no identity. Reported are,
-for each kind of quantity, the Kolmogorov-Smirnov distance of the ranks from uniform with its p-value, and the
-share of truths inside the central 90 % of the draws. A finished refit is kept in the file, so an interrupted
-run goes on. Talts et al. (2018), arXiv 1804.06788.
+Each refit draws factors, biases and ratings from the model (by Pyro), fits the guide to the ratings, and
+ranks the true u.v of pairs and the true biases among the posterior's draws: raw factors have no identity.
+Reported are, for each kind of quantity, the Kolmogorov-Smirnov distance of the ranks from uniform with its
+p-value, and the share of truths inside the central 90 % of the draws. A finished refit is kept in the
+file, so an interrupted run goes on. Talts et al. (2018), arXiv 1804.06788.
 """
 
 from __future__ import annotations

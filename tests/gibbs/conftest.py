@@ -1,73 +1,9 @@
-"""Tiny problems for Gibbs sweeps: everything in float64, small enough for dense algebra."""
+"""Fixtures of the tests of sweeps."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-
-from pyro_bmf.data.feedback import Feedback
-from pyro_bmf.inference.chain_state import ChainState
-from pyro_bmf.inference.sweeps import Sweeps
-from pyro_bmf.model import (
-    FactorizationModel,
-    ImplicitFeedback,
-    Likelihood,
-    NormalLikelihood,
-    NormalWishartPrior,
-    RowNoise,
-)
-
-USERS, ITEMS, K = 6, 5, 2
-
-
-def tiny_model(likelihood: Likelihood | None = None, *, row_noise: str | None = "both") -> FactorizationModel:
-    return FactorizationModel(
-        K,
-        user_prior=NormalWishartPrior(0.6, kappa=3.0),
-        item_prior=NormalWishartPrior(0.6, kappa=3.0),
-        user_bias_prior=NormalWishartPrior(0.5, kappa=3.0),
-        item_bias_prior=NormalWishartPrior(0.5, kappa=3.0),
-        likelihood=NormalLikelihood(0.7) if likelihood is None else likelihood,
-        centred=False,
-        implicit=ImplicitFeedback(0.4),
-        row_noise=None if row_noise is None else RowNoise(row_noise),
-    )
-
-
-def tiny_pairs() -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pairs are rated: one user has none."""
-    rng = np.random.default_rng(0)
-    mask = rng.random((USERS, ITEMS)) < 0.6
-    mask[3] = False
-    users, items = np.nonzero(mask)
-    return torch.from_numpy(users), torch.from_numpy(items)
-
-
-def tiny_sweeps(model: FactorizationModel, ratings: torch.Tensor | None = None) -> Sweeps:
-    users, items = tiny_pairs()
-    if ratings is None:
-        ratings = torch.randn(len(users), dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    feedback = Feedback.from_coo(users, items, ratings.double(), USERS, ITEMS)
-    return Sweeps(model, feedback, feedback.values, dtype=torch.float64, tolerance=1e-12, max_steps=500)
-
-
-def random_state(sweeps: Sweeps, seed: int = 1) -> ChainState:
-    """Return a state with nothing at a special value."""
-    g = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, dtype=torch.float64, generator=g)
-
-    state = sweeps.start(normal(USERS, K + 1), normal(ITEMS, K + 1), 0.7)
-    for side, n_other in ((state.user, ITEMS), (state.item, USERS)):
-        root = normal(K, K)
-        side.precision = torch.block_diag(root @ root.T + torch.eye(K), normal(1, 1).exp())
-        side.location = normal(K + 1)
-        side.weights = normal(n_other, K + 1) * 0.3
-        side.weights_precision = normal(K + 1).exp() + 1.0
-        side.noise = normal(len(side.rows)).mul(0.3).exp()
-    return state
 
 
 @pytest.fixture(autouse=True)

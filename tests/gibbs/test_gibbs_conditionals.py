@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, tiny_sweeps
 from scipy import stats
+from tiny_chain import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, tiny_sweeps
 from torch import Tensor
 
 from pyro_bmf.guide.conditional import conjugate_gradient

@@ -12,7 +12,7 @@ import numpy as np
 import pyro.poutine as poutine
 import pytest
 import torch
-from conftest import ITEMS, USERS, K, tiny_model, tiny_pairs, tiny_sweeps
+from tiny_chain import ITEMS, USERS, K, tiny_model, tiny_pairs, tiny_sweeps
 from torch import Tensor
 
 from pyro_bmf.data.blocks import Block
