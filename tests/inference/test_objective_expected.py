@@ -181,11 +181,12 @@ def test_gradients_of_sampled_objectives_average_to_its_gradient() -> None:
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(objective.parameters()))])
 
     reference = gradient(exact)
-    drawn = torch.stack([gradient(sampled) for _ in range(40)])
+    drawn = torch.stack([gradient(sampled) for _ in range(120)])
     error = drawn.std(0) / len(drawn) ** 0.5
     z = (drawn.mean(0) - reference)[error > 0] / error[error > 0]
     assert len(z) > 100
-    assert 0.8 < float(z.square().mean().sqrt()) < 1.25
+    # Parameters share their draws, so that this is no average of independent terms.
+    assert 0.6 < float(z.square().mean().sqrt()) < 1.6
 
 
 @pytest.mark.parametrize("biases", [False, True])
@@ -198,7 +199,10 @@ def test_moments_of_the_predictor_against_draws(biases: bool) -> None:
         objective = plain_objective("closed-form", biases=biases, covariance=covariance)
         trace = poutine.trace(objective.guide).get_trace(block, beta=(1.0, 1.0))
         traces[covariance] = {
-            n: node["fn"] for n, node in trace.nodes.items() if n.startswith(("user", "item"))
+            # Not the plates, which are called users and items.
+            n: node["fn"]
+            for n, node in trace.nodes.items()
+            if n.startswith(("user_", "item_"))
         }
     centre = torch.tensor(3.0)
     for left, right in (
