@@ -32,7 +32,7 @@ N_USERS, N_ITEMS, K = 9, 7, 3
 SIDES = ("user", "item")
 SIZES = {"user": N_USERS, "item": N_ITEMS}
 PRIORS = {"user": (0.8, 0.4), "item": (0.6, 0.5)}
-RAGGED = [(100, 100), (4, 3), (1, 1)]
+RAGGED = [(100, 100), (4, 3)]
 
 
 @dataclass(frozen=True, eq=False)
