@@ -130,7 +130,7 @@ def test_correlations_leave_means_and_marginal_scales_as_they_are(covariance: An
     assert float(encoded.correlation.detach().tril(-1).abs().max()) > 0.1
 
 
-def test_full_correlations_start_as_none() -> None:
+def test_full_correlations_start_small() -> None:
     torch.manual_seed(0)
     encoder = Encoder(GuideSettings(covariance="full"), N_OTHER, K, bias=True, mean_count=3.0)
     encoded = encoder.encode(Dense.draw(9, N_OTHER, 0.5, 0).feedback(), torch.randn(N_OTHER, K))
@@ -376,6 +376,21 @@ def test_drawn_pre_activations_have_the_moments_and_their_gradients() -> None:
     nothing = torch.zeros(2, 3, requires_grad=True)
     (grad,) = torch.autograd.grad(PreActivation(torch.zeros(2, 3), nothing).sample().sum(), nothing)
     assert bool(torch.isfinite(grad).all()), "a row that reads nothing has no variance, and a finite gradient"
+
+
+def test_drawn_coefficients_leave_nothing_to_be_drawn() -> None:
+    """They are common to a row's units: drawn once, and what they add up to has no variance left."""
+    encoder, data, v = make_encoder(bayesian_input=True, n_bases=2)
+    feedback = data.feedback()
+    with torch.no_grad():
+        _, moments = encoder.first_layer(feedback, v)
+        drawn = [encoder.first_layer(feedback, v, sample=True)[1] for _ in range(4_000)]
+    assert all(part.variance is None for part in drawn)
+    values = torch.stack([part.mean for part in drawn])
+    error = (moments.variance / len(values)).sqrt()
+    assert bool(((values.mean(0) - moments.mean).abs() < 5 * error + 1e-12).all())
+    ratio = values.var(0)[1:] / moments.variance[1:]
+    assert bool(((ratio - 1).abs() < 6 * (2 / len(values)) ** 0.5).all())
 
 
 @pytest.mark.parametrize("changes", BAYESIAN, ids=str)
