@@ -2,15 +2,16 @@ r"""Blocked Gibbs sweeps: every row of a side at once, implicit weights with the
 
 One sweep draws, each from its exact conditional given all else,
 
-1. noise, cuts and utilities (`utilities`, `hyper_draws`);
-2. for users, then for items: the prior's location and precision; the implicit weights **with the rows
-   integrated out**, then the rows given the weights (`pyro_bmf.guide.conditional`).
+1. shifts that no rating sees (`translations`);
+2. noise, cuts and utilities (`utilities`, `hyper_draws`);
+3. for users, then for items: the prior's precision; its location and the implicit weights together, **with
+   the rows integrated out**; then the rows given those (`pyro_bmf.guide.conditional`).
 
-The collapsed draw of step 2 is what lets the chain mix: weights given rows barely move, as a row's prior mean
-and its residual explain each other. It is a Normal with precision :math:`A^T G A +
-\mathrm{diag}(\lambda)`, A the scaled mask and G block-diagonal, drawn by solving one perturbed system
-(Papandreou and Yuille 2010) by conjugate gradients, to `tolerance`: nothing is ever factorised that is
-larger than D x D.
+The collapsed draw of step 3 is what lets the chain mix: location and weights given rows barely move, as a
+row's prior mean and its residual explain each other. It is a Normal with precision :math:`A^T G A +
+\mathrm{diag}(\lambda)`, A the scaled mask beside a column of ones and G block-diagonal, drawn by solving one
+perturbed system (Papandreou and Yuille 2010) by conjugate gradients, to `tolerance`: nothing is ever
+factorised that is larger than D x D.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .hyper_draws import (
     draw_row_noise,
     draw_weights_precision,
 )
+from .translations import shift_biases, shift_factors
 from .utilities import draw_cuts_and_utilities, fit_cuts
 
 #: Of the prior of a learned Normal noise's precision: Gamma(shape, rate).
@@ -139,6 +141,8 @@ class Sweeps:
             Whether the precisions of implicit weights are drawn: not in the first sweeps, when the weights
             still stand at zero and their precision would run off.
         """
+        if self.model.biases:
+            self._translate(state)
         utilities = self._utilities(state, ordered=ordered and self.place is not None)
         for side in ("user", "item"):
             self._draw_prior(side, state, weights_precision=weights_precision)
@@ -224,7 +228,16 @@ class Sweeps:
         own = state.user if side == "user" else state.item
         return self._implicit_means(side, state) + own.location
 
+    def _translate(self, state: ChainState) -> None:
+        (user, user_bias), (item, item_bias) = self._priors("user"), self._priors("item")
+        assert user_bias is not None
+        assert item_bias is not None
+        shift_biases(state, (user_bias.kappa, item_bias.kappa))
+        shift_factors(state.item, state.user, item.kappa, self._prior_mean("user", state)[:, -1])
+        shift_factors(state.user, state.item, user.kappa, self._prior_mean("item", state)[:, -1])
+
     def _draw_prior(self, side: str, state: ChainState, *, weights_precision: bool) -> None:
+        # The location is drawn here only for the precision's sake, and anew with the rows integrated out.
         own = state.user if side == "user" else state.item
         about = (own.rows - self._implicit_means(side, state)).double()
         factors, bias = self._priors(side)
@@ -270,12 +283,24 @@ class Sweeps:
     def _draw_rows(self, side: str, state: ChainState, utilities: Tensor) -> None:
         own = state.user if side == "user" else state.item
         conditional = self._conditional(side, state, utilities)
-        if self.model.implicit is not None:
-            self._draw_weights(side, state, conditional)
+        self._draw_means(side, state, conditional)
         mean = conditional.mean(self._prior_mean(side, state))
         own.rows = mean + conditional.spread(torch.randn_like(mean))
 
-    def _draw_weights(self, side: str, state: ChainState, conditional: Conditional) -> None:
+    def _location_precision(self, side: str, precision: Tensor) -> Tensor:
+        """Return the prior precision of a side's location, (D, D)."""
+        factors, bias = self._priors(side)
+        kappas = torch.full((len(precision),), factors.kappa, dtype=self.dtype, device=precision.device)
+        if bias is not None:
+            kappas[-1] = bias.kappa
+        return precision * kappas  # block-diagonal, so that rows and columns have the same kappa
+
+    def _draw_means(self, side: str, state: ChainState, conditional: Conditional) -> None:
+        """Draw location and implicit weights given utilities and the other side, rows integrated out.
+
+        The location is the weight of one more column that every row has, scaled by the root of the number
+        of rows as popular columns are.
+        """
         own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
         entries = self.user if side == "user" else self.item
         prior = own.precision
@@ -288,29 +313,50 @@ class Sweeps:
         epsilon = torch.randn(len(entries.rows), dtype=self.dtype, device=prior.device)
         c = entries.sum(features, epsilon) * level
         said = conditional.solve(conditional.linear - a - c) @ prior + a
-        said = said - (information @ own.location.expand_as(own.rows).unsqueeze(-1)).squeeze(-1)
-        target = entries.means_back(said) + own.weights_precision.sqrt() * torch.randn_like(own.weights)
+        n = len(own.rows)
+        location_prior = self._location_precision(side, prior) / n
+        location_noise = torch.linalg.cholesky(location_prior) @ torch.randn_like(own.location)
+        location_block = information.sum(0) / n + location_prior
 
-        def operator(weights: Tensor) -> Tensor:
-            image = (information @ entries.means(weights).unsqueeze(-1)).squeeze(-1)
-            return entries.means_back(image) + own.weights_precision * weights
+        def back(rows: Tensor) -> Tensor:
+            return (rows.sum(0) / n**0.5).unsqueeze(0)
+
+        if self.model.implicit is None:
+            solved = torch.linalg.solve(location_block, back(said)[0] + location_noise)
+            own.location = solved / n**0.5
+            return
+
+        weights_noise = own.weights_precision.sqrt() * torch.randn_like(own.weights)
+        target = torch.cat([entries.means_back(said) + weights_noise, back(said) + location_noise])
+
+        def operator(joined: Tensor) -> Tensor:
+            weights, location = joined[:-1], joined[-1:]
+            means = entries.means(weights) + location / n**0.5
+            image = (information @ means.unsqueeze(-1)).squeeze(-1)
+            return torch.cat(
+                [
+                    entries.means_back(image) + own.weights_precision * weights,
+                    back(image) + location @ location_prior,
+                ]
+            )
 
         width = prior.shape[0]
         shares = information.flatten(1) * (entries.root_counts**2).unsqueeze(-1)
         blocks = entries.sum_back(shares).view(-1, width, width) + torch.diag(own.weights_precision)
-        root = torch.linalg.cholesky(blocks)
+        root = torch.linalg.cholesky(torch.cat([blocks, location_block.unsqueeze(0)]))
 
         def precondition(left: Tensor) -> Tensor:
             return torch.cholesky_solve(left.unsqueeze(-1), root).squeeze(-1)
 
-        own.weights, steps, _ = conjugate_gradient(
+        joined, steps, _ = conjugate_gradient(
             operator,
             precondition,
             target,
-            own.weights,
+            torch.cat([own.weights, own.location.unsqueeze(0) * n**0.5]),
             tolerance=self.tolerance,
             max_steps=self.max_steps,
         )
+        own.weights, own.location = joined[:-1].contiguous(), joined[-1] / n**0.5
         self.steps += steps
 
 

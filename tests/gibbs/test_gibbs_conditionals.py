@@ -72,15 +72,15 @@ def test_draws_of_rows_have_that_mean_and_covariance() -> None:
         assert bool((error.abs() < 5 * bound).all())
 
 
-def dense_weights(sweeps: Sweeps, state: ChainState, side: str) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of the implicit weights with the rows integrated out, as one Normal regression."""
+def dense_means(sweeps: Sweeps, state: ChainState, side: str) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of implicit weights and location, rows integrated out, as one Normal regression."""
     users, items = tiny_pairs()
     own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
     rows, columns = (users, items) if side == "user" else (items, users)
     m, d = own.weights.shape
     n_entries = len(rows)
     counts = torch.bincount(rows, minlength=len(own.rows)).double()
-    design = torch.zeros(n_entries, m * d, dtype=torch.float64)
+    design = torch.zeros(n_entries, (m + 1) * d, dtype=torch.float64)
     covariance = torch.zeros(n_entries, n_entries, dtype=torch.float64)
     target = torch.zeros(n_entries, dtype=torch.float64)
     features = torch.cat([other.rows[:, :K], torch.ones(len(other.rows), 1, dtype=torch.float64)], 1)
@@ -89,29 +89,39 @@ def dense_weights(sweeps: Sweeps, state: ChainState, side: str) -> tuple[Tensor,
         i, f = rows[e], features[columns[e]]
         for other_entry in (rows == i).nonzero().flatten().tolist():
             j = int(columns[other_entry])
-            design[e, j * d : (j + 1) * d] = f / counts[i].sqrt()
+            if sweeps.model.implicit is not None:
+                design[e, j * d : (j + 1) * d] = f / counts[i].sqrt()
             covariance[e, other_entry] = f @ prior @ features[j]
+        design[e, m * d :] = f
         covariance[e, e] += 1.0 / (state.noise * own.noise[i] * other.noise[columns[e]])
-        target[e] = sweeps.ratings[e] - other.rows[columns[e], K] - f @ own.location
+        target[e] = sweeps.ratings[e] - other.rows[columns[e], K]
     noise = torch.linalg.inv(covariance)
-    precision = design.T @ noise @ design + torch.diag(own.weights_precision.repeat(m))
-    inverse = torch.linalg.inv(precision)
+    kappa = 3.0  # of tiny_model, of factors and of biases
+    own_prior = torch.block_diag(torch.diag(own.weights_precision.repeat(m)), kappa * own.precision)
+    inverse = torch.linalg.inv(design.T @ noise @ design + own_prior)
     return inverse @ design.T @ noise @ target, inverse
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
-def test_weights_are_drawn_with_the_rows_integrated_out(side: str) -> None:
-    sweeps = tiny_sweeps(tiny_model())
+@pytest.mark.parametrize("implicit", [True, False])
+def test_locations_and_weights_are_drawn_with_the_rows_integrated_out(side: str, implicit: bool) -> None:
+    model = tiny_model()
+    if not implicit:
+        model.implicit = None
+    sweeps = tiny_sweeps(model)
     state = random_state(sweeps)
     own = state.user if side == "user" else state.item
     conditional = sweeps._conditional(side, state, sweeps.ratings)
     n = 1_500
     drawn = []
     for _ in range(n):
-        sweeps._draw_weights(side, state, conditional)
-        drawn.append(own.weights.flatten().clone())
-    mean, covariance = dense_weights(sweeps, state, side)
-    found = torch.stack(drawn)
+        sweeps._draw_means(side, state, conditional)
+        drawn.append(torch.cat([own.weights, own.location[None]]).flatten().clone())
+    mean, covariance = dense_means(sweeps, state, side)
+    # Without implicit feedback there are no weights to draw.
+    drawn_here = slice(None) if implicit else slice(own.weights.numel(), None)
+    mean, covariance = mean[drawn_here], covariance[drawn_here, drawn_here]
+    found = torch.stack(drawn)[:, drawn_here]
     standard = (found.mean(0) - mean) / (covariance.diagonal() / n).sqrt()
     assert float(standard.abs().max()) < 4.5
     error = torch.from_numpy(np.cov(found.numpy().T)) - covariance

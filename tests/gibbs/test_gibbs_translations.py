@@ -1,0 +1,102 @@
+"""Shifts that no rating sees: predictors stay, and the shift has the distribution that the priors leave it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from tiny_chain import K, random_state, tiny_model, tiny_sweeps
+from torch import Tensor
+from torch.distributions import MultivariateNormal, Normal
+
+from pyro_bmf.inference.chain_state import ChainState
+from pyro_bmf.inference.sweeps import Sweeps
+from pyro_bmf.inference.translations import shift_biases, shift_factors
+
+KAPPA = 3.0  # of tiny_model
+
+
+def log_prior(sweeps: Sweeps, state: ChainState) -> Tensor:
+    """Log density of rows and locations given precisions and weights, from the definition."""
+    total = torch.zeros((), dtype=torch.float64)
+    for name, side in (("user", state.user), ("item", state.item)):
+        about = side.rows - sweeps._implicit_means(name, state)
+        factors, bias = side.precision[:K, :K], side.precision[K, K]
+        zero = torch.zeros(K, dtype=torch.float64)
+        total = total + MultivariateNormal(zero, precision_matrix=KAPPA * factors).log_prob(side.location[:K])
+        total = total + Normal(0.0, (KAPPA * bias).rsqrt()).log_prob(side.location[K])
+        rows = MultivariateNormal(side.location[:K], precision_matrix=factors)
+        total = total + rows.log_prob(about[:, :K]).sum()
+        total = total + Normal(side.location[K], bias.rsqrt()).log_prob(about[:, K]).sum()
+    return total
+
+
+def biases(sweeps: Sweeps, state: ChainState) -> None:
+    shift_biases(state, (KAPPA, KAPPA))
+
+
+def item_factors(sweeps: Sweeps, state: ChainState) -> None:
+    shift_factors(state.item, state.user, KAPPA, sweeps._prior_mean("user", state)[:, -1])
+
+
+def user_factors(sweeps: Sweeps, state: ChainState) -> None:
+    shift_factors(state.user, state.item, KAPPA, sweeps._prior_mean("item", state)[:, -1])
+
+
+MOVES: list[tuple[Callable[[Sweeps, ChainState], None], str, slice]] = [
+    (biases, "user", slice(K, K + 1)),
+    (item_factors, "item", slice(0, K)),
+    (user_factors, "user", slice(0, K)),
+]
+
+
+def shifted(state: ChainState, move: Callable[..., None], d: Tensor) -> ChainState:
+    """Return a state shifted by hand."""
+    new = copy.deepcopy(state)
+    if move is biases:
+        new.user.rows[:, K] += d
+        new.user.location[K] += d[0]
+        new.item.rows[:, K] -= d
+        new.item.location[K] -= d[0]
+        return new
+    moved, other = (new.item, new.user) if move is item_factors else (new.user, new.item)
+    taken_up = other.rows[:, :K].clone() @ d
+    moved.rows[:, :K] += d
+    moved.location[:K] += d
+    other.rows[:, K] -= taken_up
+    return new
+
+
+@pytest.mark.parametrize(("move", "side", "columns"), MOVES, ids=lambda value: getattr(value, "__name__", ""))
+def test_shifts(move: Callable[[Sweeps, ChainState], None], side: str, columns: slice) -> None:
+    torch.manual_seed(0)
+    sweeps = tiny_sweeps(tiny_model())
+    start = random_state(sweeps)
+    eta = sweeps.predictors(start)
+    before = getattr(start, side).location[columns].clone()
+    drawn = []
+    for _ in range(3_000):
+        state = copy.deepcopy(start)
+        move(sweeps, state)
+        drawn.append(getattr(state, side).location[columns] - before)
+    torch.testing.assert_close(sweeps.predictors(state), eta)
+
+    # The log density is quadratic in the shift: its Hessian and gradient at zero tell the whole of it.
+    def density(d: Tensor) -> Tensor:
+        return log_prior(sweeps, shifted(start, move, d))
+
+    zero = torch.zeros(columns.stop - columns.start, dtype=torch.float64)
+    hessian = torch.autograd.functional.hessian(density, zero)
+    gradient = torch.autograd.functional.jacobian(density, zero)
+    covariance = torch.linalg.inv(-hessian)
+    mean = covariance @ gradient
+    found = torch.stack(drawn)
+    standard = (found.mean(0) - mean) / (covariance.diagonal() / len(found)).sqrt()
+    assert float(standard.abs().max()) < 4.5
+    error = torch.from_numpy(np.atleast_2d(np.cov(found.numpy().T))) - covariance
+    diagonal = covariance.diagonal()
+    bound = torch.sqrt((covariance**2 + torch.outer(diagonal, diagonal)) / len(found))
+    assert bool((error.abs() < 5 * bound).all())
