@@ -55,6 +55,9 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
             "pyro_bmf.cli.fold_in", "command", "Recommend to a new user without training again."
         ),
         "similar": LazyCommand("pyro_bmf.cli.similar", "command", "Show the items most like one item."),
+        "calibrate": LazyCommand(
+            "pyro_bmf.cli.calibrate", "command", "Check a configuration's posterior by simulation."
+        ),
         "export": LazyCommand(
             "pyro_bmf.cli.export", "command", "Write a saved run's posterior as netCDF or parquet."
         ),

@@ -1,0 +1,196 @@
+"""`pyro-bmf calibrate`: simulate ratings from a configuration's own prior, and see whether its fits are right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyro_bmf.errors import DataError, SavedFileError
+from pyro_bmf.files import write_json
+
+from .options import Reading, Splitting, data_options, make_split, split_options
+from .output import TableWriter, note, table_options
+from .progress import bar
+from .run_folder import RUN, RunFolder
+from .settings_options import check_types, settings_options
+
+if TYPE_CHECKING:
+    from pyro_bmf.data import Split
+    from pyro_bmf.evaluation.simulation import RankSummary
+    from pyro_bmf.inference import Preset
+
+_FORMAT = "pyro-bmf calibration"
+
+
+@click.command()
+@click.argument("path", metavar="[RUN]", type=RUN, required=False)
+@click.option("--data", metavar="NAME|FILE", help="Without RUN: ratings whose pairs are simulated.")
+@click.option(
+    "--preset",
+    "preset_name",
+    type=click.Choice(("default", "conjugate", "amortized", "paper")),
+    default="default",
+    show_default=True,
+    help="Without RUN: settings to start from.",
+)
+@click.option(
+    "--refits", type=click.IntRange(2), default=20, show_default=True, metavar="N", help="Simulated fits."
+)
+@click.option("--users", type=click.IntRange(2), metavar="N", help="Keep only so many users, at random.")
+@click.option("--items", type=click.IntRange(2), metavar="N", help="Keep only so many items, at random.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Results as JSON, a figure beside it; a file that is there already is gone on with. "
+    "[default: RUN/calibration.json, or calibration.json]",
+)
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the CPU. [default: torch's]")
+@click.option(
+    "--simulation-seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of truths."
+)
+@settings_options
+@data_options
+@split_options(seed="--split-seed")
+@table_options
+def command(
+    path: Path | None,
+    data: str | None,
+    preset_name: str,
+    refits: int,
+    users: int | None,
+    items: int | None,
+    out: Path | None,
+    threads: int | None,
+    simulation_seed: int,
+    changes: dict[str, Any],
+    reading: Reading,
+    splitting: Splitting,
+    tables: TableWriter,
+) -> None:
+    """Check a whole configuration by simulation: is its posterior as sure as it should be?
+
+    Truths are drawn from the configuration's prior and ratings from the truths, at the pairs that were
+    really rated. Fitted to those ratings, a posterior that is right holds the truth in its 90 % interval nine
+    times in ten. Each fit is kept in the file, so that an interrupted check goes on.
+
+    \b
+    Examples:
+      pyro-bmf calibrate runs/ml100k
+      pyro-bmf calibrate --data ml100k --preset conjugate --refits 40
+      pyro-bmf calibrate --data ml1m --users 600 --items 400 --factors 4 --out check.json
+    """
+    if path is not None:
+        if data is not None or changes:
+            raise click.UsageError("RUN brings its own data and settings: leave out --data and settings.")
+        folder = RunFolder.existing(path)
+        settings = folder.settings(folder.read_config())
+        split = folder.load_split(reading.data_dir)
+        file = folder.path / "calibration.json" if out is None else out
+    else:
+        if data is None and splitting.train is None:
+            raise click.UsageError("Give a RUN, or say which ratings' pairs to simulate: --data ml100k.")
+        settings = _settings(preset_name, changes)
+        split = make_split(data, reading, splitting)
+        file = Path("calibration.json") if out is None else out
+    summaries = _run(
+        split, settings, file, refits=refits, users=users, items=items, threads=threads, seed=simulation_seed
+    )
+    tables.show(
+        f"Simulation-based calibration of {settings.name} on the pairs of {split.ratings.name}, "
+        f"{refits} fits: a right posterior has coverages of 0.5 and 0.9, mean rank 0.5, spread 1",
+        [summary.to_dict() for summary in summaries],
+        screen=[_line(summary) for summary in summaries],
+        name="calibration",
+    )
+    tables.say(f"Every rank is in {file}, the figure in {file.with_suffix('.png')}.")
+    flagged = [summary.kind for summary in summaries if summary.flagged]
+    if flagged:
+        narrow = [s.spread for s in summaries if s.flagged and s.spread > 1.1]
+        advice = (
+            "Intervals are too narrow: a KL weight below one (--beta) tempers the posterior, a diagonal guide "
+            "leaves out correlations, a short chain has not gone everywhere."
+            if narrow
+            else "Intervals are too wide or off their place: see the figure for which."
+        )
+        note(f"Not right, beyond chance: {', '.join(flagged)}. {advice}")
+
+
+def _settings(preset_name: str, changes: dict[str, Any]) -> Preset:
+    from pyro_bmf.inference import preset
+
+    settings = preset(preset_name)
+    check_types(changes, settings.to_dict())
+    return settings.replace(**changes)
+
+
+def _run(
+    split: Split,
+    settings: Preset,
+    file: Path,
+    *,
+    refits: int,
+    users: int | None,
+    items: int | None,
+    threads: int | None,
+    seed: int,
+) -> tuple[RankSummary, ...]:
+    """Do the refits that the file lacks, write file and figure, and summarise."""
+    from pyro_bmf.evaluation.rank_plot import plot_ranks
+    from pyro_bmf.evaluation.simulation import summarise_ranks
+    from pyro_bmf.inference.simulation import refit_ranks, subsample
+
+    part = subsample(split, users, items, seed)
+    identity = {
+        "format": _FORMAT,
+        "split_hash": part.hash,
+        "settings": json.loads(json.dumps(settings.to_dict())),
+        "seed": seed,
+    }
+    done: dict[str, Any] = _read(file, identity) if file.exists() else {}
+    with bar("Refits", refits, "fits") as advance:
+        for refit in range(refits):
+            if str(refit) not in done:
+                done[str(refit)] = refit_ranks(part, settings, seed + refit, threads=threads).to_dict()
+                write_json(file, {**identity, "refits": done})
+            advance(1)
+    kept = [done[str(refit)] for refit in range(refits)]
+    kinds = [kind for kind in kept[0]["ranks"] if all(kind in one["ranks"] for one in kept)]
+    ranks = {kind: [one["ranks"][kind] for one in kept] for kind in kinds}
+    summaries = summarise_ranks(ranks, {kind: [one["errors"][kind] for one in kept] for kind in kinds})
+    write_json(file, {**identity, "refits": done, "summary": [s.to_dict() for s in summaries]})
+    title = f"{settings.name} on the pairs of {part.ratings.name}: {refits} simulated fits"
+    plot_ranks(ranks, summaries, title, file.with_suffix(".png"))
+    return summaries
+
+
+def _read(file: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """Return the refits of an earlier call, if it was of the same configuration."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SavedFileError(f"{file} cannot be read as JSON ({error}): give another --out.") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise SavedFileError(f"{file} is no file of this command: give another --out.")
+    differing = [name for name, value in identity.items() if content.get(name) != value]
+    if differing:
+        raise DataError(
+            f"{file} holds another check ({', '.join(differing)} differ): give another --out, or remove it."
+        )
+    refits: dict[str, Any] = content["refits"]
+    return refits
+
+
+def _line(summary: RankSummary) -> dict[str, object]:
+    return {
+        "quantity": summary.kind,
+        "coverage of 50 %": f"{summary.coverage_50:.3f} ± {2 * summary.coverage_50_se:.3f}",
+        "coverage of 90 %": f"{summary.coverage_90:.3f} ± {2 * summary.coverage_90_se:.3f}",
+        "mean rank": summary.mean_rank,
+        "spread": summary.spread,
+        "p-value": summary.p_value,
+        "flagged": summary.flagged,
+    }
