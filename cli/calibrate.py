@@ -1,4 +1,4 @@
-"""`pyro-bmf calibrate`: simulate ratings from a configuration's own prior, and see whether its fits are right."""
+"""`pyro-bmf calibrate`: is a configuration's posterior as sure as it should be, by simulation."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def command(
     splitting: Splitting,
     tables: TableWriter,
 ) -> None:
-    """Check a whole configuration by simulation: is its posterior as sure as it should be?
+    """Check by simulation whether a configuration's posterior is as sure as it should be.
 
     Truths are drawn from the configuration's prior and ratings from the truths, at the pairs that were
     really rated. Fitted to those ratings, a posterior that is right holds the truth in its 90 % interval nine
@@ -111,8 +111,8 @@ def command(
     if flagged:
         narrow = [s.spread for s in summaries if s.flagged and s.spread > 1.1]
         advice = (
-            "Intervals are too narrow: a KL weight below one (--beta) tempers the posterior, a diagonal guide "
-            "leaves out correlations, a short chain has not gone everywhere."
+            "Intervals are too narrow: a KL weight below one (--beta) tempers the posterior, a diagonal "
+            "guide leaves out correlations, a short chain has not gone everywhere."
             if narrow
             else "Intervals are too wide or off their place: see the figure for which."
         )

@@ -17,8 +17,8 @@ from scipy import stats
 
 from pyro_bmf.errors import DataError
 
-#: Nominal chance of a flag, over all kinds and tests, of a posterior that is right: t-tests of few refits with
-#: skewed shares flag more often, about 5 % at 20 refits (measured in the tests).
+#: Nominal chance of a flag, over all kinds and tests, of a posterior that is right: t-tests of few refits
+#: with skewed shares flag more often, about 5 % at 20 refits (measured in the tests).
 FALSE_ALARM = 0.03
 LEVELS = (0.5, 0.9)
 

@@ -310,7 +310,7 @@ class Encoder(nn.Module):
             logit = logit[:, :n_outputs]
         return Encoded(
             loc,
-            torch.exp(0.5 * nn.functional.logsigmoid(logit)),
+            torch.exp(0.5 * nn.functional.logsigmoid(logit.clamp_min(_LOWEST_LOGIT))),
             correlation,
             self.mean.linear_variance([part[:, :width] for part in spreads]) if spreads else None,
         )
@@ -388,6 +388,10 @@ class Encoder(nn.Module):
             return None
         return cast(Tensor, getattr(self, f"{name}_log_scale")).exp()
 
+
+#: Keeps a scale above 1e-4 of the prior's: a row of thousands of raw ratings, summed, would else reach zero in
+#: single precision when the KL weighs little, and its KL infinity.
+_LOWEST_LOGIT = 2.0 * math.log(1e-4)
 
 #: First-layer tables with one row for each row of the other side; the latent tower has one of its two.
 FIRST_LAYER = ("data_weight", "latent_weight", "latent_coefficients")

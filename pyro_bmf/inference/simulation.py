@@ -101,8 +101,8 @@ def subsample(split: Split, n_users: int | None, n_items: int | None, seed: int)
     rows = np.flatnonzero(users[ratings.users] & items[ratings.items])
     if len(rows) < 50:
         raise DataError(
-            f"Among {int(users.sum())} users and {int(items.sum())} items there are only {len(rows)} ratings: "
-            "take more of them."
+            f"Among {int(users.sum())} users and {int(items.sum())} items there are only {len(rows)} "
+            "ratings: take more of them."
         )
     part = ratings_from_arrays(
         ratings.user_vocabulary.raw(ratings.users[rows]),
@@ -180,7 +180,8 @@ def simulate(
         None,
         f"simulated {ratings.name}",
     )
-    again = Split(simulated, split.train_rows, split.valid_rows, split.test_rows, split.scheme, split.settings)
+    parts = (split.train_rows, split.valid_rows, split.test_rows)
+    again = Split(simulated, *parts, split.scheme, split.settings)
     return again, Truth(values, noise)
 
 

@@ -1,4 +1,4 @@
-"""Shifts that no rating sees: predictors stay, and the shift has the distribution that the priors leave it."""
+"""Shifts that no rating sees: predictors stay, and the shift is as the priors leave it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: truths come from the model, ranks say what is wrong, and nothing when nothing is."""
+"""Simulation-based calibration: truths come from the model, and ranks say what is wrong."""
 
 from __future__ import annotations
 
