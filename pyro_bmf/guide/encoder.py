@@ -389,8 +389,8 @@ class Encoder(nn.Module):
         return cast(Tensor, getattr(self, f"{name}_log_scale")).exp()
 
 
-#: Keeps a scale above 1e-4 of the prior's: a row of thousands of raw ratings, summed, would else reach zero in
-#: single precision when the KL weighs little, and its KL infinity.
+#: Keeps a scale above 1e-4 of the prior's: a row of thousands of raw ratings, summed, would else reach zero
+#: in single precision when the KL weighs little, and its KL infinity.
 _LOWEST_LOGIT = 2.0 * math.log(1e-4)
 
 #: First-layer tables with one row for each row of the other side; the latent tower has one of its two.
