@@ -389,9 +389,9 @@ class Encoder(nn.Module):
         return cast(Tensor, getattr(self, f"{name}_log_scale")).exp()
 
 
-#: Keeps a scale above 1e-4 of the prior's: a row of thousands of raw ratings, summed, would else reach zero
+#: Keeps a scale above 1e-15 of the prior's: a row of thousands of raw ratings, summed, would else reach zero
 #: in single precision when the KL weighs little, and its KL infinity.
-_LOWEST_LOGIT = 2.0 * math.log(1e-4)
+_LOWEST_LOGIT = 2.0 * math.log(1e-15)
 
 #: First-layer tables with one row for each row of the other side; the latent tower has one of its two.
 FIRST_LAYER = ("data_weight", "latent_weight", "latent_coefficients")

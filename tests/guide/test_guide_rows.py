@@ -170,3 +170,11 @@ def test_settings_make_the_round_trip_and_weights_load() -> None:
 def test_settings_that_cannot_be(bad: dict[str, Any]) -> None:
     with pytest.raises(PyroBmfError, match=next(iter(bad))):
         GuideSettings(**bad)
+
+
+def test_a_variance_out_of_reach_of_the_precision_leaves_a_finite_kl() -> None:
+    encoder, data, v = make("none", "local")
+    with torch.no_grad():
+        encoder.variance.head[-1].bias.fill_(-5_000.0)
+        _, scale = encoder(data.feedback(), v)
+    assert bool(torch.isfinite(scale.log()).all())
