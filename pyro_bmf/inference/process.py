@@ -63,4 +63,6 @@ def computing(device: torch.device, *, threads: int | None, deterministic: bool)
             yield device
     finally:
         torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(was_deterministic)
+        if torch.are_deterministic_algorithms_enabled() != was_deterministic:
+            # Only where it changed: the call imports torch's compiler, seconds of work on a CPU.
+            torch.use_deterministic_algorithms(was_deterministic)
