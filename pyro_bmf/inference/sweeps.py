@@ -24,6 +24,7 @@ from ..data.feedback import Feedback
 from ..guide.conditional import Conditional, Entries, conjugate_gradient, outer_products
 from ..model import FactorizationModel, NormalLikelihood, NormalWishartPrior, OrderedProbitLikelihood
 from .chain_state import ChainState, SideState, block_precision
+from .coarse_level import CoarseLevel
 from .hyper_draws import (
     draw_gamma,
     draw_noise_shape,
@@ -74,6 +75,7 @@ class Sweeps:
         self.item = Entries.build(
             feedback.t_indptr, feedback.t_indices, feedback.indptr, feedback.indices, dtype
         )
+        self.coarse = {"user": CoarseLevel.build(self.user), "item": CoarseLevel.build(self.item)}
         # Utilities are kept in the users' order; items read them in their own.
         self.item_order = feedback.t_order.long()
         self.users, self.items = self.user.rows, self.user.indices.long()
@@ -344,9 +346,14 @@ class Sweeps:
         shares = information.flatten(1) * (entries.root_counts**2).unsqueeze(-1)
         blocks = entries.sum_back(shares).view(-1, width, width) + torch.diag(own.weights_precision)
         root = torch.linalg.cholesky(torch.cat([blocks, location_block.unsqueeze(0)]))
+        # Multiplied with in every step, which takes a third of the time of solving triangles.
+        inverse = torch.cholesky_inverse(root)
+        coarse = self.coarse[side]
+        coarse_root = coarse.factor(information, own.weights_precision, location_prior)
 
         def precondition(left: Tensor) -> Tensor:
-            return torch.cholesky_solve(left.unsqueeze(-1), root).squeeze(-1)
+            fine = (inverse @ left.unsqueeze(-1)).squeeze(-1)
+            return fine + coarse.solve(left, coarse_root)
 
         joined, steps, _ = conjugate_gradient(
             operator,
