@@ -170,7 +170,7 @@ class _ClosedFormParts(_MeanFieldParts):
             site = model_trace.nodes["rating"]
             block: Block = model_trace.nodes["_INPUT"]["args"][0]
             q = {name: cast(Any, node["fn"]) for name, node in guide_trace.nodes.items() if "fn" in node}
-            moments = eta_moments(q, self.model.centre, block.rating_users, block.rating_items)
+            moments = eta_moments(q, self.model.predictor_centre, block.rating_users, block.rating_items)
             expected = self.model.likelihood.expected_log_prob(block.ratings, *moments)
             assert expected is not None
             site["log_prob"] = expected * site["scale"]

@@ -96,6 +96,11 @@ class FactorizationModel(nn.Module):
         self.likelihood.start(ratings)
         self.centre.fill_(float(ratings.mean()) if self.centred else 0.0)
 
+    @property
+    def predictor_centre(self) -> Tensor:
+        """What every predictor starts from: the link of the mean training rating, or 0 where not centred."""
+        return self.likelihood.predictor_centre(self.centre) if self.centred else self.centre
+
     def _priors(self) -> Iterator[tuple[str, str, Prior, int | None]]:
         """Give (plate, site, prior, factors) of every latent site, in the order of sampling."""
         yield "users", "user_factors", self.user_prior, self.n_factors
@@ -157,7 +162,7 @@ class FactorizationModel(nn.Module):
         item_bias: Tensor | None = None,
     ) -> Tensor:
         """Return eta of pairs given their factors (…, n, n_factors) and biases (…, n)."""
-        eta = (user_factors * item_factors).sum(-1) + self.centre
+        eta = (user_factors * item_factors).sum(-1) + self.predictor_centre
         if user_bias is not None and item_bias is not None:
             eta = eta + user_bias + item_bias
         return eta

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import SettingsError
+from .binarised import BernoulliLikelihood
+from .bounded import BetaLikelihood
+from .counts import NegativeBinomialLikelihood, PoissonLikelihood
+from .heavy_tails import StudentTLikelihood
 from .likelihoods import Likelihood, NormalLikelihood
+from .ordered_logistic import OrderedLogisticLikelihood
 from .ordinal import OrderedProbitLikelihood
 from .priors import NormalPrior, Prior
 from .wishart import NormalWishartPrior
@@ -16,7 +21,13 @@ PRIORS: dict[str, type[Prior]] = {"normal": NormalPrior, "normal-wishart": Norma
 #: Kinds of likelihood that a saved model may name.
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "normal": NormalLikelihood,
+    "student-t": StudentTLikelihood,
+    "ordered-logistic": OrderedLogisticLikelihood,
     "ordered-probit": OrderedProbitLikelihood,
+    "poisson": PoissonLikelihood,
+    "negative-binomial": NegativeBinomialLikelihood,
+    "bernoulli": BernoulliLikelihood,
+    "beta": BetaLikelihood,
 }
 
 

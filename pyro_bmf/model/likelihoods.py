@@ -29,6 +29,12 @@ class Likelihood(nn.Module):
     """
 
     support: Any = constraints.real
+    #: The density in one line, for listings.
+    density: str = ""
+    #: Whether the mean rating is the predictor itself.
+    identity_mean: bool = False
+    #: What to take instead when a rating is outside the support.
+    instead: str = "normal, student-t or an ordered likelihood"
 
     def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
         """Return the distribution of ratings whose linear predictors are `eta`, of the same shape.
@@ -53,11 +59,18 @@ class Likelihood(nn.Module):
             bad = ratings[~inside][0]
             raise DataError(
                 f"A rating of {bad:g} is outside the support of the {type(self).__name__} likelihood "
-                f"({self.support}): choose another likelihood or other ratings."
+                f"({self.support}): choose another likelihood ({self.instead}), or other ratings."
             )
 
     def start(self, ratings: np.ndarray) -> None:
         """Set learned parameters to a good starting point for these ratings: nothing by default."""
+
+    def predictor_centre(self, centre: Tensor) -> Tensor:
+        """Return the predictor of a rating whose mean is `centre`, where a centred model begins.
+
+        The mean rating itself where predictors are in rating units, as by default; its link elsewhere.
+        """
+        return centre
 
     def mean(self, eta: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the mean rating given the predictor, in rating units."""
@@ -116,6 +129,8 @@ class NormalLikelihood(Likelihood):
     """
 
     support = constraints.real
+    density = "N(x; eta, noise^2)"
+    identity_mean = True
     _log_noise: Tensor
 
     def __init__(self, noise: float | str = "learned") -> None:
@@ -182,6 +197,15 @@ class NormalLikelihood(Likelihood):
     def settings(self) -> dict[str, Any]:
         """Return the kind and whether noise is learned or which number it is."""
         return {"kind": "normal", "noise": "learned" if self.learned else self._fixed}
+
+
+def refuse_noise(relative: Tensor | None, likelihood: Likelihood) -> None:
+    """Raise SettingsError where rows have noise of their own and the likelihood has none to multiply."""
+    if relative is not None:
+        raise SettingsError(
+            f"The {type(likelihood).__name__} has no noise of its own, so rows cannot have theirs: set "
+            "row_noise to 'none', or choose the normal, student-t or an ordered likelihood."
+        )
 
 
 def _as_float(value: float | str) -> float:

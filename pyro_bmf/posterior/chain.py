@@ -68,8 +68,8 @@ class ChainPredictive(PairPredictive):
     def _eta(self, u: Tensor, v: Tensor) -> Tensor:
         """Return the predictor for rows (..., D) of both sides."""
         if not self.users.bias:
-            return (u * v).sum(-1) + self.model.centre
-        return (u[..., :-1] * v[..., :-1]).sum(-1) + u[..., -1] + v[..., -1] + self.model.centre
+            return (u * v).sum(-1) + self.model.predictor_centre
+        return (u[..., :-1] * v[..., :-1]).sum(-1) + u[..., -1] + v[..., -1] + self.model.predictor_centre
 
     @torch.no_grad()
     def score(self, users: Indices, items: Indices) -> NDArray[np.float32]:
@@ -101,7 +101,7 @@ class ChainPredictive(PairPredictive):
                     total += left[:, s] @ right_means[:, s].T
             mean /= n_draws
             variance = (square / n_draws - mean * mean).clamp_min(0.0) * (n_draws / max(n_draws - 1, 1))
-            total = total / (n_draws * (use_user + use_item)) + self.model.centre.to(total.dtype)
+            total = total / (n_draws * (use_user + use_item)) + self.model.predictor_centre.to(total.dtype)
             result[part] = self._mean_ratings(total, variance, users[part], items)
         return result
 

@@ -185,7 +185,7 @@ class GroupPlan:
     def _constants(self) -> dict[str, float]:
         model = self.posterior.model
         noise = getattr(model.likelihood, "noise", None)
-        constants = {"centre": float(model.centre)}
+        constants = {"centre": float(model.predictor_centre)}
         if isinstance(noise, Tensor) and noise.ndim == 0:
             constants["noise"] = float(noise.detach())
         return constants

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..guide.rows import RowPosterior, Rows
-from ..model import FactorizationModel, Likelihood, NormalLikelihood
+from ..model import FactorizationModel, Likelihood
 from .draws import Stream, draw_seed, row_noise
 
 #: Numbers held at once by a chunk of any computation here; bounds its memory at tens of megabytes.
@@ -98,7 +98,7 @@ class PairPredictive:
     def eta_moments(self, users: Indices, items: Indices) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the predictor of each pair, float64, shape (n,): exact."""
         u, v = self._rows(self.users, users), self._rows(self.items, items)
-        mean = (u.loc * v.loc).sum(-1) + self.model.centre.double()
+        mean = (u.loc * v.loc).sum(-1) + self.model.predictor_centre.double()
         if u.tril is not None or v.tril is not None:
             return self._full_moments(u, v, mean)
         u2, v2, t2, s2 = u.loc**2, v.loc**2, u.scale**2, v.scale**2
@@ -253,7 +253,7 @@ class PairPredictive:
         v_second = v.loc**2 + v.scale**2
         for part in chunks(len(users), CELLS // max(len(items), 1)):
             u = self._rows(self.users, users[part], double=False)
-            mean = u.loc @ v.loc.T + self.model.centre.to(u.loc.dtype)
+            mean = u.loc @ v.loc.T + self.model.predictor_centre.to(u.loc.dtype)
             if u.bias_loc is not None and v.bias_loc is not None:
                 mean += u.bias_loc[:, None] + v.bias_loc
             result[part] = self._mean_ratings(mean, self._variances(u, v, v_second), users[part], items)
@@ -285,7 +285,7 @@ class PairPredictive:
         self, mean: Tensor, variance: Tensor, users: Indices, items: Indices
     ) -> NDArray[np.float32]:
         """Return the mean rating for moments of the predictor of every pair, both (n_users, n_items)."""
-        if isinstance(self.likelihood, NormalLikelihood):
+        if self.likelihood.identity_mean:
             return mean.float().cpu().numpy()
         shape = mean.shape
         noise: Tensor | None = None
