@@ -120,6 +120,7 @@ def command(
       pyro-bmf fit --data ml1m
       pyro-bmf fit --data ratings.csv --columns user,item,stars --scale 1:5:1 --factors 16
       pyro-bmf fit --data ml100k --no-feedback --out runs/ablation
+      pyro-bmf fit --data ml1m --prior student-t:df=4 --likelihood ordered-logistic
       pyro-bmf fit --resume runs/ml1m
       pyro-bmf fit --data more_ratings.csv --warm-start runs/ratings
     """
@@ -145,6 +146,8 @@ def command(
             )
         if warm_start is not None and "preset_name" in given:
             raise click.UsageError("--warm-start takes the settings of its run: leave out --preset.")
+        if "preset_name" not in given and warm_start is None:
+            preset_name = _preset_for(preset_name, changes)
         settings = _settings(preset_name, warm_start, changes)
         job = _new(data, out, reading, splitting, settings, warm_start, refit, running, recommend_for)
     with _ctrl_c() as pressed:
@@ -210,6 +213,21 @@ def _given_options() -> dict[str, str]:
         for parameter in context.command.params
         if parameter.name is not None and context.get_parameter_source(parameter.name) not in unsaid
     }
+
+
+def _preset_for(preset_name: str, changes: dict[str, Any]) -> str:
+    """Return the preset, where the sweeps of the default know prior and likelihood, and else amortized."""
+    from pyro_bmf.inference.build import SWEEP_LIKELIHOODS, SWEEP_PRIORS
+
+    for name, known in (("prior", SWEEP_PRIORS), ("likelihood", ("auto", *SWEEP_LIKELIHOODS))):
+        word = str(changes.get(name, known[0])).partition(":")[0]
+        if word not in known:
+            note(
+                f"The Gibbs sweeps of the preset default do not know the {name} {word}: taking the preset "
+                "amortized. Say --preset to choose yourself."
+            )
+            return "amortized"
+    return preset_name
 
 
 def _settings(preset_name: str, warm_start: Path | None, changes: dict[str, Any]) -> Preset:

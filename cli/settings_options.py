@@ -58,7 +58,15 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "--likelihood",
         "likelihood",
-        {"type": click.Choice(("auto", "normal", "ordered-probit")), "help": "Likelihood of a rating."},
+        {
+            "metavar": "WORD",
+            "help": "Likelihood of a rating, as in student-t:df=4 ('pyro-bmf likelihoods'), or auto.",
+        },
+    ),
+    (
+        "--prior",
+        "prior",
+        {"metavar": "WORD", "help": "Prior of the factors, as in lkj:concentration=4 ('pyro-bmf priors')."},
     ),
     (
         "--implicit/--no-implicit",

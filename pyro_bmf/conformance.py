@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyro
@@ -68,9 +68,7 @@ def check_likelihood(
     _check_settings(likelihood, predictors, float(observed[0]))
 
 
-def check_prior(
-    prior: Prior, *, n_factors: int = 3, finite_variance: bool = True, seed: int = 0
-) -> None:
+def check_prior(prior: Prior, *, n_factors: int = 3, finite_variance: bool = True, seed: int = 0) -> None:
     """Check a prior's shapes, support, gradients, moments, hyperparameter sites and settings.
 
     Parameters
@@ -95,13 +93,11 @@ def check_prior(
             for width in (n_factors, None):
                 _check_rows(prior, width, finite_variance=finite_variance)
                 _check_sites(prior, width)
+                _check_rebuilt(prior, width)
         finally:
             torch.set_default_dtype(before)
     assert np.isfinite(prior.scale), "scale is not finite"
     assert prior.scale > 0, "scale is not positive"
-    arguments = {name: value for name, value in prior.settings().items() if name != "kind"}
-    _accepts(type(prior), arguments)
-    assert type(prior)(**arguments).settings() == prior.settings(), "settings do not make the round trip"
 
 
 # ---------------------------------------------------------------- likelihoods
@@ -196,7 +192,7 @@ def _accepts(kind: type, arguments: dict[str, Any]) -> None:
 def _check_rows(prior: Prior, width: int | None, *, finite_variance: bool) -> None:
     event = torch.Size([]) if width is None else torch.Size([width])
     with torch.no_grad():
-        rows = poutine.trace(lambda: prior("rows", width)).get_trace().nodes["_RETURN"]["value"]
+        rows: Any = poutine.trace(lambda: prior("rows", width)).get_trace().nodes["_RETURN"]["value"]
     assert rows.event_shape == event, f"the event shape of a row is {rows.event_shape}, not {event}"
     assert rows.batch_shape == torch.Size([]), "a prior is of one row: its batch shape must be empty"
     drawn = rows.sample(torch.Size([_DRAWS])).double()
@@ -223,7 +219,7 @@ def _check_rows(prior: Prior, width: int | None, *, finite_variance: bool) -> No
 
 
 def _check_sites(prior: Prior, width: int | None) -> None:
-    """The guide samples what the model does, in the same order, inside the support."""
+    """Check that the guide samples what the model does, in the same order, inside the support."""
     model = poutine.trace(lambda: prior("rows", width)).get_trace()
     guide = poutine.trace(lambda: prior.guide("rows", width)).get_trace()
     names = {
@@ -232,6 +228,25 @@ def _check_sites(prior: Prior, width: int | None) -> None:
     }
     assert names["model"] == names["guide"], f"model and guide sample different sites: {names}"
     for name in names["model"]:
-        value = guide.nodes[name]["value"]
-        assert bool(model.nodes[name]["fn"].support.check(value).all()), f"{name} is outside its support"
-        assert bool(torch.isfinite(model.nodes[name]["fn"].log_prob(value)).all()), f"{name} has no density"
+        value, site = guide.nodes[name]["value"], cast(Any, model.nodes[name]["fn"])
+        assert bool(site.support.check(value).all()), f"{name} is outside its support"
+        assert bool(torch.isfinite(site.log_prob(value)).all()), f"{name} has no density"
+
+
+def _check_rebuilt(prior: Prior, width: int | None) -> None:
+    """Check that settings rebuild the same density."""
+    arguments = {name: value for name, value in prior.settings().items() if name != "kind"}
+    _accepts(type(prior), arguments)
+    again = type(prior)(**arguments).double()
+    assert again.settings() == prior.settings(), "settings do not make the round trip"
+    trace = poutine.trace(lambda: prior("rows", width)).get_trace()
+    rows: Any = trace.nodes["_RETURN"]["value"]
+    sites: dict[str, Any] = {
+        name: node["value"] for name, node in trace.nodes.items() if node["type"] == "sample"
+    }
+    with poutine.condition(data=sites):
+        rebuilt = again("rows", width)
+    value = rows.sample(torch.Size([4]))
+    assert torch.allclose(rebuilt.log_prob(value), rows.log_prob(value)), (
+        "settings do not make the round trip"
+    )

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..data.blocks import Block
 from ..data.feedback import Feedback
+from ..errors import SettingsError
 from .covariance import CorrelatedNormal, row_tril
 from .encoder import Encoder
 from .residual import Residual
@@ -28,6 +29,10 @@ from .rows import RowPosterior
 from .settings import GuideSettings
 
 Side = Literal["user", "item"]
+#: Bounds of the mean and of the standard deviation of a positive factor's logarithm.
+_FAR, _WIDE = 20.0, 3.0
+#: Of the encoders' outputs on those logarithms: at the start, ratings are products of exponentials of them.
+_GAIN = 0.25
 
 
 class CrossFeedbackGuide(nn.Module):
@@ -44,12 +49,23 @@ class CrossFeedbackGuide(nn.Module):
         most that, as the sigmoid is at most one.
     mean_counts : tuple of (float, float)
         Mean number of ratings a user and an item; scales the starting weights.
+    positive : tuple of (bool, bool)
+        Whether users' and items' factors are positive: their q is then log-normal, scales are those of
+        logarithms, and the encoders' means are of logarithms about `start`.
+    start : float
+        Logarithm of what positive factors start from.
+
+    Raises
+    ------
+    SettingsError
+        If factors are positive and the settings are for Normal rows.
     """
 
     user_factors: Tensor
     item_factors: Tensor
     user_scales: Tensor
     item_scales: Tensor
+    start: Tensor
 
     def __init__(
         self,
@@ -62,9 +78,16 @@ class CrossFeedbackGuide(nn.Module):
         user_scales: tuple[float, float] = (1.0, 1.0),
         item_scales: tuple[float, float] = (1.0, 1.0),
         mean_counts: tuple[float, float] = (1.0, 1.0),
+        positive: tuple[bool, bool] = (False, False),
+        start: float = 0.0,
     ) -> None:
         super().__init__()
-        self.guide_settings = settings
+        if any(positive) and settings.covariance != "diagonal":
+            raise SettingsError(
+                f"covariance is {settings.covariance!r} and factors are positive: log-normal rows are "
+                "independent here. Set covariance to 'diagonal'."
+            )
+        self.guide_settings, self.positive = settings, tuple(positive)
         self.n_users, self.n_items, self.n_factors, self.biases = n_users, n_items, n_factors, biases
         self.user_encoder = Encoder(settings, n_items, n_factors, bias=biases, mean_count=mean_counts[0])
         self.item_encoder = Encoder(settings, n_users, n_factors, bias=biases, mean_count=mean_counts[1])
@@ -73,6 +96,13 @@ class CrossFeedbackGuide(nn.Module):
         # Algorithm 1, line 2: the first feedback is drawn from the prior.
         self.register_buffer("user_factors", torch.randn(n_users, n_factors) * user_scales[0])
         self.register_buffer("item_factors", torch.randn(n_items, n_factors) * item_scales[0])
+        if any(positive):
+            # The mean of a log-normal is above its median by what it spreads, here at the start.
+            spread = (settings.initial_scale * max(user_scales[0], item_scales[0])) ** 2 + _GAIN**2
+            self.register_buffer("start", torch.tensor(float(start) - spread / 2))
+            for table, is_positive in ((self.user_factors, positive[0]), (self.item_factors, positive[1])):
+                if is_positive:
+                    table.mul_(settings.initial_scale).add_(self.start).exp_()
         self.user_residual = Residual(n_users, n_factors + biases) if settings.residual else None
         self.item_residual = Residual(n_items, n_factors + biases) if settings.residual else None
 
@@ -85,6 +115,7 @@ class CrossFeedbackGuide(nn.Module):
             "n_items": self.n_items,
             "n_factors": self.n_factors,
             "biases": self.biases,
+            **({"positive": list(self.positive)} if any(self.positive) else {}),
         }
 
     @classmethod
@@ -96,6 +127,7 @@ class CrossFeedbackGuide(nn.Module):
             settings["n_items"],
             settings["n_factors"],
             biases=settings["biases"],
+            positive=tuple(settings.get("positive", (False, False))),
         )
 
     def encode_rows(
@@ -144,6 +176,14 @@ class CrossFeedbackGuide(nn.Module):
         if extra is not None:
             scale = (encoder_scale**2 + extra).sqrt()
         tril = None if correlation is None else row_tril(encoder_scale, correlation, extra, k)
+        if self.positive[0 if user else 1]:
+            bias: dict[str, Tensor] = {}
+            if self.biases:
+                bias = {"bias_loc": loc[:, k], "bias_scale": scale[:, k]}
+            # Far beyond any factor that fits ratings; an exponential of more is no number.
+            return RowPosterior.log_normal(
+                (self.start + _GAIN * loc[:, :k]).clamp(-_FAR, _FAR), scale[:, :k].clamp_max(_WIDE), **bias
+            )
         if not self.biases:
             return RowPosterior(loc, scale, tril=tril)
         return RowPosterior(loc[:, :k], scale[:, :k], loc[:, k], scale[:, k], tril)
@@ -200,7 +240,9 @@ class CrossFeedbackGuide(nn.Module):
         ):
             rows = self.encode_rows(side, feedback, rows=ids, sample=True)  # type: ignore[arg-type]
             with pyro.plate(plate, len(rows)), poutine.scale(scale=weight):
-                if rows.tril is None:
+                if rows.positive is not None:
+                    factors = dist.LogNormal(*rows.logarithms()).to_event(1)  # type: ignore[no-untyped-call]
+                elif rows.tril is None:
                     factors = dist.Normal(rows.loc, rows.scale).to_event(1)  # type: ignore[no-untyped-call]
                 else:
                     # The bias is independent of the factors, so that the KL of either site stays analytic.

@@ -24,6 +24,9 @@ class RowPosterior:
         one; `scale` and `bias_scale` are then its marginals. None for a diagonal covariance.
     noise : Tensor or None, shape (n,)
         What each row multiplies the likelihood's standard deviation by; None for ones.
+    positive : Tensor or None, shape (n,), bool
+        True where factors are log-normal, with mean `loc` and standard deviation `scale`: for all rows of a
+        posterior or for none. Biases are Normal all the same. None for Normal factors.
     """
 
     loc: Tensor
@@ -32,6 +35,20 @@ class RowPosterior:
     bias_scale: Tensor | None = None
     tril: Tensor | None = None
     noise: Tensor | None = None
+    positive: Tensor | None = None
+
+    @classmethod
+    def log_normal(cls, log_loc: Tensor, log_scale: Tensor, **more: Tensor | None) -> RowPosterior:
+        """Return log-normal rows, given mean and standard deviation of the factors' logarithms, (n, K)."""
+        loc = (log_loc + log_scale**2 / 2).exp()
+        scale = loc * torch.expm1(log_scale**2).sqrt()
+        yes = torch.ones(len(loc), dtype=torch.bool, device=loc.device)
+        return cls(loc, scale, positive=yes, **more)
+
+    def logarithms(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the logarithms of positive factors, each (n, K)."""
+        variance = torch.log1p((self.scale / self.loc) ** 2)
+        return self.loc.log() - variance / 2, variance.sqrt()
 
     def __len__(self) -> int:
         return len(self.loc)
@@ -61,7 +78,12 @@ class RowPosterior:
 
     def double(self) -> RowPosterior:
         """Return the same posterior in float64."""
-        return RowPosterior(**{name: tensor.double() for name, tensor in self.tensors().items()})
+        return RowPosterior(
+            **{
+                name: tensor if tensor.dtype == torch.bool else tensor.double()
+                for name, tensor in self.tensors().items()
+            }
+        )
 
     def detach(self) -> RowPosterior:
         """Return the same numbers without a gradient."""
@@ -98,7 +120,11 @@ class RowPosterior:
     def place(self, factors: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Turn standard Normal noise (…, n, n_factors) and (…, n) into draws of factors and biases."""
         if self.tril is None:
-            factors = self.loc + self.scale * factors
+            if self.positive is None:
+                factors = self.loc + self.scale * factors
+            else:
+                log_loc, log_scale = self.logarithms()
+                factors = (log_loc + log_scale * factors).exp()
             if bias is not None and self.bias_loc is not None and self.bias_scale is not None:
                 bias = self.bias_loc + self.bias_scale * bias
             return factors, bias

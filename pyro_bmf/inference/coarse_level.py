@@ -80,4 +80,5 @@ class CoarseLevel:
         sums = torch.zeros(n_groups, width, dtype=left.dtype, device=left.device)
         sums.index_add_(0, self.group, left)
         solved = torch.cholesky_solve(sums.reshape(-1, 1), root).view(n_groups, width)
-        return solved[self.group]
+        correction: Tensor = solved[self.group]
+        return correction

@@ -24,18 +24,10 @@ from ..data.splits import Split
 from ..errors import FitError, SettingsError
 from ..guide import CrossFeedbackGuide, RowPosterior
 from ..guide.encoder import first_width
-from ..model import (
-    FactorizationModel,
-    ImplicitFeedback,
-    Likelihood,
-    NormalLikelihood,
-    NormalPrior,
-    NormalWishartPrior,
-    OrderedProbitLikelihood,
-    RowNoise,
-)
+from ..model import FactorizationModel, NormalLikelihood
 from ..posterior import Posterior
 from ..posterior.predictive import PairPredictive
+from .build import build_model
 from .checkpoint import FitState, State, kind_of, load_checkpoint, save_checkpoint
 from .coordinate_ascent import CoordinateAscent
 from .estimate import check_needs, estimate_needs, estimate_parameters
@@ -43,14 +35,11 @@ from .objective import Objective
 from .polish import CHAIN_FORMAT, Chain, check_gibbs
 from .process import computing, pick_device
 from .progress import Bar, Reporter, Silent
-from .settings import ModelSettings, Preset, preset
+from .settings import Preset, preset
 from .warm_start import carry_over
 
 #: A validation RMSE of so many standard deviations of the ratings is no fit any more.
 _DIVERGED = 5.0
-
-#: Levels of a scale up to which an ordered likelihood is taken where none is named.
-_MANY_LEVELS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,51 +78,6 @@ class DivergenceError(FitError):
     def __init__(self, message: str, result: FitResult | None) -> None:
         super().__init__(message)
         self.result = result
-
-
-def build_model(
-    settings: ModelSettings, levels: np.ndarray | None = None, *, gibbs: bool = False
-) -> FactorizationModel:
-    """Build the factorization that plain settings describe.
-
-    Parameters
-    ----------
-    settings : ModelSettings
-    levels : ndarray, optional
-        Levels of the rating scale, for a likelihood that needs them.
-    gibbs : bool
-        With the Normal-Wishart priors, implicit feedback and row noise of Gibbs sweeps; otherwise with Normal
-        priors, as a guide is fitted under.
-
-    Raises
-    ------
-    SettingsError
-        If the likelihood needs levels and there are none.
-    """
-    prior = NormalWishartPrior if gibbs else NormalPrior
-    likelihood: Likelihood = NormalLikelihood(settings.noise)
-    few = levels is not None and len(levels) <= _MANY_LEVELS
-    if settings.likelihood == "ordered-probit" or (settings.likelihood == "auto" and few):
-        if levels is None:
-            raise SettingsError(
-                "An ordered probit needs a discrete rating scale, and this one is continuous: declare it "
-                "(--scale low:high:step), or choose the Normal likelihood."
-            )
-        likelihood = OrderedProbitLikelihood(
-            levels.tolist(), 0.8 if settings.noise == "learned" else float(settings.noise)
-        )
-    return FactorizationModel(
-        settings.n_factors,
-        user_prior=prior(scale=settings.prior_scale),
-        item_prior=prior(scale=settings.prior_scale),
-        likelihood=likelihood,
-        biases=settings.biases,
-        centred=settings.centred,
-        user_bias_prior=prior(scale=settings.bias_scale) if settings.biases else None,
-        item_bias_prior=prior(scale=settings.bias_scale) if settings.biases else None,
-        implicit=ImplicitFeedback() if gibbs and settings.implicit else None,
-        row_noise=RowNoise(settings.row_noise) if gibbs and settings.row_noise != "none" else None,
-    )
 
 
 def fit(
@@ -244,7 +188,7 @@ def _ascend(
 ) -> FitResult:
     """Run coordinate ascent until the bound, or validation RMSE, stops moving; the last state is kept."""
     if model is None:
-        model = build_model(settings.model, train.scale.levels)
+        model = build_model(settings.model, train.scale.levels, ends=_ends(train))
     model.start(train.ratings)
     ascent = CoordinateAscent(model.to(device), train, seed=settings.fit.seed, device=device)
     reporter.note(
@@ -309,8 +253,8 @@ def _polish(
     resume: bool,
 ) -> FitResult:
     """Run the chain from the guide's posterior, or from the prior, and make the posterior of its draws."""
-    if model is None:
-        model = build_model(settings.model, train.scale.levels, gibbs=True)
+    built = build_model(settings.model, train.scale.levels, gibbs=True, ends=_ends(train))
+    model = built if model is None else model
     check_gibbs(model)
     model.start(train.ratings)
     pairs = None
@@ -337,7 +281,9 @@ def _polish(
         resume=resume,
         identity={
             "settings": _plain(replace(settings, name="").to_dict()),
-            "model": _plain(build_model(settings.model, train.scale.levels, gibbs=True).settings()),
+            "model": _plain(
+                build_model(settings.model, train.scale.levels, gibbs=True, ends=_ends(train)).settings()
+            ),
             "split_hash": split.hash,
             "refit": len(train) != len(split.train_rows),
             "device": device.type,
@@ -401,7 +347,7 @@ class _Run:
         self.split, self.train, self.settings, self.device = split, train, settings, device
         self.reporter = reporter
         self.fit = settings.fit
-        model = build_model(settings.model, train.scale.levels) if model is None else model
+        model = build_model(settings.model, train.scale.levels, ends=_ends(train)) if model is None else model
         self._check_size(model)
         torch.manual_seed(self.fit.seed)
         model.start(train.ratings)
@@ -414,6 +360,8 @@ class _Run:
             user_scales=_scales(model.user_prior, model.user_bias_prior),
             item_scales=_scales(model.item_prior, model.item_bias_prior),
             mean_counts=(len(train) / train.n_users, len(train) / train.n_items),
+            positive=(model.user_prior.positive, model.item_prior.positive),
+            start=_positive_start(model, train),
         )
         if warm_start is not None:
             carry_over(warm_start, model, guide, train)
@@ -679,6 +627,16 @@ class _Run:
             seconds=sum(record["seconds"] for record in state.history),
             stopped=stopped,
         )
+
+
+def _ends(train: Ratings) -> tuple[float, float]:
+    return float(train.scale.low), float(train.scale.high)
+
+
+def _positive_start(model: FactorizationModel, train: Ratings) -> float:
+    """Return the logarithm of factors whose products add up to the mean rating, or to one about a centre."""
+    target = 1.0 if model.centred else max(float(train.ratings.mean()), 0.1)
+    return 0.5 * math.log(target / model.n_factors)
 
 
 def _scales(factors: Any, bias: Any) -> tuple[float, float]:

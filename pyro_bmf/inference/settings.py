@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from ..errors import SettingsError
 from ..guide.settings import GuideSettings
+from ..model.kinds import LIKELIHOODS, PRIORS
+from ..model.words import parse_word
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """A factorization with Normal priors and Normal noise, as plain values.
+    """A factorization, as plain values; priors and likelihood by a word such as ``student-t:df=4``.
 
     Attributes
     ----------
@@ -154,9 +156,12 @@ class ModelSettings:
         Standard deviation of the Normal priors of factors and of biases.
     noise : float or "learned"
         Standard deviation of a rating around its predictor.
-    likelihood : {"normal", "ordered-probit", "auto"}
-        Of a rating. An ordered probit needs a discrete scale; ``auto`` is one where the scale is discrete and
-        has 20 levels at most, and Normal otherwise.
+    prior : str
+        Of the factors, both sides (`pyro_bmf.model.kinds.PRIORS`). `prior_scale` is the scale of those of the
+        Normal family, where the word gives none.
+    likelihood : str
+        Of a rating (`pyro_bmf.model.kinds.LIKELIHOODS`); ``auto`` is an ordered probit where the scale is
+        discrete and has 20 levels at most, and Normal otherwise. `noise` is that of a Normal one.
     implicit : bool
         Whether rows' prior means come from which pairs were rated (SVD++ on both sides).
     row_noise : {"none", "user", "item", "both"}
@@ -172,19 +177,17 @@ class ModelSettings:
     prior_scale: float = 1.0
     bias_scale: float = 0.5
     noise: float | Literal["learned"] = "learned"
-    likelihood: Literal["normal", "ordered-probit", "auto"] = "normal"
+    prior: str = "normal"
+    likelihood: str = "normal"
     implicit: bool = False
     row_noise: Literal["none", "user", "item", "both"] = "none"
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("likelihood", ("normal", "ordered-probit", "auto")),
-            ("row_noise", ("none", "user", "item", "both")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise SettingsError(
-                    f"{name} is {getattr(self, name)!r}: it may be one of {', '.join(allowed)}."
-                )
+        if self.row_noise not in ("none", "user", "item", "both"):
+            raise SettingsError(f"row_noise is {self.row_noise!r}: it may be one of none, user, item, both.")
+        parse_word(self.prior, PRIORS, "prior")
+        if self.likelihood != "auto":
+            parse_word(self.likelihood, LIKELIHOODS, "likelihood")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""

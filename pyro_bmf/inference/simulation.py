@@ -26,7 +26,8 @@ from ..errors import DataError
 from ..guide import ChainGuide
 from ..model import FactorizationModel, NormalLikelihood
 from ..posterior import Posterior
-from .fit import build_model, fit
+from .build import build_model
+from .fit import fit
 from .settings import Preset
 from .sweeps import NOISE_PRIOR
 
@@ -164,7 +165,9 @@ def simulate(
                 model.likelihood.set_noise(precision.rsqrt())
             noise = float(model.likelihood.noise)
         trace = poutine.trace(poutine.uncondition(model)).get_trace(block, beta=(1.0, 1.0))
-    values = {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
+    values: dict[str, Any] = {
+        name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"
+    }
     drawn = values.pop("rating").double().numpy()
     scale = ratings.scale
     if scale.levels is None or not np.isin(drawn, scale.levels).all():
@@ -202,7 +205,12 @@ def refit_ranks(
     """
     started = time.perf_counter()
     sweeps = settings.gibbs.sweeps > 0
-    model = build_model(settings.model, split.ratings.scale.levels, gibbs=sweeps)
+    model = build_model(
+        settings.model,
+        split.ratings.scale.levels,
+        gibbs=sweeps,
+        ends=(split.ratings.scale.low, split.ratings.scale.high),
+    )
     real = split.train.ratings
     model.start(real)
     if isinstance(model.likelihood, NormalLikelihood) and model.likelihood.learned:
@@ -226,7 +234,7 @@ def _rank(
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     rng = np.random.default_rng([seed, 2])
     train = split.train
-    guide = posterior.guide
+    guide: Any = posterior.guide
     chain = isinstance(guide, ChainGuide)
     draws = np.arange(posterior.user_rows.n_draws if chain else NUM_SAMPLES)  # type: ignore[union-attr]
     known_users, known_items = np.flatnonzero(train.user_counts), np.flatnonzero(train.item_counts)
@@ -249,7 +257,7 @@ def _rank(
         bias = bias.double() - bias.double().mean(1, keepdim=True)
         found[f"{side} bias"] = (bias[:, at].cpu().numpy(), true_bias[at].numpy())
     if chain and truth.noise is not None:
-        noise = guide.noise[: len(draws)].double().rsqrt().cpu().numpy()  # type: ignore[union-attr]
+        noise = guide.noise[: len(draws)].double().rsqrt().cpu().numpy()
         if noise.std() > 0:
             found["noise"] = (noise[:, None], np.array([truth.noise]))
     ranks, errors = {}, {}

@@ -16,6 +16,8 @@ factorised that is larger than D x D.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -321,11 +323,11 @@ class Sweeps:
         location_block = information.sum(0) / n + location_prior
 
         def back(rows: Tensor) -> Tensor:
-            return (rows.sum(0) / n**0.5).unsqueeze(0)
+            return rows.sum(0, keepdim=True) / math.sqrt(n)
 
         if self.model.implicit is None:
             solved = torch.linalg.solve(location_block, back(said)[0] + location_noise)
-            own.location = solved / n**0.5
+            own.location = solved / math.sqrt(n)
             return
 
         weights_noise = own.weights_precision.sqrt() * torch.randn_like(own.weights)
@@ -333,7 +335,7 @@ class Sweeps:
 
         def operator(joined: Tensor) -> Tensor:
             weights, location = joined[:-1], joined[-1:]
-            means = entries.means(weights) + location / n**0.5
+            means = entries.means(weights) + location / math.sqrt(n)
             image = (information @ means.unsqueeze(-1)).squeeze(-1)
             return torch.cat(
                 [
@@ -359,11 +361,11 @@ class Sweeps:
             operator,
             precondition,
             target,
-            torch.cat([own.weights, own.location.unsqueeze(0) * n**0.5]),
+            torch.cat([own.weights, own.location.unsqueeze(0) * math.sqrt(n)]),
             tolerance=self.tolerance,
             max_steps=self.max_steps,
         )
-        own.weights, own.location = joined[:-1].contiguous(), joined[-1] / n**0.5
+        own.weights, own.location = joined[:-1].contiguous(), joined[-1] / math.sqrt(n)
         self.steps += steps
 
 

@@ -4,11 +4,14 @@ from .binarised import BernoulliLikelihood
 from .bounded import BetaLikelihood
 from .counts import NegativeBinomialLikelihood, PoissonLikelihood
 from .factorization import FactorizationModel
+from .heavy_priors import HorseshoePrior, LaplacePrior, StudentTPrior
 from .heavy_tails import StudentTLikelihood
+from .hierarchical import HierarchicalNormalPrior, LKJPrior
 from .implicit import ImplicitFeedback
 from .likelihoods import Likelihood, NormalLikelihood
 from .ordered_logistic import OrderedLogisticLikelihood
 from .ordinal import OrderedProbitLikelihood
+from .positive import GammaPrior, LogNormalPrior
 from .priors import NormalPrior, Prior
 from .row_noise import RowNoise
 from .wishart import NormalWishartPrior
@@ -17,8 +20,14 @@ __all__ = [
     "BernoulliLikelihood",
     "BetaLikelihood",
     "FactorizationModel",
+    "GammaPrior",
+    "HierarchicalNormalPrior",
+    "HorseshoePrior",
     "ImplicitFeedback",
+    "LKJPrior",
+    "LaplacePrior",
     "Likelihood",
+    "LogNormalPrior",
     "NegativeBinomialLikelihood",
     "NormalLikelihood",
     "NormalPrior",
@@ -29,4 +38,5 @@ __all__ = [
     "Prior",
     "RowNoise",
     "StudentTLikelihood",
+    "StudentTPrior",
 ]

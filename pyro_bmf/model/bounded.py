@@ -41,7 +41,7 @@ class BoundedRating(TorchDistribution):
     @property
     def support(self) -> Any:
         """Ratings from one end to the other."""
-        return constraints.interval(self.low, self.high)
+        return constraints.interval(self.low, self.high)  # type: ignore[no-untyped-call]
 
     def base(self) -> TorchDistribution:
         """Return the distribution of y."""
@@ -81,9 +81,7 @@ class BoundedRating(TorchDistribution):
         """Return the same distribution over a larger batch."""
         del _instance
         shape = torch.Size(batch_shape)
-        return BoundedRating(
-            self.share.expand(shape), self.concentration, self.low, self.high, self.squeeze
-        )
+        return BoundedRating(self.share.expand(shape), self.concentration, self.low, self.high, self.squeeze)
 
 
 class BetaLikelihood(Likelihood):
@@ -111,7 +109,7 @@ class BetaLikelihood(Likelihood):
         if not 0.0 < squeeze < 0.5:
             raise SettingsError(f"squeeze is {squeeze}: give a share above 0 and below 0.5.")
         self.low, self.high, self.squeeze = float(low), float(high), float(squeeze)
-        self.support = constraints.interval(self.low, self.high)
+        self.support = constraints.interval(self.low, self.high)  # type: ignore[no-untyped-call]
         self.log_concentration = nn.Parameter(torch.tensor(math.log(4.0), dtype=torch.float64))
 
     def start(self, ratings: np.ndarray) -> None:

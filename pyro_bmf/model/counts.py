@@ -72,7 +72,7 @@ class PoissonLikelihood(Likelihood):
     def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
         """Return the distribution of ratings; a count has no noise to be relative to."""
         refuse_noise(relative, self)
-        return dist.Poisson(self.rate(eta))
+        return dist.Poisson(self.rate(eta))  # type: ignore[no-untyped-call]
 
     def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the log-probability of each level's cell: counts beyond the scale go to its ends."""
@@ -127,9 +127,8 @@ class NegativeBinomialLikelihood(PoissonLikelihood):
         refuse_noise(relative, self)
         # Beyond this a negative binomial is a Poisson to every digit, and its own formula loses them.
         shape = self._log_dispersion.exp().clamp_max(1e5).to(eta.dtype)
-        return dist.GammaPoisson(shape, shape / self.rate(eta))
+        return dist.GammaPoisson(shape, shape / self.rate(eta))  # type: ignore[no-untyped-call]
 
     def settings(self) -> dict[str, Any]:
         """Return the kind, the link and r."""
         return {**super().settings(), "dispersion": "learned" if self.learned else self._fixed}
-

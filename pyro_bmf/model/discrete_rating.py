@@ -41,7 +41,7 @@ class LevelProbabilities(TorchDistribution):
         """Return the log-probability of ratings, of the batch's shape or broadcast against it."""
         middle = (self.levels[1:] + self.levels[:-1]) / 2
         place = torch.searchsorted(middle.contiguous(), value.to(middle).contiguous())
-        shape = torch.broadcast_shapes(place.shape, self.batch_shape)
+        shape = torch.broadcast_shapes(place.shape, self.batch_shape)  # type: ignore[no-untyped-call]
         table = self.log_probabilities.expand(*shape, len(self.levels))
         return table.gather(-1, place.expand(shape).unsqueeze(-1)).squeeze(-1)
 

@@ -83,6 +83,38 @@ class FactorizationModel(nn.Module):
             self.item_bias_prior = NormalPrior() if item_bias_prior is None else item_bias_prior
         self.implicit, self.row_noise = implicit, row_noise
         self.register_buffer("centre", torch.zeros(()))
+        self._check_priors()
+        for _, _, prior, width in self._priors():
+            prior.prepare(width)
+
+    def _check_priors(self) -> None:
+        """Refuse priors that do not go together, or with the likelihood."""
+        priors = [prior for _, _, prior, _ in self._priors()]
+        learned = [prior for prior in priors if prior.learned]
+        if len({id(prior) for prior in learned}) < len(learned):
+            raise SettingsError(
+                "One prior object with learned hyperparameters was given twice: make one for each side, and "
+                "one for each bias."
+            )
+        for prior in (self.user_bias_prior, self.item_bias_prior):
+            if prior is not None and prior.positive:
+                raise SettingsError(
+                    f"A bias has a {type(prior).__name__}, which is positive: give biases a prior on all "
+                    "numbers, or leave them out (biases=False)."
+                )
+        positive = [self.user_prior.positive, self.item_prior.positive]
+        if self.implicit is not None and any(positive):
+            raise SettingsError(
+                "Implicit feedback shifts priors' means, which positive factors do not allow."
+            )
+        if getattr(self.likelihood, "needs_positive_predictor", False) and (
+            not all(positive) or self.biases or self.centred
+        ):
+            raise SettingsError(
+                "A likelihood with link 'identity' needs positive predictors: give users and items positive "
+                "priors (gamma or log-normal), without biases and without centring (biases=False, "
+                "centred=False); or choose the link softplus."
+            )
 
     def start(self, ratings: Any) -> None:
         """Check the training ratings against the likelihood and take centre and noise's start from them.

@@ -10,7 +10,7 @@ sum over nodes in w of Normals. Lange, Little and Taylor (1989), doi 10.1080/016
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyro.distributions as dist
@@ -73,7 +73,7 @@ class StudentTLikelihood(Likelihood):
     def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
         """Return the distribution of ratings; `relative` multiplies s."""
         df = torch.tensor(self.df, dtype=eta.dtype, device=eta.device)
-        return dist.StudentT(df, eta, self._scale(eta, relative))
+        return cast(TorchDistribution, dist.StudentT(df, eta, self._scale(eta, relative)))
 
     def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the log-probability of each level's cell, without a gradient."""
@@ -123,8 +123,8 @@ def _mixture(df: float) -> tuple[np.ndarray, np.ndarray]:
     Gauss's own rule for it is slow here, as shares of cells are no polynomials of w near zero.
     """
     half = df / 2.0
-    ends = np.log(gammaincinv(half, [1e-9, 1.0 - 1e-12]) / half)
-    place = np.linspace(*ends, _NODES)
+    low, high = np.log(gammaincinv(half, [1e-9, 1.0 - 1e-12]) / half)
+    place = np.linspace(float(low), float(high), _NODES)
     log_weights = half * (place - np.exp(place))
     weights = np.exp(log_weights - log_weights.max())
     return np.exp(place), weights / weights.sum()

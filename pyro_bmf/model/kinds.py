@@ -8,15 +8,28 @@ from ..errors import SettingsError
 from .binarised import BernoulliLikelihood
 from .bounded import BetaLikelihood
 from .counts import NegativeBinomialLikelihood, PoissonLikelihood
+from .heavy_priors import HorseshoePrior, LaplacePrior, StudentTPrior
 from .heavy_tails import StudentTLikelihood
+from .hierarchical import HierarchicalNormalPrior, LKJPrior
 from .likelihoods import Likelihood, NormalLikelihood
 from .ordered_logistic import OrderedLogisticLikelihood
 from .ordinal import OrderedProbitLikelihood
+from .positive import GammaPrior, LogNormalPrior
 from .priors import NormalPrior, Prior
 from .wishart import NormalWishartPrior
 
 #: Kinds of prior that a saved model may name.
-PRIORS: dict[str, type[Prior]] = {"normal": NormalPrior, "normal-wishart": NormalWishartPrior}
+PRIORS: dict[str, type[Prior]] = {
+    "normal": NormalPrior,
+    "hierarchical-normal": HierarchicalNormalPrior,
+    "lkj": LKJPrior,
+    "normal-wishart": NormalWishartPrior,
+    "student-t": StudentTPrior,
+    "laplace": LaplacePrior,
+    "horseshoe": HorseshoePrior,
+    "gamma": GammaPrior,
+    "log-normal": LogNormalPrior,
+}
 
 #: Kinds of likelihood that a saved model may name.
 LIKELIHOODS: dict[str, type[Likelihood]] = {

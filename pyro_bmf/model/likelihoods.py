@@ -48,6 +48,21 @@ class Likelihood(nn.Module):
         """Return the log-probability of each level of a discrete scale, shape (*eta.shape, n_levels)."""
         raise TypeError(f"{type(self).__name__} gives no probability of a rating: give it log_prob_rating.")
 
+    def log_prob_observed(
+        self, eta: Tensor, places: Tensor, levels: Tensor, relative: Tensor | None = None
+    ) -> Tensor:
+        """Return the log-probability of one level for each predictor, of the shape of `eta`.
+
+        `places` says which of `levels`. By way of all levels here; a likelihood that has one level's
+        probability alone may give it at less cost.
+        """
+        every = (
+            self.log_prob_rating(eta, levels)
+            if relative is None
+            else (self.log_prob_rating(eta, levels, relative))
+        )
+        return every.gather(-1, places.unsqueeze(-1)).squeeze(-1)
+
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this likelihood, as plain values."""
         raise TypeError(f"{type(self).__name__} is a likelihood without settings: give it some.")
@@ -170,6 +185,20 @@ class NormalLikelihood(Likelihood):
         """Return the log-probability of each level's cell: cuts midway, tails to the end levels."""
         scale = self._scale(eta, relative).expand_as(eta)
         return normal_cells(eta, scale, levels).clamp_min(1e-300).log()
+
+    def log_prob_observed(
+        self, eta: Tensor, places: Tensor, levels: Tensor, relative: Tensor | None = None
+    ) -> Tensor:
+        """Return the log-probability of one level's cell for each predictor."""
+        levels = levels.double()
+        end = levels.new_full((1,), torch.inf)
+        cuts = torch.cat([-end, (levels[1:] + levels[:-1]) / 2, end])
+        scale = self._scale(eta, relative).double()
+        low, high = (cuts[places] - eta) / scale, (cuts[places + 1] - eta) / scale
+        # A cell above the mean is mirrored below it, as in `normal_cells_between`.
+        above = low > 0
+        low, high = torch.where(above, -high, low), torch.where(above, -low, high)
+        return (_normal_cdf(high) - _normal_cdf(low)).clamp_min(1e-300).log()
 
     def expected_log_prob(self, ratings: Tensor, eta_mean: Tensor, eta_variance: Tensor) -> Tensor:
         """Return E[log N(x; eta, noise^2)], whose square is (x - m)^2 + v: exact for any predictor."""

@@ -85,6 +85,6 @@ class OrderedLogisticLikelihood(Likelihood):
         scale = self.scale if relative is None else self.scale * relative.to(eta.dtype).unsqueeze(-1)
         edges = (self.cuts.to(eta.dtype) - eta.unsqueeze(-1)) / scale
         low, high = edges[..., :-1], edges[..., 1:]
-        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)): no difference of near-equal terms.
+        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)): nothing is lost to cancellation.
         inner = logsigmoid(high) + logsigmoid(-low) + torch.log(-torch.expm1(low - high))
         return torch.cat([logsigmoid(edges[..., :1]), inner, logsigmoid(-edges[..., -1:])], dim=-1)

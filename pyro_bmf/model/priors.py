@@ -24,6 +24,16 @@ class Prior(nn.Module):
     A subclass gives `forward`, `scale` and `settings`; `guide` only where it has hyperparameters.
     """
 
+    #: The density in one line, for listings.
+    density: str = ""
+    #: Whether factors are positive: the guide's q is then log-normal.
+    positive: bool = False
+    #: Whether the object holds a q of hyperparameters: then one object serves one side only.
+    learned: bool = False
+
+    def prepare(self, n_factors: int | None) -> None:
+        """Make what the hyperparameters' q needs for rows of this width: nothing by default."""
+
     def forward(self, side: str, n_factors: int | None) -> TorchDistribution:
         """Return the prior of one row: event shape (n_factors,), or () for a bias (`n_factors` is None).
 
@@ -39,7 +49,7 @@ class Prior(nn.Module):
 
     @property
     def scale(self) -> float:
-        """Standard deviation of one factor: what bounds an amortized posterior's scale."""
+        """Standard deviation of one factor (of its logarithm, if positive): what bounds q's scale."""
         raise TypeError(f"{type(self).__name__} is a prior without a scale: give it one.")
 
     def settings(self) -> dict[str, Any]:
@@ -60,6 +70,8 @@ class NormalPrior(Prior):
     SettingsError
         If `scale` is not positive or either is not finite.
     """
+
+    density = "N(u_k; loc, scale^2)"
 
     def __init__(self, loc: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()

@@ -17,10 +17,11 @@ from typing import Any, cast
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
-from torch import Tensor
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor, nn
 
 from ..errors import SettingsError
+from .hierarchical import Hyperparameter
 from .priors import Prior
 
 #: Degrees of freedom beyond K.
@@ -58,6 +59,9 @@ class NormalWishartPrior(Prior):
         If either is not positive and finite.
     """
 
+    density = "N(u; m, inv(P)), P ~ Wishart(K + 2, mean inv(scale^2)), m ~ N(0, inv(kappa P))"
+    learned = True
+
     def __init__(self, scale: float = 0.3, kappa: float = 2.0) -> None:
         super().__init__()
         if not all(math.isfinite(value) and value > 0.0 for value in (scale, kappa)):
@@ -65,6 +69,7 @@ class NormalWishartPrior(Prior):
                 f"A Normal-Wishart prior with scale={scale}, kappa={kappa}: both must be positive."
             )
         self._scale, self.kappa = float(scale), float(kappa)
+        self._width: int | str | None = "unprepared"
 
     def forward(self, side: str, n_factors: int | None) -> TorchDistribution:
         """Sample precision and location, and return the prior of one row given them."""
@@ -86,13 +91,32 @@ class NormalWishartPrior(Prior):
         )
         return cast(TorchDistribution, dist.MultivariateNormal(location, precision_matrix=precision))
 
+    def prepare(self, n_factors: int | None) -> None:
+        """Make the q of precision and location of rows of this width, if they are of another."""
+        if self._width == n_factors:
+            return
+        width = 1 if n_factors is None else n_factors
+        # In float64, as the prior is; the precision is L L^T, its diagonal exp of the free one.
+        self.free = nn.Parameter(torch.zeros(width, width, dtype=torch.float64))
+        with torch.no_grad():
+            self.free.diagonal().fill_(-math.log(self._scale))
+        shape = () if n_factors is None else (n_factors,)
+        self.location = Hyperparameter(torch.zeros(shape, dtype=torch.float64), constraints.real)
+        self._width = n_factors
+
     def guide(self, side: str, n_factors: int | None) -> None:
-        """Refuse: the hyperparameters of this prior are drawn by Gibbs sweeps, never optimised."""
-        del n_factors
-        raise SettingsError(
-            f"The Normal-Wishart prior of {side} has no variational guide: fit with Gibbs sweeps "
-            "(sweeps of 1 or more), or choose a Normal prior."
-        )
+        """Sample the hyperparameters: the precision from a point (it has thousands of rows to learn from).
+
+        Gibbs sweeps draw both from their full conditionals instead.
+        """
+        self.prepare(n_factors)
+        root = self.free.tril(-1) + torch.diag(self.free.diagonal().exp())
+        precision = root @ root.mT
+        if n_factors is None:
+            precision = precision.reshape(()).to(torch.get_default_dtype())
+        point = dist.Delta(precision, event_dim=precision.dim())  # type: ignore[no-untyped-call]
+        pyro.sample(f"{side}_precision", point)
+        pyro.sample(f"{side}_location", self.location.q())
 
     @property
     def scale(self) -> float:

@@ -59,12 +59,12 @@ class LaplacePrior(Prior):
         return self.width * 2**0.5
 
     def settings(self) -> dict[str, object]:
-        return {"kind": "laplace", "width": self.width}
+        return {"kind": "wide-laplace", "width": self.width}
 
 
 def test_a_prior_of_ones_own_is_found_by_kind() -> None:
     prior = LaplacePrior(0.5)
-    with pytest.raises(PyroBmfError, match="laplace"):
+    with pytest.raises(PyroBmfError, match="wide-laplace"):
         prior_from_settings(prior.settings())
-    again = prior_from_settings(prior.settings(), {"laplace": LaplacePrior})
+    again = prior_from_settings(prior.settings(), {"wide-laplace": LaplacePrior})
     assert again.settings() == prior.settings()
