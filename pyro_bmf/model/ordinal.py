@@ -117,6 +117,7 @@ class OrderedProbitLikelihood(Likelihood):
         If there are fewer than two levels, they do not ascend, or `noise` is not positive.
     """
 
+    density = "Phi((c_k - eta) / noise) - Phi((c_(k-1) - eta) / noise) for the k-th level"
     levels: Tensor
     utility_noise: Tensor
 
