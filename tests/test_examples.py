@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 PROMISES = {
     "quickstart.py": ("test RMSE", "mean_sd", "rank"),
     "own_ratings.py": ("a new user with 1 rating)", "a new user with 4 ratings", "musical"),
+    "own_prior.py": ("both keep to", "LogisticPrior LaplaceNoise", "mean_sd"),
     "posterior_predictive.py": ("Bayesian p-value", "eta[0]"),
 }
 

@@ -1,0 +1,118 @@
+"""A planted truth is found again, whatever the likelihood and the prior, by a real fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_bmf import Posterior, fit
+from pyro_bmf.data import Split, random_split, synthetic_ratings
+from pyro_bmf.inference import Preset, preset
+from pyro_bmf.inference.build import build_model
+from pyro_bmf.inference.simulation import Truth, simulate
+
+LEVELS = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+
+
+@pytest.fixture(autouse=True)
+def single_precision() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Split:
+    ratings = synthetic_ratings(150, 80, 6_000, n_factors=2, seed=0, scale="1:5:1").ratings
+    return random_split(ratings, seed=0, fractions=(0.9, 0.05, 0.05))
+
+
+def settings_of(**changes: Any) -> Preset:
+    small = {
+        "n_factors": 2,
+        "user_batch_size": 75,
+        "item_batch_size": 40,
+        "n_tower_outputs": 12,
+        "max_iterations": 60,
+        "beta_user": 1.0,
+        "beta_item": 1.0,
+        "residual": True,
+        "patience": None,
+    }
+    return preset("amortized").replace(**{**small, **changes})
+
+
+def planted(pairs: Split, settings: Preset, *, centre: float = 3.0, seed: int = 1) -> tuple[Posterior, Truth]:
+    """Fit ratings drawn from the configuration's own model."""
+    model = build_model(settings.model, LEVELS)
+    model.start(pairs.train.ratings)
+    simulated, truth = simulate(model, pairs, centre=centre, noise_prior=False, seed=seed)
+    own = build_model(settings.model, LEVELS)
+    fitted = fit(simulated, settings, model=own, threads=1, progress=False)
+    return fitted.posterior, truth
+
+
+def correlation(posterior: Posterior, truth: Truth, pairs: Split) -> float:
+    """Of the posterior mean of u.v with the truth, over the training pairs."""
+    users, items = pairs.train.users, pairs.train.items
+    u, v = truth.values["user_factors"], truth.values["item_factors"]
+    true = (u[users] * v[items]).sum(-1).numpy()
+    found = (posterior.user_rows.loc[users] * posterior.item_rows.loc[items]).sum(-1).numpy()
+    return float(np.corrcoef(true, found)[0, 1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("likelihood", "least"),
+    [
+        ("normal", 0.85),
+        ("student-t:df=4,scale=0.5", 0.85),
+        ("ordered-logistic", 0.8),
+        ("ordered-probit", 0.75),
+        ("poisson", 0.5),
+        ("negative-binomial:dispersion=20", 0.5),
+        ("bernoulli", 0.45),
+        ("beta", 0.6),
+    ],
+)
+def test_products_of_factors_are_found_again(likelihood: str, least: float, pairs: Split) -> None:
+    settings = settings_of(likelihood=likelihood)
+    posterior, truth = planted(pairs, settings)
+    assert correlation(posterior, truth, pairs) > least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["hierarchical-normal", "lkj", "student-t", "laplace", "horseshoe"])
+def test_priors_let_the_truth_be_found(prior: str, pairs: Split) -> None:
+    settings = settings_of(prior=prior, noise=0.5)
+    posterior, truth = planted(pairs, settings)
+    assert correlation(posterior, truth, pairs) > 0.75
+
+
+@pytest.mark.slow
+def test_positive_factors_are_found_again(pairs: Split) -> None:
+    settings = settings_of(
+        prior="gamma:shape=1,rate=0.7", likelihood="poisson:link=identity", biases=False, centred=False
+    )
+    posterior, truth = planted(pairs, settings)
+    assert correlation(posterior, truth, pairs) > 0.75
+    assert float(posterior.item_rows.loc.min()) > 0
+
+
+@pytest.mark.slow
+def test_a_hierarchical_prior_switches_off_the_factors_that_are_not_needed(pairs: Split) -> None:
+    one = settings_of(n_factors=1, noise=0.5)
+    model = build_model(one.model, LEVELS)
+    model.start(pairs.train.ratings)
+    simulated, _ = simulate(model, pairs, centre=3.0, noise_prior=False, seed=2)
+    wide = settings_of(n_factors=4, prior="hierarchical-normal", noise=0.5)
+    posterior = fit(
+        simulated, wide, model=build_model(wide.model, LEVELS), threads=1, progress=False
+    ).posterior
+    size = (posterior.user_rows.loc.std(0) * posterior.item_rows.loc.std(0)).sort(descending=True).values
+    assert float(size[1]) < 0.25 * float(size[0])
