@@ -55,6 +55,32 @@ _ROWS_AT_ONCE = 50_000
     help="Probability that the intervals hold.",
 )
 @click.option(
+    "--strategy",
+    type=click.Choice(("mean", "lower", "thompson", "prob-top")),
+    default="mean",
+    show_default=True,
+    help="What is highest: the mean; what it is above with confidence; the mean under one joint draw; "
+    "the probability of being among the user's N best.",
+)
+@click.option(
+    "--quantile",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    metavar="Q",
+    help="Of the mean's posterior (--strategy lower).",
+)
+@click.option(
+    "--samples",
+    "num_samples",
+    type=click.IntRange(2),
+    default=200,
+    show_default=True,
+    metavar="S",
+    help="Joint draws of the strategies other than mean.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws.")
+@click.option(
     "--clip/--no-clip",
     default=True,
     show_default=True,
@@ -78,12 +104,16 @@ def command(
     exclude_held_out: bool,
     candidates: Path | None,
     interval: float,
+    strategy: str,
+    quantile: float,
+    num_samples: int,
+    seed: int,
     clip: bool,
     data_dir: Path | None,
     out: Path | None,
     tables: TableWriter,
 ) -> None:
-    """Recommend items to users: those with the highest posterior-predictive mean.
+    """Recommend items to users: those with the highest posterior-predictive mean, or by another strategy.
 
     What a user rated in training is left out. A file of many users, or of all, is written a part at a time,
     in bounded memory.
@@ -92,6 +122,7 @@ def command(
     Examples:
       pyro-bmf recommend runs/ml100k --user 196
       pyro-bmf recommend runs/ml100k --user 196 --user 22 --n 5 --candidates new_films.csv
+      pyro-bmf recommend runs/ml100k --user 196 --strategy prob-top --n 5
       pyro-bmf recommend runs/ml100k --all --out recommendations.parquet
     """
     if sum((bool(users), users_file is not None, everybody)) != 1:
@@ -108,6 +139,9 @@ def command(
         typed = users if users_file is None else read_table(users_file, ("user_id",))["user_id"]
         user_ids = parse_ids(typed, posterior.user_vocabulary)
     options: dict[str, Any] = {"n": n, "interval": interval, "exclude_seen": not include_seen}
+    if strategy != "mean":
+        chosen = {"strategy": strategy, "quantile": quantile, "num_samples": num_samples, "seed": seed}
+        options |= chosen
     if candidates is not None:
         typed = read_table(candidates, ("item_id",))["item_id"]
         options["candidates"] = parse_ids(typed, posterior.item_vocabulary)

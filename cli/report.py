@@ -275,6 +275,8 @@ def rating_rows(table: pd.DataFrame, interval: float) -> list[Row]:
     for name, words in (("user_id", "user"), ("rank", "rank"), ("item_id", "item"), ("title", "title")):
         if name in table and not (name == "title" and (table[name] == "").all()):
             columns[words] = table[name].tolist()
+    if "score" in table:
+        columns["score"] = fixed(table["score"])
     columns["rating"] = fixed(table["mean"])
     columns["sd"] = fixed(table["sd"])
     columns[f"{100 * interval:g} % interval"] = spans(table["lower"], table["upper"])

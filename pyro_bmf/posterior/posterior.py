@@ -38,9 +38,10 @@ from .folding import (
     fold_rows,
 )
 from .predictive import PairPredictive
-from .ranking import Exclusion
+from .ranking import Exclusion, best_scores, ordered_by
 from .saved import load_parts, save_parts
 from .similarity import similar_rows
+from .strategies import StrategyScores
 from .tables import (
     Indices,
     Kind,
@@ -348,8 +349,12 @@ class Posterior:
         exclude: Ratings | pd.DataFrame | None = None,
         candidates: ArrayLike | None = None,
         interval: float = 0.9,
+        strategy: str = "mean",
+        quantile: float = 0.1,
+        num_samples: int = 200,
+        seed: int = 0,
     ) -> pd.DataFrame:
-        """Return the `n` items with the highest posterior-predictive mean for each user.
+        """Return the `n` best items for each user: with the highest posterior-predictive mean, or otherwise.
 
         Memory is bounded whatever the number of users: scores are made some millions at a time.
 
@@ -368,12 +373,18 @@ class Posterior:
             Recommend only from these.
         interval : float
             Probability of the posterior-predictive interval.
+        strategy : {"mean", "lower", "thompson", "prob-top"}
+            What is highest: the mean; the `quantile` of the mean's posterior; the mean under one joint draw;
+            the probability of being among the user's `n` best (see `strategies`).
+        quantile, num_samples, seed
+            Of the strategies other than ``mean``.
 
         Returns
         -------
         DataFrame
             ``user_id``, ``rank`` (from 1), ``item_id``, ``title``, ``mean``, ``sd``, ``lower``, ``upper`` of
-            the rating, users in the order given. Equal means are in the order of the item ids. A user with
+            the rating, users in the order given, and ``score`` where the strategy is not ``mean``: on the
+            predictor's scale, or a probability. Equal means are in the order of the item ids. A user with
             fewer than `n` candidates left has fewer rows.
 
         Raises
@@ -384,14 +395,24 @@ class Posterior:
         rows = np.arange(self.n_users) if user_ids is None else self.user_vocabulary.index(user_ids)
         only_seen = exclude is None and exclude_seen
         exclusion = self.seen if only_seen else exclusion_of(self.train, exclude_seen, exclude)
-        places, ranks, items = recommendation_places(
-            self.pairs,
-            rows,
-            candidate_indices(candidates, self.item_vocabulary),
-            check_count("n", n),
-            exclusion,
-            self.n_items,
-        )
+        chosen = candidate_indices(candidates, self.item_vocabulary)
+        check_count("n", n)
+        score: dict[str, Any] = {}
+        if strategy == "mean":
+            places, ranks, items = recommendation_places(self.pairs, rows, chosen, n, exclusion, self.n_items)
+        else:
+            scores = StrategyScores(
+                self.pairs,
+                strategy,
+                n=n,
+                quantile=quantile,
+                num_samples=num_samples,
+                seed=seed,
+                exclusion=exclusion,
+            )
+            places, items, found = best_scores(scores, rows, chosen, n, exclusion, self.n_items)
+            order, ranks = ordered_by(found, places, items)
+            places, items, score = places[order], items[order], {"score": found[order]}
         users = rows[places]
         values = prediction_columns(
             self.pairs, users, items, self.scale, interval=interval, method="predictive", clip=False
@@ -402,6 +423,7 @@ class Posterior:
                 "rank": ranks,
                 "item_id": self.item_vocabulary.raw(items),
                 **{name: values[name] for name in ("mean", "sd", "lower", "upper")},
+                **score,
             }
         )
         return titled(table, self.item_titles, items)

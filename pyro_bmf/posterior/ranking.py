@@ -48,7 +48,19 @@ def best_columns(
     exclusion: Exclusion | None,
     n_columns: int,
 ) -> tuple[Indices, Indices]:
-    """Find the `n` candidates with the highest score for each row.
+    """Find the `n` candidates with the highest score for each row; see `best_scores`."""
+    return best_scores(score, rows, candidates, n, exclusion, n_columns)[:2]
+
+
+def best_scores(
+    score: Callable[[Indices, Indices], NDArray[Any]],
+    rows: Indices,
+    candidates: Indices,
+    n: int,
+    exclusion: Exclusion | None,
+    n_columns: int,
+) -> tuple[Indices, Indices, NDArray[np.float64]]:
+    """Find the `n` candidates with the highest score for each row, and their scores.
 
     Parameters
     ----------
@@ -68,10 +80,12 @@ def best_columns(
     places, columns : ndarray, shape (n_found,)
         Position in `rows`, ascending, and the column, best first; equal scores by ascending column. A row
         with fewer than `n` candidates left has fewer.
+    scores : ndarray, shape (n_found,)
     """
     place = np.full(n_columns, -1, dtype=np.int64)
     place[candidates] = np.arange(len(candidates))
     found_rows, found_columns = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    found_scores = [np.zeros(0)]
     for part in chunks(len(rows), MAX_SCORES // max(len(candidates), 1)):
         scores = np.asarray(score(rows[part], candidates))
         if exclusion is not None:
@@ -83,7 +97,8 @@ def best_columns(
         at, rank = np.nonzero(best >= 0)
         found_rows.append(at + part.start)
         found_columns.append(candidates[best[at, rank]])
-    return np.concatenate(found_rows), np.concatenate(found_columns)
+        found_scores.append(scores[at, best[at, rank]].astype(np.float64))
+    return np.concatenate(found_rows), np.concatenate(found_columns), np.concatenate(found_scores)
 
 
 def ordered_by(

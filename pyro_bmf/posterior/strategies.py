@@ -1,0 +1,129 @@
+r"""Scores that decide from the whole posterior of a user's predictors, not from their means alone.
+
+``lower``
+    The quantile of the predictor's posterior: what one may count on. Moments over joint draws, Normal
+    quantile.
+``thompson``
+    The predictor under one joint draw: each list is a try that the posterior takes for the best (Thompson
+    1933, doi 10.1093/biomet/25.3-4.285).
+``prob-top``
+    P(the item is among the user's n best), over joint draws.
+
+The mean rating rises with the predictor, so an order of predictors is one of mean ratings. Draws are
+streamed: never more than a few matrices of a part of the users by items are held.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from torch import Tensor
+
+from ..baselines.rows import ragged_rows
+from ..errors import SettingsError
+from .predictive import PairPredictive
+from .ranking import Exclusion
+
+Indices = NDArray[np.int64]
+Strategy = Literal["mean", "lower", "thompson", "prob-top"]
+STRATEGIES: tuple[Strategy, ...] = ("mean", "lower", "thompson", "prob-top")
+
+
+class StrategyScores:
+    """Scores of pairs by a strategy; call it with rows and columns for a matrix of them.
+
+    Parameters
+    ----------
+    pairs : PairPredictive
+    strategy : {"lower", "thompson", "prob-top"}
+    n : int
+        Length of a list, for ``prob-top``.
+    quantile : float
+        For ``lower``, between 0 and 1.
+    num_samples : int
+        Joint draws; a chain has those it kept, at most.
+    seed : int
+        Of the draws; with a chain, it chooses the draw of ``thompson``.
+    exclusion : Exclusion or None
+        Pairs that are in nobody's n best.
+
+    Raises
+    ------
+    SettingsError
+        If the strategy is unknown, or a number out of its range.
+    """
+
+    def __init__(
+        self,
+        pairs: PairPredictive | Any,
+        strategy: str,
+        *,
+        n: int,
+        quantile: float = 0.1,
+        num_samples: int = 200,
+        seed: int = 0,
+        exclusion: Exclusion | None = None,
+    ) -> None:
+        if strategy not in STRATEGIES[1:]:
+            raise SettingsError(f"strategy is {strategy!r}: it may be {', '.join(STRATEGIES)}.")
+        if not 0.0 < quantile < 1.0:
+            raise SettingsError(f"quantile is {quantile}: give a number between 0 and 1.")
+        if num_samples < 2:
+            raise SettingsError(f"num_samples is {num_samples}: give 2 or more.")
+        self.pairs, self.strategy, self.n, self.quantile = pairs, strategy, n, quantile
+        self.seed, self.exclusion = seed, exclusion
+        kept = getattr(pairs.users, "n_draws", None)
+        if strategy == "thompson":
+            # A variational posterior draws anew for each seed; a chain has one draw of those it kept.
+            self.draws = np.array([0 if kept is None else int(np.random.default_rng(seed).integers(kept))])
+        else:
+            self.draws = np.arange(num_samples if kept is None else min(num_samples, kept))
+
+    @torch.no_grad()
+    def __call__(self, rows: Indices, columns: Indices) -> NDArray[np.float32]:
+        """Return the scores of every row with every column, (n_rows, n_columns), larger is better."""
+        total = torch.zeros(len(rows), len(columns), dtype=torch.float32, device=self.pairs.device)
+        square = torch.zeros_like(total) if self.strategy == "lower" else total
+        hidden = self._hidden(rows, columns)
+        for draw in self.draws:
+            eta = self._eta(rows, columns, np.array([draw]))
+            if self.strategy == "prob-top":
+                if hidden is not None:
+                    eta[hidden] = -torch.inf
+                best = eta.topk(min(self.n, len(columns)), dim=1)
+                total.scatter_add_(1, best.indices, torch.isfinite(best.values).to(total))
+                continue
+            total += eta
+            if self.strategy == "lower":
+                square += eta**2
+        total /= len(self.draws)
+        if self.strategy == "lower":
+            count = len(self.draws)
+            variance = (square / count - total**2).clamp_min(0.0) * (count / (count - 1))
+            total += float(ndtri(self.quantile)) * variance.sqrt()
+        found: NDArray[np.float32] = total.float().cpu().numpy()
+        return found
+
+    def _eta(self, rows: Indices, columns: Indices, draw: Indices) -> Tensor:
+        u, b = self.pairs.draw_rows("user", rows, draw, self.seed)
+        v, c = self.pairs.draw_rows("item", columns, draw, self.seed)
+        eta: Tensor = u[0] @ v[0].T + self.pairs.model.predictor_centre.to(u.dtype)
+        if b is not None and c is not None:
+            eta = eta + b[0].unsqueeze(1) + c[0]
+        return eta
+
+    def _hidden(self, rows: Indices, columns: Indices) -> tuple[Tensor, Tensor] | None:
+        """Return the places, in a matrix of scores, of pairs that are left out."""
+        if self.exclusion is None or self.strategy != "prob-top":
+            return None
+        highest = int(max(columns.max(initial=0), self.exclusion.columns.max(initial=0)))
+        place = np.full(highest + 1, -1, dtype=np.int64)
+        place[columns] = np.arange(len(columns))
+        at, entries = ragged_rows(self.exclusion.starts, rows)
+        where = place[self.exclusion.columns[entries]]
+        inside = where >= 0
+        return torch.from_numpy(at[inside]), torch.from_numpy(where[inside])
