@@ -72,7 +72,8 @@ class CoarseLevel:
         for g, size in enumerate(self.sizes):
             blocks[g, g] += torch.diag(weights_precision * size.clamp_min(1.0))
         blocks[-1, -1] += location_prior
-        return torch.linalg.cholesky(blocks.transpose(1, 2).reshape(n_groups * width, -1))
+        root: Tensor = torch.linalg.cholesky(blocks.transpose(1, 2).reshape(n_groups * width, -1))
+        return root
 
     def solve(self, left: Tensor, root: Tensor) -> Tensor:
         """Return the correction (n_columns + 1, D) of what is left of the system."""
