@@ -49,12 +49,19 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
         "evaluate": LazyCommand(
             "pyro_bmf.cli.evaluate", "command", "Measure a saved run on its test ratings."
         ),
+        "priors": LazyCommand("pyro_bmf.cli.kinds", "priors", "List the priors that --prior may name."),
+        "likelihoods": LazyCommand(
+            "pyro_bmf.cli.kinds", "likelihoods", "List the likelihoods that --likelihood may name."
+        ),
         "predict": LazyCommand("pyro_bmf.cli.predict", "command", "Predict ratings, with their uncertainty."),
         "recommend": LazyCommand("pyro_bmf.cli.recommend", "command", "Recommend items to users."),
         "fold-in": LazyCommand(
             "pyro_bmf.cli.fold_in", "command", "Recommend to a new user without training again."
         ),
         "similar": LazyCommand("pyro_bmf.cli.similar", "command", "Show the items most like one item."),
+        "compare": LazyCommand(
+            "pyro_bmf.cli.compare", "command", "Compare runs by the probability they gave to ratings."
+        ),
         "calibrate": LazyCommand(
             "pyro_bmf.cli.calibrate", "command", "Check a configuration's posterior by simulation."
         ),

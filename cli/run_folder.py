@@ -204,6 +204,16 @@ class RunFolder:
                 )
         return split
 
+    def split_hash(self) -> str:
+        """Return the hash of the run's split.
+
+        Raises
+        ------
+        SavedFileError
+            If the file that holds it is missing or damaged.
+        """
+        return str(_read_json(self.split, "Take it from a copy, or fit again.").get("hash"))
+
     def caveat(self) -> str | None:
         """Return what makes the run's test figures better than they should be, if anything does."""
         if not self.split.is_file():

@@ -1,0 +1,224 @@
+"""`pyro-bmf compare`: which of several runs predicts best, with the uncertainty of the differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from pyro_bmf.errors import SettingsError
+from pyro_bmf.files import write_json
+
+from .output import TableWriter, note, table_options
+from .progress import bar
+from .report import split_words
+from .run_folder import RUN, RunFolder
+
+if TYPE_CHECKING:
+    from pyro_bmf.data import Split
+    from pyro_bmf.posterior import Posterior
+
+
+@click.command()
+@click.argument("paths", metavar="RUN RUN...", type=RUN, nargs=-1, required=True)
+@click.option(
+    "--part",
+    type=click.Choice(("test", "valid")),
+    default="test",
+    show_default=True,
+    help="Which held-out ratings to score.",
+)
+@click.option("--loo", is_flag=True, help="Also leave training ratings out by importance sampling (PSIS).")
+@click.option(
+    "--loo-ratings",
+    type=click.IntRange(2),
+    metavar="N",
+    help="With --loo: so many training ratings, drawn at random.  [default: all]",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(25),
+    metavar="S",
+    help="Posterior draws.  [default: 400; of a chain, those it kept]",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws.")
+@click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder that holds the named set, when it is not where it was during the fit.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write all figures to FILE as JSON; --csv writes the tables.",
+)
+@table_options
+def command(
+    paths: tuple[Path, ...],
+    part: Literal["test", "valid"],
+    loo: bool,
+    loo_ratings: int | None,
+    draws: int | None,
+    seed: int,
+    data_dir: Path | None,
+    out: Path | None,
+    tables: TableWriter,
+) -> None:
+    """Compare runs by the log-probability that they gave to ratings (ELPD, nats: higher is better).
+
+    Held-out ratings lead. Differences are to the best run, paired rating by rating, with two standard errors:
+    as if ratings were independent, and as if only users were. All runs must have one split.
+
+    \b
+    Examples:
+      pyro-bmf compare runs/normal runs/ordered
+      pyro-bmf compare runs/* --loo --loo-ratings 20000 --out compare.json
+    """
+    from pyro_bmf.evaluation.elpd import compare_elpd
+    from pyro_bmf.posterior.held_out import held_out_log_prob
+
+    names = _names(paths)
+    folders = [RunFolder.existing(path) for path in paths]
+    posteriors = [folder.load_posterior() for folder in folders]
+    split = _common_split(folders, names, data_dir)
+    _remarks(names, posteriors, part)
+    held_out = split.test if part == "test" else split.valid
+    kind = "density" if held_out.scale.levels is None else "probability"
+    with bar("Held-out ratings", len(held_out) * len(names), "ratings") as advance:
+        values = [
+            held_out_log_prob(posterior, held_out, num_samples=draws, seed=seed, advance=advance)
+            for posterior in posteriors
+        ]
+    rows = compare_elpd(names, values, held_out.users, [kind] * len(names))
+    betas = dict(zip(names, map(_tempering, posteriors), strict=True))
+    everything: dict[str, Any] = {
+        "data": split.ratings.name,
+        "split_hash": split.hash,
+        "part": part,
+        "of": kind,
+        "held_out": [row.to_dict() | {"beta": betas[row.name]} for row in rows],
+    }
+    which = "test" if part == "test" else "validation"
+    tables.show(
+        f"{split.ratings.name}: held-out ELPD of {len(held_out):,} {which} ratings ({split_words(split)}), "
+        f"log-{kind} in nats",
+        everything["held_out"],
+        name="held-out",
+        screen=[_screen(row.to_dict(), betas[row.name]) for row in rows],
+    )
+    if loo:
+        everything["loo"] = _loo(names, posteriors, draws, seed, loo_ratings, tables)
+    if out is not None:
+        write_json(out, everything)
+        tables.say(f"All figures are in {out}.")
+
+
+def _names(paths: tuple[Path, ...]) -> list[str]:
+    if len(paths) < 2:
+        raise click.UsageError("Give two runs or more.")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise click.UsageError("A run is named twice.")
+    short = [path.resolve().name for path in paths]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+
+
+def _common_split(folders: list[RunFolder], names: list[str], data_dir: Path | None) -> Split:
+    """Load the split of the first run, after making sure that it is that of all."""
+    hashes = [folder.split_hash() for folder in folders]
+    for name, own in zip(names, hashes, strict=True):
+        if own != hashes[0]:
+            raise SettingsError(
+                f"{names[0]} and {name} have different splits ({hashes[0][:12]}, {own[:12]}): figures of "
+                "different ratings cannot be compared. Fit both with the same data and split options."
+            )
+    return folders[0].load_split(data_dir)
+
+
+def _remarks(names: list[str], posteriors: list[Posterior], part: str) -> None:
+    for name, posterior in zip(names, posteriors, strict=True):
+        if posterior.n_draws is None and posterior.tempered:
+            user, item = posterior.beta
+            note(
+                f"{name} is tempered (beta {user:g} for users, {item:g} for items): its spread was chosen by "
+                "beta, and no ELBO may be compared with it. Held-out ELPD may."
+            )
+        if posterior.info.get("trained_on", "train") == "train+valid":
+            if part == "valid":
+                raise SettingsError(f"{name} was fitted to the validation ratings too: compare on test.")
+            note(f"{name} was fitted to train and validation together.")
+
+
+def _tempering(posterior: Posterior) -> str:
+    if posterior.n_draws is not None:
+        return "chain"
+    user, item = posterior.beta
+    return f"{user:g}" if user == item else f"{user:g}, {item:g}"
+
+
+def _screen(row: dict[str, Any], beta: str) -> dict[str, object]:
+    best = row["difference"] == 0.0
+    return {
+        "run": row["name"],
+        "ELPD": row["elpd"],
+        "a rating": f"{row['elpd_per_rating']:.4f}",
+        "difference": None if best else row["difference"],
+        "se": None if best else row["difference_se"],
+        "se by user": None if best else row["difference_se_by_user"],
+        "clear": "best" if best else "yes" if row["clear"] else "no",
+        "beta": beta,
+    }
+
+
+def _loo(
+    names: list[str],
+    posteriors: list[Posterior],
+    draws: int | None,
+    seed: int,
+    subset: int | None,
+    tables: TableWriter,
+) -> list[dict[str, Any]]:
+    from pyro_bmf.evaluation.elpd import compare_elpd
+    from pyro_bmf.posterior.loo import psis_loo
+
+    sizes = {len(posterior.train) for posterior in posteriors}
+    if len(sizes) > 1:
+        raise SettingsError(
+            "the runs were trained on different ratings: they have no leave-one-out in common."
+        )
+    total = min(sizes.pop(), subset or 10**18)
+    with bar("Leave-one-out", total * len(names), "ratings") as advance:
+        results = [
+            psis_loo(posterior, num_samples=draws, seed=seed, subset=subset, advance=advance)
+            for posterior in posteriors
+        ]
+    rows = compare_elpd(names, [r.elpd for r in results], results[0].users, [r.of for r in results])
+    found = dict(zip(names, results, strict=True))
+    full = [row.to_dict() | found[row.name].to_dict() for row in rows]
+    screen = [
+        {
+            "run": row.name,
+            "ELPD": row.elpd,
+            "difference": None if row.difference == 0 else row.difference,
+            "se by user": None if row.difference == 0 else row.difference_se_by_user,
+            "p_loo": found[row.name].to_dict()["p_loo"],
+            **found[row.name].k_counts(),
+            "draws": found[row.name].n_draws,
+        }
+        for row in rows
+    ]
+    some = "" if total == len(posteriors[0].train) else " drawn at random"
+    tables.show(
+        f"PSIS-LOO of {total:,} training ratings{some}, and how many k-hats are how large",
+        full,
+        name="loo",
+        screen=screen,
+    )
+    if any(result.variational for result in results):
+        tables.say(
+            "PSIS-LOO takes draws of a variational posterior for draws of the posterior itself: it is too "
+            "kind to one that is too narrow. Held-out ELPD leads."
+        )
+    return full

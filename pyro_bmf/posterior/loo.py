@@ -1,0 +1,185 @@
+r"""Leave-one-out predictive accuracy of training ratings, streamed at full size.
+
+:math:`\mathrm{elpd}_{loo} = \sum_{ij} \log p(x_{ij} \mid \text{all other ratings})`, by Pareto-smoothed
+importance sampling (`psis`) from draws of the posterior that has seen all of them (Vehtari, Gelman and Gabry
+2017, doi 10.1007/s11222-016-9696-4). Only chunks of ratings by draws are ever held.
+
+The draws of a variational posterior are taken as draws of the posterior itself; where q is too narrow, the
+estimate is too high and k-hat too low. Held-out ratings do not have that fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..data.ratings import Ratings
+from ..errors import SettingsError
+from .pair_draws import PairDraws
+from .posterior import Posterior
+from .predictive import Indices, chunks
+from .psis import good_k, leave_one_out
+from .tables import check_count
+
+Floats = NDArray[np.float64]
+#: Ratings by draws in a chunk: a few megabytes, which stay in a processor's cache.
+_CELLS = 200_000
+#: Bounds between which k-hats are counted.
+K_BOUNDS = (0.5, 0.7, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class LooResult:
+    """PSIS-LOO of some ratings.
+
+    Attributes
+    ----------
+    users, items : ndarray, shape (n,)
+        Indices of the ratings' rows.
+    elpd : ndarray, shape (n,)
+        Log predictive probability of each rating given the rest (density on a continuous scale), nats.
+    k_hat : ndarray, shape (n,)
+        NaN where all tail weights are equal.
+    p_loo : ndarray, shape (n,)
+        What the rating itself adds: log predictive under the whole posterior less `elpd`.
+    n_draws : int
+    efficiency : float
+        Effective sample size over draws that was assumed.
+    of : {"probability", "density"}
+    tempered, variational : bool
+        Of the posterior.
+    """
+
+    users: Indices
+    items: Indices
+    elpd: Floats
+    k_hat: Floats
+    p_loo: Floats
+    n_draws: int
+    efficiency: float
+    of: str
+    tempered: bool
+    variational: bool
+
+    @property
+    def n_high_k(self) -> int:
+        """Number of ratings whose k-hat is above what so many draws allow."""
+        return int((self.k_hat > good_k(self.n_draws)).sum())
+
+    def k_counts(self) -> dict[str, int]:
+        """Return how many k-hats are in each range."""
+        k = np.where(np.isnan(self.k_hat), -np.inf, self.k_hat)
+        edges = (-np.inf, *K_BOUNDS, np.inf)
+        names = ["k <= 0.5", "0.5 < k <= 0.7", "0.7 < k <= 1", "k > 1"]
+        inside = [(k <= high).sum() - (k <= low).sum() for low, high in pairwise(edges)]
+        inside[0] += np.isneginf(k).sum()
+        return dict(zip(names, map(int, inside), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sums and counts as plain values."""
+        n = len(self.elpd)
+        return {
+            "n_ratings": n,
+            "elpd": float(self.elpd.sum()),
+            "elpd_se": float(np.sqrt(n * self.elpd.var())),
+            "elpd_per_rating": float(self.elpd.mean()),
+            "p_loo": float(self.p_loo.sum()),
+            "n_draws": self.n_draws,
+            "efficiency": self.efficiency,
+            "good_k": good_k(self.n_draws),
+            "n_high_k": self.n_high_k,
+            **self.k_counts(),
+            "of": self.of,
+            "tempered": self.tempered,
+            "variational": self.variational,
+        }
+
+
+def psis_loo(
+    posterior: Posterior,
+    ratings: Ratings | None = None,
+    *,
+    num_samples: int | None = None,
+    seed: int = 0,
+    subset: int | None = None,
+    efficiency: float = 1.0,
+    draws: PairDraws | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> LooResult:
+    """Leave each training rating out by importance sampling.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    ratings : Ratings, optional
+        Ratings that the posterior was fitted to; its own training ratings when not given.
+    num_samples, seed : int
+        Draws: 400 when not given, those that it kept for a chain.
+    subset : int, optional
+        Take so many ratings at random instead of all.
+    efficiency : float
+        Effective sample size over draws, which sets the length of the smoothed tail: 1 for independent
+        draws, and ArviZ's own choice for a single chain.
+    draws : PairDraws, optional
+        Draws of all rows in hand, instead of new ones.
+    advance : callable, optional
+        Called with the number of ratings done.
+
+    Raises
+    ------
+    SettingsError
+        If there are too few draws.
+    """
+    observed = posterior.train if ratings is None else ratings
+    rows = np.arange(len(observed))
+    if subset is not None and subset < len(rows):
+        rows = np.sort(np.random.default_rng(seed).permutation(len(rows))[: check_count("subset", subset)])
+    users, items, values = observed.users[rows], observed.items[rows], observed.ratings[rows]
+    if draws is None:
+        draws = PairDraws.draw(posterior.pairs, users, items, number_of_draws(posterior, num_samples), seed)
+    n = len(rows)
+    elpd, k_hat, within = np.empty(n), np.empty(n), np.empty(n)
+    with torch.no_grad():
+        for part in chunks(n, _CELLS // draws.n_draws):
+            log_prob = draws.log_likelihood(users[part], items[part], values[part], observed.scale)
+            found = leave_one_out(log_prob, efficiency)
+            elpd[part], k_hat[part], within[part] = (one.cpu().numpy() for one in found)
+            if advance is not None:
+                advance(part.stop - part.start)
+    return LooResult(
+        users,
+        items,
+        elpd,
+        k_hat,
+        within - elpd,
+        draws.n_draws,
+        efficiency,
+        "density" if observed.scale.levels is None else "probability",
+        posterior.tempered and posterior.n_draws is None,
+        posterior.n_draws is None,
+    )
+
+
+def number_of_draws(posterior: Posterior, asked: int | None) -> int:
+    """Return how many draws to take: a chain has those that it kept and no more.
+
+    Raises
+    ------
+    SettingsError
+        If more are asked of a chain than it kept.
+    """
+    kept = posterior.n_draws
+    if kept is None:
+        return check_count("num_samples", 400 if asked is None else asked)
+    if asked is not None and asked > kept:
+        raise SettingsError(
+            f"num_samples is {asked}, but the chain kept {kept} draws: ask for at most that, or fit again "
+            "with more draws kept."
+        )
+    return check_count("num_samples", kept if asked is None else asked)

@@ -1,0 +1,208 @@
+"""PSIS-LOO: ArviZ's numbers, and the truth where it is known."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from posteriors import handmade, planted, random_rows, train_posterior
+from scipy import stats
+
+from pyro_bmf.data import ratings_from_arrays
+from pyro_bmf.errors import SettingsError
+from pyro_bmf.guide import RowPosterior
+from pyro_bmf.guide.rows import RowDraws
+from pyro_bmf.model import NormalLikelihood
+from pyro_bmf.posterior import Posterior
+from pyro_bmf.posterior.arviz import arviz_module
+from pyro_bmf.posterior.loo import psis_loo
+from pyro_bmf.posterior.pair_draws import PairDraws
+from pyro_bmf.posterior.psis import fit_generalised_pareto, good_k, leave_one_out, smooth_tail, tail_length
+
+
+def arviz_loo(log_likelihood: np.ndarray, reff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ArviZ's pointwise elpd, k-hat and p_loo of (n, n_draws) log-likelihoods."""
+    az = arviz_module()
+    values = log_likelihood.T[None]
+    tree = az.from_dict({"posterior": {"a": values[:, :, 0]}, "log_likelihood": {"y": values}})
+    found = az.loo(tree, pointwise=True, reff=reff)
+    within = np.logaddexp.reduce(log_likelihood, axis=1) - np.log(log_likelihood.shape[1])
+    return found.elpd_i.values, found.pareto_k.values, within - found.elpd_i.values
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")
+@pytest.mark.parametrize(("n_draws", "reff"), [(400, 1.0), (400, 0.5), (100, 1.0), (1000, 0.3)])
+def test_psis_equals_arviz(n_draws: int, reff: float) -> None:
+    rng = np.random.default_rng(1)
+    heavy = rng.choice([3.0, 5.0, 30.0], size=(60, 1))
+    ll = rng.standard_t(heavy, (60, n_draws)) * rng.uniform(0.05, 1.5, (60, 1)) - 1.2
+    elpd, k_hat, within = (one.numpy() for one in leave_one_out(torch.tensor(ll), reff))
+    expected = arviz_loo(ll, reff)
+    np.testing.assert_allclose(elpd, expected[0], atol=1e-10)
+    np.testing.assert_allclose(k_hat, expected[1], atol=1e-10)
+    np.testing.assert_allclose(within - elpd, expected[2], atol=1e-10)
+    assert (k_hat > 0.7).any()
+    assert (k_hat < 0.5).any()
+
+
+def test_the_pareto_fit_finds_the_shape() -> None:
+    rng = np.random.default_rng(2)
+    for shape in (0.2, 0.9):
+        draws = np.sort(stats.genpareto(shape, scale=2.0).rvs((40, 4000), random_state=rng), axis=1)
+        k, sigma = fit_generalised_pareto(torch.tensor(draws))
+        assert float(k.mean()) == pytest.approx(shape, abs=0.02)
+        assert float(sigma.mean()) == pytest.approx(2.0, abs=0.05)
+
+
+def test_wide_tails_take_the_exact_path() -> None:
+    base = torch.linspace(-60.0, 0.0, 60, dtype=torch.float64).exp()
+    rows = torch.stack([base, torch.linspace(0.1, 1.0, 60, dtype=torch.float64)])
+    k, sigma = fit_generalised_pareto(rows)
+    alone = fit_generalised_pareto(rows[:1])
+    assert bool(torch.isfinite(k).all())
+    assert float(k[0]) == float(alone[0][0])
+    assert float(sigma[0]) == float(alone[1][0])
+
+
+def test_equal_weights_need_no_smoothing() -> None:
+    elpd, k_hat, within = leave_one_out(torch.full((2, 50), -1.5, dtype=torch.float64))
+    np.testing.assert_allclose(elpd.numpy(), -1.5)
+    np.testing.assert_allclose(within.numpy(), -1.5)
+    assert bool(torch.isnan(k_hat).all())
+    # Weights beyond the range of numbers: not smoothed, and flagged.
+    ratios = torch.linspace(0.0, 1e5, 100, dtype=torch.float64)[None]
+    assert float(smooth_tail(ratios).k_hat) == float("inf")
+
+
+def test_too_few_draws_are_refused() -> None:
+    with pytest.raises(SettingsError, match="25 or more"):
+        tail_length(24)
+    with pytest.raises(SettingsError, match="efficiency"):
+        tail_length(100, 0.0)
+    assert good_k(10**6) == 0.7
+    assert good_k(100) == 0.5
+
+
+@pytest.fixture(scope="module")
+def chain() -> Posterior:
+    """A chain's posterior, its draws handmade, with noise of its own for users."""
+    generator = torch.Generator().manual_seed(0)
+    train = planted()
+
+    def rows(n: int, noise: torch.Tensor | None) -> RowDraws:
+        draws = 0.3 * torch.randn(n, 100, 4, generator=generator)
+        return RowDraws(draws, draws, torch.tensor(True), noise)
+
+    users = rows(train.n_users, 0.5 + torch.rand(train.n_users, generator=generator))
+    posterior = handmade(
+        random_rows(train.n_users, 3), random_rows(train.n_items, 3), centre=3.4, train=train
+    )
+    return Posterior(posterior.model, posterior.guide, users, rows(train.n_items, None), train, {})
+
+
+@pytest.mark.parametrize("kind", ["variational", "chain"])
+def test_the_stream_equals_arviz_on_a_subset(
+    kind: str, posterior: Posterior, chain: Posterior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = posterior if kind == "variational" else chain
+    monkeypatch.setattr("pyro_bmf.posterior.loo._CELLS", 5_000)  # several chunks
+    result = psis_loo(chosen, num_samples=100, seed=3, subset=60)
+    assert len(result.elpd) == 60
+    u, b = chosen.pairs.draw_rows("user", result.users, np.arange(100), 3)
+    v, c = chosen.pairs.draw_rows("item", result.items, np.arange(100), 3)
+    # In float64: where a rating is far off, rounding of a float32 predictor shows in the sixth digit.
+    drawn = (u.double() * v.double()).sum(-1) + b.double() + c.double()
+    eta = (drawn + float(chosen.model.centre)).numpy().T
+    key = chosen.train.users * chosen.n_items + chosen.train.items
+    at = np.searchsorted(key, result.users * chosen.n_items + result.items)
+    ratings, noise = chosen.train.ratings[at], float(chosen.model.likelihood.noise.detach())
+    scale = noise * np.ones((60, 1))
+    if kind == "chain":
+        scale = noise * chosen.user_rows.noise.double().numpy()[result.users, None]
+    low = np.where(ratings == 0.5, -np.inf, ratings - 0.25)[:, None]
+    high = np.where(ratings == 5.0, np.inf, ratings + 0.25)[:, None]
+    # Above the mean a cell is a difference of upper tails, which keeps its digits.
+    cells = np.where(
+        low > eta,
+        stats.norm.sf(low, eta, scale) - stats.norm.sf(high, eta, scale),
+        stats.norm.cdf(high, eta, scale) - stats.norm.cdf(low, eta, scale),
+    )
+    ll = np.log(cells)
+    az = arviz_loo_quiet(ll)
+    np.testing.assert_allclose(result.elpd, az[0], atol=1e-6)
+    np.testing.assert_allclose(result.k_hat, az[1], atol=1e-4)
+    assert result.of == "probability"
+    assert result.variational == (kind == "variational")
+    assert sum(result.k_counts().values()) == 60
+
+
+def arviz_loo_quiet(ll: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return arviz_loo(ll, 1.0)
+
+
+def test_one_level_costs_no_other(posterior: Posterior) -> None:
+    """The observed level alone has the probability that it has among all levels."""
+    likelihood = NormalLikelihood(0.7)
+    eta = torch.linspace(-3, 9, 41, dtype=torch.float64)[:, None].expand(41, 3)
+    levels = torch.arange(1.0, 6.0, dtype=torch.float64)
+    places = torch.randint(0, 5, (41, 3), generator=torch.Generator().manual_seed(0))
+    relative = torch.full((41, 3), 1.3, dtype=torch.float64)
+    every = likelihood.log_prob_rating(eta, levels, relative)
+    own = likelihood.log_prob_observed(eta, places, levels, relative)
+    np.testing.assert_allclose(own.detach(), every.gather(-1, places[..., None])[..., 0].detach(), atol=1e-12)
+
+
+def test_leaving_one_out_equals_fitting_again() -> None:
+    """With items known, a user's posterior is closed form: so is its rating's predictive given the rest."""
+    rng = np.random.default_rng(5)
+    n_items, n_users, noise = 12, 40, 0.8
+    v = 0.7 * rng.normal(size=(n_items, 2))
+    u = rng.normal(size=(n_users, 2))
+    x = u @ v.T + noise * rng.normal(size=(n_users, n_items))
+    precision = np.eye(2) + v.T @ v / noise**2
+    mean = x @ v / noise**2 @ np.linalg.inv(precision)
+    tril = np.linalg.cholesky(np.linalg.inv(precision))
+    variance = np.diag(np.linalg.inv(precision))
+    users = RowPosterior(
+        torch.tensor(mean),
+        torch.tensor(np.tile(variance**0.5, (n_users, 1))),
+        tril=torch.tensor(np.tile(tril, (n_users, 1, 1))),
+    )
+    items = RowPosterior(torch.tensor(v), torch.zeros(n_items, 2, dtype=torch.float64))
+    base = handmade(users, items, likelihood=NormalLikelihood(noise))
+    i, j = np.divmod(np.arange(x.size), n_items)
+    train = ratings_from_arrays(i, j, x.ravel(), scale="-20:20")
+    result = psis_loo(Posterior(base.model, base.guide, users, items, train, {}), num_samples=4000)
+    assert result.of == "density"
+    expected = np.empty(x.shape)
+    for item in range(n_items):
+        rest = np.arange(n_items) != item
+        without = np.linalg.inv(np.eye(2) + v[rest].T @ v[rest] / noise**2)
+        centre = x[:, rest] @ v[rest] / noise**2 @ without @ v[item]
+        spread = np.sqrt(noise**2 + v[item] @ without @ v[item])
+        expected[:, item] = stats.norm.logpdf(x[:, item], centre, spread)
+    error = result.elpd - expected.ravel()
+    assert np.abs(error).mean() < 0.01
+    assert error.sum() == pytest.approx(0.0, abs=3 * 0.03 * x.size**0.5)
+    # The draws that have seen the rating do better on it: what the correction takes away.
+    assert result.p_loo.sum() > 20
+    assert result.n_high_k < 10
+
+
+def test_a_chain_gives_no_more_draws_than_it_kept(chain: Posterior) -> None:
+    with pytest.raises(SettingsError, match="the chain kept 100"):
+        psis_loo(chain, num_samples=101)
+    assert psis_loo(chain, subset=5).n_draws == 100
+
+
+def test_other_likelihoods_are_streamed_too() -> None:
+    posterior = train_posterior(planted(), iterations=2)
+    draws = PairDraws.draw(posterior.pairs, posterior.train.users, posterior.train.items, 30, 1)
+    part = slice(0, 50)
+    users, items = posterior.train.users[part], posterior.train.items[part]
+    eta = posterior.pairs.draw_eta(users, items, np.arange(30), 1)
+    np.testing.assert_allclose(draws.eta(users, items), eta.T, atol=2e-6)
