@@ -73,7 +73,8 @@ def test_overview_names_every_command() -> None:
         assert f"  {name} " in result.output
         assert lazy.short_help in result.output
     assert set(COMMANDS) == {
-        "data", "fit", "evaluate", "predict", "recommend", "fold-in", "similar", "export",
+        "data", "fit", "evaluate", "priors", "likelihoods", "predict", "recommend", "fold-in", "similar",
+        "compare", "calibrate", "export",
     }  # fmt: skip
 
 

@@ -169,7 +169,6 @@ def test_a_chain_polishes_it(stars: Split) -> None:
 
 
 def test_what_it_refuses(stars: Split) -> None:
-    prior = NormalWishartPrior()
-    model = FactorizationModel(2, user_prior=prior, item_prior=prior)
+    model = FactorizationModel(2, user_prior=NormalWishartPrior(), item_prior=NormalWishartPrior())
     with pytest.raises(SettingsError, match="needs Normal priors"):
         fit(stars, preset("conjugate"), model=model, progress=False)
