@@ -19,12 +19,12 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from ..guide.chain import ChainGuide
-from ..model import Prior
 from ..model.implicit import feedback_means
 from .draws import Stream, draw_seed
 from .encoding import side_feedback
 from .posterior import Posterior
 from .predictive import Indices, chunks, own_generator
+from .prior_draws import draw_prior_rows, prior_of
 
 GROUPS = (
     "posterior",
@@ -221,8 +221,8 @@ class GroupPlan:
                 sink.put("log_likelihood", "rating", part, _numbers(self._log_likelihood(eta, at)), at)
 
     def _fill_prior(self, sink: Sink, part: slice, draws: Indices) -> None:
-        users = self._prior_rows("user", len(self.selection.users), draws)
-        items = self._prior_rows("item", len(self.selection.items), draws)
+        users = draw_prior_rows(self.posterior, "user", self.selection.users, draws, self.seed)
+        items = draw_prior_rows(self.posterior, "item", self.selection.items, draws, self.seed)
         if "prior" in self.groups:
             _put_rows(sink, "prior", part, _by_site(users, items))
         if "prior_predictive" not in self.groups and not (self.functionals and "prior" in self.groups):
@@ -288,51 +288,9 @@ class GroupPlan:
             ]
         )
 
-    def _prior(self, site: str) -> tuple[Prior, int | None]:
-        model = self.posterior.model
-        priors = {
-            "user_factors": model.user_prior,
-            "item_factors": model.item_prior,
-            "user_bias": model.user_bias_prior,
-            "item_bias": model.item_bias_prior,
-        }
-        prior = priors[site]
-        assert prior is not None
-        return prior, None if site.endswith("_bias") else model.n_factors
-
-    def _prior_rows(self, side: str, n: int, draws: Indices) -> tuple[Tensor, Tensor | None]:
-        """Draw rows from their priors, hyperparameters first: one draw of those for all rows."""
-        stream = Stream.PRIOR_USERS if side == "user" else Stream.PRIOR_ITEMS
-        like = next(iter(self.posterior.user_rows.tensors().values()))
-        implicit = self.posterior.model.implicit
-        feedback = None
-        if implicit is not None:
-            rows = self.selection.users if side == "user" else self.selection.items
-            feedback = side_feedback(self.posterior.train, self.posterior.model, side)
-            feedback = feedback.select(torch.tensor(rows, device=like.device))
-        factors, biases = [], []
-        with own_generator(like.device) as reseed:
-            for draw in draws.tolist():
-                reseed(draw_seed(self.seed, stream, draw))
-                prior, n_factors = self._prior(f"{side}_factors")
-                factors.append(prior(f"{side}_factors", n_factors).sample((n,)).to(like))
-                if self.posterior.model.biases:
-                    prior, _ = self._prior(f"{side}_bias")
-                    biases.append(prior(f"{side}_bias", None).sample((n,)).to(like))
-                if implicit is not None and feedback is not None:
-                    # The weights' precision is Gamma(1, s^2), as in the model.
-                    width = self.posterior.n_factors + self.posterior.model.biases
-                    precision = torch._standard_gamma(torch.ones(width)) / implicit.scale**2
-                    weights = torch.randn(feedback.n_columns, width) * precision.rsqrt()
-                    means = feedback_means(feedback, weights.to(like))
-                    factors[-1] = factors[-1] + means[:, : self.posterior.n_factors]
-                    if biases:
-                        biases[-1] = biases[-1] + means[:, -1]
-        return torch.stack(factors), torch.stack(biases) if biases else None
-
     def _log_prior(self, site: str, rows: Tensor, draws: Indices) -> NDArray[np.float32]:
         """Log-density of each row's draw under the prior, whose hyperparameters come from their posterior."""
-        prior, n_factors = self._prior(site)
+        prior, n_factors = prior_of(self.posterior, site)
         if rows.shape[1] == 0:
             return np.empty(rows.shape[:2], dtype=np.float32)
         if isinstance(self.posterior.guide, ChainGuide):

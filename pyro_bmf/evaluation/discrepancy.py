@@ -1,0 +1,242 @@
+r"""Test statistics of ratings at fixed pairs, of one data set or of many replicated ones at once.
+
+A replicated data set is drawn from a posterior's joint predictive at the very pairs that were rated. Where
+those ratings were held out, they and their replicates are exchangeable if the posterior is right: the rank
+of the observed statistic among the replicated ones is then uniform, which it is not on training ratings,
+used twice (Gelman, Meng and Stern 1996, Statistica Sinica 6, 733-760; Marshall and Spiegelhalter 2003,
+doi 10.1002/sim.1403).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from pyro_bmf.errors import DataError
+from pyro_bmf.evaluation.calibration import PIT_BINS, count_deciles
+
+Floats = NDArray[np.float64]
+#: Ratings that a row needs to count among those whose means and sds are compared.
+_ROW_MINIMUM = 3
+#: Probability that the intervals of replicated statistics hold.
+_INTERVAL = 0.9
+#: Chance that a right model has any of its statistics flagged.
+FALSE_ALARM = 0.05
+
+
+class Discrepancies:
+    """Test statistics of ratings at n fixed pairs.
+
+    Parameters
+    ----------
+    users, items : ndarray, shape (n,)
+    user_counts, item_counts : ndarray, shape (n,)
+        Training ratings of each pair's user and item, which make the deciles.
+    levels : ndarray or None, shape (L,)
+        Of a discrete scale.
+    low, high : float
+        Ends of the scale, whose share is that of extreme ratings; on a continuous scale, bounds of your own.
+    mean, sd : ndarray, shape (n,)
+        Predictive moments, which standardise residuals.
+    seed : int
+        Orders equal counts at the borders of deciles.
+    """
+
+    def __init__(
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        user_counts: NDArray[np.int64],
+        item_counts: NDArray[np.int64],
+        *,
+        levels: Floats | None,
+        low: float,
+        high: float,
+        mean: Floats,
+        sd: Floats,
+        seed: int = 0,
+    ) -> None:
+        if len(users) < 20:
+            raise DataError(f"Only {len(users)} ratings: a predictive check needs twenty at least.")
+        self.levels, self.low, self.high, self.mean, self.sd = levels, low, high, mean, sd
+        self._deciles = {
+            by: _indicator(count_deciles(counts, seed), 10)
+            for by, counts in (("user", user_counts), ("item", item_counts))
+        }
+        self._rows = {by: _indicator(rows, None) for by, rows in (("user", users), ("item", items))}
+        self.names, self.groups = self._named()
+
+    def _named(self) -> tuple[list[str], list[str]]:
+        found: list[tuple[str, str]] = []
+        if self.levels is not None:
+            found += [("histogram", f"share of {level:g}") for level in self.levels]
+        found += [("whole", "mean"), ("whole", "sd"), ("whole", "share of extreme ratings")]
+        for by in ("user", "item"):
+            for what in ("mean", "sd"):
+                found += [(f"{by} {what}", f"{what}, {by} decile {one}") for one in range(1, 11)]
+        for by in ("user", "item"):
+            found += [("heterogeneity", f"sd of {by} means"), ("heterogeneity", f"sd of {by} sds")]
+        found += [
+            ("residuals", "residual kurtosis"),
+            ("residuals", "residuals beyond 3 sd"),
+            ("residuals", "mean squared residual"),
+        ]
+        found += [("pit", "50 % interval holds"), ("pit", "90 % interval holds"), ("pit", "PIT unevenness")]
+        return [name for _, name in found], [group for group, _ in found]
+
+    def of(self, ratings: Floats, pit: Floats) -> tuple[Floats, Floats]:
+        """Return the statistics of S data sets, (S, n_statistics), and their PIT histograms, (S, 20).
+
+        Parameters
+        ----------
+        ratings : ndarray, shape (S, n)
+            On a discrete scale, values of its levels.
+        pit : ndarray, shape (S, n)
+            Randomised PIT of each rating under the predictive.
+        """
+        s, n = ratings.shape
+        parts: list[Floats] = []
+        if self.levels is not None:
+            middle = (self.levels[1:] + self.levels[:-1]) / 2
+            parts.append(_histograms(np.searchsorted(middle, ratings), len(self.levels)) / n)
+        extreme = ((ratings <= self.low) | (ratings >= self.high)).mean(1)
+        parts += [ratings.mean(1)[:, None], ratings.std(1)[:, None], extreme[:, None]]
+        squares = ratings**2
+        for by in ("user", "item"):
+            mean, sd, _ = _moments(self._deciles[by], ratings, squares)
+            parts += [mean, sd]
+        for by in ("user", "item"):
+            mean, sd, sizes = _moments(self._rows[by], ratings, squares)
+            kept = sizes >= _ROW_MINIMUM
+            for one in (mean, sd):
+                spread = one[:, kept].std(1) if kept.any() else np.zeros(s)
+                parts.append(spread[:, None])
+        residuals = (ratings - self.mean) / self.sd
+        centred = residuals - residuals.mean(1, keepdims=True)
+        second = (centred**2).mean(1)
+        kurtosis = (centred**4).mean(1) / np.maximum(second, 1e-300) ** 2
+        far = (np.abs(residuals) > 3.0).mean(1)
+        parts += [kurtosis[:, None], far[:, None], (residuals**2).mean(1)[:, None]]
+        bins = _histograms(np.minimum((pit * PIT_BINS).astype(np.int64), PIT_BINS - 1), PIT_BINS)
+        for level in (0.5, 0.9):
+            parts.append((np.abs(pit - 0.5) <= level / 2).mean(1)[:, None])
+        parts.append((((bins * PIT_BINS / n) - 1.0) ** 2).mean(1)[:, None])
+        return np.concatenate(parts, axis=1), bins
+
+
+@dataclass(frozen=True)
+class CheckedStatistic:
+    """One statistic beside its replicates.
+
+    Attributes
+    ----------
+    name, group : str
+    observed : float
+    mean, low, high : float
+        Of the replicates: mean and central 90 % interval.
+    z : float
+        Observed less mean, in standard deviations of the replicates.
+    p_value : float
+        Bayesian p-value, two-sided: twice the smaller share of replicates at or beyond the observed.
+    adjusted_p : float
+        Share of replicates whose *largest* |z| over all statistics reaches this one's: allows for their
+        number and their dependence.
+    flagged : bool
+        Whether `adjusted_p` is at most 0.05.
+    """
+
+    name: str
+    group: str
+    observed: float
+    mean: float
+    low: float
+    high: float
+    z: float
+    p_value: float
+    adjusted_p: float
+    flagged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content as plain values."""
+        return asdict(self)
+
+
+def check_statistics(
+    names: Sequence[str], groups: Sequence[str], observed: Floats, replicated: Floats
+) -> tuple[tuple[CheckedStatistic, ...], float]:
+    """Set observed statistics beside replicated ones.
+
+    Parameters
+    ----------
+    names, groups : sequence of str
+    observed : ndarray, shape (n_statistics,)
+    replicated : ndarray, shape (S, n_statistics)
+
+    Returns
+    -------
+    tuple
+        The statistics, and the joint p-value: that of the largest |z|, exact for exchangeable data sets.
+    """
+    every = np.vstack([observed, replicated])
+    mean, sd = every.mean(0), every.std(0)
+    # A statistic that never moves says nothing: rounding must not make it say something.
+    still = sd <= 1e-12 * np.maximum(np.abs(mean), 1e-12)
+    z = np.where(still, 0.0, (every - mean) / np.where(still, 1.0, sd))
+    largest = np.abs(z).max(1)
+    n = len(every)
+    tail = (1.0 - _INTERVAL) / 2.0
+    low, high = np.quantile(replicated, [tail, 1.0 - tail], axis=0)
+    spread = replicated.std(0)
+    result = []
+    for at, (name, group) in enumerate(zip(names, groups, strict=True)):
+        above = int((every[:, at] >= observed[at]).sum())
+        below = int((every[:, at] <= observed[at]).sum())
+        own = float((largest >= np.abs(z[0, at]) - 1e-12).sum() / n)
+        gap = observed[at] - replicated[:, at].mean()
+        apart = 0.0 if still[at] else float(gap / spread[at]) if spread[at] > 0 else float(np.sign(gap) * np.inf)
+        result.append(
+            CheckedStatistic(
+                name,
+                group,
+                float(observed[at]),
+                float(replicated[:, at].mean()),
+                float(low[at]),
+                float(high[at]),
+                apart,
+                min(1.0, 2.0 * min(above, below) / n),
+                own,
+                own <= FALSE_ALARM,
+            )
+        )
+    return tuple(result), float((largest >= largest[0] - 1e-12).sum() / n)
+
+
+def _indicator(labels: NDArray[np.int64], n: int | None) -> Any:
+    """Return the sparse (n_groups, n_ratings) matrix that sums over groups."""
+    if n is None:
+        _, labels = np.unique(labels, return_inverse=True)
+        n = int(labels.max()) + 1
+    size = len(labels)
+    return sparse.csr_matrix((np.ones(size), (labels, np.arange(size))), shape=(n, size))
+
+
+def _moments(indicator: Any, ratings: Floats, squares: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the mean and sd (S, n_groups) of every group, and the groups' sizes; zeros for empty ones."""
+    sizes = np.asarray(indicator.sum(1)).ravel()
+    safe = np.maximum(sizes, 1.0)
+    mean = (indicator @ ratings.T).T / safe
+    variance = (indicator @ squares.T).T / safe - mean**2
+    return mean, np.sqrt(np.maximum(variance, 0.0)), sizes
+
+
+def _histograms(places: NDArray[np.int64], n: int) -> Floats:
+    """Count places 0..n-1 along each row: (S, n)."""
+    s = len(places)
+    flat = (places + n * np.arange(s)[:, None]).ravel()
+    counts: Floats = np.bincount(flat, minlength=s * n).reshape(s, n).astype(np.float64)
+    return counts
