@@ -59,9 +59,7 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
             "pyro_bmf.cli.fold_in", "command", "Recommend to a new user without training again."
         ),
         "similar": LazyCommand("pyro_bmf.cli.similar", "command", "Show the items most like one item."),
-        "ppc": LazyCommand(
-            "pyro_bmf.cli.ppc", "command", "Compare ratings with data that the model gives."
-        ),
+        "ppc": LazyCommand("pyro_bmf.cli.ppc", "command", "Compare ratings with data that the model gives."),
         "compare": LazyCommand(
             "pyro_bmf.cli.compare", "command", "Compare runs by the probability they gave to ratings."
         ),

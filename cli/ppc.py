@@ -104,7 +104,9 @@ def command(
     if part == "train":
         note("On training ratings p-values crowd around a half: only large discrepancies are seen.")
     _show(check, tables, split_words(split))
-    tables.say(f"All {len(check.statistics)} statistics are in {file}, the figure in {file.with_suffix('.png')}.")
+    tables.say(
+        f"All {len(check.statistics)} statistics are in {file}, the figure in {file.with_suffix('.png')}."
+    )
 
 
 #: What is shown of a check with nothing to complain of: one of each kind.

@@ -198,7 +198,9 @@ def check_statistics(
         below = int((every[:, at] <= observed[at]).sum())
         own = float((largest >= np.abs(z[0, at]) - 1e-12).sum() / n)
         gap = observed[at] - replicated[:, at].mean()
-        apart = 0.0 if still[at] else float(gap / spread[at]) if spread[at] > 0 else float(np.sign(gap) * np.inf)
+        apart = (
+            0.0 if still[at] else float(gap / spread[at]) if spread[at] > 0 else float(np.sign(gap) * np.inf)
+        )
         result.append(
             CheckedStatistic(
                 name,

@@ -97,7 +97,9 @@ def _deciles(axes: Any, statistics: Sequence[CheckedStatistic], what: str, title
     for shift, by in ((-0.18, "user"), (0.18, "item")):
         found = _of(statistics, f"{by} {what}")
         _points(axes, at + shift, found)
-        axes.plot(at + shift, [one.mean for one in found], lw=0.8, color=_REPLICATED if by == "user" else "0.5")
+        axes.plot(
+            at + shift, [one.mean for one in found], lw=0.8, color=_REPLICATED if by == "user" else "0.5"
+        )
     axes.set_xticks(at)
     axes.set_xlabel("decile of training ratings: users left (blue line), items right (grey)", fontsize=8)
     axes.set_title(title)
@@ -129,7 +131,13 @@ def _coverage(axes: Any, check: PredictiveCheck) -> None:
     for by, colour in (("user", _REPLICATED), ("item", "0.5")):
         for level, nominal in enumerate(calibration.levels):
             found = [group.coverage[level] for group in calibration.deciles if group.by == by]
-            axes.scatter([nominal] * len(found), found, s=10, color=colour, label=f"{by} deciles" if level == 0 else None)
+            axes.scatter(
+                [nominal] * len(found),
+                found,
+                s=10,
+                color=colour,
+                label=f"{by} deciles" if level == 0 else None,
+            )
     axes.set_xlim(0.4, 1)
     axes.set_ylim(0.4, 1)
     axes.set_xlabel("nominal")

@@ -59,7 +59,9 @@ def replicate_ratings(
     width = posterior.n_factors + int(posterior.model.biases)
     n = len(users)
     levels = scale.levels
-    size = max(1, _NUMBERS // max((len(rows_u) + len(rows_i)) * width, n * (1 if levels is None else len(levels))))
+    size = max(
+        1, _NUMBERS // max((len(rows_u) + len(rows_i)) * width, n * (1 if levels is None else len(levels)))
+    )
     pairs = posterior.pairs
     relative = () if prior else pairs.relative_noise(users, items)
     stream = Stream.PRIOR_RATINGS if prior else Stream.RATINGS
