@@ -234,7 +234,8 @@ class _Predicted:
         flat = self.below.ravel()
         starts = np.arange(ratings.shape[1]) * self.below.shape[1] + places
         low, high = flat[starts], flat[starts + 1]
-        return np.clip(low + self.uniforms * (high - low), 0.0, 1.0)
+        pit: Floats = np.clip(low + self.uniforms * (high - low), 0.0, 1.0)
+        return pit
 
     def widths(self) -> Floats:
         """Return the width of each central interval, (n, levels of coverage)."""

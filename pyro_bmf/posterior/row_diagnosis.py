@@ -220,7 +220,8 @@ def _steps(start: RowPosterior, family: str) -> tuple[dict[str, Tensor], Callabl
     joint = family == "full" and biased
     loc, unit = start.logarithms() if start.positive is not None else (start.loc, start.scale)
     if joint:
-        assert start.bias_loc is not None and start.bias_scale is not None
+        assert start.bias_loc is not None
+        assert start.bias_scale is not None
         loc = torch.cat([loc, start.bias_loc[:, None]], 1)
         unit = torch.cat([unit, start.bias_scale[:, None]], 1)
     free = {"loc": torch.zeros_like(loc), "scale": torch.zeros_like(unit)}
@@ -237,7 +238,8 @@ def _steps(start: RowPosterior, family: str) -> tuple[dict[str, Tensor], Callabl
         moved = loc + unit * free["loc"]
         more: dict[str, Tensor] = {} if start.noise is None else {"noise": start.noise}
         if biased and not joint:
-            assert start.bias_loc is not None and start.bias_scale is not None
+            assert start.bias_loc is not None
+            assert start.bias_scale is not None
             more["bias_loc"] = start.bias_loc + start.bias_scale * free["bias"]
             more["bias_scale"] = start.bias_scale * free["bias_scale"].exp()
         if family == "log-normal":

@@ -99,7 +99,7 @@ class RowTargets:
 
     @cached_property
     def _columns(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the ratings in the order of this side's rows: starts (n + 1,), the others' places, ratings."""
+        """Return the ratings in the order of this side's rows: starts (n + 1,), others' places, values."""
         train = self.posterior.train
         own, other = (train.users, train.items) if self.side == "user" else (train.items, train.users)
         order = np.argsort(own, kind="stable")
@@ -142,7 +142,8 @@ class RowTargets:
         guide, k = self.posterior.guide, self.rows.n_factors
         if isinstance(guide, ConjugateGuide):  # its priors' precisions were learned with the rest
             precision = getattr(guide, f"{self.side}_prior").double()
-            return 0.5 * (precision.log() - _LOG_2PI - precision * x**2).sum(-1)
+            normal: Tensor = 0.5 * (precision.log() - _LOG_2PI - precision * x**2).sum(-1)
+            return normal
         total = self._site_log_prior(f"{self.side}_factors", x[..., :k])
         if self.posterior.model.biases:
             total = total + self._site_log_prior(f"{self.side}_bias", x[..., -1])
@@ -150,8 +151,8 @@ class RowTargets:
 
     def _site_log_prior(self, site: str, values: Tensor) -> Tensor:
         densities = self._prior_densities[site]
-        total: Tensor = sum(density.log_prob(values) for density in densities)  # type: ignore[assignment]
-        return total / len(densities)
+        each = [density.log_prob(values) for density in densities]
+        return torch.stack(each).mean(0)
 
     @cached_property
     def _prior_densities(self) -> dict[str, list[Any]]:
@@ -217,7 +218,9 @@ class RowTargets:
         others = self.others
         if others.positive is not None:
             drawn = self._common_draws[:, columns]  # (T, n_entries, D)
-            eta = sum(table[f].index_select(0, places).unsqueeze(0) * drawn[:, :, f, None] for f in range(k))
+            eta = torch.zeros((), dtype=x.dtype, device=x.device)
+            for f in range(k):
+                eta = eta + table[f].index_select(0, places).unsqueeze(0) * drawn[:, :, f, None]
             if self.posterior.model.biases:
                 eta = eta + table[k].index_select(0, places) + drawn[:, :, k, None]
             wide = tuple(one[None, :, None].expand_as(eta) for one in noise)
@@ -299,7 +302,7 @@ class RowTargets:
         return second, mean, with_bias, bias
 
     def information(self, rows: Indices) -> tuple[Tensor, Tensor, Tensor]:
-        """Return A (n, D, D), h (n, D) and c (n,): log-likelihood c + h.x - x.A x / 2 of each row's ratings."""
+        """Return A (n, D, D), h (n, D), c (n,): rows' log-likelihoods are c + h.x - x.A x / 2."""
         starts, columns, ratings = self._columns
         at = torch.tensor(rows, device=starts.device)
         counts = starts[at + 1] - starts[at]
@@ -368,7 +371,8 @@ def log_density(q: RowPosterior, x: Tensor) -> Tensor:
         loc = q.loc if q.bias_loc is None else torch.cat([q.loc, q.bias_loc[:, None]], 1)
         white = torch.linalg.solve_triangular(q.tril, (x - loc).permute(1, 2, 0), upper=False)
         log_det = q.tril.diagonal(dim1=1, dim2=2).log().sum(-1)
-        return (-0.5 * (white**2).sum(1) - (log_det + 0.5 * x.shape[-1] * _LOG_2PI)[:, None]).T
+        joint: Tensor = -0.5 * (white**2).sum(1) - (log_det + 0.5 * x.shape[-1] * _LOG_2PI)[:, None]
+        return joint.T
     if q.positive is None:
         total = _normal(x[..., :k], q.loc, q.scale).sum(-1)
     else:
