@@ -1,6 +1,9 @@
 """Priors and likelihoods side by side, by what they say of held-out ratings.
 
     python benchmarks/leaderboard.py --data ml100k --out benchmarks/results/leaderboard_ml100k.json
+    python benchmarks/leaderboard.py --data ml1m --out benchmarks/results/leaderboard_ml1m.json --rows \\
+        default/normal/auto default/normal/normal conjugate/normal/ordered-probit conjugate/normal/normal \\
+        amortized/normal/normal amortized/normal/ordered-logistic amortized/hierarchical-normal/ordered-logistic
 
 One split, every combination fitted by the preset named beside it with nothing else changed, one thread.
 Ranked by held-out ELPD, the sum of the test ratings' log-probabilities, each a probability of the rating and
@@ -92,11 +95,23 @@ def main() -> None:
     parser.add_argument("--data", default="ml100k")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        metavar="PRESET/PRIOR/LIKELIHOOD",
+        help="Only these, as default/normal/auto.  [default: all]",
+    )
     options = parser.parse_args()
+    chosen = ROWS
+    if options.rows:
+        chosen = [row for row in ROWS if "/".join(row) in options.rows]
+        unknown = set(options.rows) - {"/".join(row) for row in ROWS}
+        if unknown:
+            parser.error(f"there is no row {', '.join(sorted(unknown))}.")
     content: dict[str, Any] = {"data": options.data, "seed": options.seed, "rows": {}}
     if options.out.exists():
         content = json.loads(options.out.read_text(encoding="utf-8"))
-    for name, prior, likelihood in ROWS:
+    for name, prior, likelihood in chosen:
         key = f"{name} {prior} {likelihood}"
         if key not in content["rows"]:
             print(key, flush=True)

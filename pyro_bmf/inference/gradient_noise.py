@@ -1,4 +1,4 @@
-r"""How noisy are the gradients that a fit descends?
+r"""The noise of the gradients that a fit descends.
 
 With :math:`g_b` the gradient of the objective's share of a random block (and draw), the noise scale is
 :math:`\mathrm{tr}\,\mathrm{cov}(g_b) / |E g_b|^2`: near one, blocks agree on where to go; in the hundreds,

@@ -356,7 +356,7 @@ def default_preset() -> Preset:
     return Preset(
         name="default",
         model=ModelSettings(
-            n_factors=16,
+            n_factors=24,
             prior_scale=0.3,
             bias_scale=0.5,
             likelihood="auto",

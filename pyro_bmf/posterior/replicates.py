@@ -1,6 +1,6 @@
 """Replicated data sets: ratings of given pairs drawn jointly from the posterior, or from the prior.
 
-Draw s of a row is common to all its pairs, so a replicate is a whole data set and not a heap of single ratings.
+Draw s of a row is common to all its pairs, so a replicate is a whole data set, no heap of single ratings.
 Some draws are made at a time and handed on; nothing of users by items is held.
 """
 

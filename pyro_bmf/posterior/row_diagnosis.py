@@ -1,4 +1,4 @@
-r"""For every row: can its posterior be trusted, and if not, whose fault is it?
+r"""Diagnostics of every row: can its posterior be trusted, and if not, whose fault it is.
 
 Against the row's target (`row_target`), with :math:`t` for its normalised density and :math:`Z` for its
 constant:
