@@ -60,6 +60,9 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
         ),
         "similar": LazyCommand("pyro_bmf.cli.similar", "command", "Show the items most like one item."),
         "ppc": LazyCommand("pyro_bmf.cli.ppc", "command", "Compare ratings with data that the model gives."),
+        "diagnose": LazyCommand(
+            "pyro_bmf.cli.diagnose", "command", "Say whose posterior can be trusted, and what to do."
+        ),
         "compare": LazyCommand(
             "pyro_bmf.cli.compare", "command", "Compare runs by the probability they gave to ratings."
         ),

@@ -1,0 +1,263 @@
+"""`pyro-bmf diagnose`: whose posterior can be trusted, and what to do where it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyro_bmf.files import write_json
+
+from .output import TableWriter, note, table_options
+from .progress import bar
+from .run_folder import RUN, RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pyro_bmf.posterior import Posterior
+    from pyro_bmf.posterior.row_diagnosis import RowDiagnosis
+
+_COLUMNS = ("id", "n_ratings", "k_hat", "k_hat_beta_1", "amortization_gap", "approximation_gap")
+
+
+@click.command()
+@click.argument("path", metavar="RUN", type=RUN)
+@click.option(
+    "--draws",
+    type=click.IntRange(100),
+    default=400,
+    show_default=True,
+    metavar="S",
+    help="Draws of each row's posterior; of a chain, those it kept.",
+)
+@click.option(
+    "--worst", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="Rows listed a side."
+)
+@click.option(
+    "--searched",
+    type=click.IntRange(0),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Rows a side whose gaps are searched for, where they have no closed form.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where all figures go as JSON; a figure and one CSV a side are put beside it. "
+    "[default: RUN/diagnosis.json]",
+)
+@table_options
+def command(
+    path: Path, draws: int, worst: int, searched: int, seed: int, out: Path | None, tables: TableWriter
+) -> None:
+    """Say for every user and item whether its posterior can be trusted.
+
+    A variational posterior: k-hat of each row against what its own ratings say, and whether the encoder or
+    the family of q is at fault, in nats; the trace of the objective and the noise of its gradients. Draws of
+    a chain: R-hat and effective sample sizes. The worst rows come with raw ids and what to do.
+
+    \b
+    Examples:
+      pyro-bmf diagnose runs/ml100k
+      pyro-bmf diagnose runs/amortized --draws 1000 --worst 20 --csv worst.csv
+    """
+    folder = RunFolder.existing(path)
+    posterior = folder.load_posterior()
+    file = folder.path / "diagnosis.json" if out is None else out
+    name = path.resolve().name
+    if posterior.n_draws is not None:
+        _chain(posterior, name, file, worst, seed, tables)
+    else:
+        _variational(folder, posterior, name, file, draws, worst, searched, seed, tables)
+
+
+def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, tables: TableWriter) -> None:
+    from pyro_bmf.evaluation.evaluate import json_ready
+    from pyro_bmf.posterior.chain_diagnosis import PAIRS_A_ROW, diagnose_chain
+    from pyro_bmf.posterior.convergence import GOOD_R_HAT
+
+    with bar("Pairs", (posterior.n_users + posterior.n_items) * PAIRS_A_ROW, "pairs") as advance:
+        found = diagnose_chain(posterior, seed=seed, advance=advance)
+    summary = found.summary()
+    tables.show(
+        f"{name}: {found.n_draws} draws of a chain; R-hat and effective sample size of rows' predictors",
+        summary,
+        name="rows",
+        screen=[
+            {(f"R-hat > {GOOD_R_HAT}" if key == "flagged" else key): value for key, value in line.items()}
+            for line in summary
+        ],
+    )
+    hyper: Any = found.hyperparameters.to_dict("records")
+    tables.show("The same of hyperparameters", hyper, name="hyperparameters")
+    for side, table in found.rows.items():
+        listed = table.sort_values("r_hat", ascending=False).head(worst)
+        tables.show(
+            f"The {len(listed)} {side}s that have moved least freely",
+            listed[["id", "n_ratings", "r_hat", "ess"]].to_dict("records"),
+            name=f"{side}s",
+        )
+        _write(table, file, side)
+    write_json(
+        file, json_ready({"run": name, "draws": found.n_draws, "rows": summary, "hyperparameters": hyper})
+    )
+    shares = [line["flagged"] / max(line["rows"], 1) for line in summary]
+    if max(shares) > 0.05:
+        tables.say(
+            f"{max(shares):.0%} of a side's rows have R-hat above {GOOD_R_HAT}: run the chain for longer "
+            "(--sweeps, --burn-in, --kept-draws). Means are safe long before intervals are."
+        )
+    tables.say(f"Every row is in {file.with_name(file.stem + '-users.csv')} and its neighbour for items.")
+
+
+def _variational(
+    folder: RunFolder,
+    posterior: Posterior,
+    name: str,
+    file: Path,
+    draws: int,
+    worst: int,
+    searched: int,
+    seed: int,
+    tables: TableWriter,
+) -> None:
+    import pandas as pd
+
+    from pyro_bmf.evaluation.evaluate import json_ready
+    from pyro_bmf.guide import CrossFeedbackGuide
+    from pyro_bmf.inference.gradient_noise import gradient_noise
+    from pyro_bmf.posterior.diagnosis_plot import plot_diagnosis
+    from pyro_bmf.posterior.row_diagnosis import diagnose_rows
+
+    with bar("Rows", posterior.n_users + posterior.n_items, "rows") as advance:
+        found = {
+            side: diagnose_rows(
+                posterior, side, num_samples=draws, seed=seed, searched=searched, advance=advance
+            )
+            for side in ("user", "item")
+        }
+    summaries = [one.summary() for one in found.values()]
+    limit = found["user"].good_k
+    tables.show(
+        f"{name}: k-hat of every row against its own target, flagged above {limit:.2f}; gaps in nats",
+        summaries,
+        name="rows",
+        screen=[
+            {
+                "side": line["side"],
+                "rows": line["rows"],
+                "flagged": f"{line['flagged']:,} ({line['share_flagged']:.1%})",
+                "at beta 1": line["flagged_at_beta_1"],
+                "beta": line["beta"],
+                "median k-hat": line["median_k"],
+                "encoder's gap, mean": line["mean_amortization_gap"],
+                "family's gap, mean": line["mean_approximation_gap"],
+                "rows searched": line["rows_searched"],
+            }
+            for line in summaries
+        ],
+    )
+    for side, one in found.items():
+        listed = one.table.sort_values("k_hat", ascending=False).head(worst)
+        tables.show(
+            f"The {len(listed)} {side}s least to be trusted",
+            [
+                {**{column: line[column] for column in _COLUMNS}, "what to do": _remedy(line, one)}
+                for line in listed.to_dict("records")
+            ],
+            name=f"{side}s",
+        )
+        _write(one.table, file, side)
+    content: dict[str, Any] = {"run": name, "draws": draws, "seed": seed, "rows": summaries}
+    history = pd.read_csv(folder.history) if folder.history.is_file() else pd.DataFrame()
+    if isinstance(posterior.guide, CrossFeedbackGuide):
+        noise = gradient_noise(posterior, folder.settings(folder.read_config()), seed=seed)
+        content["gradient_noise"] = noise.to_dict()
+        tables.show(
+            "Gradients where the fit ended, over blocks and draws",
+            [noise.to_dict()],
+            name="gradients",
+            screen=[
+                {
+                    "blocks": noise.n_blocks,
+                    "noise scale": noise.noise_scale,
+                    "from drawing rows": f"{noise.share_of_draws:.0%}",
+                }
+            ],
+        )
+    trace = _trace(history)
+    if trace is not None:
+        content["trace"] = trace
+        tables.say(trace["words"])
+    write_json(file, json_ready(content))
+    plot_diagnosis(found, history, name, file.with_suffix(".png"))
+    _advise(found, tables)
+    tables.say(
+        f"Every row is in {file.with_name(file.stem + '-users.csv')} and its neighbour for items, the figure "
+        f"in {file.with_suffix('.png')}. Joint R-hat says nothing of a variational posterior."
+    )
+
+
+def _write(table: pd.DataFrame, file: Path, side: str) -> None:
+    from pyro_bmf.files import atomic_write
+
+    with atomic_write(file.with_name(f"{file.stem}-{side}s.csv")) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def _remedy(line: dict[str, Any], found: RowDiagnosis) -> str:
+    """Say what to do about one row."""
+    from pyro_bmf.posterior.row_diagnosis import LARGE_GAP
+
+    encoder, family = line["amortization_gap"], line["approximation_gap"]
+    if not line["flagged"]:
+        return "nothing"
+    if encoder == encoder and encoder > max(LARGE_GAP, family):
+        return "the encoder misses it: residual=true, or train longer"
+    if family == family and family > LARGE_GAP and found.family != "full":
+        return "its factors are correlated: covariance, preset conjugate or default"
+    return "shape of the tails: sweeps (preset default)"
+
+
+def _trace(history: pd.DataFrame) -> dict[str, Any] | None:
+    """Say whether the objective has come to rest."""
+    if "loss_per_rating" not in history or len(history) < 4:
+        return None
+    loss = history["loss_per_rating"].to_numpy(dtype=float)
+    tail = loss[-max(3, len(loss) // 5) :]
+    change = float(tail[0] - tail[-1]) / max(len(tail) - 1, 1)
+    whole = float(loss.max() - loss.min())
+    rest = abs(change) < 1e-3 * max(whole, 1e-12)
+    state = "it has come to rest" if rest else "it still moves: more iterations (--iterations) would help"
+    return {
+        "iterations": len(loss),
+        "last": float(loss[-1]),
+        "change_an_iteration": change,
+        "at_rest": rest,
+        "words": f"Objective: {loss[-1]:.4f} nats a rating after {len(loss)} iterations, falling by "
+        f"{change:.2g} an iteration at the end; {state}.",
+    }
+
+
+def _advise(found: dict[str, RowDiagnosis], tables: TableWriter) -> None:
+    for side, one in found.items():
+        share = float(one.table["flagged"].mean())
+        if one.beta != 1.0:
+            note(
+                f"The {side}s' posterior is tempered (beta {one.beta:g}): k-hat is against the tempered "
+                "target, and beside it against beta 1."
+            )
+        if share > 0.1:
+            summary = one.summary()
+            encoder, family = summary["mean_amortization_gap"], summary["mean_approximation_gap"]
+            parts = {"encoder": encoder, "family of q": family}
+            who = max(parts, key=lambda part: parts[part])
+            tables.say(
+                f"{share:.0%} of the {side}s are flagged; the {who} has the larger part in it "
+                f"({max(encoder, family):.2f} nats against {min(encoder, family):.2f})."
+            )
