@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("id", "n_ratings", "k_hat", "k_hat_beta_1", "amortization_gap", "approximation_gap")
 
+_REMEDIES = {
+    "residual, or longer": "the encoder misses the best q of its family: give rows residuals (--set "
+    "residual=true), or train longer.",
+    "covariance": "factors are correlated given the ratings: --set covariance=full, preset conjugate or "
+    "default.",
+    "sweeps": "the best Normal q has the wrong tails: draw them by sweeps (preset default).",
+}
+
 
 @click.command()
 @click.argument("path", metavar="RUN", type=RUN)
@@ -38,7 +46,7 @@ _COLUMNS = ("id", "n_ratings", "k_hat", "k_hat_beta_1", "amortization_gap", "app
 @click.option(
     "--searched",
     type=click.IntRange(0),
-    default=200,
+    default=100,
     show_default=True,
     metavar="N",
     help="Rows a side whose gaps are searched for, where they have no closed form.",
@@ -162,16 +170,18 @@ def _variational(
             for line in summaries
         ],
     )
+    said = set()
     for side, one in found.items():
         listed = one.table.sort_values("k_hat", ascending=False).head(worst)
         tables.show(
             f"The {len(listed)} {side}s least to be trusted",
-            [
+            lines := [
                 {**{column: line[column] for column in _COLUMNS}, "what to do": _remedy(line, one)}
                 for line in listed.to_dict("records")
             ],
             name=f"{side}s",
         )
+        said |= {str(line["what to do"]) for line in lines}
         _write(one.table, file, side)
     content: dict[str, Any] = {"run": name, "draws": draws, "seed": seed, "rows": summaries}
     history = pd.read_csv(folder.history) if folder.history.is_file() else pd.DataFrame()
@@ -197,6 +207,9 @@ def _variational(
     write_json(file, json_ready(content))
     plot_diagnosis(found, history, name, file.with_suffix(".png"))
     _advise(found, tables)
+    words = {what: text for what, text in _REMEDIES.items() if what in said}
+    for what, text in words.items():
+        tables.say(f"{what}: {text}")
     tables.say(
         f"Every row is in {file.with_name(file.stem + '-users.csv')} and its neighbour for items, the figure "
         f"in {file.with_suffix('.png')}. Joint R-hat says nothing of a variational posterior."
@@ -218,10 +231,10 @@ def _remedy(line: dict[str, Any], found: RowDiagnosis) -> str:
     if not line["flagged"]:
         return "nothing"
     if encoder == encoder and encoder > max(LARGE_GAP, family):
-        return "the encoder misses it: residual=true, or train longer"
+        return "residual, or longer"
     if family == family and family > LARGE_GAP and found.family != "full":
-        return "its factors are correlated: covariance, preset conjugate or default"
-    return "shape of the tails: sweeps (preset default)"
+        return "covariance"
+    return "sweeps"
 
 
 def _trace(history: pd.DataFrame) -> dict[str, Any] | None:

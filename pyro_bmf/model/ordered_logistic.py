@@ -77,6 +77,17 @@ class OrderedLogisticLikelihood(Likelihood):
         same_levels(levels, self._given, "the ordered logistic likelihood")
         return self._log_cells(eta.double(), relative)
 
+    def log_prob_observed(
+        self, eta: Tensor, places: Tensor, levels: Tensor, relative: Tensor | None = None
+    ) -> Tensor:
+        """Return the log-probability of one level for each predictor, at a level's share of the cost."""
+        same_levels(levels, self._given, "the ordered logistic likelihood")
+        scale = self.scale if relative is None else self.scale * relative.to(eta.dtype)
+        far = self.cuts.new_full((1,), 1e6)
+        cuts = torch.cat([-far, self.cuts, far]).to(eta.dtype)
+        low, high = (cuts[places] - eta) / scale, (cuts[places + 1] - eta) / scale
+        return logsigmoid(high) + logsigmoid(-low) + torch.log(-torch.expm1(low - high))
+
     def settings(self) -> dict[str, Any]:
         """Return the kind, the levels and s."""
         return {"kind": "ordered-logistic", "levels": self._given, "scale": self.scale}

@@ -58,7 +58,7 @@ def plot_diagnosis(found: Mapping[str, RowDiagnosis], history: pd.DataFrame, tit
     axes[0].legend(fontsize=8)
     axes[1].set_xscale("log")
     axes[1].set_yscale("log")
-    axes[1].axline((1e-2, 1e-2), slope=1, color="0.6", lw=0.8)
+    axes[1].plot([1e-4, 1e2], [1e-4, 1e2], color="0.6", lw=0.8)
     axes[1].set_xlabel("family's gap, nats")
     axes[1].set_ylabel("encoder's gap, nats")
     axes[1].set_title("whose fault: above the line the encoder's")

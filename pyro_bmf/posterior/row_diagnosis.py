@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 #: Of a gap that is worth a word, in nats.
 LARGE_GAP = 1.0
 _NUMBERS = 3_000_000  # of a chunk's drawn rows
-_SEARCH_STEPS, _SEARCH_DRAWS = 150, 24
+_SEARCH_STEPS, _SEARCH_DRAWS = 80, 12
 _CHECK_DRAWS = 1_000
 
 
@@ -101,7 +101,7 @@ def diagnose_rows(
     *,
     num_samples: int = 400,
     seed: int = 0,
-    searched: int = 200,
+    searched: int = 100,
     advance: Callable[[int], None] | None = None,
 ) -> RowDiagnosis:
     """Measure every row of one side.
@@ -282,7 +282,7 @@ def _searched_gaps(
         return targets.log_prior(x) + targets.log_likelihood(rows, x) / targets.beta - log_density(q, x)
 
     base = noise(_SEARCH_DRAWS)
-    optimizer = torch.optim.Adam(free.values(), lr=0.1)
+    optimizer = torch.optim.Adam(free.values(), lr=0.15)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _SEARCH_STEPS, eta_min=0.005)
     for _ in range(_SEARCH_STEPS):
         loss = -bound(rows_of_steps(), base).mean(0).sum()

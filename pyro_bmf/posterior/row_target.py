@@ -32,12 +32,13 @@ from ..errors import SettingsError
 from ..guide import ConjugateGuide
 from ..guide.rows import RowDraws, RowPosterior
 from ..model import NormalLikelihood
+from ..model.discrete_rating import LevelProbabilities
 from .draws import Stream, draw_seed
 from .posterior import Posterior
 from .predictive import Indices, own_generator
 from .prior_draws import prior_of
 
-_NODES = 7
+_NODES = 5
 #: Draws of the other side where its factors are log-normal, and of hyperparameters.
 _COMMON_DRAWS, _HYPER_DRAWS = 8, 16
 #: Ratings by draws by nodes at once.
@@ -224,8 +225,7 @@ class RowTargets:
             if self.posterior.model.biases:
                 eta = eta + table[k].index_select(0, places) + drawn[:, :, k, None]
             wide = tuple(one[None, :, None].expand_as(eta) for one in noise)
-            found: Tensor = likelihood(eta + centre, *wide).log_prob(ratings[None, :, None].expand_as(eta))
-            return found.mean(0)
+            return self._log_prob(eta + centre, ratings[None, :, None], wide).mean(0)
         loc, scale = others.loc[columns], others.scale[columns]
         mean = centre + sum(table[f].index_select(0, places) * loc[:, f, None] for f in range(k))
         if self.posterior.model.biases:
@@ -239,8 +239,19 @@ class RowTargets:
         points, shares = (torch.tensor(one, device=x.device) for one in (nodes, weights / weights.sum()))
         eta = mean.unsqueeze(-1) + variance.clamp_min(0.0).sqrt().unsqueeze(-1) * points
         wide = tuple(one[:, None, None].expand_as(eta) for one in noise)
-        value: Tensor = likelihood(eta, *wide).log_prob(ratings[:, None, None].expand_as(eta))
-        return (value * shares).sum(-1)
+        return (self._log_prob(eta, ratings[:, None, None], wide) * shares).sum(-1)
+
+    def _log_prob(self, eta: Tensor, ratings: Tensor, noise: tuple[Tensor, ...]) -> Tensor:
+        """Return the likelihood's own log-density of ratings, which broadcast against `eta`."""
+        likelihood = self.posterior.model.likelihood
+        levels = getattr(likelihood, "levels", None)
+        if isinstance(levels, Tensor) and isinstance(likelihood(eta.flatten()[:1]), LevelProbabilities):
+            # The same numbers as below, one level's and not all.
+            middle = (levels[1:] + levels[:-1]) / 2
+            places = torch.bucketize(ratings, middle).expand_as(eta)
+            return likelihood.log_prob_observed(eta, places, levels, *noise)
+        result: Tensor = likelihood(eta, *noise).log_prob(ratings.expand_as(eta))
+        return result
 
     def _variance(self, table: Tensor, places: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
         """Return the variance of each entry's predictor given its row's draws, (n_entries, S)."""
