@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from pyro_bmf.posterior import Posterior
 
 
-def _equations(
+def equations(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
+    """Read options of the form ID=RATING."""
     pairs = []
     for value in values:
         other_id, equals, rating = value.rpartition("=")
@@ -47,7 +48,7 @@ def _equations(
     "--rating",
     "typed",
     multiple=True,
-    callback=_equations,
+    callback=equations,
     metavar="ID=RATING",
     help="One rating, instead of a file; may be given again.",
 )
