@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     help="With --loo: so many training ratings, drawn at random.  [default: all]",
 )
 @click.option(
+    "--new-users",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Also leave N users out, drawn at random, each with all its training ratings; where the split "
+    "holds whole users out, those are folded in with half of their ratings too, and the rest scored.",
+)
+@click.option(
     "--draws",
     type=click.IntRange(25),
     metavar="S",
@@ -61,6 +68,7 @@ def command(
     part: Literal["test", "valid"],
     loo: bool,
     loo_ratings: int | None,
+    new_users: int | None,
     draws: int | None,
     seed: int,
     data_dir: Path | None,
@@ -76,6 +84,7 @@ def command(
     Examples:
       pyro-bmf compare runs/normal runs/ordered
       pyro-bmf compare runs/* --loo --loo-ratings 20000 --out compare.json
+      pyro-bmf compare runs/normal runs/ordered --new-users 300
     """
     from pyro_bmf.evaluation.elpd import compare_elpd
     from pyro_bmf.posterior.held_out import held_out_log_prob
@@ -111,6 +120,10 @@ def command(
     )
     if loo:
         everything["loo"] = _loo(names, posteriors, draws, seed, loo_ratings, tables)
+    if new_users is not None:
+        everything["leave_one_user_out"] = _new_users(names, posteriors, new_users, draws, seed, tables)
+        if split.scheme == "users" and held_out.scale.levels is not None:
+            everything["fold_in_half"] = _folded(names, posteriors, split, seed, tables)
     if out is not None:
         write_json(out, everything)
         tables.say(f"All figures are in {out}.")
@@ -221,4 +234,94 @@ def _loo(
             "PSIS-LOO takes draws of a variational posterior for draws of the posterior itself: it is too "
             "kind to one that is too narrow. Held-out ELPD leads."
         )
+    return full
+
+
+def _new_users(
+    names: list[str],
+    posteriors: list[Posterior],
+    n: int,
+    draws: int | None,
+    seed: int,
+    tables: TableWriter,
+) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from pyro_bmf.evaluation.elpd import compare_elpd
+    from pyro_bmf.posterior.new_users import leave_users_out
+    from pyro_bmf.posterior.psis import count_k_hats
+
+    known = np.flatnonzero(posteriors[0].train.user_counts)
+    users = np.sort(np.random.default_rng([seed, 0x10]).permutation(known)[:n])
+    with bar("Users left out", len(names) * 200, "draws") as advance:
+        results = [
+            leave_users_out(posterior, users, num_samples=draws, seed=seed, advance=advance)
+            for posterior in posteriors
+        ]
+    kind = "density" if posteriors[0].scale.levels is None else "probability"
+    rows = compare_elpd(names, [one.elpd for one in results], users, [kind] * len(names))
+    found = dict(zip(names, results, strict=True))
+    counts = {name: count_k_hats(one.k_hat) for name, one in found.items()}
+    full = [
+        row.to_dict()
+        | {
+            "n_users": len(users),
+            "n_ratings": int(found[row.name].n_ratings.sum()),
+            "elpd_per_rating": row.elpd / int(found[row.name].n_ratings.sum()),
+            "inner_error": found[row.name].inner_error,
+            "draws": found[row.name].n_draws,
+            **counts[row.name],
+        }
+        for row in rows
+    ]
+    tables.show(
+        f"Leave one user out: {len(users):,} users with all their training ratings, their rows integrated out",
+        full,
+        name="leave-one-user-out",
+        screen=[
+            {
+                "run": line["name"],
+                "ELPD": line["elpd"],
+                "a rating": f"{line['elpd_per_rating']:.4f}",
+                "difference": line["difference"] or None,
+                "se": line["difference_se"] or None,
+                **counts[str(line["name"])],
+                "draws": line["draws"],
+            }
+            for line in full
+        ],
+    )
+    if any((one.k_hat > 1.0).any() for one in results):
+        tables.say(
+            "Where k-hat is above 0.7 the items lean on the user too much to be reweighted: such a user's part "
+            "is rough, and too kind. A split by users (--scheme users) needs no reweighting."
+        )
+    return full
+
+
+def _folded(
+    names: list[str], posteriors: list[Posterior], split: Split, seed: int, tables: TableWriter
+) -> list[dict[str, Any]]:
+    from pyro_bmf.evaluation.elpd import compare_elpd
+    from pyro_bmf.posterior.new_users import fold_in_half
+
+    results = [fold_in_half(posterior, split, seed=seed) for posterior in posteriors]
+    rows = compare_elpd(names, [values for _, values in results], results[0][0], ["probability"] * len(names))
+    full = [row.to_dict() for row in rows]
+    tables.show(
+        f"New users folded in with half of their ratings: {rows[0].n_ratings:,} ratings of the other half of "
+        f"{rows[0].n_users:,} users",
+        full,
+        name="fold-in-half",
+        screen=[
+            {
+                "run": line["name"],
+                "ELPD": line["elpd"],
+                "a rating": f"{line['elpd_per_rating']:.4f}",
+                "difference": line["difference"] or None,
+                "se by user": line["difference_se_by_user"] or None,
+            }
+            for line in full
+        ],
+    )
     return full

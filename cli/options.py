@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyro_bmf.data import Ratings, Split
 
 FORMATS = ("csv", "tsv", "::", "semicolon", "pipe", "space", "parquet", "jsonl")
-SCHEMES = ("random", "leave-last", "time", "k-fold", "subsample", "given")
+SCHEMES = ("random", "users", "leave-last", "time", "k-fold", "subsample", "given")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -56,6 +56,7 @@ class Splitting:
 # Which settings each scheme reads; another one given beside it is an error, not silently dropped.
 _SETTINGS = {
     "random": ("seed", "fractions"),
+    "users": ("seed", "fractions"),
     "leave-last": ("n",),
     "time": ("fractions", "points"),
     "k-fold": ("k", "fold", "seed", "valid_fraction"),
@@ -136,15 +137,15 @@ def _with_split_options(function: Callable[..., Any], seed: str) -> Callable[...
     @click.option(
         "--scheme",
         type=click.Choice(SCHEMES),
-        help="How to split: at random, each user's last ratings in time, one point in time for all, "
-        "k folds, a small train part, or given files. [default: random]",
+        help="How to split: at random, whole users, each user's last ratings in time, one point in time "
+        "for all, k folds, a small train part, or given files. [default: random]",
     )
     @click.option(
         seed,
         parameter,
         type=click.IntRange(min=0),
         metavar="S",
-        help="Seed of a random split, k folds or a subsample. [default: 0]",
+        help="Seed of a random split, of users, k folds or a subsample. [default: 0]",
     )
     @click.option(
         "--fractions",
@@ -242,6 +243,8 @@ def make_splits(data: str | None, reading: Reading, splitting: Splitting) -> tup
         return folds if fold is None else (folds[fold],)
     if scheme == "subsample":
         return (package.subsample_split(ratings, settings.pop("percent", 10.0), **settings),)
+    if scheme == "users":
+        return (package.users_split(ratings, **settings),)
     if scheme == "leave-last":
         return (package.leave_last_split(ratings, **settings),)
     if scheme == "time":

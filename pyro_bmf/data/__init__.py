@@ -16,6 +16,7 @@ from .splits import (
     random_split,
     subsample_split,
     time_split,
+    users_split,
 )
 from .synthetic import SyntheticRatings, SyntheticTruth, generated_counts, generated_pairs, synthetic_ratings
 from .vocabulary import Vocabulary
@@ -43,5 +44,6 @@ __all__ = [
     "subsample_split",
     "synthetic_ratings",
     "time_split",
+    "users_split",
     "write_split",
 ]

@@ -127,6 +127,30 @@ def random_split(ratings: Ratings, *, seed: int = 0, fractions: Sequence[float] 
     )
 
 
+def users_split(ratings: Ratings, *, seed: int = 0, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> Split:
+    """Hold whole users out (strong generalisation): a test user has no rating in train.
+
+    Parameters
+    ----------
+    ratings
+        What to split.
+    seed
+        Of the permutation of users, at least 0.
+    fractions
+        Shares of the users in train, validation and test, summing to 1; validation may be 0.
+    """
+    shares = _fractions(fractions)
+    n = ratings.n_users
+    part = np.zeros(n, dtype=np.int64)
+    permutation = seeded(seed).permutation(n)
+    first, second = round(n * shares[0]), round(n * (shares[0] + shares[1]))
+    part[permutation[first:second]] = 1
+    part[permutation[second:]] = 2
+    of_rating = part[ratings.users]
+    train, valid, test = (np.flatnonzero(of_rating == which).astype(np.int64) for which in range(3))
+    return Split(ratings, train, valid, test, "users", {"seed": int(seed), "fractions": list(shares)})
+
+
 def leave_last_split(ratings: Ratings, *, n: int = 1) -> Split:
     """Give each user's last `n` ratings in time to test and the `n` before them to validation.
 

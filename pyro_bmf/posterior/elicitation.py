@@ -5,11 +5,11 @@ the items' rows being given (Lindley 1956, doi 10.1214/aoms/1177728069):
 
 .. math:: I(x_j; u) = H[E_u\, p(x_j \mid u)] - E_u\, H[p(x_j \mid u)].
 
-The user's posterior is taken for Normal, :math:`N(a, \Sigma)`, so that its share of the predictor's variance is
-:math:`f_j^T \Sigma f_j`, and the item's own uncertainty is noise. Under a chain this is done draw by draw of the items,
-with the covariance that the row has given them, and averaged. Several items are chosen one after the other, each
-given that those before it will have been answered: under Normal noise the covariance that is left does not depend
-on the answers.
+The user's posterior is taken for Normal, :math:`N(a, \Sigma)`, so that its share of the predictor's variance
+is :math:`f_j^T \Sigma f_j`, and the item's own uncertainty is noise. Under a chain this is done draw by draw
+of the items, with the covariance that the row has given them, and averaged. Several are chosen one after
+the other, each given that those before it will have been answered: under Normal noise the covariance that is
+left does not depend on the answers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Elicitation:
 class _State:
     """A user, given the items: T settings of them (draws of a chain, or one).
 
-    covariance (T, D, D), features (T, m, D), eta mean (T, m), other variance (T, m), trace part (T, m, D, D) or None.
+    The user's covariance (T, D, D); items' features (T, m, D); mean of the predictor (T, m) and the items'
+    share of its variance (T, m); the items' covariance over factors (T, m, K, K), or None where it is given.
     """
 
     covariance: Tensor

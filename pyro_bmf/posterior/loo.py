@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,12 @@ from ..errors import SettingsError
 from .pair_draws import PairDraws
 from .posterior import Posterior
 from .predictive import Indices, chunks
-from .psis import good_k, leave_one_out
+from .psis import count_k_hats, good_k, leave_one_out
 from .tables import check_count
 
 Floats = NDArray[np.float64]
 #: Ratings by draws in a chunk: a few megabytes, which stay in a processor's cache.
 _CELLS = 200_000
-#: Bounds between which k-hats are counted.
-K_BOUNDS = (0.5, 0.7, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +71,7 @@ class LooResult:
 
     def k_counts(self) -> dict[str, int]:
         """Return how many k-hats are in each range."""
-        k = np.where(np.isnan(self.k_hat), -np.inf, self.k_hat)
-        edges = (-np.inf, *K_BOUNDS, np.inf)
-        names = ["k <= 0.5", "0.5 < k <= 0.7", "0.7 < k <= 1", "k > 1"]
-        inside = [(k <= high).sum() - (k <= low).sum() for low, high in pairwise(edges)]
-        inside[0] += np.isneginf(k).sum()
-        return dict(zip(names, map(int, inside), strict=True))
+        return count_k_hats(self.k_hat)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sums and counts as plain values."""

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SettingsError
 
+#: Bounds between which k-hats are counted.
+K_BOUNDS = (0.5, 0.7, 1.0)
 #: Draws below which no tail of five is left to fit.
 MIN_DRAWS = 25
 #: Ratios whose tail is closer together than this have no tail.
@@ -83,6 +87,16 @@ def tail_length(n_draws: int, efficiency: float = 1.0) -> int:
 def good_k(n_draws: int) -> float:
     """Return the largest k-hat at which so many draws suffice: min(0.7, 1 - 1/log10 S)."""
     return min(0.7, 1.0 - 1.0 / math.log10(n_draws))
+
+
+def count_k_hats(k_hat: NDArray[np.float64]) -> dict[str, int]:
+    """Return how many k-hats are in each range; NaN, of equal weights, counts as the lowest."""
+    k = np.where(np.isnan(k_hat), -np.inf, k_hat)
+    edges = (-np.inf, *K_BOUNDS, np.inf)
+    names = ["k <= 0.5", "0.5 < k <= 0.7", "0.7 < k <= 1", "k > 1"]
+    inside = [(k <= high).sum() - (k <= low).sum() for low, high in pairwise(edges)]
+    inside[0] += np.isneginf(k).sum()
+    return dict(zip(names, map(int, inside), strict=True))
 
 
 @torch.no_grad()
