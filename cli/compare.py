@@ -275,7 +275,7 @@ def _new_users(
         for row in rows
     ]
     tables.show(
-        f"Leave one user out: {len(users):,} users with all their training ratings, their rows integrated out",
+        f"Leave one user out: {len(users):,} users with all training ratings, their rows integrated out",
         full,
         name="leave-one-user-out",
         screen=[
@@ -293,8 +293,8 @@ def _new_users(
     )
     if any((one.k_hat > 1.0).any() for one in results):
         tables.say(
-            "Where k-hat is above 0.7 the items lean on the user too much to be reweighted: such a user's part "
-            "is rough, and too kind. A split by users (--scheme users) needs no reweighting."
+            "Where k-hat is above 0.7 the items lean on the user too much to be reweighted: such a user's "
+            "part is rough, and too kind. A split by users (--scheme users) needs no reweighting."
         )
     return full
 

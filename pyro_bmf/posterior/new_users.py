@@ -44,7 +44,7 @@ from .row_target import RowTargets, join
 
 Floats = NDArray[np.float64]
 _LOG_2PI = math.log(2.0 * math.pi)
-_NEWTON_STEPS = 4
+_NEWTON_STEPS, _STEP = 10, 1.0
 #: Draws of a variational posterior that are integrated for, at most: the cost grows with them.
 _DRAWS = 200
 
@@ -221,7 +221,9 @@ class _RowIntegral:
             slope, curvature = self._derivatives(eta)
             hessian = self._information(features, curvature) + precision
             gradient = self._sum(features * slope[:, None]) - (mode - mean) @ precision
-            mode = mode + torch.linalg.solve(hessian, gradient)
+            step = torch.linalg.solve(hessian, gradient)
+            # A far step out of a likelihood with flat tails would not come back.
+            mode = mode + step * (_STEP / step.norm(dim=1, keepdim=True).clamp_min(_STEP))
         eta = (features * mode[self.row]).sum(-1) + offset
         hessian = self._information(features, self._derivatives(eta)[1]) + precision
         root = torch.linalg.cholesky(hessian)
