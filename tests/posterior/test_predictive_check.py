@@ -1,0 +1,61 @@
+"""Predictive checks: exact under exchangeability, red for a planted misfit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pyro_bmf.errors import DataError
+from pyro_bmf.evaluation.discrepancy import Discrepancies, check_statistics
+from pyro_bmf.evaluation.selective import risk_coverage
+
+
+def checks(n: int, rng: np.random.Generator) -> Discrepancies:
+    users, items = rng.integers(0, 30, n), rng.integers(0, 20, n)
+    return Discrepancies(
+        users,
+        items,
+        np.bincount(users, minlength=30)[users],
+        np.bincount(items, minlength=20)[items],
+        levels=None,
+        low=-2.0,
+        high=2.0,
+        mean=np.zeros(n),
+        sd=np.ones(n),
+    )
+
+
+def joint_p(heavy: bool, seed: int) -> float:
+    """Check data drawn like their replicates, or with the heavy tails of a Student t."""
+    rng = np.random.default_rng(seed)
+    n, s = 400, 100
+    tests = checks(n, rng)
+    data = rng.standard_t(3, n) / np.sqrt(3.0) if heavy else rng.normal(size=n)
+    pit = rng.random((s + 1, n))
+    own, _ = tests.of(data[None], pit[:1])
+    replicated, _ = tests.of(rng.normal(size=(s, n)), pit[1:])
+    return check_statistics(tests.names, tests.groups, own[0], replicated)[1]
+
+
+def test_false_alarms_are_as_many_as_said() -> None:
+    flagged = [joint_p(False, seed) <= 0.05 for seed in range(100)]
+    assert sum(flagged) <= 12  # 5 expected; above 12 with probability 0.001
+
+
+def test_heavy_tails_are_seen() -> None:
+    assert all(joint_p(True, seed) <= 0.05 for seed in range(10))
+
+
+def test_too_few_ratings_are_refused() -> None:
+    with pytest.raises(DataError, match="twenty"):
+        checks(10, np.random.default_rng(0))
+
+
+def test_risk_falls_with_an_informative_sd_only() -> None:
+    rng = np.random.default_rng(1)
+    sd = rng.uniform(0.2, 2.0, 4000)
+    errors = rng.normal(0.0, sd)
+    good, blind = risk_coverage(errors, sd), risk_coverage(errors, np.ones(4000))
+    assert good.rmse[-1] < 0.5 * good.rmse[0]
+    assert blind.rmse == pytest.approx([blind.random_area] * 10)
+    assert good.best_area < good.area < good.random_area

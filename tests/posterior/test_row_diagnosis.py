@@ -1,0 +1,106 @@
+"""Rows' diagnostics: exact where the target is Normal, red for a broken guide, quiet for a right one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from posteriors import planted
+
+from pyro_bmf.data import random_split
+from pyro_bmf.inference import fit, preset
+from pyro_bmf.posterior import Posterior
+from pyro_bmf.posterior.arviz import arviz_module
+from pyro_bmf.posterior.convergence import bulk_ess, split_r_hat
+from pyro_bmf.posterior.row_diagnosis import diagnose_rows
+from pyro_bmf.posterior.row_target import RowTargets, log_density
+from pyro_bmf.posterior.sensitivity import cjs_sensitivity
+
+
+@pytest.fixture(scope="module")
+def conjugate() -> Posterior:
+    """Coordinate ascent: each row's q is its target."""
+    settings = preset("conjugate").replace(n_factors=2, likelihood="normal", max_iterations=200)
+    return fit(random_split(planted(), seed=0), settings, threads=1, progress=False).posterior
+
+
+def test_a_right_guide_is_quiet(conjugate: Posterior) -> None:
+    for side in ("user", "item"):
+        found = diagnose_rows(conjugate, side, seed=1)
+        assert found.exact_gaps
+        assert not found.table["flagged"].any()
+        assert found.table["amortization_gap"].abs().max() < 0.05
+        assert found.table["approximation_gap"].abs().max() < 1e-9
+
+
+def test_a_broken_guide_is_flagged_where_it_is_broken(conjugate: Posterior) -> None:
+    broken = np.arange(0, conjugate.n_users, 7)
+    rows = conjugate.user_rows
+    tensors = {name: tensor.clone() for name, tensor in rows.tensors().items()}
+    tensors["tril"][broken] *= 0.25
+    for name in ("scale", "bias_scale"):
+        tensors[name][broken] *= 0.25
+    import dataclasses
+
+    posterior = dataclasses.replace(conjugate, user_rows=type(rows)(**tensors))
+    table = diagnose_rows(posterior, "user", seed=1).table
+    assert table["flagged"].to_numpy()[broken].mean() > 0.9
+    assert table["flagged"].drop(index=broken).mean() < 0.05
+    assert (table["amortization_gap"].to_numpy()[broken] > 1.0).all()
+
+
+def test_the_information_is_the_expected_log_likelihood(conjugate: Posterior) -> None:
+    """The closed form against draws of the other side."""
+    targets = RowTargets(conjugate, "user")
+    rows = np.array([0, 3])
+    x = targets.draw(rows, 5)
+    found = targets.log_likelihood(rows, x)
+    train, model = conjugate.train, conjugate.model
+    f, b = targets.others.sample(40_000, generator=torch.Generator().manual_seed(0))
+    assert b is not None
+    for place, row in enumerate(rows):
+        at = train.users == row
+        v, c = f[:, train.items[at]], b[:, train.items[at]]
+        for draw in range(5):
+            eta = model.predictor_centre + v @ x[draw, place, :2] + x[draw, place, 2] + c
+            values = model.likelihood(eta).log_prob(torch.tensor(train.ratings[at])).sum(1)
+            assert float(found[draw, place]) == pytest.approx(
+                float(values.mean()), abs=5 * float(values.std()) / 200
+            )
+
+
+def test_log_density_is_torchs(conjugate: Posterior) -> None:
+    targets = RowTargets(conjugate, "item")
+    q = targets.rows.select(torch.arange(4))
+    assert q.tril is not None
+    assert q.bias_loc is not None
+    x = targets.draw(np.arange(4), 6)
+    joint = torch.distributions.MultivariateNormal(
+        torch.cat([q.loc, q.bias_loc[:, None]], 1), scale_tril=q.tril
+    )
+    torch.testing.assert_close(log_density(q, x), joint.log_prob(x))
+
+
+def test_r_hat_and_ess_are_arvizs() -> None:
+    pytest.importorskip("arviz_stats")
+    from arviz_stats.base import array_stats
+
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(12, 2, 150))
+    for t in range(1, 150):
+        draws[:, :, t] += np.linspace(0, 0.9, 12)[:, None] * draws[:, :, t - 1]
+    expected = [float(array_stats.rhat(one, chain_axis=0, draw_axis=1)) for one in draws]
+    np.testing.assert_allclose(split_r_hat(draws), expected, rtol=1e-8)
+    sizes = [float(array_stats.ess(one, chain_axis=0, draw_axis=1)) for one in draws]
+    np.testing.assert_allclose(bulk_ess(draws), sizes, rtol=0.02)
+
+
+def test_sensitivity_is_arvizs() -> None:
+    az = arviz_module()
+    rng = np.random.default_rng(2)
+    u = rng.normal(size=4000)
+    log_prior = -0.5 * u**2
+    tree = az.from_dict({"posterior": {"u": u[None]}, "log_prior": {"u": log_prior[None]}})
+    found = cjs_sensitivity(u[None, None], log_prior[None])[0, 0]
+    expected = float(az.psense(tree, group="prior")["u"])
+    assert found == pytest.approx(expected, rel=0.05)
