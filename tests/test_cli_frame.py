@@ -74,7 +74,7 @@ def test_overview_names_every_command() -> None:
         assert lazy.short_help in result.output
     assert set(COMMANDS) == {
         "data", "fit", "evaluate", "priors", "likelihoods", "predict", "recommend", "fold-in", "similar",
-        "compare", "calibrate", "export",
+        "ppc", "diagnose", "sensitivity", "elicit", "compare", "calibrate", "export",
     }  # fmt: skip
 
 
