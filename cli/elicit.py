@@ -66,7 +66,7 @@ def command(
     train = posterior.train
     if user is not None:
         row = int(posterior.user_vocabulary.index(parse_ids((user,), posterior.user_vocabulary))[0])
-        pairs, rated, values = posterior.pairs, train.items[train.users == row], None
+        pairs, rated = posterior.pairs, train.items[train.users == row]
         whom = f"user {user}"
     else:
         given = pd.DataFrame(list(typed), columns=["item_id", "rating"], dtype=object)
@@ -79,13 +79,10 @@ def command(
         folded = posterior.fold_in(ratings)
         row, pairs = 0, folded.all_rows.pairs
         rated = items.index(ratings["item_id"].to_numpy()) if len(ratings) else np.zeros(0, dtype=np.int64)
-        values = ratings["rating"].to_numpy(dtype=float)
         whom = f"a new user with {len(ratings)} rating{'' if len(ratings) == 1 else 's'}"
     most = np.argsort(-train.item_counts, kind="stable")[:popular]
     candidates = np.sort(np.setdiff1d(most, rated))
-    found = elicit(
-        posterior, row, candidates, n, pairs=pairs, ratings=None if values is None else (rated, values)
-    )
+    found = elicit(posterior, row, candidates, n, pairs=pairs, rated=rated)
     mean, sd = pairs.rating_moments(np.full(n, row), found.items)
     lines = []
     for place, item in enumerate(found.items.tolist()):

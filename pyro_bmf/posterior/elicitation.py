@@ -89,7 +89,7 @@ def elicit(
     n: int,
     *,
     pairs: PairPredictive | None = None,
-    ratings: tuple[Indices, Floats] | None = None,
+    rated: Indices | None = None,
 ) -> Elicitation:
     """Choose `n` items to ask a user about.
 
@@ -103,8 +103,8 @@ def elicit(
     n : int
     pairs : PairPredictive, optional
         Where the user's row is; the posterior's own when not given (a folded-in user has others).
-    ratings : tuple, optional
-        The user's ratings, items and values, where it is a new one; its training ratings when not given.
+    rated : ndarray, optional
+        Items that the user has rated, where it is a new one; those of training when not given.
 
     Raises
     ------
@@ -118,7 +118,8 @@ def elicit(
     levels = posterior.scale.levels
     grid = None if levels is None else torch.tensor(levels, dtype=torch.float64, device=pairs.device)
     with torch.no_grad():
-        rated = ratings[0] if ratings is not None else posterior.train.items[posterior.train.users == user]
+        if rated is None:
+            rated = posterior.train.items[posterior.train.users == user]
         state = (
             _chain_state(posterior, pairs, user, candidates, rated)
             if isinstance(pairs.users, RowDraws)

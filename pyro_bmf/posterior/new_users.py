@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -32,13 +31,12 @@ from ..data.ratings import Ratings
 from ..data.splits import Split
 from ..errors import DataError, SettingsError
 from ..guide.chain import ChainGuide
-from ..model.implicit import feedback_means
-from .encoding import side_feedback
 from .held_out import level_log_prob
 from .loo import number_of_draws
 from .pair_draws import rating_log_prob
 from .posterior import Posterior
 from .predictive import Indices
+from .prior_draws import chain_priors
 from .psis import leave_one_out
 from .row_target import RowTargets, join
 
@@ -151,15 +149,12 @@ class _Priors:
     """The prior of users' rows at each draw: a Normal to search by, and the log-density itself."""
 
     def __init__(self, posterior: Posterior, users: Indices, seed: int) -> None:
-        self.posterior = posterior
-        self.guide = posterior.guide if isinstance(posterior.guide, ChainGuide) else None
-        if self.guide is not None:
-            feedback = side_feedback(posterior.train, posterior.model, "user")
-            self.feedback = feedback.select(torch.tensor(users, device=feedback.values.device))
-            self.n = len(users)
+        self.n = len(users)
+        self.chain: Callable[[int], tuple[Tensor, Tensor]] | None = None
+        if isinstance(posterior.guide, ChainGuide):
+            self.chain = chain_priors(posterior, posterior.guide, "user", users)
             return
         self.targets = RowTargets(posterior, "user", seed)
-        self.n = len(users)
         gaussian = self.targets.gaussian_prior
         if gaussian is None:
             scale = posterior.model.user_prior.scale
@@ -169,21 +164,14 @@ class _Priors:
 
     def normal(self, draw: int) -> tuple[Tensor, Tensor]:
         """Return precision (D, D) and means (n, D)."""
-        if self.guide is None:
-            precision, linear = self.gaussian
-            return precision, torch.linalg.solve(precision, linear).expand(self.n, -1)
-        location, precisions, weights = (
-            cast(Tensor, getattr(self.guide, f"user_{name}"))[draw]
-            for name in ("location", "precision", "weights")
-        )
-        mean = location.double().expand(self.n, -1)
-        if self.guide.implicit:
-            mean = mean + feedback_means(self.feedback, weights).double()
-        return precisions.double(), mean
+        if self.chain is not None:
+            return self.chain(draw)
+        precision, linear = self.gaussian
+        return precision, torch.linalg.solve(precision, linear).expand(self.n, -1)
 
     def log_density(self, x: Tensor, draw: int) -> Tensor:
         """Return log p(u) of (R, n, D): (R, n)."""
-        if self.guide is None:
+        if self.chain is None:
             return self.targets.log_prior(x)
         precision, mean = self.normal(draw)
         gap = x - mean

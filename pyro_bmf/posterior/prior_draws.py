@@ -1,10 +1,14 @@
-"""Draws of rows from their prior: hyperparameters first, one draw of those for all rows."""
+"""Priors of rows: draws from them, hyperparameters first, and what they are under each draw of a chain."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from ..guide.chain import ChainGuide
 from ..model import Prior
 from ..model.implicit import feedback_means
 from .draws import Stream, draw_seed
@@ -66,3 +70,25 @@ def draw_prior_rows(
                 if biases:
                     biases[-1] = biases[-1] + means[:, -1]
     return torch.stack(factors), torch.stack(biases) if biases else None
+
+
+def chain_priors(
+    posterior: Posterior, guide: ChainGuide, side: str, rows: Indices
+) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """Return what gives the Normal prior of some rows at a draw: precision (D, D) and means (n, D), float64.
+
+    Over factors and, last, the bias; the means are those of implicit feedback where the model has it.
+    """
+    feedback = side_feedback(posterior.train, posterior.model, side)
+    feedback = feedback.select(torch.tensor(rows, device=feedback.values.device))
+    location, precision, weights = (
+        cast(Tensor, getattr(guide, f"{side}_{name}")) for name in ("location", "precision", "weights")
+    )
+
+    def at(draw: int) -> tuple[Tensor, Tensor]:
+        mean = location[draw].double().expand(len(rows), -1)
+        if guide.implicit:
+            mean = mean + feedback_means(feedback, weights[draw]).double()
+        return precision[draw].double(), mean
+
+    return at

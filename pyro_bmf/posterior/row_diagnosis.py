@@ -261,9 +261,7 @@ def _steps(start: RowPosterior, family: str) -> tuple[dict[str, Tensor], Callabl
     return free, rows
 
 
-def _searched_gaps(
-    targets: RowTargets, rows: Indices, advance: Callable[[int], None] | None = None
-) -> tuple[Floats, Floats]:
+def _searched_gaps(targets: RowTargets, rows: Indices) -> tuple[Floats, Floats]:
     """Return both gaps of some rows, whose best q is searched for from the encoder's."""
     at = torch.tensor(rows, device=targets.rows.device)
     encoded = targets.rows.select(at)
@@ -290,8 +288,6 @@ def _searched_gaps(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-        if advance is not None:
-            advance(1)
     with torch.no_grad():
         best = rows_of_steps()
         fresh = noise(_CHECK_DRAWS)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,11 +24,10 @@ from torch import Tensor
 from ..baselines.rows import ragged_rows
 from ..errors import SettingsError
 from ..guide.chain import ChainGuide
-from ..model.implicit import feedback_means
-from .encoding import side_feedback
 from .loo import number_of_draws
 from .posterior import Posterior
 from .predictive import Indices, chunks
+from .prior_draws import chain_priors
 from .psis import good_k, smooth_tail
 from .row_target import RowTargets, join
 
@@ -176,20 +175,12 @@ def _chain_terms(
 
 def chain_log_prior(posterior: Posterior, guide: ChainGuide, users: Indices, x: Tensor) -> Tensor:
     """Return log p(u) of users' draws (S, n, D) at each draw's hyperparameters: (S, n)."""
-    feedback = side_feedback(posterior.train, posterior.model, "user")
-    feedback = feedback.select(torch.tensor(users, device=x.device))
+    priors = chain_priors(posterior, guide, "user", users)
     result = x.new_empty(x.shape[:2])
-    location, precisions, weights = (
-        cast(Tensor, getattr(guide, f"user_{name}")) for name in ("location", "precision", "weights")
-    )
     for draw in range(len(x)):
-        mean = location[draw].double().expand(len(users), -1)
-        if guide.implicit:
-            mean = mean + feedback_means(feedback, weights[draw]).double()
-        precision = precisions[draw].double()
+        precision, mean = priors(draw)
         gap = x[draw] - mean
-        square = ((gap @ precision) * gap).sum(-1)
-        result[draw] = 0.5 * (torch.logdet(precision) - square)
+        result[draw] = 0.5 * (torch.logdet(precision) - ((gap @ precision) * gap).sum(-1))
     return result
 
 

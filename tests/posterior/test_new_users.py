@@ -66,13 +66,13 @@ def test_questions_tell_more_than_random_ones(posterior: Posterior) -> None:
     new = posterior.fold_in({})
     pairs = new.all_rows.pairs
     every = np.arange(posterior.n_items)
-    nothing = (np.zeros(0, dtype=np.int64), np.zeros(0))
-    asked = elicit(posterior, 0, every, 5, pairs=pairs, ratings=nothing)
+    nothing = np.zeros(0, dtype=np.int64)
+    asked = elicit(posterior, 0, every, 5, pairs=pairs, rated=nothing)
     assert (asked.gain <= asked.alone + 1e-9).all()
     assert (np.diff(asked.left) < 0).all()
     rng = np.random.default_rng(0)
     others = [
-        elicit(posterior, 0, np.sort(rng.permutation(every)[:5]), 5, pairs=pairs, ratings=nothing).gain.sum()
+        elicit(posterior, 0, np.sort(rng.permutation(every)[:5]), 5, pairs=pairs, rated=nothing).gain.sum()
         for _ in range(10)
     ]
     assert asked.gain.sum() > max(others)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from pyro_bmf.inference import fit, preset
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.posterior.arviz import arviz_module
 from pyro_bmf.posterior.convergence import bulk_ess, split_r_hat
-from pyro_bmf.posterior.row_diagnosis import diagnose_rows
+from pyro_bmf.posterior.row_diagnosis import _exact_gaps, _searched_gaps, diagnose_rows
 from pyro_bmf.posterior.row_target import RowTargets, log_density
 from pyro_bmf.posterior.sensitivity import cjs_sensitivity
 
@@ -40,8 +42,6 @@ def test_a_broken_guide_is_flagged_where_it_is_broken(conjugate: Posterior) -> N
     tensors["tril"][broken] *= 0.25
     for name in ("scale", "bias_scale"):
         tensors[name][broken] *= 0.25
-    import dataclasses
-
     posterior = dataclasses.replace(conjugate, user_rows=type(rows)(**tensors))
     table = diagnose_rows(posterior, "user", seed=1).table
     assert table["flagged"].to_numpy()[broken].mean() > 0.9
@@ -104,3 +104,18 @@ def test_sensitivity_is_arvizs() -> None:
     found = cjs_sensitivity(u[None, None], log_prior[None])[0, 0]
     expected = float(az.psense(tree, group="prior")["u"])
     assert found == pytest.approx(expected, rel=0.05)
+
+
+def test_the_search_finds_the_closed_forms_gaps(conjugate: Posterior) -> None:
+    """From a q that is too narrow and has no correlations: both gaps, within the search's own noise."""
+    rows = conjugate.user_rows
+    tensors = {name: tensor.clone() for name, tensor in rows.tensors().items() if name != "tril"}
+    tensors["scale"] *= 0.5
+    targets = RowTargets(dataclasses.replace(conjugate, user_rows=type(rows)(**tensors)), "user")
+    some = np.arange(12)
+    with torch.no_grad():
+        exact = _exact_gaps(targets, some)
+    found = _searched_gaps(targets, some)
+    assert exact[0].min() > 0.3
+    np.testing.assert_allclose(found[0], exact[0], atol=0.15)
+    np.testing.assert_allclose(found[1], exact[1], atol=0.15)
