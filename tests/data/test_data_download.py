@@ -24,10 +24,14 @@ TITLES = 'movieId,title,genres\r\n10,"Heat, The (1995)",Crime\r\n30,Unrated (200
 def archive(ratings: str = RATINGS) -> bytes:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as opened:
-        opened.writestr("tiny/ratings.csv", ratings)
-        opened.writestr("tiny/movies.csv", TITLES)
-        opened.writestr("tiny/README.txt", "terms")
-        opened.writestr("tiny/tags.csv", "not needed")
+        for name, text in (
+            ("ratings.csv", ratings),
+            ("movies.csv", TITLES),
+            ("README.txt", "terms"),
+            ("tags.csv", "not needed"),
+        ):
+            # Of a fixed date: stamped by the clock, two archives of one content would differ now and then.
+            opened.writestr(zipfile.ZipInfo(f"tiny/{name}"), text)
     return data.getvalue()
 
 
