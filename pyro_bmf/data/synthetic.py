@@ -81,6 +81,7 @@ def synthetic_ratings(
     bias_scale: float = 0.4,
     scale: RatingScale | str | None = None,
     name: str = "synthetic",
+    noise_df: float | None = None,
 ) -> SyntheticRatings:
     """Draw ratings from the generative model.
 
@@ -109,14 +110,19 @@ def synthetic_ratings(
         likelihood holds only approximately.
     name
         What to call the data.
+    noise_df
+        Degrees of freedom of Student-t noise, above 2, whose standard deviation is still `noise`; None for
+        Normal noise. It plants a misfit of a Normal likelihood.
 
     Raises
     ------
     DataError
-        For sizes that cannot be met.
+        For sizes that cannot be met, or a `noise_df` of 2 or less.
     """
     if not (np.isfinite(noise) and noise > 0) or n_factors < 1 or factor_scale < 0 or bias_scale < 0:
         raise DataError("synthetic ratings need noise > 0, at least one factor, and scales of at least 0")
+    if noise_df is not None and not noise_df > 2.0:
+        raise DataError(f"noise_df is {noise_df}: Student-t noise has a standard deviation above 2 only")
     rng = np.random.default_rng(seed)
     users, items = generated_pairs(n_users, n_items, n_ratings, seed=seed)
     user_factors = rng.normal(0.0, factor_scale, (n_users, n_factors))
@@ -127,7 +133,10 @@ def synthetic_ratings(
     eta = mean + user_bias[users] + item_bias[items]
     for k in range(n_factors):  # one factor at a time: no (n_ratings, n_factors) array is made
         eta += user_factors[users, k] * item_factors[items, k]
-    values = eta + rng.normal(0.0, noise, n_ratings)
+    if noise_df is None:
+        values = eta + rng.normal(0.0, noise, n_ratings)
+    else:
+        values = eta + noise * np.sqrt(1.0 - 2.0 / noise_df) * rng.standard_t(noise_df, n_ratings)
     if scale is None:
         known = RatingScale(float(values.min()), float(values.max()), None, "declared")
     else:

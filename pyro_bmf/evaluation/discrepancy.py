@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 _ROW_MINIMUM = 3
 #: Probability that the intervals of replicated statistics hold.
 _INTERVAL = 0.9
+#: Ratings that are expected of a level at least, if it is to be a statistic.
+_LEVEL_MINIMUM = 5.0
 #: Chance that a right model has any of its statistics flagged.
 FALSE_ALARM = 0.05
 
@@ -39,8 +41,12 @@ class Discrepancies:
         Training ratings of each pair's user and item, which make the deciles.
     levels : ndarray or None, shape (L,)
         Of a discrete scale.
+    shares : ndarray or None, shape (L,)
+        Predicted share of each level. Levels with fewer than five ratings expected are put together: a level
+        that one replicate in a hundred has would hide every other statistic in the joint p-value.
     low, high : float
-        Ends of the scale, whose share is that of extreme ratings; on a continuous scale, bounds of your own.
+        At and beyond them lie the extreme ratings on a continuous scale; on a discrete one the ends, as put
+        together, are extreme.
     mean, sd : ndarray, shape (n,)
         Predictive moments, which standardise residuals.
     seed : int
@@ -60,10 +66,15 @@ class Discrepancies:
         mean: Floats,
         sd: Floats,
         seed: int = 0,
+        shares: Floats | None = None,
     ) -> None:
         if len(users) < 20:
             raise DataError(f"Only {len(users)} ratings: a predictive check needs twenty at least.")
         self.levels, self.low, self.high, self.mean, self.sd = levels, low, high, mean, sd
+        if levels is not None:
+            expected = np.full(len(levels), np.inf) if shares is None else shares * len(users)
+            self._pools = _pooled(expected)
+            self.low, self.high = levels[self._pools == 0][-1], levels[self._pools == self._pools[-1]][0]
         self._deciles = {
             by: _indicator(count_deciles(counts, seed), 10)
             for by, counts in (("user", user_counts), ("item", item_counts))
@@ -74,7 +85,10 @@ class Discrepancies:
     def _named(self) -> tuple[list[str], list[str]]:
         found: list[tuple[str, str]] = []
         if self.levels is not None:
-            found += [("histogram", f"share of {level:g}") for level in self.levels]
+            for pool in range(self._pools[-1] + 1):
+                own = self.levels[self._pools == pool]
+                name = f"{own[0]:g}" if len(own) == 1 else f"{own[0]:g} to {own[-1]:g}"
+                found.append(("histogram", f"share of {name}"))
         found += [("whole", "mean"), ("whole", "sd"), ("whole", "share of extreme ratings")]
         for by in ("user", "item"):
             for what in ("mean", "sd"):
@@ -103,7 +117,8 @@ class Discrepancies:
         parts: list[Floats] = []
         if self.levels is not None:
             middle = (self.levels[1:] + self.levels[:-1]) / 2
-            parts.append(_histograms(np.searchsorted(middle, ratings), len(self.levels)) / n)
+            pools = self._pools[np.searchsorted(middle, ratings)]
+            parts.append(_histograms(pools, int(self._pools[-1]) + 1) / n)
         extreme = ((ratings <= self.low) | (ratings >= self.high)).mean(1)
         parts += [ratings.mean(1)[:, None], ratings.std(1)[:, None], extreme[:, None]]
         squares = ratings**2
@@ -216,6 +231,20 @@ def check_statistics(
             )
         )
     return tuple(result), float((largest >= largest[0] - 1e-12).sum() / n)
+
+
+def _pooled(expected: Floats) -> NDArray[np.int64]:
+    """Return the pool of each level: neighbours are joined until five ratings are expected in every one."""
+    pools = np.zeros(len(expected), dtype=np.int64)
+    held = 0.0
+    for at, more in enumerate(expected):
+        if at and held >= _LEVEL_MINIMUM:
+            pools[at:] += 1
+            held = 0.0
+        held += more
+    if held < _LEVEL_MINIMUM and pools[-1] > 0:
+        pools[pools == pools[-1]] -= 1
+    return pools
 
 
 def _indicator(labels: NDArray[np.int64], n: int | None) -> Any:

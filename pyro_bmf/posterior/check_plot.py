@@ -87,7 +87,8 @@ def _first_panel(axes: Any, check: PredictiveCheck) -> None:
     prior = _of(check.prior, "histogram")
     if prior:
         axes.plot(at, [one.mean for one in prior], color=_PRIOR, marker="_", ls=":", label="prior, mean")
-    axes.set_xticks(at, names)
+    crowded = len(names) > 12
+    axes.set_xticks(at, names, rotation=90 if crowded else 0, fontsize=6 if crowded else None)
     axes.set_title("share of each rating")
     axes.legend(fontsize=8)
 

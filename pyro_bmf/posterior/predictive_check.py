@@ -155,6 +155,7 @@ def check_predictive(
         mean=predicted.mean,
         sd=predicted.sd,
         seed=seed,
+        shares=None if predicted.below is None else np.diff(predicted.below, axis=1).mean(0),
     )
     ratings = observed.ratings[None].astype(np.float64)
     own, own_bins = checks.of(ratings, predicted.pit(ratings))
