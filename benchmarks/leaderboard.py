@@ -37,6 +37,7 @@ ROWS = [
     ("conjugate", "normal", "normal"),
     ("amortized", "normal", "normal"),
     ("amortized", "normal", "ordered-logistic"),
+    ("amortized", "normal", "ordered-logistic:cuts=user"),
     ("amortized", "normal", "ordered-probit"),
     ("amortized", "normal", "student-t"),
     ("amortized", "hierarchical-normal", "ordered-logistic"),

@@ -27,6 +27,7 @@ from .encoder import Encoder
 from .residual import Residual
 from .rows import RowPosterior
 from .settings import GuideSettings
+from .style import StyleEncoder
 
 Side = Literal["user", "item"]
 #: Bounds of the mean and of the standard deviation of a positive factor's logarithm.
@@ -54,6 +55,12 @@ class CrossFeedbackGuide(nn.Module):
         logarithms, and the encoders' means are of logarithms about `start`.
     start : float
         Logarithm of what positive factors start from.
+    row_noise : tuple of (bool, bool)
+        Whether users and items have noise of their own, whose multiplier has a log-normal q.
+    n_cuts : int
+        Shifts of the cut points of each user; 0 where cuts are shared.
+    n_style_edges : int
+        Edges of the histograms that noise and cut points are read from (see `StyleEncoder`).
 
     Raises
     ------
@@ -80,6 +87,9 @@ class CrossFeedbackGuide(nn.Module):
         mean_counts: tuple[float, float] = (1.0, 1.0),
         positive: tuple[bool, bool] = (False, False),
         start: float = 0.0,
+        row_noise: tuple[bool, bool] = (False, False),
+        n_cuts: int = 0,
+        n_style_edges: int = 0,
     ) -> None:
         super().__init__()
         if any(positive) and settings.covariance != "diagonal":
@@ -103,6 +113,12 @@ class CrossFeedbackGuide(nn.Module):
             for table, is_positive in ((self.user_factors, positive[0]), (self.item_factors, positive[1])):
                 if is_positive:
                     table.mul_(settings.initial_scale).add_(self.start).exp_()
+        self.row_noise, self.n_cuts = tuple(row_noise), n_cuts
+        widths = (int(row_noise[0]) + n_cuts, int(row_noise[1]))
+        self.user_style, self.item_style = (
+            StyleEncoder(n_style_edges, n_columns, width) if width else None
+            for n_columns, width in zip((n_items, n_users), widths, strict=True)
+        )
         self.user_residual = Residual(n_users, n_factors + biases) if settings.residual else None
         self.item_residual = Residual(n_items, n_factors + biases) if settings.residual else None
 
@@ -116,6 +132,17 @@ class CrossFeedbackGuide(nn.Module):
             "n_factors": self.n_factors,
             "biases": self.biases,
             **({"positive": list(self.positive)} if any(self.positive) else {}),
+            **self._style_settings(),
+        }
+
+    def _style_settings(self) -> dict[str, Any]:
+        styles = [one for one in (self.user_style, self.item_style) if one is not None]
+        if not styles:
+            return {}
+        return {
+            "row_noise": list(self.row_noise),
+            "n_cuts": self.n_cuts,
+            "n_style_edges": len(styles[0].edges),
         }
 
     @classmethod
@@ -128,6 +155,9 @@ class CrossFeedbackGuide(nn.Module):
             settings["n_factors"],
             biases=settings["biases"],
             positive=tuple(settings.get("positive", (False, False))),
+            row_noise=tuple(settings.get("row_noise", (False, False))),
+            n_cuts=settings.get("n_cuts", 0),
+            n_style_edges=settings.get("n_style_edges", 0),
         )
 
     def encode_rows(
@@ -176,17 +206,29 @@ class CrossFeedbackGuide(nn.Module):
         if extra is not None:
             scale = (encoder_scale**2 + extra).sqrt()
         tril = None if correlation is None else row_tril(encoder_scale, correlation, extra, k)
+        more = self._style(user, feedback)
+        if self.biases:
+            more |= {"bias_loc": loc[:, k], "bias_scale": scale[:, k]}
         if self.positive[0 if user else 1]:
-            bias: dict[str, Tensor] = {}
-            if self.biases:
-                bias = {"bias_loc": loc[:, k], "bias_scale": scale[:, k]}
             # Far beyond any factor that fits ratings; an exponential of more is no number.
             return RowPosterior.log_normal(
-                (self.start + _GAIN * loc[:, :k]).clamp(-_FAR, _FAR), scale[:, :k].clamp_max(_WIDE), **bias
+                (self.start + _GAIN * loc[:, :k]).clamp(-_FAR, _FAR), scale[:, :k].clamp_max(_WIDE), **more
             )
-        if not self.biases:
-            return RowPosterior(loc, scale, tril=tril)
-        return RowPosterior(loc[:, :k], scale[:, :k], loc[:, k], scale[:, k], tril)
+        return RowPosterior(loc[:, :k], scale[:, :k], tril=tril, **more)
+
+    def _style(self, user: bool, feedback: Feedback) -> dict[str, Tensor]:
+        """Return q of the rows' noise and cut points, by the names of `RowPosterior`."""
+        style = self.user_style if user else self.item_style
+        if style is None:
+            return {}
+        loc, scale = style(feedback)
+        found: dict[str, Tensor] = {}
+        noise = self.row_noise[0 if user else 1]
+        if noise:
+            found |= {"noise": loc[:, 0].exp(), "noise_scale": scale[:, 0]}
+        if user and self.n_cuts:
+            found |= {"cuts": loc[:, int(noise) :], "cuts_scale": scale[:, int(noise) :]}
+        return found
 
     def encode_side(
         self, side: Side, feedback: Feedback, *, known: bool = False, chunk: int = 8192
@@ -251,6 +293,13 @@ class CrossFeedbackGuide(nn.Module):
                 pyro.sample(f"{side}_factors", factors)
                 if rows.bias_loc is not None and rows.bias_scale is not None:
                     pyro.sample(f"{side}_bias", dist.Normal(rows.bias_loc, rows.bias_scale))
+                if rows.noise is not None and rows.noise_scale is not None:
+                    # The model's site is the precision's multiplier: the noise's to the power of -2.
+                    q = dist.LogNormal(-2.0 * rows.noise.log(), 2.0 * rows.noise_scale)  # type: ignore[no-untyped-call]
+                    pyro.sample(f"{side}_noise", q)
+                if rows.cuts is not None and rows.cuts_scale is not None:
+                    shifts: Any = dist.Normal(rows.cuts, rows.cuts_scale)
+                    pyro.sample(f"{side}_cuts", shifts.to_event(1))
 
     @torch.no_grad()
     def resample_feedback(self, users: RowPosterior, items: RowPosterior) -> None:

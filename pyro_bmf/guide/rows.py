@@ -23,7 +23,12 @@ class RowPosterior:
         Lower Cholesky factor of each row's covariance over its factors and, last, its bias where there is
         one; `scale` and `bias_scale` are then its marginals. None for a diagonal covariance.
     noise : Tensor or None, shape (n,)
-        What each row multiplies the likelihood's standard deviation by; None for ones.
+        What each row multiplies the likelihood's standard deviation by; None for ones. Of a guide, the median
+        of its log-normal q.
+    noise_scale : Tensor or None, shape (n,)
+        Standard deviation of the logarithm of `noise` under q, where a guide gave it.
+    cuts, cuts_scale : Tensor or None, shape (n, n_shifts)
+        Mean and standard deviation of the shifts of a user's cut points; None where cuts are shared.
     positive : Tensor or None, shape (n,), bool
         True where factors are log-normal, with mean `loc` and standard deviation `scale`: for all rows of a
         posterior or for none. Biases are Normal all the same. None for Normal factors.
@@ -36,6 +41,9 @@ class RowPosterior:
     tril: Tensor | None = None
     noise: Tensor | None = None
     positive: Tensor | None = None
+    noise_scale: Tensor | None = None
+    cuts: Tensor | None = None
+    cuts_scale: Tensor | None = None
 
     @classmethod
     def log_normal(cls, log_loc: Tensor, log_scale: Tensor, **more: Tensor | None) -> RowPosterior:

@@ -35,8 +35,8 @@ def build_model(
     levels : ndarray, optional
         Levels of the rating scale, for a likelihood that needs them.
     gibbs : bool
-        With the Normal-Wishart priors, implicit feedback and row noise of Gibbs sweeps; otherwise with the
-        priors of the settings, as a guide is fitted under.
+        With the Normal-Wishart priors and implicit feedback of Gibbs sweeps; otherwise with the priors of the
+        settings, as a guide is fitted under.
     ends : tuple of float, optional
         Lowest and highest rating of the scale, for a likelihood that needs them; those of `levels` when not
         given.
@@ -86,5 +86,5 @@ def build_model(
         user_bias_prior=make_prior(bias, scale=settings.bias_scale) if settings.biases else None,
         item_bias_prior=make_prior(bias, scale=settings.bias_scale) if settings.biases else None,
         implicit=ImplicitFeedback() if gibbs and settings.implicit else None,
-        row_noise=RowNoise(settings.row_noise) if gibbs and settings.row_noise != "none" else None,
+        row_noise=None if settings.row_noise == "none" else RowNoise(settings.row_noise, guided=not gibbs),
     )

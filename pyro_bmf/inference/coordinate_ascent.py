@@ -255,6 +255,11 @@ def check_conjugate(model: FactorizationModel) -> None:
                 "those, or "
                 "fit by SVI (method='svi')."
             )
+    if model.row_noise is not None or model.row_cuts is not None:
+        raise SettingsError(
+            "Coordinate ascent has no noise or cut points of rows' own: leave them out, or fit by SVI "
+            "(method='svi')."
+        )
     if not isinstance(model.likelihood, NormalLikelihood | OrderedProbitLikelihood):
         raise SettingsError(
             f"Coordinate ascent needs a Normal or ordered probit likelihood, not "

@@ -24,7 +24,9 @@ from ..data.splits import Split
 from ..errors import FitError, SettingsError
 from ..guide import CrossFeedbackGuide, RowPosterior
 from ..guide.encoder import first_width
+from ..guide.style import style_edges
 from ..model import FactorizationModel, NormalLikelihood
+from ..model.pair_terms import pair_terms
 from ..posterior import Posterior
 from ..posterior.predictive import PairPredictive
 from .build import build_model
@@ -351,6 +353,7 @@ class _Run:
         self._check_size(model)
         torch.manual_seed(self.fit.seed)
         model.start(train.ratings)
+        edges = _edges(model, train)
         guide = CrossFeedbackGuide(
             settings.guide,
             train.n_users,
@@ -362,6 +365,9 @@ class _Run:
             mean_counts=(len(train) / train.n_users, len(train) / train.n_items),
             positive=(model.user_prior.positive, model.item_prior.positive),
             start=_positive_start(model, train),
+            row_noise=_noisy_sides(model),
+            n_cuts=0 if model.row_cuts is None else model.row_cuts.n_shifts,
+            n_style_edges=0 if edges is None else len(edges),
         )
         if warm_start is not None:
             carry_over(warm_start, model, guide, train)
@@ -376,6 +382,12 @@ class _Run:
             options["weight_decay"] = self.fit.weight_decay
         self.optimizer = adam(self.parameters, **options)
         self._load_ratings(train, valid)
+        for style, feedback in (
+            (guide.user_style, self.user_feedback),
+            (guide.item_style, self.item_feedback),
+        ):
+            if style is not None and edges is not None:
+                style.start(edges.to(device), feedback)
 
     def _check_size(self, model: FactorizationModel) -> None:
         """Say what the fit needs, and refuse it if the machine has not got it."""
@@ -593,7 +605,8 @@ class _Run:
             None if u.bias_loc is None else u.bias_loc[users],
             None if v.bias_loc is None else v.bias_loc[items],
         )
-        return self.model.likelihood.mean(eta)
+        noises = [side.noise[at] for side, at in ((u, users), (v, items)) if side.noise is not None]
+        return self.model.likelihood.mean(eta, *pair_terms(noises, None if u.cuts is None else u.cuts[users]))
 
     def _advice(self, problem: str, state: FitState, result: FitResult | None) -> str:
         kept = (
@@ -627,6 +640,22 @@ class _Run:
             seconds=sum(record["seconds"] for record in state.history),
             stopped=stopped,
         )
+
+
+def _noisy_sides(model: FactorizationModel) -> tuple[bool, bool]:
+    sides = () if model.row_noise is None else model.row_noise.sides
+    return "user" in sides, "item" in sides
+
+
+def _edges(model: FactorizationModel, train: Ratings) -> Tensor | None:
+    """Return the edges of the histograms that rows' noise and cut points are read from, centred."""
+    if model.row_noise is None and model.row_cuts is None:
+        return None
+    levels = train.scale.levels
+    return style_edges(
+        torch.from_numpy(train.ratings.astype(np.float32)) - model.centre,
+        None if levels is None else torch.from_numpy(levels.astype(np.float32)) - model.centre,
+    )
 
 
 def _ends(train: Ratings) -> tuple[float, float]:

@@ -38,7 +38,7 @@ ElboKind = Literal["mean-field", "trace", "closed-form"]
 SMALLEST_BETA = 1e-6
 
 _SIDES = ("user", "item")
-_PARTS = ("factors", "bias")
+_PARTS = ("factors", "bias", "noise", "cuts")
 
 
 class Objective(nn.Module):

@@ -385,6 +385,10 @@ def check_gibbs(model: FactorizationModel) -> None:
             f"{type(model.likelihood).__name__}: "
             "give one of those, or fit without sweeps (sweeps=0)."
         )
+    if model.row_cuts is not None:
+        raise SettingsError(
+            "Gibbs sweeps have shared cut points only: leave out cuts=user, or fit without sweeps (sweeps=0)."
+        )
 
 
 __all__ = ["CHAIN_FORMAT", "Chain", "ChainState", "Kept", "SideState", "check_gibbs"]

@@ -167,8 +167,8 @@ class ModelSettings:
     row_noise : {"none", "user", "item", "both"}
         Which rows have noise of their own.
 
-    `implicit` and `row_noise` need Gibbs sweeps, whose priors are Normal-Wishart with `prior_scale` and
-    `bias_scale` as guesses.
+    `implicit` needs Gibbs sweeps, whose priors are Normal-Wishart with `prior_scale` and `bias_scale` as
+    guesses; `row_noise` needs sweeps or the encoders.
     """
 
     n_factors: int = 10
@@ -258,13 +258,16 @@ class Preset:
 
     def __post_init__(self) -> None:
         if not self.gibbs.sweeps:
-            for name, off in (("implicit", False), ("row_noise", "none")):
-                if getattr(self.model, name) != off:
-                    raise SettingsError(
-                        f"{name} is {getattr(self.model, name)!r}, which needs Gibbs sweeps, and sweeps "
-                        "is 0: set "
-                        f"sweeps, or {name} to {off!r}."
-                    )
+            if self.model.implicit:
+                raise SettingsError(
+                    "implicit is True, which needs Gibbs sweeps, and sweeps is 0: set sweeps, or implicit to "
+                    "False."
+                )
+            if self.model.row_noise != "none" and self.fit.method == "conjugate":
+                raise SettingsError(
+                    f"row_noise is {self.model.row_noise!r}, which coordinate ascent does not know: fit by "
+                    "SVI or Gibbs sweeps, or set row_noise to 'none'."
+                )
             if self.fit.method == "none":
                 raise SettingsError("method is 'none' and sweeps is 0: nothing would be fitted.")
 

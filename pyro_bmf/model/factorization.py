@@ -25,7 +25,10 @@ from ..errors import SettingsError
 from .implicit import ImplicitFeedback
 from .kinds import likelihood_from_settings, prior_from_settings
 from .likelihoods import Likelihood, NormalLikelihood
+from .ordered import OrderedLikelihood
+from .pair_terms import PairTerms, Relative
 from .priors import NormalPrior, Prior
+from .row_cuts import RowCuts
 from .row_noise import RowNoise
 
 
@@ -82,6 +85,8 @@ class FactorizationModel(nn.Module):
             self.user_bias_prior = NormalPrior() if user_bias_prior is None else user_bias_prior
             self.item_bias_prior = NormalPrior() if item_bias_prior is None else item_bias_prior
         self.implicit, self.row_noise = implicit, row_noise
+        shifts = self.likelihood.n_shifts if isinstance(self.likelihood, OrderedLikelihood) else 0
+        self.row_cuts = RowCuts(shifts) if shifts else None
         self.register_buffer("centre", torch.zeros(()))
         self._check_priors()
         for _, _, prior, width in self._priors():
@@ -156,6 +161,7 @@ class FactorizationModel(nn.Module):
             if self.implicit is not None:
                 priors = self.implicit.shift(priors, block, self.n_factors)
             shapes = {} if self.row_noise is None else self.row_noise.shapes()
+            spreads = None if self.row_cuts is None else self.row_cuts.spreads()
         values = {}
         sizes = {"users": len(block.users), "items": len(block.items)}
         weights = {"users": beta[0] * block.user_weight, "items": beta[1] * block.item_weight}
@@ -165,7 +171,9 @@ class FactorizationModel(nn.Module):
                     if owner == plate:
                         values[site] = pyro.sample(site, priors[site])
                 if self.row_noise is not None and plate in shapes:
-                    values[plate] = self.row_noise.sample(plate, shapes[plate])
+                    values[f"{plate[:-1]}_noise"] = self.row_noise.sample(plate, shapes[plate])
+                if self.row_cuts is not None and spreads is not None and plate == "users":
+                    values["user_cuts"] = self.row_cuts.sample(spreads)
         if not len(block.ratings):
             return  # sparse data have blocks without ratings, and Pyro has no plate of size zero
         eta = self.predictor(
@@ -174,17 +182,29 @@ class FactorizationModel(nn.Module):
             values["user_bias"].index_select(-1, block.rating_users) if self.biases else None,
             values["item_bias"].index_select(-1, block.rating_items) if self.biases else None,
         )
-        noise: tuple[Tensor, ...] = ()
-        if self.row_noise is not None:
-            noise = (self.row_noise.relative(values, block.rating_users, block.rating_items),)
+        terms = self._terms(values, block)
         with pyro.plate("ratings", len(block.ratings)):
-            pyro.sample("rating", self.likelihood(eta, *noise), obs=block.ratings)
+            pyro.sample("rating", self.likelihood(eta, *terms), obs=block.ratings)
+
+    def _terms(self, values: dict[str, Tensor], block: Block) -> tuple[Relative, ...]:
+        """Return what a block's ratings bring to the likelihood beside their predictors."""
+        scale = None
+        if self.row_noise is not None:
+            scale = self.row_noise.relative(values, block.rating_users, block.rating_items)
+        if self.row_cuts is None:
+            return () if scale is None else (scale,)
+        shifts = values["user_cuts"].index_select(-2, block.rating_users)
+        return (PairTerms(torch.ones_like(shifts[..., 0]) if scale is None else scale, shifts),)
 
     def guide(self, block: Block) -> None:
         """Sample the priors' hyperparameters, where there are any, from their variational posteriors."""
         with poutine.scale(scale=block.global_weight):
             for _, site, prior, n_factors in self._priors():
                 prior.guide(site, n_factors)
+            if self.row_noise is not None:
+                self.row_noise.guide()
+            if self.row_cuts is not None:
+                self.row_cuts.guide()
 
     def predictor(
         self,

@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..errors import SettingsError
 from .discrete_rating import LevelProbabilities
-from .levels import check_levels, same_levels
-from .likelihoods import Likelihood
+from .levels import same_levels
+from .ordered import OrderedLikelihood, edges_of
+from .pair_terms import Relative
 
 
-class OrderedLogisticLikelihood(Likelihood):
+class OrderedLogisticLikelihood(OrderedLikelihood):
     """Ratings on a discrete scale by an ordered logistic with learned cut points.
 
     Parameters
@@ -36,65 +35,53 @@ class OrderedLogisticLikelihood(Likelihood):
     scale : float
         s, in rating units: a convention that fixes the unit. 0.45 gives the utility a standard deviation
         of about 0.8.
+    cuts : {"shared", "user"}
+        Whether users have cut points of their own, which shrink towards the shared ones.
 
     Raises
     ------
     SettingsError
-        If there are fewer than two levels, they do not ascend, or `scale` is not positive.
+        As `OrderedLikelihood`, or if `scale` is not positive.
     """
 
     density = "sigmoid((c_k - eta) / s) - sigmoid((c_(k-1) - eta) / s) for the k-th level"
-    levels: Tensor
+    called = "ordered logistic"
 
-    def __init__(self, levels: Sequence[float], scale: float = 0.45) -> None:
-        super().__init__()
-        given = [float(level) for level in levels]
-        if len(given) < 2 or any(b <= a for a, b in pairwise(given)):
-            raise SettingsError(f"levels are {given}: an ordered logistic needs two or more, ascending.")
+    def __init__(self, levels: Sequence[float], scale: float = 0.45, cuts: str = "shared") -> None:
+        super().__init__(levels, cuts)
         if not (math.isfinite(scale) and scale > 0.0):
             raise SettingsError(f"scale is {scale!r}: give a positive number.")
-        self._given, self.scale = given, float(scale)
-        self.register_buffer("levels", torch.tensor(given, dtype=torch.float64))
-        middle = (self.levels[1:] + self.levels[:-1]) / 2
-        self.first_cut = nn.Parameter(middle[0].clone())
-        self.log_gaps = nn.Parameter(middle.diff().log())
+        self.scale = float(scale)
 
-    @property
-    def cuts(self) -> Tensor:
-        """The cut points, shape (n_levels - 1,), ascending, rating units."""
-        return torch.cat([self.first_cut.reshape(1), self.first_cut + self.log_gaps.exp().cumsum(0)])
-
-    def check(self, ratings: np.ndarray) -> None:
-        """Raise DataError for the first rating that is no level."""
-        check_levels(ratings, self._given, "the ordered logistic likelihood")
-
-    def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
+    def forward(self, eta: Tensor, relative: Relative | None = None) -> TorchDistribution:
         """Return the distribution of ratings; `relative` multiplies s."""
         return LevelProbabilities(self._log_cells(eta, relative), self.levels)
 
-    def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
+    def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Relative | None = None) -> Tensor:
         """Return the log-probability of each level; the levels must be the likelihood's own."""
         same_levels(levels, self._given, "the ordered logistic likelihood")
         return self._log_cells(eta.double(), relative)
 
     def log_prob_observed(
-        self, eta: Tensor, places: Tensor, levels: Tensor, relative: Tensor | None = None
+        self, eta: Tensor, places: Tensor, levels: Tensor, relative: Relative | None = None
     ) -> Tensor:
         """Return the log-probability of one level for each predictor, at a level's share of the cost."""
         same_levels(levels, self._given, "the ordered logistic likelihood")
-        scale = self.scale if relative is None else self.scale * relative.to(eta.dtype)
-        far = self.cuts.new_full((1,), 1e6)
-        cuts = torch.cat([-far, self.cuts, far]).to(eta.dtype)
-        low, high = (cuts[places] - eta) / scale, (cuts[places + 1] - eta) / scale
+        more = self.pair_scale(relative)
+        scale = self.scale if more is None else self.scale * more.to(eta.dtype)
+        below, above = edges_of(self.pair_cuts(relative).to(eta.dtype), places, 1e6)
+        low, high = (below - eta) / scale, (above - eta) / scale
         return logsigmoid(high) + logsigmoid(-low) + torch.log(-torch.expm1(low - high))
 
     def settings(self) -> dict[str, Any]:
-        """Return the kind, the levels and s."""
-        return {"kind": "ordered-logistic", "levels": self._given, "scale": self.scale}
+        """Return the kind, the levels, s and whose the cuts are."""
+        found = {"kind": "ordered-logistic", "levels": self._given, "scale": self.scale}
+        return found if self.cuts_by == "shared" else {**found, "cuts": self.cuts_by}
 
-    def _log_cells(self, eta: Tensor, relative: Tensor | None) -> Tensor:
-        scale = self.scale if relative is None else self.scale * relative.to(eta.dtype).unsqueeze(-1)
-        edges = (self.cuts.to(eta.dtype) - eta.unsqueeze(-1)) / scale
+    def _log_cells(self, eta: Tensor, relative: Relative | None) -> Tensor:
+        more = self.pair_scale(relative)
+        scale = self.scale if more is None else self.scale * more.to(eta.dtype).unsqueeze(-1)
+        edges = (self.pair_cuts(relative).to(eta.dtype) - eta.unsqueeze(-1)) / scale
         low, high = edges[..., :-1], edges[..., 1:]
         # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)): nothing is lost to cancellation.
         inner = logsigmoid(high) + logsigmoid(-low) + torch.log(-torch.expm1(low - high))

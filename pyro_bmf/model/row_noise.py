@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from ..errors import SettingsError
+from .hierarchical import Hyperparameter
 
 #: Mean and standard deviation of the logarithm of the shape a.
 SHAPE_PRIOR = (math.log(10.0), 1.0)
@@ -36,6 +38,8 @@ class RowNoise(nn.Module):
     ----------
     by : {"user", "item", "both"}
         Which rows have noise of their own.
+    guided : bool
+        Whether the shapes have a variational q here, as a guide needs; Gibbs sweeps draw them.
 
     Raises
     ------
@@ -43,11 +47,16 @@ class RowNoise(nn.Module):
         If `by` is something else.
     """
 
-    def __init__(self, by: str = "both") -> None:
+    def __init__(self, by: str = "both", guided: bool = False) -> None:
         super().__init__()
         if by not in ("user", "item", "both"):
             raise SettingsError(f"row noise by {by!r}: it may be user, item or both.")
-        self.by = by
+        self.by, self.guided = by, guided
+        if guided:
+            start = torch.tensor(math.exp(SHAPE_PRIOR[0]))
+            self.shape_q = nn.ModuleDict(
+                {side: Hyperparameter(start, constraints.positive) for side in self.sides}
+            )
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -59,19 +68,29 @@ class RowNoise(nn.Module):
         prior = dist.LogNormal(*SHAPE_PRIOR)  # type: ignore[no-untyped-call]
         return {f"{side}s": pyro.sample(f"{side}_noise_shape", prior) for side in self.sides}
 
+    def guide(self) -> None:
+        """Sample the shapes from their q."""
+        if not self.guided:
+            raise SettingsError(
+                "This model's row noise is for Gibbs sweeps: make it RowNoise(by, guided=True) for a guide."
+            )
+        for side in self.sides:
+            pyro.sample(f"{side}_noise_shape", cast(Hyperparameter, self.shape_q[side]).q())
+
     def sample(self, plate: str, shape: Tensor) -> Tensor:
         """Sample the precision multipliers of a plate's rows."""
         w: Tensor = pyro.sample(f"{plate[:-1]}_noise", dist.Gamma(shape, shape))
         return w
 
     def relative(self, values: Mapping[str, Tensor], users: Tensor, items: Tensor) -> Tensor:
-        """Return what multiplies the noise's standard deviation of each pair."""
-        total = torch.ones(len(users))
-        for plate, rows in (("users", users), ("items", items)):
-            if plate in values:
-                total = total * values[plate][rows].rsqrt()
-        return total
+        """Return what multiplies the noise's standard deviation of each pair, given values by site."""
+        parts = [
+            values[f"{side}_noise"][rows].rsqrt()
+            for side, rows in (("user", users), ("item", items))
+            if side in self.sides
+        ]
+        return torch.stack(parts).prod(0)
 
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this, as plain values."""
-        return {"by": self.by}
+        return {"by": self.by, **({"guided": True} if self.guided else {})}

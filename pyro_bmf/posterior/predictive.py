@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ..guide.rows import RowPosterior, Rows
 from ..model import FactorizationModel, Likelihood
+from ..model.pair_terms import pair_terms
 from .draws import Stream, draw_seed, row_noise
 
 #: Numbers held at once by a chunk of any computation here; bounds its memory at tens of megabytes.
@@ -123,14 +124,19 @@ class PairPredictive:
         variance = variance + torch.einsum("nk,nkl,nl->n", left, cov_v, left)
         return mean, variance + (cov_u[:, :k, :k] * cov_v[:, :k, :k]).sum((-2, -1))
 
-    def relative_noise(self, users: Indices, items: Indices) -> tuple[Tensor, ...]:
-        """Return what multiplies each pair's noise, (n,), as a likelihood's argument; none for ones."""
-        parts = [
-            rows.noise[torch.tensor(at, device=self.device)].double()
-            for rows, at in ((self.users, users), (self.items, items))
+    def relative_noise(self, users: Indices, items: Indices) -> tuple[Any, ...]:
+        """Return the pairs' noise multipliers, (n,), and users' cut points, as a likelihood's argument.
+
+        None where rows have nothing of their own. What they have enters at its posterior mean (median).
+        """
+        own, other = (torch.tensor(at, device=self.device) for at in (users, items))
+        noises = [
+            rows.noise[at].double()
+            for rows, at in ((self.users, own), (self.items, other))
             if rows.noise is not None
         ]
-        return () if not parts else (torch.stack(parts).prod(0),)
+        cuts = self.users.cuts if isinstance(self.users, RowPosterior) else None
+        return pair_terms(noises, None if cuts is None else cuts[own].double())
 
     @torch.no_grad()
     def rating_moments(self, users: Indices, items: Indices) -> tuple[Floats, Floats]:
@@ -288,16 +294,11 @@ class PairPredictive:
         if self.likelihood.identity_mean:
             return mean.float().cpu().numpy()
         shape = mean.shape
-        noise: Tensor | None = None
-        for rows, at, axis in ((self.users, users, 1), (self.items, items, 0)):
-            if rows.noise is not None:
-                one = rows.noise[torch.tensor(at, device=self.device)].unsqueeze(axis).to(mean.dtype)
-                noise = one.expand(shape) if noise is None else noise * one
         mean, variance = mean.flatten(), variance.flatten()
-        flat = None if noise is None else noise.reshape(-1)
+        own, other = users.repeat(len(items)), np.tile(items, len(users))
         values = [
             self.likelihood.predictive_moments(
-                mean[block], variance[block], *(() if flat is None else (flat[block],))
+                mean[block], variance[block], *self.relative_noise(own[block], other[block])
             )[0]
             for block in chunks(len(mean), CELLS // 4)
         ]
@@ -358,7 +359,7 @@ class PairPredictive:
         *,
         stream: Stream = Stream.RATINGS,
         block: int = 0,
-        relative: tuple[Tensor, ...] = (),
+        relative: tuple[Any, ...] = (),
     ) -> Tensor:
         """Draw a rating for each drawn predictor, same shape; the process's own generators stay untouched.
 
@@ -392,7 +393,7 @@ class PairPredictive:
         return chosen.double() if double else chosen
 
     def _level_quantiles(
-        self, mean: Tensor, variance: Tensor, levels: Floats, tail: float, *noise: Tensor
+        self, mean: Tensor, variance: Tensor, levels: Floats, tail: float, *noise: Any
     ) -> tuple[Tensor, Tensor]:
         at = torch.tensor(levels, dtype=torch.float64, device=mean.device)
         below = self.likelihood.predictive_pmf(mean, variance, at, *noise).cumsum(-1)
@@ -403,7 +404,7 @@ class PairPredictive:
         return at[low], at[high]
 
     def _drawn_quantiles(
-        self, mean: Tensor, variance: Tensor, tail: float, *noise: Tensor
+        self, mean: Tensor, variance: Tensor, tail: float, *noise: Any
     ) -> tuple[Tensor, Tensor]:
         lows, highs = [], []
         for part in chunks(len(mean), CELLS // _INTERVAL_DRAWS):

@@ -33,6 +33,7 @@ from ..guide import ConjugateGuide
 from ..guide.rows import RowDraws, RowPosterior
 from ..model import NormalLikelihood
 from ..model.discrete_rating import LevelProbabilities
+from ..model.pair_terms import pair_terms
 from .draws import Stream, draw_seed
 from .posterior import Posterior
 from .predictive import Indices, own_generator
@@ -241,7 +242,7 @@ class RowTargets:
         wide = tuple(one[:, None, None].expand_as(eta) for one in noise)
         return (self._log_prob(eta, ratings[:, None, None], wide) * shares).sum(-1)
 
-    def _log_prob(self, eta: Tensor, ratings: Tensor, noise: tuple[Tensor, ...]) -> Tensor:
+    def _log_prob(self, eta: Tensor, ratings: Tensor, noise: tuple[Any, ...]) -> Tensor:
         """Return the likelihood's own log-density of ratings, which broadcast against `eta`."""
         likelihood = self.posterior.model.likelihood
         levels = getattr(likelihood, "levels", None)
@@ -268,13 +269,15 @@ class RowTargets:
         assert isinstance(variance, Tensor)
         return variance
 
-    def _relative(self, rows: Indices, places: Tensor, columns: Tensor) -> tuple[Tensor, ...]:
-        parts = []
-        if self.rows.noise is not None:
-            parts.append(self.rows.noise[torch.tensor(rows, device=places.device)][places])
-        if self.others.noise is not None:
-            parts.append(self.others.noise[columns])
-        return () if not parts else (torch.stack(parts).prod(0),)
+    def _relative(self, rows: Indices, places: Tensor, columns: Tensor) -> tuple[Any, ...]:
+        own = torch.tensor(rows, device=places.device)[places]
+        noises = [
+            side.noise[at]
+            for side, at in ((self.rows, own), (self.others, columns))
+            if side.noise is not None
+        ]
+        users, at = (self.rows, own) if self.side == "user" else (self.others, columns)
+        return pair_terms(noises, None if users.cuts is None else users.cuts[at])
 
     @cached_property
     def _common_draws(self) -> Tensor:

@@ -250,8 +250,11 @@ def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: Factorization
             shapes |= {"bias_loc": (n,), "bias_scale": (n,)}
         if "tril" in found:
             shapes["tril"] = (n, width, width)
-    if "noise" in found:
-        shapes["noise"] = (n,)
+    for name in ("noise", "noise_scale"):
+        if name in found:
+            shapes[name] = (n,)
+    if model.row_cuts is not None and side == "users":
+        shapes |= dict.fromkeys(("cuts", "cuts_scale"), (n, model.row_cuts.n_shifts))
     for name, shape in shapes.items():
         tensor = found.get(name)
         if tensor is None:
