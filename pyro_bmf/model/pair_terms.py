@@ -29,6 +29,11 @@ class PairTerms:
         """Index the pairs' dimensions."""
         return PairTerms(self.scale[index], self.shifts[index])
 
+    @property
+    def T(self) -> PairTerms:
+        """The two dimensions of the pairs, exchanged."""
+        return PairTerms(self.scale.T, self.shifts.transpose(0, 1))
+
     def unsqueeze(self, dim: int) -> PairTerms:
         """Add a dimension of size one among the pairs'."""
         return PairTerms(self.scale.unsqueeze(dim), self.shifts.unsqueeze(dim if dim >= 0 else dim - 1))
@@ -47,9 +52,9 @@ def pair_terms(noises: Sequence[Tensor], cuts: Tensor | None) -> tuple[Any, ...]
 
     Parameters
     ----------
-    noises : sequence of Tensor, shape (n,)
+    noises : sequence of Tensor, shape (*pairs,)
         Noise multipliers of the pairs' users, of their items, or both.
-    cuts : Tensor or None, shape (n, n_shifts)
+    cuts : Tensor or None, shape (*pairs, n_shifts)
         Shifts of the users' cut points.
     """
     scale = torch.stack(list(noises)).prod(0) if noises else None

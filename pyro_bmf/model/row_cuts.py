@@ -26,7 +26,7 @@ from .hierarchical import Hyperparameter
 
 #: Scale of the half-Normal prior of t.
 SPREAD_PRIOR = 0.5
-_START = 0.2
+_START = 0.4
 
 
 class RowCuts(nn.Module):

@@ -121,7 +121,7 @@ def _pit(axes: Any, check: PredictiveCheck) -> None:
         label="replicated, 90 %",
     )
     axes.set_ylim(0, None)
-    axes.set_title("randomised PIT: hump is too wide, valley too narrow")
+    axes.set_title("PIT (hump: too wide, valley: too narrow)")
     axes.legend(fontsize=8)
 
 

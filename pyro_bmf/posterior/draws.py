@@ -34,6 +34,19 @@ class Stream(IntEnum):
     PRIOR_RATINGS = 8
     INTERVALS = 9
     HYPERPARAMETERS = 10
+    USER_TERMS = 11
+    ITEM_TERMS = 12
+    FOLDED_USER_TERMS = 13
+    FOLDED_ITEM_TERMS = 14
+
+
+#: Which noise makes the draws of rows' noise and cut points, by the stream of their factors.
+TERMS = {
+    Stream.USERS: Stream.USER_TERMS,
+    Stream.ITEMS: Stream.ITEM_TERMS,
+    Stream.FOLDED_USERS: Stream.FOLDED_USER_TERMS,
+    Stream.FOLDED_ITEMS: Stream.FOLDED_ITEM_TERMS,
+}
 
 
 def row_noise(

@@ -215,10 +215,12 @@ class GroupPlan:
             return
         for number, (at, eta) in enumerate(self._eta_blocks(sink, "posterior", part, users, items)):
             if "posterior_predictive" in self.groups:
-                drawn = pairs.draw_ratings(eta, draws, self.seed, block=number, relative=self._relative(at))
+                drawn = pairs.draw_ratings(
+                    eta, draws, self.seed, block=number, relative=self._terms(at, draws)
+                )
                 sink.put("posterior_predictive", "rating", part, _numbers(drawn), at)
             if "log_likelihood" in self.groups:
-                sink.put("log_likelihood", "rating", part, _numbers(self._log_likelihood(eta, at)), at)
+                sink.put("log_likelihood", "rating", part, _numbers(self._log_likelihood(eta, at, draws)), at)
 
     def _fill_prior(self, sink: Sink, part: slice, draws: Indices) -> None:
         users = draw_prior_rows(self.posterior, "user", self.selection.users, draws, self.seed)
@@ -235,7 +237,7 @@ class GroupPlan:
                     self.seed,
                     stream=Stream.PRIOR_RATINGS,
                     block=number,
-                    relative=self._relative(at),
+                    relative=tuple(one.unsqueeze(0).expand_as(eta) for one in self._relative(at)),
                 )
                 sink.put("prior_predictive", "rating", part, _numbers(drawn), at)
 
@@ -257,17 +259,23 @@ class GroupPlan:
                 sink.put(group, "uv", part, _numbers(_products(users[0], items[0], i, j)), at)
             yield at, eta
 
-    def _relative(self, at: slice) -> tuple[Tensor, ...]:
+    def _relative(self, at: slice) -> tuple[Any, ...]:
         """Return the noise multipliers of a block of pairs, at their posterior means."""
         selection = self.selection
         users, items = selection.users[selection.pair_users[at]], selection.items[selection.pair_items[at]]
         return self.posterior.pairs.relative_noise(users, items)
 
-    def _log_likelihood(self, eta: Tensor, at: slice) -> Tensor:
-        likelihood = self.posterior.model.likelihood
+    def _terms(self, at: slice, draws: Indices) -> tuple[Any, ...]:
+        """Return draws of the noise and the cut points of a block of pairs, (n_draws, n)."""
+        selection = self.selection
+        users, items = selection.users[selection.pair_users[at]], selection.items[selection.pair_items[at]]
+        return self.posterior.pairs.draw_terms(users, items, draws, self.seed)
+
+    def _log_likelihood(self, eta: Tensor, at: slice, draws: Indices) -> Tensor:
+        likelihood, terms = self.posterior.model.likelihood, self._terms(at, draws)
         observed = torch.tensor(self.selection.ratings[at], device=eta.device)
         if not self.rating_probability:
-            log_prob: Tensor = likelihood(eta.double(), *self._relative(at)).log_prob(observed)
+            log_prob: Tensor = likelihood(eta.double(), *terms).log_prob(observed)
             return log_prob
         levels = self.posterior.scale.levels
         if levels is None:
@@ -281,10 +289,10 @@ class GroupPlan:
         # One draw at a time: every level of every pair of a block is enough at once.
         return torch.stack(
             [
-                likelihood.log_prob_rating(one.double(), at_levels, *self._relative(at))
+                likelihood.log_prob_rating(one.double(), at_levels, *(term[draw] for term in terms))
                 .gather(-1, where)
                 .squeeze(-1)
-                for one, where in zip(eta, index, strict=True)
+                for draw, (one, where) in enumerate(zip(eta, index, strict=True))
             ]
         )
 

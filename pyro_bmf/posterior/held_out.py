@@ -59,9 +59,9 @@ def held_out_log_prob(
         for part in chunks(len(ratings), _CELLS // n_draws):
             users, items = ratings.users[part], ratings.items[part]
             eta = posterior.pairs.draw_eta(users, items, draws, seed).T.double()
-            noise = tuple(one.unsqueeze(1) for one in posterior.pairs.relative_noise(users, items))
+            terms = tuple(one.T for one in posterior.pairs.draw_terms(users, items, draws, seed))
             values = rating_log_prob(
-                posterior.model.likelihood, eta, ratings.ratings[part], ratings.scale, noise
+                posterior.model.likelihood, eta, ratings.ratings[part], ratings.scale, terms
             )
             result[part] = (torch.logsumexp(values, 1) - np.log(n_draws)).cpu().numpy()
             if advance is not None:

@@ -29,12 +29,14 @@ class PairDraws:
         Factors and, last, the bias where there is one.
     places : tuple of ndarray
         Where each user's and each item's draws stand; -1 where a row was not drawn.
+    seed : int
     """
 
     pairs: PairPredictive
     users: Tensor
     items: Tensor
     places: tuple[Indices, Indices]
+    seed: int
 
     @classmethod
     def draw(
@@ -48,7 +50,7 @@ class PairDraws:
             place = np.full(n, -1, dtype=np.int64)
             place[rows] = np.arange(len(rows))
             places.append(place)
-        return cls(pairs, tables[0], tables[1], (places[0], places[1]))
+        return cls(pairs, tables[0], tables[1], (places[0], places[1]), seed)
 
     @property
     def n_draws(self) -> int:
@@ -68,9 +70,10 @@ class PairDraws:
             eta += self.items[k].index_select(0, j)
         return eta.add_(self.pairs.model.predictor_centre.double())
 
-    def noise(self, users: Indices, items: Indices) -> tuple[Tensor, ...]:
-        """Return what multiplies each pair's noise, (n, 1), as a likelihood's argument; none for ones."""
-        return tuple(one.unsqueeze(1) for one in self.pairs.relative_noise(users, items))
+    def terms(self, users: Indices, items: Indices) -> tuple[Any, ...]:
+        """Return draws of the pairs' noise and cut points, (n, n_draws); none where rows have none."""
+        draws = np.arange(self.n_draws)
+        return tuple(one.T for one in self.pairs.draw_terms(users, items, draws, self.seed))
 
     def log_likelihood(
         self, users: Indices, items: Indices, ratings: NDArray[np.float64], scale: RatingScale
@@ -80,7 +83,7 @@ class PairDraws:
         The log-*probability* of the rating's level on a discrete scale, the log-density on a continuous one.
         """
         return rating_log_prob(
-            self.pairs.likelihood, self.eta(users, items), ratings, scale, self.noise(users, items)
+            self.pairs.likelihood, self.eta(users, items), ratings, scale, self.terms(users, items)
         )
 
 
@@ -89,9 +92,12 @@ def rating_log_prob(
     eta: Tensor,
     ratings: NDArray[np.float64],
     scale: RatingScale,
-    relative: tuple[Tensor, ...] = (),
+    relative: tuple[Any, ...] = (),
 ) -> Tensor:
-    """Return log-probabilities (densities on a continuous scale) of ratings (n,) for predictors (n, S)."""
+    """Return log-probabilities (densities on a continuous scale) of ratings (n,) for predictors (n, S).
+
+    `relative` are the pairs' terms, which broadcast against the predictors.
+    """
     noise = tuple(one.expand_as(eta) for one in relative)
     if scale.levels is None:
         observed = torch.tensor(ratings, dtype=eta.dtype, device=eta.device).unsqueeze(1)

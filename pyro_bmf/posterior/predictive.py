@@ -29,7 +29,7 @@ from torch import Tensor
 from ..guide.rows import RowPosterior, Rows
 from ..model import FactorizationModel, Likelihood
 from ..model.pair_terms import pair_terms
-from .draws import Stream, draw_seed, row_noise
+from .draws import TERMS, Stream, draw_seed, row_noise
 
 #: Numbers held at once by a chunk of any computation here; bounds its memory at tens of megabytes.
 CELLS = 2_000_000
@@ -137,6 +137,35 @@ class PairPredictive:
         ]
         cuts = self.users.cuts if isinstance(self.users, RowPosterior) else None
         return pair_terms(noises, None if cuts is None else cuts[own].double())
+
+    @torch.no_grad()
+    def draw_terms(self, users: Indices, items: Indices, draws: Indices, seed: int) -> tuple[Any, ...]:
+        """Draw what `relative_noise` gives the means of: terms of the shape (n_draws, n).
+
+        Keyed by row, as `draw_rows`. What has no spread (of a chain, say) stands as it is.
+        """
+        noises: list[Tensor] = []
+        cuts: Tensor | None = None
+        for rows, at, stream in (
+            (self.users, users, self.user_stream),
+            (self.items, items, self.item_stream),
+        ):
+            own = torch.tensor(at, device=self.device)
+            spread = rows.noise_scale if isinstance(rows, RowPosterior) else None
+            if rows.noise is not None and spread is None:
+                noises.append(rows.noise[own].double().expand(len(draws), len(at)))
+            if not isinstance(rows, RowPosterior) or (spread is None and rows.cuts is None):
+                continue
+            width = (spread is not None) + (0 if rows.cuts is None else rows.cuts.shape[1])
+            distinct, place = np.unique(at, return_inverse=True)
+            normal = torch.from_numpy(row_noise(seed, TERMS[stream], distinct, draws, width)).to(self.device)
+            normal = normal[:, torch.tensor(place, device=self.device)]
+            if rows.noise is not None and spread is not None:
+                noises.append(rows.noise[own].double() * (spread[own].double() * normal[..., 0]).exp())
+            if rows.cuts is not None and rows.cuts_scale is not None:
+                deviation = rows.cuts_scale[own].double() * normal[..., int(spread is not None) :]
+                cuts = rows.cuts[own].double() + deviation
+        return pair_terms(noises, cuts)
 
     @torch.no_grad()
     def rating_moments(self, users: Indices, items: Indices) -> tuple[Floats, Floats]:
@@ -363,13 +392,14 @@ class PairPredictive:
     ) -> Tensor:
         """Draw a rating for each drawn predictor, same shape; the process's own generators stay untouched.
 
-        Pairs that are drawn a block at a time number their blocks, whose noise is then independent.
+        Pairs that are drawn a block at a time number their blocks, whose noise is then independent. The
+        pairs' terms, `relative`, have the predictors' shape.
         """
         result = torch.empty_like(eta)
         with own_generator(eta.device) as reseed:
             for place, draw in enumerate(draws.tolist()):
                 reseed(draw_seed(seed, stream, draw, block))
-                result[place] = self.likelihood(eta[place], *relative).sample()
+                result[place] = self.likelihood(eta[place], *(one[place] for one in relative)).sample()
         return result
 
     def sample(
@@ -382,8 +412,8 @@ class PairPredictive:
             draws = np.arange(part.start, part.stop)
             values = self.draw_eta(users, items, draws, seed)
             if kind == "rating":
-                noise = self.relative_noise(users, items)
-                values = self.draw_ratings(values, draws, seed, relative=noise)
+                terms = self.draw_terms(users, items, draws, seed)
+                values = self.draw_ratings(values, draws, seed, relative=terms)
             result[part] = values.float().cpu().numpy()
         return result
 

@@ -7,6 +7,7 @@ Some draws are made at a time and handed on; nothing of users by items is held.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,6 @@ def replicate_ratings(
         1, _NUMBERS // max((len(rows_u) + len(rows_i)) * width, n * (1 if levels is None else len(levels)))
     )
     pairs = posterior.pairs
-    relative = () if prior else pairs.relative_noise(users, items)
     stream = Stream.PRIOR_RATINGS if prior else Stream.RATINGS
     with torch.no_grad():
         for part in chunks(num_samples, size):
@@ -75,7 +75,8 @@ def replicate_ratings(
                 u = pairs.draw_rows("user", rows_u, draws, seed)
                 v = pairs.draw_rows("item", rows_i, draws, seed)
             eta = pairs.eta_of_draws(u, v, at_u, at_i).double()
-            yield part, _drawn(posterior, eta, draws, levels, relative, seed, stream)
+            terms = () if prior else pairs.draw_terms(users, items, draws, seed)
+            yield part, _drawn(posterior, eta, draws, levels, terms, seed, stream)
 
 
 def _drawn(
@@ -83,7 +84,7 @@ def _drawn(
     eta: Tensor,
     draws: Indices,
     levels: Floats | None,
-    relative: tuple[Tensor, ...],
+    terms: tuple[Any, ...],
     seed: int,
     stream: Stream,
 ) -> Floats:
@@ -93,7 +94,7 @@ def _drawn(
     with own_generator(eta.device) as reseed:
         for place, draw in enumerate(draws.tolist()):
             reseed(draw_seed(seed, stream, draw))
-            one = eta[place]
+            one, relative = eta[place], tuple(term[place] for term in terms)
             if at is None:
                 drawn = likelihood(one, *relative).sample()
             elif isinstance(likelihood, NormalLikelihood):

@@ -152,6 +152,37 @@ NOISY = [
 ]
 
 
+def test_drawn_terms_are_those_of_q(split: Split) -> None:
+    settings = preset("amortized").replace(**SHORT, likelihood="ordered-probit:cuts=user", row_noise="both")
+    posterior = fit(split, settings, threads=1, progress=False, device="cpu").posterior
+    pairs, users, items = posterior.pairs, np.array([3, 3, 8]), np.array([1, 2, 1])
+    (terms,) = pairs.draw_terms(users, items, np.arange(4000), 5)
+    assert tuple(terms.scale.shape) == (4000, 3)
+    assert tuple(terms.shifts.shape) == (4000, 3, 3)
+    u, v = posterior.user_rows, posterior.item_rows
+    for at, (i, j) in enumerate(zip(users, items, strict=True)):
+        spread = float((u.noise_scale[i] ** 2 + v.noise_scale[j] ** 2).sqrt())  # type: ignore[index,union-attr]
+        logs = terms.scale[:, at].log()
+        expected = float((u.noise[i] * v.noise[j]).log())  # type: ignore[index]
+        assert float(logs.mean()) == pytest.approx(expected, abs=5 * spread / 4000**0.5)
+        assert float(logs.std()) == pytest.approx(spread, rel=0.06)
+        shifts = terms.shifts[:, at]
+        sd = u.cuts_scale[i].double()  # type: ignore[index,union-attr]
+        assert bool(((shifts.mean(0) - u.cuts[i]).abs() < 5 * sd / 4000**0.5).all())  # type: ignore[index,union-attr]
+        assert bool((shifts.std(0) / sd - 1).abs().max() < 0.06)
+    # A user's draw is common to its pairs, and the same in any request.
+    assert torch.equal(terms.shifts[:, 0], terms.shifts[:, 1])
+    (alone,) = pairs.draw_terms(users[2:], items[2:], np.arange(7, 9), 5)
+    assert torch.equal(alone.shifts[:, 0], terms.shifts[7:9, 2])
+    assert torch.allclose(alone.scale[:, 0], terms.scale[7:9, 2])
+    # A new user's are others than those of the known user in its place.
+    new = posterior.fold_in({split.ratings.item_vocabulary.ids[0]: 4.0}).all_rows.pairs
+    (folded,) = new.draw_terms(np.array([0]), items[:1], np.arange(50), 5)
+    (known,) = pairs.draw_terms(np.array([0]), items[:1], np.arange(50), 5)
+    z = [(one.shifts[:, 0] - one.shifts[:, 0].mean(0)) for one in (folded, known)]
+    assert abs(float((z[0] * z[1]).sum() / (z[0].norm() * z[1].norm()))) < 0.4
+
+
 @pytest.mark.parametrize(("prior", "likelihood", "row_noise"), NOISY, ids="/".join)
 def test_they_run_under_the_encoders(
     prior: str, likelihood: str, row_noise: str, split: Split, tmp_path: Path
