@@ -142,7 +142,8 @@ def _variational(
     from pyro_bmf.posterior.diagnosis_plot import plot_diagnosis
     from pyro_bmf.posterior.row_diagnosis import diagnose_rows
 
-    with bar("Rows", posterior.n_users + posterior.n_items, "rows") as advance:
+    # Every row twice: its k-hat, then its gaps.
+    with bar("Rows", 2 * (posterior.n_users + posterior.n_items), "rows") as advance:
         found = {
             side: diagnose_rows(
                 posterior, side, num_samples=draws, seed=seed, searched=searched, advance=advance

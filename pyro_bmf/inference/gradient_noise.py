@@ -8,6 +8,8 @@ expectation would still help (McCandlish et al. 2018, arXiv 1812.06162).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,6 +50,19 @@ class GradientNoise:
         return asdict(self)
 
 
+@contextmanager
+def _trainable(parameters: list[torch.nn.Parameter]) -> Iterator[None]:
+    """Let parameters have gradients for a while: those of a fit that has ended have none."""
+    before = [one.requires_grad for one in parameters]
+    for one in parameters:
+        one.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for one, was in zip(parameters, before, strict=True):
+            one.requires_grad_(was)
+
+
 def gradient_noise(
     posterior: Posterior, settings: Preset, *, n_blocks: int = 12, seed: int = 0
 ) -> GradientNoise:
@@ -83,14 +98,14 @@ def gradient_noise(
         seed=settings.fit.seed,
     )
     objective = Objective(model, guide, elbo=settings.fit.elbo, num_particles=settings.fit.num_particles)
-    parameters = [one for one in objective.parameters() if one.requires_grad]
+    parameters = list(objective.parameters())
     rng = np.random.default_rng([seed, 0x6A])
     n_q = len(blocks.item_batches)
     picks = rng.choice(len(blocks), min(n_blocks, len(blocks)), replace=False)
     beta = settings.fit.beta(float(settings.fit.last_iteration))
     total: list[Tensor] = []
     within = 0.0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _trainable(parameters):
         torch.manual_seed(seed)
         for pick in picks.tolist():
             pair = []

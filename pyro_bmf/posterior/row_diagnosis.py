@@ -117,7 +117,7 @@ def diagnose_rows(
         Rows whose gaps are searched for where they are no closed forms: those with the highest k-hat, half
         of the number, and as many at random.
     advance : callable, optional
-        Called with the number of rows done.
+        Called with rows done, every row twice: k-hats, then gaps (a search reports all rows in equal parts).
 
     Raises
     ------
@@ -125,6 +125,7 @@ def diagnose_rows(
         For a chain, or too few draws.
     """
     check_count("num_samples", num_samples)
+    report = advance if advance is not None else _nothing
     targets = RowTargets(posterior, side, seed)
     n = len(targets.rows)
     k_hat, k_hat_1 = np.empty(n), np.empty(n)
@@ -137,8 +138,7 @@ def diagnose_rows(
             for beta, result in ((targets.beta, k_hat), (1.0, k_hat_1)):
                 ratios = (prior + likelihood / beta - log_q).T.contiguous()
                 result[part] = smooth_tail(ratios).k_hat.cpu().numpy()
-            if advance is not None:
-                advance(part.stop - part.start)
+            report(part.stop - part.start)
     # A constant ratio, q being the target itself, has no tail.
     k_hat, k_hat_1 = (np.where(np.isnan(k), -np.inf, k) for k in (k_hat, k_hat_1))
     exact = targets.gaussian_likelihood and targets.gaussian_prior is not None
@@ -148,11 +148,16 @@ def diagnose_rows(
             for part in chunks(n, max(1, _NUMBERS // (targets.width**2 * 4))):
                 rows = np.arange(part.start, part.stop)
                 amortization[part], approximation[part] = _exact_gaps(targets, rows)
+                report(part.stop - part.start)
     elif searched:
         order = np.argsort(-k_hat, kind="stable")
         others = np.random.default_rng([seed, 0xD1A]).permutation(order[searched // 2 :])
         rows = np.sort(np.concatenate([order[: searched // 2], others[: searched - searched // 2]]))
-        amortization[rows], approximation[rows] = _searched_gaps(targets, rows)
+        amortization[rows], approximation[rows] = _searched_gaps(
+            targets, rows, lambda step: report(n * (step + 1) // _SEARCH_STEPS - n * step // _SEARCH_STEPS)
+        )
+    else:
+        report(n)
     limit = good_k(num_samples)
     vocabulary = posterior.user_vocabulary if side == "user" else posterior.item_vocabulary
     table = pd.DataFrame(
@@ -261,8 +266,17 @@ def _steps(start: RowPosterior, family: str) -> tuple[dict[str, Tensor], Callabl
     return free, rows
 
 
-def _searched_gaps(targets: RowTargets, rows: Indices) -> tuple[Floats, Floats]:
-    """Return both gaps of some rows, whose best q is searched for from the encoder's."""
+def _nothing(_: int) -> None:
+    """Report to nobody."""
+
+
+def _searched_gaps(
+    targets: RowTargets, rows: Indices, advance: Callable[[int], None] = _nothing
+) -> tuple[Floats, Floats]:
+    """Return both gaps of some rows, whose best q is searched for from the encoder's.
+
+    `advance` is called with the number of each step that was taken.
+    """
     at = torch.tensor(rows, device=targets.rows.device)
     encoded = targets.rows.select(at)
     free, rows_of_steps = _steps(encoded, family_of(targets))
@@ -281,13 +295,14 @@ def _searched_gaps(targets: RowTargets, rows: Indices) -> tuple[Floats, Floats]:
 
     optimizer = torch.optim.Adam(free.values(), lr=0.15)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _SEARCH_STEPS, eta_min=0.005)
-    for _ in range(_SEARCH_STEPS):
+    for step in range(_SEARCH_STEPS):
         # New draws each time: a dozen that stay would be fitted themselves.
         loss = -bound(rows_of_steps(), noise(_SEARCH_DRAWS)).mean(0).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
+        advance(step)
     with torch.no_grad():
         best = rows_of_steps()
         fresh = noise(_CHECK_DRAWS)
