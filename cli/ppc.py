@@ -103,6 +103,11 @@ def command(
         note(f"{name} is tempered: its spread was chosen by beta, and p-values are not those of a posterior.")
     if part == "train":
         note("On training ratings p-values crowd around a half: only large discrepancies are seen.")
+    if check.prior_overflows:
+        note(
+            f"{check.prior_overflows} of {prior_draws} data sets of the prior left every number and are left "
+            "out: the prior expects ratings without bound."
+        )
     _show(check, tables, split_words(split))
     tables.say(
         f"All {len(check.statistics)} statistics are in {file}, the figure in {file.with_suffix('.png')}."

@@ -54,6 +54,8 @@ class PredictiveCheck:
         model where ratings were held out.
     prior : tuple of CheckedStatistic
         The same statistics under the prior predictive, empty if it was not asked for.
+    prior_overflows : int
+        Data sets of the prior predictive that were left out, as their statistics left every number.
     pit_histogram, pit_low, pit_high : ndarray, shape (20,)
         Ratings in each bin of the PIT, and the central 90 % interval of replicates.
     calibration : Calibration
@@ -68,6 +70,7 @@ class PredictiveCheck:
     statistics: tuple[CheckedStatistic, ...]
     joint_p: float
     prior: tuple[CheckedStatistic, ...]
+    prior_overflows: int
     pit_histogram: Floats
     pit_low: Floats
     pit_high: Floats
@@ -90,6 +93,7 @@ class PredictiveCheck:
             "joint_p": self.joint_p,
             "statistics": [one.to_dict() for one in self.statistics],
             "prior": [one.to_dict() for one in self.prior],
+            "prior_overflows": self.prior_overflows,
             "pit": {
                 "histogram": self.pit_histogram.tolist(),
                 "low": self.pit_low.tolist(),
@@ -175,10 +179,14 @@ def check_predictive(
     values, bins = replicated(n_draws, prior=False)
     statistics, joint_p = check_statistics(checks.names, checks.groups, own[0], values)
     prior: tuple[CheckedStatistic, ...] = ()
+    overflows = 0
     if prior_samples:
-        drawn = replicated(prior_samples, prior=True)[0]
-        drawn = np.where(np.isfinite(drawn), drawn, np.nanmax(np.where(np.isfinite(drawn), drawn, 0), 0))
-        prior, _ = check_statistics(checks.names, checks.groups, own[0], drawn)
+        with np.errstate(over="ignore", invalid="ignore"):
+            drawn = replicated(prior_samples, prior=True)[0]
+        finite = np.isfinite(drawn).all(1)
+        overflows = int((~finite).sum())
+        if finite.any():
+            prior, _ = check_statistics(checks.names, checks.groups, own[0], drawn[finite])
     pit_low, pit_high = np.quantile(bins, [0.05, 0.95], axis=0)
     errors = predicted.mean - observed.ratings
     return PredictiveCheck(
@@ -190,6 +198,7 @@ def check_predictive(
         statistics,
         joint_p,
         prior,
+        overflows,
         own_bins[0],
         pit_low,
         pit_high,

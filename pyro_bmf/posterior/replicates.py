@@ -54,6 +54,7 @@ def replicate_ratings(
     part : slice
         Of the draws.
     ratings : ndarray, shape (len(part), n)
+        NaN in data sets whose predictors left every number.
     """
     rows_u, at_u = np.unique(users, return_inverse=True)
     rows_i, at_i = np.unique(items, return_inverse=True)
@@ -95,6 +96,9 @@ def _drawn(
         for place, draw in enumerate(draws.tolist()):
             reseed(draw_seed(seed, stream, draw))
             one, relative = eta[place], tuple(term[place] for term in terms)
+            if not bool(torch.isfinite(one).all()):
+                result[place] = np.nan  # a prior may give predictors beyond every number
+                continue
             if at is None:
                 drawn = likelihood(one, *relative).sample()
             elif isinstance(likelihood, NormalLikelihood):

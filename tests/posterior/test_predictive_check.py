@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from posteriors import planted, train_posterior
 
+from pyro_bmf.data import random_split
 from pyro_bmf.errors import DataError
 from pyro_bmf.evaluation.discrepancy import Discrepancies, check_statistics
 from pyro_bmf.evaluation.selective import risk_coverage
+from pyro_bmf.model import FactorizationModel, NormalPrior
+from pyro_bmf.posterior.predictive_check import check_predictive
 
 
 def checks(n: int, rng: np.random.Generator) -> Discrepancies:
@@ -59,3 +65,23 @@ def test_risk_falls_with_an_informative_sd_only() -> None:
     assert good.rmse[-1] < 0.5 * good.rmse[0]
     assert blind.rmse == pytest.approx([blind.random_area] * 10)
     assert good.best_area < good.area < good.random_area
+
+
+def test_a_prior_without_bounds_is_counted_and_left_out() -> None:
+    split = random_split(planted(), seed=0)
+    posterior = train_posterior(split.train, iterations=1)
+    usual = check_predictive(posterior, split, num_samples=30, prior_samples=20)
+    assert usual.prior_overflows == 0
+    assert len(usual.prior) == len(usual.statistics)
+    wide = FactorizationModel(
+        3,
+        user_prior=NormalPrior(scale=1e30),
+        item_prior=NormalPrior(scale=1e30),
+        likelihood=posterior.model.likelihood,
+    )
+    found = check_predictive(
+        dataclasses.replace(posterior, model=wide), split, num_samples=30, prior_samples=20
+    )
+    assert found.prior_overflows == 20
+    assert found.prior == ()
+    assert found.to_dict()["prior_overflows"] == 20
