@@ -9,6 +9,7 @@ import click
 
 from pyro_bmf.files import write_json
 
+from .options import seed_option
 from .output import TableWriter, note, table_options
 from .progress import bar
 from .run_folder import RUN, RunFolder
@@ -51,7 +52,7 @@ _REMEDIES = {
     metavar="N",
     help="Rows a side whose gaps are searched for, where they have no closed form.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws.")
+@seed_option
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -9,6 +9,7 @@ import click
 
 from pyro_bmf.files import write_json
 
+from .options import data_dir_option
 from .output import TableWriter, table_options
 from .report import PROTOCOLS, evaluation_tables
 from .run_folder import RUN, RunFolder
@@ -66,12 +67,7 @@ def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> 
     metavar="S",
     help="Of the bootstrap and of what is random in coverage.",
 )
-@click.option(
-    "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder that holds the named set, when it is not where it was during the fit.",
-)
+@data_dir_option
 @click.option("--detail", is_flag=True, help="Show every ranking figure, coverage and deciles as well.")
 @table_options
 def command(

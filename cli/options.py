@@ -322,3 +322,17 @@ def _two_points(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[Any, ...] | None:
     return None if value is None else _numbers(value, 2, int, parameter)
+
+
+#: Of everything that a command draws.
+seed_option = click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws."
+)
+
+#: Where a run's data are now.
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder that holds the named set, when it is not where it was during the fit.",
+)

@@ -9,6 +9,7 @@ import click
 
 from pyro_bmf.files import write_json
 
+from .options import data_dir_option, seed_option
 from .output import TableWriter, note, table_options
 from .progress import bar
 from .report import split_words
@@ -41,13 +42,8 @@ if TYPE_CHECKING:
     metavar="S",
     help="Data sets drawn from the prior; 0 for none.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws.")
-@click.option(
-    "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder that holds the named set, when it is not where it was during the fit.",
-)
+@seed_option
+@data_dir_option
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .id_files import FILE, parse_ids, read_table
+from .options import seed_option
 from .output import TableWriter, table_options
 from .progress import bar
 from .report import limited, recommendation_title, show_ratings
@@ -79,7 +80,7 @@ _ROWS_AT_ONCE = 50_000
     metavar="S",
     help="Joint draws of the strategies other than mean.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws.")
+@seed_option
 @click.option(
     "--clip/--no-clip",
     default=True,

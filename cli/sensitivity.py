@@ -8,6 +8,7 @@ import click
 
 from pyro_bmf.files import atomic_write, write_json
 
+from .options import seed_option
 from .output import TableWriter, table_options
 from .progress import bar
 from .run_folder import RUN, RunFolder
@@ -27,7 +28,7 @@ from .run_folder import RUN, RunFolder
 @click.option(
     "--most", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="Users listed."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws.")
+@seed_option
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
