@@ -19,12 +19,10 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from ..guide.chain import ChainGuide
-from ..model.implicit import feedback_means
 from .draws import Stream, draw_seed
-from .encoding import side_feedback
 from .posterior import Posterior
 from .predictive import Indices, chunks, own_generator
-from .prior_draws import draw_prior_rows, prior_of
+from .prior_draws import chain_priors, draw_prior_rows, prior_of
 
 GROUPS = (
     "posterior",
@@ -321,20 +319,17 @@ class GroupPlan:
         """Log-density of each row's draw under its prior at that draw's hyperparameters."""
         side, bias = site.split("_")[0], site.endswith("_bias")
         chosen = self.selection.users if side == "user" else self.selection.items
-        feedback = side_feedback(self.posterior.train, self.posterior.model, side)
-        feedback = feedback.select(torch.tensor(chosen, device=rows.device))
+        prior = chain_priors(self.posterior, guide, side, chosen)
         k = self.posterior.n_factors
+        # Factors and bias are independent under the prior: the precision has a block for each.
         part = slice(k, None) if bias else slice(None, k)
         result = np.empty(rows.shape[:2], dtype=np.float32)
         for place, draw in enumerate(draws.tolist()):
-            mean = getattr(guide, f"{side}_location")[draw].expand(len(chosen), -1)
-            if guide.implicit:
-                mean = mean + feedback_means(feedback, getattr(guide, f"{side}_weights")[draw])
-            precision = getattr(guide, f"{side}_precision")[draw][part, part]
+            precision, mean = prior(draw)
             density = torch.distributions.MultivariateNormal(
-                mean[:, part], precision_matrix=precision, validate_args=False
+                mean[:, part], precision_matrix=precision[part, part], validate_args=False
             )
-            values = rows[place].unsqueeze(-1) if bias else rows[place]
+            values = (rows[place].unsqueeze(-1) if bias else rows[place]).double()
             result[place] = _numbers(density.log_prob(values))  # type: ignore[no-untyped-call]
         return result
 
