@@ -206,7 +206,13 @@ class Chain:
         )
         ratings = torch.from_numpy(train.ratings.astype(np.float32)).to(device)
         feedback = Feedback.from_coo(users, items, ratings, train.n_users, train.n_items)
-        self.sweeps = Sweeps(model, feedback, feedback.values, tolerance=settings.solver_tolerance)
+        self.sweeps = Sweeps(
+            model,
+            feedback,
+            feedback.values,
+            tolerance=settings.solver_tolerance,
+            scale_moves=settings.scale_moves,
+        )
         self.average = None if valid is None else _Average(valid)
         self.n_draws = settings.kept_draws
         self.every = (settings.sweeps - settings.burn_in) // self.n_draws

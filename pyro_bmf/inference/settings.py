@@ -212,6 +212,9 @@ class GibbsSettings:
         Relative residual at which a draw of the implicit weights is taken for solved.
     start_scale : float
         Standard deviation of rows that start from nothing.
+    scale_moves : bool
+        Whether the scale of an ordered likelihood's utilities is drawn in each sweep, where rows have noise
+        of their own: cut points then settle sooner.
     """
 
     sweeps: int = 0
@@ -220,6 +223,7 @@ class GibbsSettings:
     plain_sweeps: int = 15
     solver_tolerance: float = 1e-3
     start_scale: float = 0.1
+    scale_moves: bool = False
 
     def __post_init__(self) -> None:
         for name, low in (("sweeps", 0), ("burn_in", 0), ("kept_draws", 1), ("plain_sweeps", 0)):

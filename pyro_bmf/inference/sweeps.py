@@ -2,7 +2,7 @@ r"""Blocked Gibbs sweeps: every row of a side at once, implicit weights with the
 
 One sweep draws, each from its exact conditional given all else,
 
-1. shifts that no rating sees (`translations`);
+1. shifts and scales that no rating sees (`translations`, `scalings`);
 2. noise, cuts and utilities (`utilities`, `hyper_draws`);
 3. for users, then for items: the prior's precision; its location and the implicit weights together, **with
    the rows integrated out**; then the rows given those (`pyro_bmf.guide.conditional`).
@@ -35,6 +35,7 @@ from .hyper_draws import (
     draw_row_noise,
     draw_weights_precision,
 )
+from .scalings import rescale_utilities
 from .translations import shift_biases, shift_factors
 from .utilities import draw_cuts_and_utilities, fit_cuts
 
@@ -57,6 +58,8 @@ class Sweeps:
         Of the rows; hyperparameters and utilities are float64.
     tolerance, max_steps
         Of the conjugate gradients.
+    scale_moves : bool
+        Whether the scale of an ordered likelihood's utilities is drawn in each sweep (`scalings`).
     """
 
     def __init__(
@@ -68,8 +71,9 @@ class Sweeps:
         dtype: torch.dtype = torch.float32,
         tolerance: float = 1e-3,
         max_steps: int = 100,
+        scale_moves: bool = False,
     ) -> None:
-        self.model, self.dtype = model, dtype
+        self.model, self.dtype, self.scale_moves = model, dtype, scale_moves
         self.tolerance, self.max_steps = tolerance, max_steps
         self.user = Entries.build(
             feedback.indptr, feedback.indices, feedback.t_indptr, feedback.t_indices, dtype
@@ -147,6 +151,8 @@ class Sweeps:
         """
         if self.model.biases:
             self._translate(state)
+        if self.scale_moves and ordered and self.place is not None:
+            rescale_utilities(state, self.model, float(self.centre))
         utilities = self._utilities(state, ordered=ordered and self.place is not None)
         for side in ("user", "item"):
             self._draw_prior(side, state, weights_precision=weights_precision)

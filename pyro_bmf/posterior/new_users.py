@@ -10,6 +10,8 @@ Normal prior; and since the items have seen the user's ratings, draws are reweig
 :math:`1 / L_{is}`, Pareto-smoothed, with a k-hat for each user (Merkle, Furr and Rabe-Hesketh 2019, doi
 10.1007/s11336-019-09679-0; Vehtari, Gelman and Gabry 2017, doi 10.1007/s11222-016-9696-4).
 
+Noise and cut points of the user's own are integrated over their prior as well (`own_terms`).
+
 **Fold in half**: users of whom the fit has seen nothing are folded in with a random half of their ratings,
 and the other half is scored.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,8 +34,10 @@ from ..data.ratings import Ratings
 from ..data.splits import Split
 from ..errors import DataError, SettingsError
 from ..guide.chain import ChainGuide
+from ..model.pair_terms import pair_terms
 from .held_out import level_log_prob
 from .loo import number_of_draws
+from .own_terms import OwnTerms, Terms
 from .pair_draws import rating_log_prob
 from .posterior import Posterior
 from .predictive import Indices
@@ -124,7 +129,8 @@ def leave_users_out(
         ratings,
         torch.tensor(row, device=device),
         torch.tensor(columns, device=device),
-        posterior.pairs.relative_noise(users[row], items),
+        _item_noise(posterior, items),
+        OwnTerms.of(posterior, users),
         len(users),
         row_samples,
     )
@@ -187,7 +193,8 @@ class _RowIntegral:
     ratings: Floats
     row: Tensor
     columns: Tensor
-    noise: tuple[Tensor, ...]
+    item_noise: Tensor | None
+    own: OwnTerms | None
     n: int
     row_samples: int
 
@@ -204,16 +211,17 @@ class _RowIntegral:
             offset = offset.expand(len(own))
         precision, mean = prior.normal(draw)
         mode = mean.clone()
+        centre = self._terms(None if self.own is None else self.own.centre())
         for _ in range(_NEWTON_STEPS):
             eta = (features * mode[self.row]).sum(-1) + offset
-            slope, curvature = self._derivatives(eta)
+            slope, curvature = self._derivatives(eta, centre)
             hessian = self._information(features, curvature) + precision
             gradient = self._sum(features * slope[:, None]) - (mode - mean) @ precision
             step = torch.linalg.solve(hessian, gradient)
             # A far step out of a likelihood with flat tails would not come back.
             mode = mode + step * (_STEP / step.norm(dim=1, keepdim=True).clamp_min(_STEP))
         eta = (features * mode[self.row]).sum(-1) + offset
-        hessian = self._information(features, self._derivatives(eta)[1]) + precision
+        hessian = self._information(features, self._derivatives(eta, centre)[1]) + precision
         root = torch.linalg.cholesky(hessian)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + draw)
         noise = torch.randn(
@@ -224,22 +232,42 @@ class _RowIntegral:
         x = mode + moved
         log_q = -0.5 * (white**2).sum(-1) + root.diagonal(dim1=1, dim2=2).log().sum(-1)
         log_q = log_q - 0.5 * mode.shape[1] * _LOG_2PI
-        log_likelihood = torch.stack([self._log_likelihood(features, one, offset) for one in x])
-        ratios = log_likelihood + prior.log_density(x, draw) - log_q
+        drawn: list[Terms | None] = [None] * len(x)
+        log_ratio = torch.zeros_like(log_q)
+        if self.own is not None:
+            own_drawn, log_ratio = self.own.sample(len(x), draw, generator)
+            drawn = list(own_drawn)
+        log_likelihood = torch.stack(
+            [
+                self._log_likelihood(features, one, offset, self._terms(own))
+                for one, own in zip(x, drawn, strict=True)
+            ]
+        )
+        ratios = log_likelihood + prior.log_density(x, draw) - log_q + log_ratio
         total = torch.logsumexp(ratios, 0) - math.log(len(ratios))
         shares = (ratios - total).exp()
         return total, (shares.var(0) / len(ratios)).sqrt()
 
-    def _log_prob(self, eta: Tensor) -> Tensor:
-        wide = tuple(one[:, None] for one in self.noise)
+    def _terms(self, own: Terms | None) -> tuple[Any, ...]:
+        """Return the ratings' terms for terms of the users', as a likelihood's argument."""
+        noises = [] if self.item_noise is None else [self.item_noise]
+        if own is None:
+            return pair_terms(noises, None)
+        log_noise, shifts = own
+        if log_noise is not None:
+            noises.append(log_noise[self.row].exp())
+        return pair_terms(noises, None if shifts is None else shifts[self.row])
+
+    def _log_prob(self, eta: Tensor, terms: tuple[Any, ...]) -> Tensor:
+        wide = tuple(one[:, None] for one in terms)
         return rating_log_prob(
             self.posterior.model.likelihood, eta[:, None], self.ratings, self.posterior.scale, wide
         )[:, 0]
 
-    def _derivatives(self, eta: Tensor) -> tuple[Tensor, Tensor]:
+    def _derivatives(self, eta: Tensor, terms: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """Return first derivative, and minus the second where that is positive, of log p by the predictor."""
         step = 1e-3
-        at, below, above = (self._log_prob(eta + shift) for shift in (0.0, -step, step))
+        at, below, above = (self._log_prob(eta + shift, terms) for shift in (0.0, -step, step))
         slope = (above - below) / (2 * step)
         return slope, (-(above - 2.0 * at + below) / step**2).clamp_min(1e-6)
 
@@ -256,9 +284,15 @@ class _RowIntegral:
             total.index_add_(0, self.row[part], products)
         return total.view(self.n, width, width)
 
-    def _log_likelihood(self, features: Tensor, x: Tensor, offset: Tensor) -> Tensor:
+    def _log_likelihood(self, features: Tensor, x: Tensor, offset: Tensor, terms: tuple[Any, ...]) -> Tensor:
         eta = (features * x[self.row]).sum(-1) + offset
-        return eta.new_zeros(self.n).index_add_(0, self.row, self._log_prob(eta))
+        return eta.new_zeros(self.n).index_add_(0, self.row, self._log_prob(eta, terms))
+
+
+def _item_noise(posterior: Posterior, items: Indices) -> Tensor | None:
+    """Return the noise multiplier of each rating's item, (nnz,), float64; None for ones."""
+    noise = posterior.item_rows.noise
+    return None if noise is None else noise[torch.tensor(items, device=noise.device)].double()
 
 
 def fold_in_half(posterior: Posterior, split: Split, *, seed: int = 0) -> tuple[Indices, Floats]:

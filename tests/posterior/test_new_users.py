@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 from posteriors import planted
+from scipy.special import logsumexp
 
 from pyro_bmf.data import random_split, users_split
+from pyro_bmf.data.synthetic import synthetic_ratings
 from pyro_bmf.errors import DataError
 from pyro_bmf.inference import fit, preset
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.posterior.elicitation import elicit
-from pyro_bmf.posterior.new_users import _Priors, _RowIntegral, fold_in_half
+from pyro_bmf.posterior.new_users import _item_noise, _Priors, _RowIntegral, fold_in_half, leave_users_out
+from pyro_bmf.posterior.own_terms import OwnTerms
 
 
 def fitted(split: object) -> Posterior:
@@ -37,7 +40,8 @@ def test_the_integral_over_a_row_is_the_dense_normals(posterior: Posterior) -> N
         train.ratings[at],
         torch.zeros(len(at), dtype=torch.long),
         torch.tensor(train.items[at]),
-        (),
+        None,
+        None,
         1,
         4000,
     )
@@ -47,7 +51,7 @@ def test_the_integral_over_a_row_is_the_dense_normals(posterior: Posterior) -> N
     object.__setattr__(
         integral,
         "_log_prob",
-        lambda eta: likelihood(eta).log_prob(torch.tensor(train.ratings[at])),
+        lambda eta, terms: likelihood(eta).log_prob(torch.tensor(train.ratings[at])),
     )
     with torch.no_grad():
         found, error = integral(drawn, prior, 0, 0)
@@ -100,3 +104,89 @@ def test_new_users_are_folded_in_by_half(posterior: Posterior) -> None:
     assert 0.4 * len(split.test) < len(values) < 0.6 * len(split.test) + len(set(users.tolist()))
     assert (values < 0).all()
     assert values.mean() > -np.log(10)  # better than a uniform guess among ten levels
+
+
+@pytest.mark.parametrize("guide", ["encoders", "chain"])
+def test_own_noise_and_cut_points_are_integrated_over_their_prior(guide: str) -> None:
+    """Against plain Monte Carlo over the prior of everything that is the user's."""
+    split = random_split(synthetic_ratings(40, 30, 500, n_factors=2, scale="1:5:1", seed=0).ratings, seed=0)
+    if guide == "encoders":
+        settings = preset("amortized").replace(
+            n_factors=2,
+            likelihood="ordered-probit:cuts=user",
+            row_noise="both",
+            max_iterations=15,
+            learning_rate=1e-2,
+            user_batch_size=40,
+            item_batch_size=30,
+            n_tower_outputs=6,
+        )
+    else:
+        settings = preset("default").replace(
+            n_factors=2, sweeps=20, burn_in=10, kept_draws=10, plain_sweeps=5
+        )
+    posterior = fit(split, settings, threads=1, progress=False, device="cpu").posterior
+    model, train = posterior.model, posterior.train
+    user = int(np.argmin(np.where(train.user_counts >= 3, train.user_counts, 99)))
+    at, users, draw = np.flatnonzero(train.users == user), np.array([user]), 4
+    items, ratings = train.items[at], train.ratings[at]
+    v, c = posterior.pairs.draw_rows("item", items, np.array([draw]), 0)
+    assert c is not None
+    drawn = torch.cat([v[0], c[0][:, None]], 1).double()
+    prior, own = _Priors(posterior, users, 0), OwnTerms.of(posterior, users)
+    assert own is not None
+    assert (own.shifts is not None) == (guide == "encoders")
+    rows = torch.zeros(len(at), dtype=torch.long)
+    places = torch.arange(len(at))
+    integral = _RowIntegral(posterior, ratings, rows, places, _item_noise(posterior, items), own, 1, 4000)
+    with torch.no_grad():
+        found, error = integral(drawn, prior, draw, 0)
+        n = 200_000
+        rng = np.random.default_rng(0)
+        precision, mean = prior.normal(draw)
+        root = np.linalg.inv(np.linalg.cholesky(precision.numpy())).T
+        x = mean[0].numpy() + rng.normal(size=(n, 3)) @ root.T
+        assert own.shapes is not None
+        shape = float(own.shapes[min(draw, len(own.shapes) - 1)])
+        scale = rng.gamma(shape, 1 / shape, n) ** -0.5
+        shifts = np.zeros((n, 3))
+        if own.spread is not None:
+            shifts = rng.normal(size=(n, 3)) * own.spread.numpy()
+        cuts = model.likelihood.cuts.detach().numpy()  # type: ignore[union-attr]
+        gaps = np.exp(np.log(np.diff(cuts)) + shifts).cumsum(1)
+        whole = np.concatenate([np.zeros((n, 1)), gaps], 1)
+        whole = whole - whole[:, 1:2] + cuts[1]
+        edges = np.concatenate([np.full((n, 1), -1e9), whole, np.full((n, 1), 1e9)], 1)
+        total = np.zeros(n)
+        sd = float(model.likelihood.noise)  # type: ignore[arg-type]
+        item_noise = _item_noise(posterior, items)
+        assert item_noise is not None
+        centre = float(model.predictor_centre)
+        for place, (row, rating) in enumerate(zip(drawn.numpy(), ratings, strict=True)):
+            eta = centre + x[:, :2] @ row[:2] + x[:, 2] + row[2]
+            unit = sd * scale * float(item_noise[place])
+            level = int(rating) - 1
+            low, high = (edges[:, level] - eta) / unit, (edges[:, level + 1] - eta) / unit
+            cell = torch.special.ndtr(torch.tensor(high)) - torch.special.ndtr(torch.tensor(low))
+            total += np.log(np.maximum(cell.numpy(), 1e-300))
+    brute = logsumexp(total) - np.log(n)
+    spread = np.exp(total - brute).std() / np.sqrt(n)
+    assert float(found) == pytest.approx(brute, abs=4 * (spread + float(error)) + 1e-3)
+
+
+def test_a_user_left_out_keeps_nothing_of_its_own_cut_points() -> None:
+    """A user's own cut points, planted in the posterior, propose and no more."""
+    split = random_split(synthetic_ratings(40, 30, 500, n_factors=2, scale="1:5:1", seed=0).ratings, seed=0)
+    settings = preset("amortized").replace(
+        n_factors=2, likelihood="ordered-logistic:cuts=user", max_iterations=3, n_tower_outputs=6
+    )
+    posterior = fit(split, settings, threads=1, progress=False, device="cpu").posterior
+    users = np.argsort(posterior.train.user_counts)[10:12]
+    usual = leave_users_out(posterior, users, num_samples=25, row_samples=300)
+    rows = posterior.user_rows
+    assert rows.cuts is not None  # type: ignore[union-attr]
+    assert rows.cuts_scale is not None  # type: ignore[union-attr]
+    rows.cuts[torch.tensor(users)] += 0.6  # type: ignore[union-attr]
+    rows.cuts_scale[torch.tensor(users)] = 0.5  # type: ignore[union-attr]
+    moved = leave_users_out(posterior, users, num_samples=25, row_samples=300)
+    np.testing.assert_allclose(moved.elpd, usual.elpd, atol=0.3)
