@@ -182,11 +182,11 @@ def test_a_user_left_out_keeps_nothing_of_its_own_cut_points() -> None:
     )
     posterior = fit(split, settings, threads=1, progress=False, device="cpu").posterior
     users = np.argsort(posterior.train.user_counts)[10:12]
-    usual = leave_users_out(posterior, users, num_samples=25, row_samples=300)
+    usual = leave_users_out(posterior, users, num_samples=25, row_samples=100)
     rows = posterior.user_rows
     assert rows.cuts is not None  # type: ignore[union-attr]
     assert rows.cuts_scale is not None  # type: ignore[union-attr]
     rows.cuts[torch.tensor(users)] += 0.6  # type: ignore[union-attr]
     rows.cuts_scale[torch.tensor(users)] = 0.5  # type: ignore[union-attr]
-    moved = leave_users_out(posterior, users, num_samples=25, row_samples=300)
-    np.testing.assert_allclose(moved.elpd, usual.elpd, atol=0.3)
+    moved = leave_users_out(posterior, users, num_samples=25, row_samples=100)
+    np.testing.assert_allclose(moved.elpd, usual.elpd, atol=0.4)
