@@ -1,6 +1,7 @@
 r"""A left-out user's own noise and cut points: integrated over their prior, not read off its ratings.
 
-What a fit knows of them proposes, and importance weights turn draws of the proposal into draws of the prior:
+What a fit knows of them proposes, together with the prior, and importance weights make draws of the prior of
+both:
 :math:`\ell = \log r` with :math:`r^{-2} \sim \mathrm{Gamma}(a, a)` for the noise's multiplier r, and
 :math:`z \sim N(0, t^2)` for shifts of cut points. Hyperparameters a and t are those of the chain's draw, or
 the medians of their q.
@@ -79,34 +80,45 @@ class OwnTerms:
         return self.log_noise, self.shifts
 
     def sample(self, n_samples: int, draw: int, generator: torch.Generator) -> tuple[list[Terms], Tensor]:
-        """Draw terms, and the logarithms of prior over proposal (n_samples, n)."""
+        """Draw terms, and the logarithms of prior over proposal (n_samples, n).
+
+        The first half is drawn from what is known, the second from the prior, and weights are those of the
+        mixture: none is above two, however narrow or far off what is known may be.
+        """
         some = self.log_noise if self.log_noise is not None else self.shifts
         assert some is not None
-        log_ratio = torch.zeros(n_samples, len(some), dtype=torch.float64, device=some.device)
+        log_p = torch.zeros(n_samples, len(some), dtype=torch.float64, device=some.device)
+        log_q = torch.zeros_like(log_p)
         noises: list[Tensor | None] = [None] * n_samples
         shifts: list[Tensor | None] = [None] * n_samples
+        n_known = n_samples // 2
+
+        def white(n: int, like: Tensor) -> Tensor:
+            return torch.randn(n, *like.shape, generator=generator, dtype=torch.float64).to(like.device)
+
         if self.log_noise is not None and self.log_noise_sd is not None and self.shapes is not None:
-            white = _white(n_samples, self.log_noise.shape, generator).to(some.device)
-            drawn = self.log_noise + self.log_noise_sd * white
             shape = self.shapes[min(draw, len(self.shapes) - 1)]
-            log_ratio = log_ratio + _log_gamma_of(drawn, shape) - _log_normal(white, self.log_noise_sd)
+            known = self.log_noise + self.log_noise_sd * white(n_known, self.log_noise)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+                wide = shape.cpu().expand(n_samples - n_known, len(some)).contiguous()
+                w = torch._standard_gamma(wide).to(some.device) / shape
+            drawn = torch.cat([known, -0.5 * w.clamp_min(1e-300).log()])
+            log_p = log_p + _log_gamma_of(drawn, shape)
+            log_q = log_q + _log_normal(drawn, self.log_noise, self.log_noise_sd)
             noises = list(drawn)
         if self.shifts is not None and self.shifts_sd is not None and self.spread is not None:
-            white = _white(n_samples, self.shifts.shape, generator).to(some.device)
-            moved = self.shifts + self.shifts_sd * white
-            prior = _log_normal(moved / self.spread, self.spread.expand_as(moved))
-            log_ratio = log_ratio + (prior - _log_normal(white, self.shifts_sd)).sum(-1)
+            known = self.shifts + self.shifts_sd * white(n_known, self.shifts)
+            moved = torch.cat([known, self.spread * white(n_samples - n_known, self.shifts)])
+            log_p = log_p + _log_normal(moved, torch.zeros_like(self.spread), self.spread).sum(-1)
+            log_q = log_q + _log_normal(moved, self.shifts, self.shifts_sd).sum(-1)
             shifts = list(moved)
-        return list(zip(noises, shifts, strict=True)), log_ratio
+        mixed = torch.logaddexp(log_p, log_q) - math.log(2.0)
+        return list(zip(noises, shifts, strict=True)), log_p - mixed
 
 
-def _white(n: int, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    half = torch.randn(n // 2, *shape, generator=generator, dtype=torch.float64)
-    return torch.cat([half, -half])
-
-
-def _log_normal(white: Tensor, sd: Tensor) -> Tensor:
-    return -0.5 * white**2 - sd.log() - 0.5 * _LOG_2PI
+def _log_normal(x: Tensor, loc: Tensor, sd: Tensor) -> Tensor:
+    return -0.5 * ((x - loc) / sd) ** 2 - sd.log() - 0.5 * _LOG_2PI
 
 
 def _log_gamma_of(log_multiplier: Tensor, shape: Tensor) -> Tensor:
