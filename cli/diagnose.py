@@ -25,6 +25,8 @@ _COLUMNS = ("id", "n_ratings", "k_hat", "k_hat_beta_1", "amortization_gap", "app
 _REMEDIES = {
     "residual, or longer": "the encoder misses the best q of its family: give rows residuals (--set "
     "residual=true), or train longer.",
+    "longer, calmer": "the encoder misses the best q of its family, and rows have residuals: train longer "
+    "(--iterations), with a smaller --learning-rate, without input dropout (--set input_dropout=0).",
     "covariance": "factors are correlated given the ratings: --set covariance=full, preset conjugate or "
     "default.",
     "sweeps": "the best Normal q has the wrong tails: draw them by sweeps (preset default).",
@@ -172,13 +174,15 @@ def _variational(
             for line in summaries
         ],
     )
+    guide = posterior.guide
+    residual = isinstance(guide, CrossFeedbackGuide) and guide.guide_settings.residual
     said = set()
     for side, one in found.items():
         listed = one.table.sort_values("k_hat", ascending=False).head(worst)
         tables.show(
             f"The {len(listed)} {side}s least to be trusted",
             lines := [
-                {**{column: line[column] for column in _COLUMNS}, "what to do": _remedy(line, one)}
+                {**{column: line[column] for column in _COLUMNS}, "what to do": _remedy(line, one, residual)}
                 for line in listed.to_dict("records")
             ],
             name=f"{side}s",
@@ -225,7 +229,7 @@ def _write(table: pd.DataFrame, file: Path, side: str) -> None:
         table.to_csv(temporary, index=False)
 
 
-def _remedy(line: dict[str, Any], found: RowDiagnosis) -> str:
+def _remedy(line: dict[str, Any], found: RowDiagnosis, residual: bool) -> str:
     """Say what to do about one row."""
     from pyro_bmf.posterior.row_diagnosis import LARGE_GAP
 
@@ -233,7 +237,7 @@ def _remedy(line: dict[str, Any], found: RowDiagnosis) -> str:
     if not line["flagged"]:
         return "nothing"
     if encoder == encoder and encoder > max(LARGE_GAP, family):
-        return "residual, or longer"
+        return "longer, calmer" if residual else "residual, or longer"
     if family == family and family > LARGE_GAP and found.family != "full":
         return "covariance"
     return "sweeps"
