@@ -220,10 +220,12 @@ def _preset_for(preset_name: str, changes: dict[str, Any]) -> str:
     from pyro_bmf.inference.build import SWEEP_LIKELIHOODS, SWEEP_PRIORS
 
     for name, known in (("prior", SWEEP_PRIORS), ("likelihood", ("auto", *SWEEP_LIKELIHOODS))):
-        word = str(changes.get(name, known[0])).partition(":")[0]
-        if word not in known:
+        word, _, arguments = str(changes.get(name, known[0])).partition(":")
+        own_cuts = "cuts=user" in arguments.replace(" ", "").split(",")
+        if word not in known or own_cuts:
+            what = f"{name} {word}" + (" with cut points by user" if own_cuts else "")
             note(
-                f"The Gibbs sweeps of the preset default do not know the {name} {word}: taking the preset "
+                f"The Gibbs sweeps of the preset default do not know the {what}: taking the preset "
                 "amortized. Say --preset to choose yourself."
             )
             return "amortized"

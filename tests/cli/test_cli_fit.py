@@ -114,6 +114,28 @@ def test_a_written_split_is_fitted_as_it_is(cli: Run, data_dir: Path) -> None:
     assert cli("evaluate", "runs/mine").code == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--likelihood", "ordered-logistic"), "the likelihood ordered-logistic: taking"),
+        (
+            ("--likelihood", "ordered-probit:cuts=user"),
+            "the likelihood ordered-probit with cut points by user: taking",
+        ),
+        (("--prior", "student-t:df=4"), "the prior student-t: taking"),
+    ],
+)
+def test_what_sweeps_do_not_know_goes_to_the_encoders(
+    cli: Run, own_csv: Path, options: tuple[str, ...], said: str
+) -> None:
+    """And says so: the default preset was not asked for by name."""
+    outcome = cli("fit", "--data", own_csv, *COLUMNS, *QUICK[2:], *options, "--out", "runs/own")
+    assert outcome.code == 0, outcome.err
+    assert f"do not know {said} the preset amortized" in outcome.err
+    config = json.loads(Path("runs/own/config.json").read_text())
+    assert config["settings"]["preset"] == "amortized"
+
+
 def test_without_validation_the_last_state_is_kept(cli: Run, own_csv: Path) -> None:
     outcome = cli("fit", "--data", own_csv, *COLUMNS, *QUICK, "--fractions", "0.8,0,0.2")
     assert outcome.code == 0, outcome.err
