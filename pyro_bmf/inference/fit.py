@@ -190,7 +190,9 @@ def _ascend(
 ) -> FitResult:
     """Run coordinate ascent until the bound, or validation RMSE, stops moving; the last state is kept."""
     if model is None:
-        model = build_model(settings.model, train.scale.levels, ends=_ends(train))
+        # Rows' own noise is the sweeps' alone where these come after: the ascent has none.
+        plain = replace(settings.model, row_noise="none")
+        model = build_model(plain, train.scale.levels, ends=_ends(train))
     model.start(train.ratings)
     ascent = CoordinateAscent(model.to(device), train, seed=settings.fit.seed, device=device)
     reporter.note(

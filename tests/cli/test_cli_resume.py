@@ -26,6 +26,10 @@ FIT = (
 )
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, *map(str, arguments)],
@@ -33,6 +37,8 @@ def start(*arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A suite that runs in the background may ignore interrupts, and children inherit that.
+        preexec_fn=_heed_interrupts,
     )
 
 
