@@ -4,7 +4,7 @@ r"""Priors and likelihoods side by side, by what they say of held-out ratings.
     python benchmarks/leaderboard.py --data ml1m --out benchmarks/results/leaderboard_ml1m.json --rows \
         default/normal/auto default/normal/normal conjugate/normal/ordered-probit conjugate/normal/normal \
         amortized/normal/normal amortized/normal/ordered-logistic \
-        amortized/hierarchical-normal/ordered-logistic
+        amortized/normal/ordered-logistic:cuts=user amortized/hierarchical-normal/ordered-logistic
 
 One split, every combination fitted by the preset named beside it with nothing else changed, one thread.
 Ranked by held-out ELPD, the sum of the test ratings' log-probabilities, each a probability of the rating and
