@@ -8,7 +8,7 @@ Ratings are generated: 2e7 has MovieLens 20M's shape (138,493 users, 26,744 item
 smaller ones keep the ratio of users to items and the mean number of ratings a user. Each cell (size, guide,
 factors) runs in a process of its own, so its peak memory is its own; a finished one is kept in the file. An
 iteration is a sweep for gibbs, an update of everything for conjugate, and a pass over at most 50 blocks for
-amortized (K' = 50). The time given is that of the last of two iterations (sweeps: of the last of ten, when
+amortized (K' = 50) and paper (M = 50, K' = 25; the first, and only one). The time given is that of the last of two iterations (sweeps: of the last of ten, when
 implicit weights are drawn from a settled state).
 """
 
@@ -29,8 +29,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gibbs": {"sweeps": 11, "burn_in": 10, "kept_draws": 1, "plain_sweeps": 2},
     "conjugate": {"max_iterations": 2, "patience": None},
     "amortized": {"max_iterations": 2, "patience": None},
+    "paper": {"max_iterations": 1, "patience": None},
 }
-PRESETS = {"gibbs": "default", "conjugate": "conjugate", "amortized": "amortized"}
+PRESETS = {"gibbs": "default", "conjugate": "conjugate", "amortized": "amortized", "paper": "paper"}
+#: Fitted over a grid of seven by seven blocks.
+ENCODERS = ("amortized", "paper")
 
 
 def one(n_ratings: int, guide: str, n_factors: int, threads: int) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def one(n_ratings: int, guide: str, n_factors: int, threads: int) -> dict[str, A
     changes = dict(CHANGES[guide])
     if guide == "gibbs" and n_ratings > 5_000_000:
         changes |= {"sweeps": 3, "burn_in": 2}  # eleven would take the best part of an hour
-    if guide == "amortized":
+    if guide in ENCODERS:
         changes |= {"user_batch_size": -(-n_users // 7), "item_batch_size": -(-n_items // 7)}
     settings = preset(PRESETS[guide]).replace(n_factors=n_factors, **changes)
     started = time.perf_counter()
