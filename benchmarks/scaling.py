@@ -8,8 +8,8 @@ Ratings are generated: 2e7 has MovieLens 20M's shape (138,493 users, 26,744 item
 smaller ones keep the ratio of users to items and the mean number of ratings a user. Each cell (size, guide,
 factors) runs in a process of its own, so its peak memory is its own; a finished one is kept in the file. An
 iteration is a sweep for gibbs, an update of everything for conjugate, and a pass over at most 50 blocks for
-amortized (K' = 50) and paper (M = 50, K' = 25; the first, and only one). The time given is that of the last of two iterations (sweeps: of the last of ten, when
-implicit weights are drawn from a settled state).
+amortized (K' = 50) and paper (M = 50, K' = 25). The time given is that of the last of two iterations (paper:
+of one; sweeps: of the last of ten, when implicit weights are drawn from a settled state).
 """
 
 from __future__ import annotations
