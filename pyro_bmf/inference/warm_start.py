@@ -37,7 +37,7 @@ def carry_over(
             "A warm start needs an earlier fit of this guide, and the given one has the guide "
             f"{old.settings()['kind']!r}: start from a fit of the same method."
         )
-    for name in ("guide_settings", "n_factors", "biases"):
+    for name in ("guide_settings", "n_factors", "biases", "row_noise", "n_cuts"):
         if getattr(old, name) != getattr(guide, name):
             raise SettingsError(
                 f"A warm start needs the same architecture: {name} is {getattr(old, name)} in the earlier "
@@ -68,11 +68,19 @@ def carry_over(
                 table[own_new] = values[part].to(table)[own_old]
                 values[part] = table
             residual.load_state_dict(values)
+        style, old_style = getattr(guide, f"{side}_style"), getattr(old, f"{side}_style")
+        if style is not None and style.edges.shape == old_style.edges.shape:
+            # Edges and means are taken from the new ratings; what the network has learned of them goes on.
+            for part in ("hidden", "out"):
+                getattr(style, part).load_state_dict(getattr(old_style, part).state_dict())
         embeddings: Tensor = getattr(guide, f"{other}_factors")
         embeddings[new_rows] = getattr(old, f"{other}_factors").to(embeddings)[old_rows]
     # The likelihood's learned parameters go on from where they were.
     if model.likelihood.settings() == earlier.model.likelihood.settings():
         model.likelihood.load_state_dict(earlier.model.likelihood.state_dict())
+    for own, before in ((model.row_noise, earlier.model.row_noise), (model.row_cuts, earlier.model.row_cuts)):
+        if own is not None and before is not None:
+            own.load_state_dict(before.state_dict())
 
 
 def _matches(new: Vocabulary, old: Vocabulary) -> tuple[Tensor, Tensor]:

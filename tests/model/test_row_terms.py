@@ -210,6 +210,21 @@ def test_what_does_not_know_them_says_so(split: Split) -> None:
         )
 
 
+def test_a_warm_start_keeps_what_was_learned_of_them(split: Split) -> None:
+    settings = preset("amortized").replace(**SHORT, likelihood="ordered-logistic:cuts=user", row_noise="user")
+    earlier = fit(split, settings, threads=1, progress=False, device="cpu").posterior
+    still = settings.replace(learning_rate=1e-12, final_learning_rate=1e-12, max_iterations=1)
+    again = fit(split, still, warm_start=earlier, threads=1, progress=False, device="cpu").posterior
+    for name in ("noise", "cuts"):
+        before, after = getattr(earlier.user_rows, name), getattr(again.user_rows, name)
+        torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+    assert again.model.row_cuts is not None
+    assert earlier.model.row_cuts is not None
+    torch.testing.assert_close(again.model.row_cuts.spread.loc, earlier.model.row_cuts.spread.loc)
+    with pytest.raises(SettingsError, match=r"row_noise is \(True, False\) in the earlier"):
+        fit(split, still.replace(row_noise="none"), warm_start=earlier, progress=False)
+
+
 LONG: dict[str, Any] = {
     "n_factors": 2,
     "n_tower_outputs": 16,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -182,3 +185,14 @@ class LogNormalLikelihood(Likelihood):
 
     def settings(self) -> dict[str, Any]:
         return {"kind": "my-log-normal"}
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """Import a script of the folder benchmarks, which is no package."""
+    path = Path(__file__).parents[2] / f"benchmarks/{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import warnings
 from pathlib import Path
-from types import ModuleType
 
 import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
-from posteriors import train_posterior
+from posteriors import load_benchmark, train_posterior
 
 from pyro_bmf.data.synthetic import synthetic_ratings
 from pyro_bmf.model import OrderedLogisticLikelihood
@@ -22,16 +20,7 @@ from pyro_bmf.posterior.arviz import arviz_module, to_arviz
 ROOT = Path(__file__).parents[2]
 
 
-def _listed() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("arviz_functions", ROOT / "benchmarks/arviz_functions.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-LISTED = _listed()
+LISTED = load_benchmark("arviz_functions")
 
 
 @pytest.fixture(scope="module")

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from posteriors import load_benchmark
 
 from pyro_bmf.errors import DataError
 from pyro_bmf.evaluation.discrepancy import Discrepancies, _pooled
 
-
-def _benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks/false_alarms.py"
-    spec = importlib.util.spec_from_file_location("false_alarms", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-BENCHMARK = _benchmark()
+BENCHMARK = load_benchmark("false_alarms")
 
 
 @pytest.fixture(scope="module")
