@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Cli
+
+#: The fixture that runs a command in this process.
+Cli = Any
 
 
 @pytest.fixture
