@@ -31,6 +31,18 @@ def _noise(context: click.Context, parameter: click.Parameter, value: str | None
     return number
 
 
+def _mean(context: click.Context, parameter: click.Parameter, value: str | None) -> float | str | None:
+    if value in (None, "ratings"):
+        return value
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise click.BadParameter(f"{value!r} is neither a number nor 'ratings'", param=parameter)
+    return number
+
+
 # Option, name of the setting, click's keywords. None means that the user said nothing.
 _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--factors", "n_factors", {"type": click.IntRange(1), "metavar": "K", "help": "Number of factors."}),
@@ -40,6 +52,15 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "--prior-scale",
         "prior_scale",
         {"type": _POSITIVE, "metavar": "S", "help": "Standard deviation of the factors' prior."},
+    ),
+    (
+        "--prior-mean",
+        "prior_mean",
+        {
+            "metavar": "M|ratings",
+            "callback": _mean,
+            "help": "Mean of the factors' Normal prior, or 'ratings': products then start at their mean.",
+        },
     ),
     (
         "--bias-scale",

@@ -48,6 +48,9 @@ class CrossFeedbackGuide(nn.Module):
     user_scales, item_scales : tuple of (float, float)
         Standard deviation of the prior of a side's factors and of its bias: the posterior's scale is at
         most that, as the sigmoid is at most one.
+    origins : tuple of (float, float)
+        Mean of the prior of users' and of items' factors: where their q's means, and the first embeddings,
+        start around.
     mean_counts : tuple of (float, float)
         Mean number of ratings a user and an item; scales the starting weights.
     positive : tuple of (bool, bool)
@@ -84,6 +87,7 @@ class CrossFeedbackGuide(nn.Module):
         biases: bool,
         user_scales: tuple[float, float] = (1.0, 1.0),
         item_scales: tuple[float, float] = (1.0, 1.0),
+        origins: tuple[float, float] = (0.0, 0.0),
         mean_counts: tuple[float, float] = (1.0, 1.0),
         positive: tuple[bool, bool] = (False, False),
         start: float = 0.0,
@@ -104,8 +108,14 @@ class CrossFeedbackGuide(nn.Module):
         self.register_buffer("user_scales", torch.tensor(user_scales))
         self.register_buffer("item_scales", torch.tensor(item_scales))
         # Algorithm 1, line 2: the first feedback is drawn from the prior.
-        self.register_buffer("user_factors", torch.randn(n_users, n_factors) * user_scales[0])
-        self.register_buffer("item_factors", torch.randn(n_items, n_factors) * item_scales[0])
+        self.register_buffer("user_factors", origins[0] + torch.randn(n_users, n_factors) * user_scales[0])
+        self.register_buffer("item_factors", origins[1] + torch.randn(n_items, n_factors) * item_scales[0])
+        for encoder, loc, scale in (
+            (self.user_encoder, origins[0], user_scales[0]),
+            (self.item_encoder, origins[1], item_scales[0]),
+        ):
+            if loc:
+                encoder.start_about(loc, scale)
         if any(positive):
             # The mean of a log-normal is above its median by what it spreads, here at the start.
             spread = (settings.initial_scale * max(user_scales[0], item_scales[0])) ** 2 + _GAIN**2

@@ -227,6 +227,18 @@ class Encoder(nn.Module):
         _soften(self.mean, 0.0, n_outputs)
         _soften(self.variance, math.log(share / (1.0 - share)), n_outputs)
 
+    @torch.no_grad()
+    def start_about(self, loc: float, scale: float) -> None:
+        """Start the factors' means about a prior's mean instead of zero, and as near to it as its scale says.
+
+        A deviation is multiplied by the other side's mean in the products that predict ratings: with means
+        of the prior the starting spread is that of the prior's scale, not of torch's weights alone.
+        """
+        last = self.mean.head[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias[: self.n_factors] = loc
+        last.weight[: self.n_factors].mul_(min(scale, 1.0))
+
     def _start_posteriors(self, spread: float, n_factors: int) -> None:
         """Give each Bayesian table the scale of its prior and the log-scales of its posterior."""
         settings = self.settings

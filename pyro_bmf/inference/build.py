@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..errors import SettingsError
 from ..model import FactorizationModel, ImplicitFeedback, RowNoise
-from ..model.words import make_likelihood, make_prior
+from ..model.kinds import PRIORS
+from ..model.words import make_likelihood, make_prior, parse_word
 from .settings import ModelSettings
 
 #: Levels of a scale up to which an ordered likelihood is taken where none is named.
@@ -26,6 +28,7 @@ def build_model(
     *,
     gibbs: bool = False,
     ends: tuple[float, float] | None = None,
+    mean_rating: float | None = None,
 ) -> FactorizationModel:
     """Build the factorization that plain settings describe.
 
@@ -40,11 +43,14 @@ def build_model(
     ends : tuple of float, optional
         Lowest and highest rating of the scale, for a likelihood that needs them; those of `levels` when not
         given.
+    mean_rating : float, optional
+        Of the training ratings, for a prior whose mean follows from it.
 
     Raises
     ------
     SettingsError
-        If the likelihood needs levels and there are none, or sweeps do not know prior or likelihood.
+        If the likelihood needs levels and there are none, sweeps do not know prior or likelihood, or a
+        prior's mean is to follow from ratings whose mean is not known or not positive.
     """
     word = settings.likelihood
     if word == "auto":
@@ -73,13 +79,15 @@ def build_model(
     bias = "normal-wishart" if gibbs else "normal"
     # The scale of a prior of another family is another thing: it is said in the word.
     own_scale: float | None = settings.prior_scale
-    factors = settings.prior if not gibbs else "normal-wishart"
+    factors = _sampled_prior(settings) if gibbs else settings.prior
+    # Only a Normal prior has a mean to set: others may mean another thing by that word.
+    loc = None if gibbs else _prior_mean(settings, mean_rating) or None
     if factors.partition(":")[0] not in NORMAL_PRIORS:
         own_scale = None
     return FactorizationModel(
         settings.n_factors,
-        user_prior=make_prior(factors, scale=own_scale),
-        item_prior=make_prior(factors, scale=own_scale),
+        user_prior=make_prior(factors, scale=own_scale, loc=loc),
+        item_prior=make_prior(factors, scale=own_scale, loc=loc),
         likelihood=likelihood,
         biases=settings.biases,
         centred=settings.centred,
@@ -88,3 +96,33 @@ def build_model(
         implicit=ImplicitFeedback() if gibbs and settings.implicit else None,
         row_noise=None if settings.row_noise == "none" else RowNoise(settings.row_noise, guided=not gibbs),
     )
+
+
+def _prior_mean(settings: ModelSettings, mean_rating: float | None) -> float:
+    """Return the mean of the factors' prior."""
+    if settings.prior_mean != "ratings":
+        return float(settings.prior_mean)
+    if settings.centred:
+        return 0.0
+    if mean_rating is None or not mean_rating > 0.0:
+        known = "not known" if mean_rating is None else f"{mean_rating:.3g}"
+        raise SettingsError(
+            f"prior_mean is 'ratings' and the mean rating is {known}: it must be positive, to be the "
+            "product of two equal means. Give prior_mean as a number, or centre the ratings."
+        )
+    return math.sqrt(mean_rating / settings.n_factors)
+
+
+def _sampled_prior(settings: ModelSettings) -> str:
+    """Return the Normal-Wishart prior that Gibbs sweeps take for a Normal one, which may name its scale."""
+    word = settings.prior
+    name, arguments = parse_word(word, PRIORS, "prior")
+    if name == "normal-wishart":
+        return word
+    given = arguments.get("loc", settings.prior_mean)
+    if given:
+        raise SettingsError(
+            f"Gibbs sweeps draw the mean of the factors, and here it is given, as {given}: leave it at 0, or "
+            "fit a guide instead (--preset amortized)."
+        )
+    return "normal-wishart" + (f":scale={arguments['scale']}" if "scale" in arguments else "")

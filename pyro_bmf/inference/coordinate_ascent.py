@@ -245,7 +245,7 @@ def check_conjugate(model: FactorizationModel) -> None:
     Raises
     ------
     SettingsError
-        If a prior is not Normal, or the likelihood neither Normal nor an ordered probit.
+        If a prior is not Normal about zero, or the likelihood neither Normal nor an ordered probit.
     """
     parts: list[Any] = [model.user_prior, model.item_prior, model.user_bias_prior, model.item_bias_prior]
     for prior in parts:
@@ -254,6 +254,11 @@ def check_conjugate(model: FactorizationModel) -> None:
                 f"Coordinate ascent needs Normal priors, and there is a {type(prior).__name__}: give "
                 "those, or "
                 "fit by SVI (method='svi')."
+            )
+        if prior is not None and prior.origin != 0.0:
+            raise SettingsError(
+                f"Coordinate ascent needs priors about zero, and there is one with loc={prior.origin:g}: "
+                "leave loc out, or fit by SVI (method='svi')."
             )
     if model.row_noise is not None or model.row_cuts is not None:
         raise SettingsError(

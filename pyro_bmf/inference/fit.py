@@ -192,7 +192,9 @@ def _ascend(
     if model is None:
         # Rows' own noise is the sweeps' alone where these come after: the ascent has none.
         plain = replace(settings.model, row_noise="none")
-        model = build_model(plain, train.scale.levels, ends=_ends(train))
+        model = build_model(
+            plain, train.scale.levels, ends=_ends(train), mean_rating=float(train.ratings.mean())
+        )
     model.start(train.ratings)
     ascent = CoordinateAscent(model.to(device), train, seed=settings.fit.seed, device=device)
     reporter.note(
@@ -351,7 +353,10 @@ class _Run:
         self.split, self.train, self.settings, self.device = split, train, settings, device
         self.reporter = reporter
         self.fit = settings.fit
-        model = build_model(settings.model, train.scale.levels, ends=_ends(train)) if model is None else model
+        if model is None:
+            model = build_model(
+                settings.model, train.scale.levels, ends=_ends(train), mean_rating=float(train.ratings.mean())
+            )
         self._check_size(model)
         torch.manual_seed(self.fit.seed)
         model.start(train.ratings)
@@ -364,6 +369,7 @@ class _Run:
             biases=model.biases,
             user_scales=_scales(model.user_prior, model.user_bias_prior),
             item_scales=_scales(model.item_prior, model.item_bias_prior),
+            origins=(model.user_prior.origin, model.item_prior.origin),
             mean_counts=(len(train) / train.n_users, len(train) / train.n_items),
             positive=(model.user_prior.positive, model.item_prior.positive),
             start=_positive_start(model, train),

@@ -154,6 +154,9 @@ class ModelSettings:
         Whether rows have biases, and whether the mean training rating is part of the predictor.
     prior_scale, bias_scale : float
         Standard deviation of the Normal priors of factors and of biases.
+    prior_mean : float or "ratings"
+        Mean of a Normal prior of the factors, where the word gives none. ``ratings`` is the one at which the
+        product of two means is the mean training rating: its root over K, and zero about a centre.
     noise : float or "learned"
         Standard deviation of a rating around its predictor.
     prior : str
@@ -176,6 +179,7 @@ class ModelSettings:
     centred: bool = True
     prior_scale: float = 1.0
     bias_scale: float = 0.5
+    prior_mean: float | Literal["ratings"] = 0.0
     noise: float | Literal["learned"] = "learned"
     prior: str = "normal"
     likelihood: str = "normal"
@@ -185,7 +189,16 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if self.row_noise not in ("none", "user", "item", "both"):
             raise SettingsError(f"row_noise is {self.row_noise!r}: it may be one of none, user, item, both.")
-        parse_word(self.prior, PRIORS, "prior")
+        name, _ = parse_word(self.prior, PRIORS, "prior")
+        if self.prior_mean != "ratings" and not (
+            isinstance(self.prior_mean, (int, float)) and math.isfinite(self.prior_mean)
+        ):
+            raise SettingsError(f"prior_mean is {self.prior_mean!r}: give a number, or 'ratings'.")
+        if self.prior_mean and name != "normal":
+            raise SettingsError(
+                f"prior_mean is {self.prior_mean!r} and prior {self.prior!r}: it is the mean of a Normal "
+                "prior. Set prior to 'normal', or prior_mean to 0."
+            )
         if self.likelihood != "auto":
             parse_word(self.likelihood, LIKELIHOODS, "likelihood")
 

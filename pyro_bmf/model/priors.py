@@ -48,6 +48,11 @@ class Prior(nn.Module):
         """Sample the hyperparameter sites of `forward` from their variational posterior: none by default."""
 
     @property
+    def origin(self) -> float:
+        """Where q's means and the first embeddings start: the mean of one factor, where that is given."""
+        return 0.0
+
+    @property
     def scale(self) -> float:
         """Standard deviation of one factor (of its logarithm, if positive): what bounds q's scale."""
         raise TypeError(f"{type(self).__name__} is a prior without a scale: give it one.")
@@ -93,6 +98,11 @@ class NormalPrior(Prior):
             return dist.Normal(self.location, self.spread)
         rows = dist.Normal(self.location.expand(n_factors), self.spread.expand(n_factors))
         return cast(TorchDistribution, rows.to_event(1))  # type: ignore[no-untyped-call]
+
+    @property
+    def origin(self) -> float:
+        """Mean of one factor."""
+        return self._loc
 
     @property
     def scale(self) -> float:

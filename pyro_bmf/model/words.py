@@ -62,11 +62,15 @@ def arguments_of(kind: type) -> dict[str, Any]:
 
 
 def make_prior(
-    word: str, *, scale: float | None = None, kinds: Mapping[str, type[Prior]] | None = None
+    word: str,
+    *,
+    scale: float | None = None,
+    loc: float | None = None,
+    kinds: Mapping[str, type[Prior]] | None = None,
 ) -> Prior:
-    """Return a new prior from a word; `scale` fills that argument, if it takes one and the word has none."""
+    """Return a new prior from a word; `scale` and `loc` fill what it takes and the word does not give."""
     known = {**PRIORS, **(kinds or {})}
-    defaults = {} if scale is None else {"scale": scale}
+    defaults = {k: v for k, v in (("loc", loc), ("scale", scale)) if v is not None}
     name, arguments = parse_word(word, known, "prior")
     takes = arguments_of(known[name])
     return known[name](**{k: v for k, v in defaults.items() if k in takes} | arguments)
