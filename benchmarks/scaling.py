@@ -29,7 +29,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gibbs": {"sweeps": 11, "burn_in": 10, "kept_draws": 1, "plain_sweeps": 2},
     "conjugate": {"max_iterations": 2, "patience": None},
     "amortized": {"max_iterations": 2, "patience": None},
-    "paper": {"max_iterations": 1, "patience": None},
+    "paper": {"max_iterations": 1, "patience": None, "n_tower_layers": 1, "n_tower_outputs": 25},
 }
 PRESETS = {"gibbs": "default", "conjugate": "conjugate", "amortized": "amortized", "paper": "paper"}
 #: Fitted over a grid of seven by seven blocks.

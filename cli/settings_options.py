@@ -274,6 +274,9 @@ def check_types(changes: Mapping[str, Any], current: Mapping[str, Mapping[str, A
         if name == "noise":
             fits = value == "learned" or (_is_number(value) and value > 0)
             kind = "a positive number or learned"
+        elif name == "prior_mean":
+            fits = value == "ratings" or _is_number(value)
+            kind = "a number or ratings"
         elif isinstance(now, bool):
             fits, kind = isinstance(value, bool), "true or false"
         elif isinstance(now, str):

@@ -120,7 +120,8 @@ def _sampled_prior(settings: ModelSettings) -> str:
     if name == "normal-wishart":
         return word
     given = arguments.get("loc", settings.prior_mean)
-    if given:
+    # One that follows from the ratings was a place to start at, and is learned here.
+    if given and given != "ratings":
         raise SettingsError(
             f"Gibbs sweeps draw the mean of the factors, and here it is given, as {given}: leave it at 0, or "
             "fit a guide instead (--preset amortized)."

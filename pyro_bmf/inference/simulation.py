@@ -210,7 +210,11 @@ def refit_ranks(
         split.ratings.scale.levels,
         gibbs=sweeps,
         ends=(split.ratings.scale.low, split.ratings.scale.high),
+        mean_rating=float(split.train.ratings.mean()),
     )
+    if settings.model.prior_mean == "ratings" and not sweeps:
+        # The fit is of the prior that truths are drawn from, whatever the simulated ratings' mean.
+        settings = settings.replace(prior_mean=model.user_prior.origin)
     real = split.train.ratings
     model.start(real)
     if isinstance(model.likelihood, NormalLikelihood) and model.likelihood.learned:

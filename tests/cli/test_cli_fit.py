@@ -333,4 +333,9 @@ def test_a_presets_own_settings_are_of_the_right_kind(name: str) -> None:
     check_types(flat, settings)
     with pytest.raises(SettingsError, match="seed is 'x': give a whole number"):
         check_types({"seed": "x"}, settings)
-    check_types({"noise": 0.5, "patience": None, "clip_norm": 3, "user_batch_size": 7}, settings)
+    with pytest.raises(SettingsError, match="prior_mean is 'rating': give a number or ratings"):
+        check_types({"prior_mean": "rating"}, settings)
+    check_types({"prior_mean": "ratings"}, settings)
+    check_types(
+        {"prior_mean": -0.5, "noise": 0.5, "patience": None, "clip_norm": 3, "user_batch_size": 7}, settings
+    )

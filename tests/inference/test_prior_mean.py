@@ -12,7 +12,7 @@ from pyro_bmf.data import random_split, synthetic_ratings
 from pyro_bmf.data.feedback import Feedback
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.guide import CrossFeedbackGuide, GuideSettings
-from pyro_bmf.inference import fit, preset
+from pyro_bmf.inference import fit, preset, simulation
 from pyro_bmf.inference.build import build_model
 from pyro_bmf.inference.settings import ModelSettings
 from pyro_bmf.model import HierarchicalNormalPrior, LaplacePrior, NormalPrior
@@ -58,6 +58,25 @@ def test_where_the_mean_comes_from() -> None:
 def test_means_that_cannot_be(settings: dict[str, Any], how: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         build_model(raw(**settings), LEVELS, **how)
+
+
+def test_sweeps_learn_a_mean_that_was_to_follow_from_ratings() -> None:
+    prior = build_model(raw(prior_scale=0.4), LEVELS, gibbs=True).user_prior
+    assert (prior.settings()["kind"], prior.scale) == ("normal-wishart", 0.4)
+
+
+def test_simulated_truths_and_their_fit_have_one_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def spy(split: Any, settings: Any, **how: Any) -> Any:
+        seen.append(settings)
+        return fit(split, settings, **how)
+
+    monkeypatch.setattr(simulation, "fit", spy)
+    split = random_split(synthetic_ratings(40, 30, 400, seed=2).ratings, seed=0)
+    settings = preset("paper").replace(n_factors=2, max_iterations=1, user_batch_size=20, item_batch_size=15)
+    simulation.refit_ranks(split, settings, 0, threads=1, device="cpu")
+    assert seen[0].model.prior_mean == pytest.approx((float(split.train.ratings.mean()) / 2) ** 0.5)
 
 
 def test_settings_refuse_means_of_nothing() -> None:
