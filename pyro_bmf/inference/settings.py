@@ -354,7 +354,7 @@ def paper_preset() -> Preset:
             attention_scope="local",
             attention_merge="concat",
             count_input=False,
-            input_dropout=0.15,
+            input_dropout=0.2,
             input_power=0.0,
             held_out_input=False,
             initial_scale=0.7,
@@ -366,11 +366,12 @@ def paper_preset() -> Preset:
             warmup_iterations=0,
             # Sums of raw ratings are large: a step of 0.001 in their weights overshoots.
             learning_rate=3e-4,
-            final_learning_rate=1e-5,
+            final_learning_rate=1e-4,
             clip_norm=100.0,
-            max_iterations=80,
-            patience=15,
-            ema_decay=0.0,
+            max_iterations=200,
+            patience=20,
+            ema_decay=0.95,
+            ema_start=0.3,
         ),
     )
 
