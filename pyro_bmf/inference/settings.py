@@ -366,10 +366,10 @@ def paper_preset() -> Preset:
             warmup_iterations=0,
             # Sums of raw ratings are large: a step of 0.001 in their weights overshoots.
             learning_rate=3e-4,
-            final_learning_rate=1e-4,
+            final_learning_rate=1.5e-4,
             clip_norm=100.0,
-            max_iterations=200,
-            patience=20,
+            max_iterations=120,
+            patience=15,
             ema_decay=0.95,
             ema_start=0.3,
         ),
