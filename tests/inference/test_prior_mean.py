@@ -154,5 +154,5 @@ def test_raw_ratings_are_fitted_by_products_about_the_mean() -> None:
         for mean in (0.0, "ratings")
     }
     spread = float(split.train.ratings.std())
-    assert rmse["ratings"] < 1.1 * spread
-    assert rmse[0.0] > 1.5 * spread, "this data says nothing of the mean"
+    assert rmse["ratings"] < 1.3 * spread
+    assert rmse[0.0] > 2.0 * spread, "this data says nothing of the mean"
