@@ -19,28 +19,21 @@ _OPTIONAL = frozenset(
 )
 
 
-def _noise(context: click.Context, parameter: click.Parameter, value: str | None) -> float | str | None:
-    if value in (None, "learned"):
-        return value
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = 0.0
-    if not (number > 0 and math.isfinite(number)):
-        raise click.BadParameter(f"{value!r} is neither a positive number nor 'learned'", param=parameter)
-    return number
+def _number_or(word: str, what: str, fits: Callable[[float], bool]) -> Callable[..., float | str | None]:
+    """Return a click callback that takes one word, or a finite number that fits."""
 
+    def read(context: click.Context, parameter: click.Parameter, value: str | None) -> float | str | None:
+        if value in (None, word):
+            return value
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and fits(number)):
+            raise click.BadParameter(f"{value!r} is neither {what} nor {word!r}", param=parameter)
+        return number
 
-def _mean(context: click.Context, parameter: click.Parameter, value: str | None) -> float | str | None:
-    if value in (None, "ratings"):
-        return value
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise click.BadParameter(f"{value!r} is neither a number nor 'ratings'", param=parameter)
-    return number
+    return read
 
 
 # Option, name of the setting, click's keywords. None means that the user said nothing.
@@ -58,7 +51,7 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "prior_mean",
         {
             "metavar": "M|ratings",
-            "callback": _mean,
+            "callback": _number_or("ratings", "a number", lambda number: True),
             "help": "Mean of the factors' Normal prior, or 'ratings': products then start at their mean.",
         },
     ),
@@ -72,7 +65,7 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "noise",
         {
             "metavar": "S|learned",
-            "callback": _noise,
+            "callback": _number_or("learned", "a positive number", lambda number: number > 0),
             "help": "Standard deviation of a rating around its predictor, or 'learned'.",
         },
     ),

@@ -80,8 +80,7 @@ def build_model(
     # The scale of a prior of another family is another thing: it is said in the word.
     own_scale: float | None = settings.prior_scale
     factors = _sampled_prior(settings) if gibbs else settings.prior
-    # Only a Normal prior has a mean to set: others may mean another thing by that word.
-    loc = None if gibbs else _prior_mean(settings, mean_rating) or None
+    loc = None if gibbs else _prior_mean(settings, mean_rating)
     if factors.partition(":")[0] not in NORMAL_PRIORS:
         own_scale = None
     return FactorizationModel(
@@ -98,8 +97,10 @@ def build_model(
     )
 
 
-def _prior_mean(settings: ModelSettings, mean_rating: float | None) -> float:
-    """Return the mean of the factors' prior."""
+def _prior_mean(settings: ModelSettings, mean_rating: float | None) -> float | None:
+    """Return the mean that the settings give the factors' prior, None where they give none."""
+    if not settings.prior_mean:
+        return None
     if settings.prior_mean != "ratings":
         return float(settings.prior_mean)
     if settings.centred:
