@@ -22,6 +22,7 @@ from pyro_bmf.inference.hyper_draws import (
 )
 from pyro_bmf.inference.sweeps import Sweeps
 from pyro_bmf.inference.utilities import _at, draw_cuts_and_utilities, fit_cuts
+from pyro_bmf.model import NormalLikelihood, OrderedProbitLikelihood
 
 
 def dense_rows(sweeps: Sweeps, state: ChainState, side: str) -> list[tuple[Tensor, Tensor]]:
@@ -151,7 +152,8 @@ def test_conjugate_gradients_solve() -> None:
 
 def test_normal_wishart_of_one_dimension_is_the_normal_gamma() -> None:
     """W(nu, 1 / (nu s^2)) of one dimension is Gamma(nu / 2, nu s^2 / 2): posterior moments in closed form."""
-    values = torch.tensor([0.3, -0.8, 1.1, 0.4, 0.9], dtype=torch.float64)
+    # Far from zero, so that the prior's pull on the location is most of the sum of squares.
+    values = torch.tensor([2.3, 1.2, 3.1, 2.4, 2.9], dtype=torch.float64)
     scale, kappa, n, nu = 0.6, 2.0, 5, 3.0
     drawn = [draw_normal_wishart(values[:, None], scale, kappa) for _ in range(4_000)]
     precision = np.array([float(p) for _, p in drawn])
@@ -167,7 +169,7 @@ def test_normal_wishart_of_one_dimension_is_the_normal_gamma() -> None:
 
 
 def test_wishart_mean() -> None:
-    rows = torch.randn(7, 3, dtype=torch.float64)
+    rows = torch.randn(7, 3, dtype=torch.float64) + torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64)
     scale, kappa, n, nu = 0.6, 2.0, 7, 5.0
     mean = rows.mean(0)
     about = rows - mean
@@ -180,16 +182,65 @@ def test_wishart_mean() -> None:
 
 
 def test_normal_gamma_and_weights_precision() -> None:
-    values = torch.tensor([0.3, -0.8, 1.1], dtype=torch.float64)
-    mean, kappa = float(values.mean()), 2.0
-    square = float(((values - mean) ** 2).sum()) + kappa * 3 / (kappa + 3) * mean**2
-    drawn = [float(draw_normal_gamma(values, 0.5, kappa)[1]) for _ in range(3_000)]
-    exact = stats.gamma(1 + 1.5, scale=1.0 / (0.25 + square / 2))
-    assert stats.kstest(drawn, exact.cdf).pvalue > 1e-3
+    # Far from zero: the term with kappa is most of the sum of squares.
+    values = torch.tensor([2.3, 1.2, 3.1], dtype=torch.float64)
+    mean, kappa, n = float(values.mean()), 2.0, 3
+    square = float(((values - mean) ** 2).sum()) + kappa * n / (kappa + n) * mean**2
+    drawn = [draw_normal_gamma(values, 0.5, kappa) for _ in range(3_000)]
+    shape, rate = 1 + n / 2, 0.5**2 + square / 2
+    exact = stats.gamma(shape, scale=1.0 / rate)
+    assert stats.kstest([float(precision) for _, precision in drawn], exact.cdf).pvalue > 1e-3
+    # The location's marginal is a Student-t.
+    spread = math.sqrt(rate / (shape * (kappa + n)))
+    t = stats.t(2 * shape, loc=n * mean / (kappa + n), scale=spread)
+    assert stats.kstest([float(location) for location, _ in drawn], t.cdf).pvalue > 1e-3
     weights = torch.randn(6, 2, dtype=torch.float64)
     first = [float(draw_weights_precision(weights, 0.4)[0]) for _ in range(3_000)]
     exact = stats.gamma(1 + 3, scale=1.0 / (0.16 + float((weights[:, 0] ** 2).sum()) / 2))
     assert stats.kstest(first, exact.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["normal", "ordered-not-yet"])
+def test_learned_noise_is_gamma(ordered: bool) -> None:
+    """Of a Normal likelihood, and of an ordered one in its first sweeps, which take ratings as they are."""
+    likelihood = OrderedProbitLikelihood([1.0, 2.0, 3.0]) if ordered else NormalLikelihood()
+    model = tiny_model(likelihood, row_noise=None)
+    users, items = tiny_pairs()
+    ratings = 1.0 + torch.arange(len(users), dtype=torch.float64) % 3
+    sweeps = tiny_sweeps(model, ratings)
+    state = random_state(sweeps)
+    eta = (state.user.rows[users, :K] * state.item.rows[items, :K]).sum(-1)
+    eta = eta + state.user.rows[users, K] + state.item.rows[items, K]
+    squares = (ratings - eta) ** 2 * state.user.noise[users] * state.item.noise[items]
+    drawn = []
+    for _ in range(3_000):
+        sweeps._utilities(state, ordered=False)
+        drawn.append(float(state.noise))
+    # Gamma(1, 1) before the ratings.
+    exact = stats.gamma(1 + len(users) / 2, scale=1.0 / (1 + float(squares.sum()) / 2))
+    assert stats.kstest(drawn, exact.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_noise_of_rows_reads_the_other_sides_noise(side: str) -> None:
+    model = tiny_model(row_noise=side)
+    sweeps = tiny_sweeps(model)
+    state = random_state(sweeps)
+    users, items = tiny_pairs()
+    own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
+    rows, columns = (users, items) if side == "user" else (items, users)
+    eta = sweeps.predictors(state)
+    squares = (sweeps.ratings - eta) ** 2 * other.noise[columns] * state.noise
+    totals = torch.zeros(len(own.rows), dtype=torch.float64).index_add_(0, rows, squares)
+    counts = torch.bincount(rows, minlength=len(own.rows))
+    # The shape of the prior moves too, and is drawn first: each draw is made standard by its own.
+    levels = []
+    for _ in range(2_000):
+        sweeps._utilities(state, ordered=False)
+        shape = float(state.user.noise_shape if side == "user" else state.item.noise_shape)
+        levels.append(stats.gamma.cdf(own.noise.numpy(), shape + counts / 2, scale=1 / (shape + totals / 2)))
+    for level in np.array(levels).T:
+        assert stats.kstest(level, "uniform").pvalue > 1e-3
 
 
 def test_row_noise_and_its_shape() -> None:
