@@ -42,7 +42,7 @@ class Splitting:
     scheme: str | None = None
     seed: int | None = None
     fractions: tuple[float, float, float] | None = None
-    points: tuple[int, int] | None = None
+    points: tuple[float, float] | None = None
     n: int | None = None
     percent: float | None = None
     k: int | None = None
@@ -157,7 +157,7 @@ def _with_split_options(function: Callable[..., Any], seed: str) -> Callable[...
         "--points",
         callback=_two_points,
         metavar="T1,T2",
-        help="First timestamp of validation and of test, instead of shares (time).",
+        help="First timestamp of validation and of test in seconds, instead of shares (time).",
     )
     @click.option(
         "--n",
@@ -321,7 +321,15 @@ def _three_fractions(
 def _two_points(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[Any, ...] | None:
-    return None if value is None else _numbers(value, 2, int, parameter)
+    if value is None:
+        return None
+    # Whole seconds stay whole; fractions count too.
+    points = _numbers(value, 2, float, parameter)
+    exact = tuple(part.strip() for part in value.split(","))
+    return tuple(
+        int(part) if part.lstrip("+-").isdecimal() else point
+        for part, point in zip(exact, points, strict=True)
+    )
 
 
 #: Of everything that a command draws.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
+from . import times
 from .notices import notice
 from .ratings import Ratings
 from .scale import RatingScale
@@ -35,6 +36,8 @@ class RawColumns:
         int64, shape (n,), or None.
     place
         Tells where row i stands, as ``"line 17 of ratings.csv"``.
+    ticks_per_second
+        In which parts of a second the timestamps count; see `times`.
     """
 
     user_codes: NDArray[Any]
@@ -44,6 +47,7 @@ class RawColumns:
     ratings: NDArray[np.float64]
     timestamps: NDArray[np.int64] | None
     place: Callable[[int], str]
+    ticks_per_second: int = 1
 
     def __len__(self) -> int:
         return len(self.ratings)
@@ -59,6 +63,7 @@ class RawColumns:
             self.ratings[rows],
             None if self.timestamps is None else self.timestamps[rows],
             lambda row: place(int(rows[row])),
+            self.ticks_per_second,
         )
 
 
@@ -82,7 +87,8 @@ def ratings_from_arrays(
     ratings
         Numbers, shape (n,).
     timestamps
-        Whole seconds, shape (n,), or None.
+        Seconds (or whatever you count in), shape (n,): whole numbers, floats or dates; or None. Fractions
+        are kept.
     scale
         A `RatingScale`, text as ``"1:5:1"``, or None to infer it.
     duplicates
@@ -103,20 +109,17 @@ def ratings_from_arrays(
         values = np.array(ratings, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"ratings must be numbers: {error}") from None
-    seconds = None
-    if timestamps is not None:
-        array = np.asarray(timestamps)
-        if array.dtype.kind not in "iu":
-            raise DataError(f"timestamps must be whole seconds (integers), not {array.dtype}")
-        seconds = array.astype(np.int64)
+
+    def place(row: int) -> str:
+        return f"row {row} (counted from 0)"
+
+    seconds, ticks = (None, 1) if timestamps is None else times.of_array(timestamps, place)
     lengths = {len(user_codes), len(item_codes), len(values)} | (
         {len(seconds)} if seconds is not None else set()
     )
     if len(lengths) != 1 or values.ndim != 1:
         raise DataError(f"user_ids, item_ids, ratings and timestamps differ in length: {sorted(lengths)}")
-    raw = RawColumns(
-        user_codes, users, item_codes, items, values, seconds, lambda row: f"row {row} (counted from 0)"
-    )
+    raw = RawColumns(user_codes, users, item_codes, items, values, seconds, place, ticks)
     result, _ = canonical(raw, scale=as_scale(scale), duplicates=duplicates, name=name)
     if item_titles is not None:
         titles = np.array(
@@ -133,17 +136,7 @@ def as_scale(scale: RatingScale | str | None) -> RatingScale | None:
 
 def with_titles(ratings: Ratings, titles: NDArray[Any] | None) -> Ratings:
     """Return the same ratings with `titles`, one an item of the vocabulary."""
-    return Ratings(
-        ratings.users,
-        ratings.items,
-        ratings.ratings,
-        ratings.timestamps,
-        ratings.user_vocabulary,
-        ratings.item_vocabulary,
-        ratings.scale,
-        titles,
-        ratings.name,
-    )
+    return replace(ratings, item_titles=titles)
 
 
 def canonical(
@@ -216,6 +209,10 @@ def canonical(
             )
     users = key // n_items
     key -= users * n_items
+    ticks = raw.ticks_per_second
+    if timestamps is not None:
+        # Rows were left out, perhaps: the unit is a matter of those that stay, as when they are read again.
+        timestamps, ticks = times.coarsest(timestamps, ticks)
     result = Ratings(
         users,
         key,
@@ -226,6 +223,7 @@ def canonical(
         scale,
         None,
         name,
+        ticks,
     )
     if rows is None:
         rows = np.arange(len(result), dtype=np.int64)

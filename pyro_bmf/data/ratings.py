@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from .scale import RatingScale
+from .times import TICKS
 from .vocabulary import Vocabulary
 
 __all__ = ["RatingScale", "Ratings", "Vocabulary"]
@@ -30,7 +31,7 @@ class Ratings:
     ratings
         Values in rating units, float64, shape (n,), all finite.
     timestamps
-        Seconds since 1970 (or whatever the file counts in), int64, shape (n,); None where there are none.
+        Times since 1970 (or whatever the file counts in), int64, shape (n,); None where there are none.
     user_vocabulary, item_vocabulary
         Raw ids; they may hold users and items without a rating here.
     scale
@@ -39,6 +40,9 @@ class Ratings:
         Text for each item, object array of shape (n_items,), "" where unknown; None without titles.
     name
         What the data are called in tables.
+    ticks_per_second
+        In which parts of a second `timestamps` count: 1 for whole seconds (or whatever the file counts in),
+        1,000, 1,000,000 or 1,000,000,000 where some have fractions.
 
     Raises
     ------
@@ -56,10 +60,13 @@ class Ratings:
     scale: RatingScale
     item_titles: NDArray[Any] | None = None
     name: str = field(default="ratings")
+    ticks_per_second: int = 1
 
     def __post_init__(self) -> None:
         """Check shapes, ranges and order once, and make every array read-only."""
         n = len(self.ratings)
+        if self.ticks_per_second not in TICKS:
+            raise DataError(f"ticks_per_second={self.ticks_per_second!r}: use one of {TICKS}")
         columns = {"users": np.int64, "items": np.int64, "ratings": np.float64, "timestamps": np.int64}
         for name, dtype in columns.items():
             array = getattr(self, name)
@@ -117,7 +124,9 @@ class Ratings:
         state.update(np.ascontiguousarray(self.items, dtype="<i8").data)
         state.update(np.ascontiguousarray(self.ratings, dtype="<f8").data)
         if self.timestamps is not None:
-            state.update(b"timestamps\n")
+            # Whole seconds hash as they did before there were fractions of them.
+            ticks = "" if self.ticks_per_second == 1 else f" {self.ticks_per_second}"
+            state.update(f"timestamps{ticks}\n".encode())
             state.update(np.ascontiguousarray(self.timestamps, dtype="<i8").data)
         return state.hexdigest()
 
@@ -126,16 +135,12 @@ class Ratings:
         positions = np.sort(np.asarray(rows, dtype=np.int64))
         if len(positions) and (positions[0] < 0 or positions[-1] >= len(self)):
             raise DataError(f"rows must lie in 0..{len(self) - 1}")
-        return Ratings(
-            self.users[positions],
-            self.items[positions],
-            self.ratings[positions],
-            None if self.timestamps is None else self.timestamps[positions],
-            self.user_vocabulary,
-            self.item_vocabulary,
-            self.scale,
-            self.item_titles,
-            self.name,
+        return replace(
+            self,
+            users=self.users[positions],
+            items=self.items[positions],
+            ratings=self.ratings[positions],
+            timestamps=None if self.timestamps is None else self.timestamps[positions],
         )
 
     @cached_property

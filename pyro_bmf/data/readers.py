@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from . import times
 from .border import RawColumns
 from .layout import (
     DELIMITERS,
@@ -33,7 +34,6 @@ from .layout import (
     Layout,
     detect,
     head_of,
-    is_number,
     open_bytes,
     records,
     text_lines,
@@ -107,8 +107,9 @@ def _read_text(path: Path, layout: Layout, text_ids: tuple[bool | None, bool | N
             raise DataError(f"the {role} id in {place(int(np.argmax(codes == blank)))} is empty")
         ids.append((codes, _distinct_ids(values, bool(as_text))))
     ratings = _rating_numbers(table.column("rating"), place)
-    timestamps = _seconds(table.column("timestamp"), place) if "timestamp" in types else None
-    return RawColumns(*ids[0], *ids[1], ratings, timestamps, place)
+    stamps = times.of_column(table.column("timestamp"), place) if "timestamp" in types else None
+    timestamps, ticks = stamps or (None, 1)
+    return RawColumns(*ids[0], *ids[1], ratings, timestamps, place, ticks)
 
 
 def _parse(path: Path, layout: Layout, types: dict[str, pa.DataType]) -> pa.Table:
@@ -170,7 +171,7 @@ def _timestamp_type(path: Path, layout: Layout) -> pa.DataType | None:
     fields = [row[layout.positions[3]] for row in rows if len(row) > layout.positions[3]]
     if all(field.strip().lstrip("-").isdecimal() for field in fields):
         return pa.int64()
-    return pa.float64() if all(is_number(field) for field in fields) else pa.string()
+    return pa.string()
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], pa.Array]:
@@ -209,35 +210,6 @@ def _rating_numbers(column: pa.ChunkedArray, place: Callable[[int], str]) -> NDA
         more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
         raise DataError(f"the rating in {place(row)} {what}{more}: correct or remove it")
     return np.asarray(numbers, dtype=np.float64)
-
-
-def _seconds(column: pa.ChunkedArray, place: Callable[[int], str]) -> NDArray[np.int64] | None:
-    """Return timestamps as whole seconds: numbers are rounded down, dates counted from 1970 (UTC)."""
-    if column.null_count == len(column):
-        return None
-    if pa.types.is_integer(column.type) and column.null_count == 0:
-        return np.array(column.to_numpy(), dtype=np.int64)
-    if pa.types.is_temporal(column.type) and column.null_count == 0:
-        return np.array(column.cast(pa.timestamp("s"), safe=False).cast(pa.int64()).to_numpy())
-    values = pd.Series(column.to_numpy(), dtype=object)
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
-    bad = ~np.isfinite(numbers)
-    if bool(bad.any()):
-        no_date = bad
-        if pa.types.is_string(column.type):
-            dates = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
-            no_date = dates.isna().to_numpy()
-            if not bool(no_date.any()):
-                return np.asarray(dates.dt.as_unit("s").astype("int64"), dtype=np.int64)
-        row = int(np.argmax(bad if bad.sum() <= no_date.sum() else no_date))  # the rarer failure is the slip
-        raise DataError(
-            f"the timestamp in {place(row)} is {values[row]!r}: use seconds or ISO dates throughout, or "
-            "name only the user, item and rating columns"
-        )
-    if bool((np.abs(numbers) >= 2.0**63).any()):
-        row = int(np.argmax(np.abs(numbers)))
-        raise DataError(f"the timestamp in {place(row)} is {values[row]!r}, more than 64 bits hold")
-    return np.asarray(np.floor(numbers), dtype=np.int64)
 
 
 def _text_place(path: Path, layout: Layout) -> Callable[[int], str]:
@@ -364,8 +336,9 @@ def _from_table(table: pa.Table, layout: Layout, place: Callable[[int], str]) ->
     ):
         raise DataError(f"ratings are of type {rating.type}: they must be numbers; convert the column first")
     ratings = _rating_numbers(rating.cast(pa.float64()), place)
-    timestamps = _seconds(table.column("timestamp"), place) if len(layout.names) > 3 else None
-    return RawColumns(*ids[0], *ids[1], ratings, timestamps, place)
+    stamps = times.of_column(table.column("timestamp"), place) if len(layout.names) > 3 else None
+    timestamps, ticks = stamps or (None, 1)
+    return RawColumns(*ids[0], *ids[1], ratings, timestamps, place, ticks)
 
 
 def _typed_ids(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, SavedFileError
 from ..files import write_json
+from . import times
 from .border import RawColumns, as_scale, canonical
 from .layout import Columns
 from .ratings import Ratings
@@ -78,6 +79,7 @@ def write_split(split: Split, folder: str | Path, *, overwrite: bool = False) ->
                 "user_ids": "integer" if ratings.user_vocabulary.is_integer else "text",
                 "item_ids": "integer" if ratings.item_vocabulary.is_integer else "text",
                 "timestamps": ratings.timestamps is not None,
+                "ticks_per_second": ratings.ticks_per_second,
                 "titles": ratings.item_titles is not None,
                 "counts": {part: len(getattr(split, f"{part}_rows")) for part in PARTS},
             },
@@ -126,9 +128,12 @@ def read_split(folder: str | Path) -> Split:
         user_index = np.concatenate([users.index(raw.user_ids)[raw.user_codes] for _, raw in parts])
         item_index = np.concatenate([items.index(raw.item_ids)[raw.item_codes] for _, raw in parts])
         order = np.lexsort((item_index, user_index))
-        timestamps = None
+        timestamps, ticks = None, 1
         if content["timestamps"]:
-            timestamps = np.concatenate([_present(raw.timestamps, folder) for _, raw in parts])[order]
+            stamps, ticks = times.alike(
+                [(_present(raw.timestamps, folder), raw.ticks_per_second) for _, raw in parts]
+            )
+            timestamps = np.concatenate(stamps)[order]
         ratings = Ratings(
             user_index[order],
             item_index[order],
@@ -139,6 +144,7 @@ def read_split(folder: str | Path) -> Split:
             scale,
             titles if content["titles"] else None,
             str(content["name"]),
+            ticks,
         )
         labels = np.concatenate([np.full(len(raw), PARTS.index(part)) for part, raw in parts])[order]
         rows = [np.flatnonzero(labels == code) for code in range(len(PARTS))]
@@ -239,7 +245,8 @@ def _join(raws: list[RawColumns]) -> RawColumns:
             for start, raw in zip(starts, raws, strict=False)
         ]
         columns.append((np.concatenate(codes), np.asarray(distinct)))
-    timed = [raw.timestamps for raw in raws if raw.timestamps is not None]
+    timed = [(raw.timestamps, raw.ticks_per_second) for raw in raws if raw.timestamps is not None]
+    stamps, ticks = times.alike(timed) if len(timed) == len(raws) else ([], 1)
     edges = np.cumsum([len(raw) for raw in raws])
 
     def place(row: int) -> str:
@@ -250,8 +257,9 @@ def _join(raws: list[RawColumns]) -> RawColumns:
         *columns[0],
         *columns[1],
         np.concatenate([raw.ratings for raw in raws]),
-        np.concatenate(timed) if len(timed) == len(raws) else None,
+        np.concatenate(stamps) if stamps else None,
         place,
+        ticks,
     )
 
 
@@ -296,8 +304,20 @@ def _write_part(path: Path, part: Ratings) -> None:
         "rating": pa.array(part.ratings),
     }
     if part.timestamps is not None:
-        columns["timestamp"] = pa.array(part.timestamps)
+        columns["timestamp"] = _seconds(part.timestamps, part.ticks_per_second)
     _write_csv(path, pa.table(columns))
+
+
+def _seconds(stamps: NDArray[np.int64], ticks: int) -> pa.Array:
+    """Return timestamps in seconds: whole numbers, or exact decimals where they have fractions."""
+    whole = pa.array(stamps)
+    if ticks == 1:
+        return whole
+    digits = len(str(ticks)) - 1
+    # The same digits with the point elsewhere: an int64 has at most 19.
+    words = np.stack((stamps, stamps >> 63), axis=1).astype("<i8")
+    kind = pa.decimal128(38, digits)
+    return pa.Array.from_buffers(kind, len(stamps), [None, pa.py_buffer(words.tobytes())]).cast(pa.string())
 
 
 def _write_ids(path: Path, name: str, vocabulary: Vocabulary, titles: NDArray[Any] | None) -> None:

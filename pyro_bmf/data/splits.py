@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .ratings import Ratings
+from .times import first_at, in_seconds
 
 PARTS = ("train", "valid", "test")
 
@@ -179,7 +181,7 @@ def time_split(
     ratings: Ratings,
     *,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    points: tuple[int, int] | None = None,
+    points: tuple[float | Fraction, float | Fraction] | None = None,
 ) -> Split:
     """Split at global points in time: train before the first, validation between, test from the second on.
 
@@ -192,7 +194,9 @@ def time_split(
     fractions
         Shares of train, validation and test, from which the two points follow.
     points
-        The two points themselves (first instant of validation, first instant of test), instead of fractions.
+        The two points themselves (first instant of validation, first instant of test), instead of fractions:
+        in seconds (or whatever the file counts in). A float means its shortest decimals; a
+        `fractions.Fraction` is exact.
 
     Raises
     ------
@@ -205,12 +209,13 @@ def time_split(
         ordered = np.sort(timestamps)
         cuts = [round(len(ratings) * shares[0]), round(len(ratings) * (shares[0] + shares[1]))]
         first, second = (int(ordered[min(cut, len(ordered) - 1)]) for cut in cuts)
-        settings: dict[str, Any] = {"fractions": list(shares), "points": [first, second]}
+        settings: dict[str, Any] = {"fractions": list(shares)}
     else:
-        first, second = int(points[0]), int(points[1])
-        if first > second:
-            raise DataError(f"time points {first}, {second}: the first must not lie after the second")
-        settings = {"points": [first, second]}
+        if points[0] > points[1]:
+            raise DataError(f"time points {points[0]}, {points[1]}: the first must not lie after the second")
+        first, second = (first_at(point, ratings.ticks_per_second) for point in points)
+        settings = {}
+    settings["points"] = [in_seconds(point, ratings.ticks_per_second) for point in (first, second)]
     test = timestamps >= second
     train = timestamps < first
     return Split(

@@ -164,8 +164,8 @@ def test_arrays_of_unequal_length_or_unfit_type() -> None:
         ratings_from_arrays([1, 2], [1, 2], [1, 2, 3])
     with pytest.raises(DataError, match="numbers"):
         ratings_from_arrays([1, 2], [1, 2], ["x", "y"])
-    with pytest.raises(DataError, match="whole seconds"):
-        ratings_from_arrays([1, 2], [1, 2], [1, 2], [0.5, 1.5])
+    with pytest.raises(DataError, match="timestamps must be numbers"):
+        ratings_from_arrays([1, 2], [1, 2], [1, 2], ["x", object()])
     with pytest.raises(DataError, match="row 1"):
         ratings_from_arrays([1, 2], [1, 2], [1, np.nan])
 

@@ -213,7 +213,7 @@ def test_reading_options(write: Write, tmp_path: Path, capsys: pytest.CaptureFix
         (["--scheme", "time", "--seed", "2"], "the split's seed does not go with the time split"),
         (["--scheme", "time", "--fractions", "0.5,0,0.5", "--points", "1,2"], "not both"),
         (["--fractions", "0.5,0.5"], "write 3 numbers"),
-        (["--points", "a,b", "--scheme", "time"], "write 2 whole numbers"),
+        (["--points", "a,b", "--scheme", "time"], "write 2 numbers"),
         (["--scheme", "k-fold", "--k", "3", "--fold", "3"], "Fold 3 does not exist"),
         (["--scheme", "given"], "takes --train FILE and --test FILE"),
         (["--percent", "0", "--scheme", "subsample"], "--percent"),

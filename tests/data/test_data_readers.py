@@ -49,7 +49,7 @@ FILES: dict[str, tuple[str, str, list[Any]]] = {
     "recbole": (
         "r.inter",
         "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
-        "1\t10\t4\t100.0\n1\t20\t3.5\t200.9\n2\t10\t5\t300\n",
+        "1\t10\t4\t100.0\n1\t20\t3.5\t200.0\n2\t10\t5\t300\n",
         TIMED,
     ),
     "double colons": ("r.dat", "1::10::4.0::100\n1::20::3.5::200\n2::10::5::300\n", TIMED),
