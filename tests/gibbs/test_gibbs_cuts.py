@@ -1,0 +1,180 @@
+"""Cut points where ratings say little of them: absent and rare levels, and ratings without noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mpmath import mp, mpf
+from scipy import stats
+from torch import Tensor
+
+from pyro_bmf.data import Split, random_split, ratings_from_arrays
+from pyro_bmf.guide.truncated import truncated_mean
+from pyro_bmf.inference import fit, preset
+from pyro_bmf.inference.simulation import refit_ranks
+from pyro_bmf.inference.utilities import _at, draw_cuts_and_utilities, draw_tail, fit_cuts, log_cells
+
+MIDDLES = (-1.5, -0.5, 0.5, 1.5)
+TRUE = (-1.4, -0.3, 0.4, 1.6)
+
+
+def double(values: Any) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float64)
+
+
+def problem(n: int = 2_000) -> tuple[Tensor, Tensor]:
+    """Return predictors and levels of utilities with a spread of 0.8."""
+    eta = 0.7 * torch.randn(n, dtype=torch.float64)
+    return eta, torch.searchsorted(double(TRUE), eta + 0.8 * torch.randn(n, dtype=torch.float64))
+
+
+def without(*levels: int) -> tuple[Tensor, Tensor]:
+    eta, place = problem()
+    kept = torch.isin(place, torch.tensor(levels), invert=True)
+    return eta[kept], place[kept]
+
+
+STARS = torch.arange(5)
+CASES = {
+    "no first level": (MIDDLES, without(0), 0.8),
+    "no middle level": (MIDDLES, without(2), 0.8),
+    "no last level": (MIDDLES, without(4), 0.8),
+    "no first two levels": (MIDDLES, without(0, 1), 0.8),
+    "only the second and the fourth": (MIDDLES, without(0, 2, 4), 0.8),
+    "all ratings equal": (MIDDLES, without(0, 1, 3, 4), 0.8),
+    "one rating a level": (MIDDLES, (STARS - 2.0, STARS), 0.8),
+    "one rating a level, against the predictors": (MIDDLES, (2.0 - STARS, STARS), 0.8),
+    "separable": (MIDDLES, (STARS.repeat(20) - 2.0, STARS.repeat(20)), 1e-3),
+    "separable the wrong way": (MIDDLES, (2.0 - STARS.repeat(20), STARS.repeat(20)), 1e-3),
+    "large predictors": (MIDDLES, (1e4 * problem()[0], problem()[1]), 0.8),
+    "huge predictors": (MIDDLES, (1e9 * problem()[0], problem()[1]), 0.8),
+    "next to no noise": (MIDDLES, problem(), 1e-8),
+    "two levels": ((0.0,), (problem()[0], (problem()[1] > 2).long()), 0.8),
+    "two levels, one unseen": ((0.0,), (problem()[0], torch.zeros(2_000, dtype=torch.int64)), 0.8),
+    "one against many": (MIDDLES, (problem()[0], torch.full((2_000,), 4).index_fill(0, STARS[:1], 3)), 0.8),
+    "fifty levels, five ratings": (
+        torch.arange(49) - 24.5,
+        ([-10.0, 0.0, 3.0, 5.0, 20.0], torch.tensor([3, 20, 25, 30, 49])),
+        0.8,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cuts_stay_finite_and_in_order_and_utilities_in_their_cells(name: str) -> None:
+    middles, (eta, place), noise = CASES[name]
+    cuts, eta = double(middles), double(eta)
+    scale = torch.full_like(eta, noise)
+    cuts = fit_cuts(cuts, eta, scale, place)
+    assert bool(torch.isfinite(truncated_mean(eta, scale, cuts, place)[0]).all())
+    end = double([1e300])
+    present = place.unique()
+    rounding = 1e-14 * float(eta.abs().max())
+    for _ in range(60):
+        assert bool(torch.isfinite(cuts).all())
+        assert bool((cuts.diff() > 0).all())
+        # What the model keeps of them: logarithms of gaps.
+        assert bool(torch.isfinite(cuts.diff().log()).all())
+        cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place)
+        assert bool(torch.isfinite(utilities).all())
+        # Between two levels that there are, a cell may reach as far as the next of them.
+        edges = torch.cat([-end, cuts, end])
+        for level in present.tolist():
+            lower = present[present < level]
+            higher = present[present > level]
+            drawn = utilities[place == level]
+            if len(lower):
+                assert bool((drawn >= edges[lower[-1] + 1] - rounding).all())
+            if len(higher):
+                assert bool((drawn <= edges[higher[0]] + rounding).all())
+
+
+def test_an_unseen_level_has_about_the_probability_of_one_rating() -> None:
+    for level in range(5):
+        eta, place = without(level)
+        cuts = fit_cuts(double(MIDDLES), eta, torch.full_like(eta, 0.8), place)
+        edges = torch.cat([double([-1e9]), cuts, double([1e9])])
+        normal = torch.distributions.Normal(eta, 0.8)
+        expected = len(eta) * float((normal.cdf(edges[level + 1]) - normal.cdf(edges[level])).mean())
+        assert 0.3 < expected < 2.0, level
+
+
+def test_other_cuts_are_those_of_the_scale_without_the_unseen_level() -> None:
+    eta, place = without(2)
+    scale = torch.full_like(eta, 0.8)
+    found = fit_cuts(double(MIDDLES), eta, scale, place)
+    merged = fit_cuts(double([-1.5, 0.0, 1.5]), eta, scale, place - (place > 2).long())
+    torch.testing.assert_close(found[[0, 3]], merged[[0, 2]])
+    torch.testing.assert_close(found[1:3].mean(), merged[1])
+
+
+def test_a_step_that_overshoots_is_halved() -> None:
+    eta, place = problem(300)
+    scale = torch.full_like(eta, 0.8)
+    best = fit_cuts(double(MIDDLES), eta, scale, place, steps=50)
+    far = fit_cuts(double([40.0, 41.0, 42.0, 43.0]), eta, scale, place, steps=50)
+    torch.testing.assert_close(far, best, rtol=1e-6, atol=1e-6)
+    assert float(_at(far, eta, scale, place).gradient.abs().max()) < 1e-4
+
+
+def test_probabilities_of_far_and_narrow_cells() -> None:
+    mp.dps = 60
+    narrow = [(0.3, 0.3 + 1e-9), (20.0, 20.0 + 1e-8)]
+    cells = [(-40.0, -39.0), (7.0, 9.0), (12.0, 12.5), (300.0, 1e30), (-1.0, 2.0), *narrow]
+    found = log_cells(double([a for a, _ in cells]), double([b for _, b in cells]))
+    for (a, b), value in zip(cells, found.tolist(), strict=True):
+        flip = a + b > 0
+        low, high = (-b, -a) if flip else (a, b)
+        exact = mp.log((mp.erfc(-mpf(high) / mp.sqrt(2)) - mp.erfc(-mpf(low) / mp.sqrt(2))) / 2)
+        assert value == pytest.approx(float(exact), rel=1e-8), (a, b)
+
+
+@pytest.mark.parametrize("cell", [(9.0, 9.4), (-9.4, -9.0), (6.5, 1e30), (-12.0, -11.0)])
+def test_draws_from_a_tail_have_its_distribution(cell: tuple[float, float]) -> None:
+    low, high = cell
+    drawn = draw_tail(torch.full((4_000,), low).double(), torch.full((4_000,), high).double()).numpy()
+    assert ((drawn >= low) & (drawn <= high)).all()
+    a, b = (low, high) if low > 0 else (-high, -low)
+    tail = np.exp(stats.norm.logsf(np.abs(drawn)) - stats.norm.logsf(a))
+    end = np.exp(stats.norm.logsf(b) - stats.norm.logsf(a))
+    assert stats.kstest((tail - end) / (1.0 - end), "uniform").pvalue > 1e-3
+
+
+def split_of(stars: np.ndarray) -> Split:
+    users, items = (side.ravel() for side in np.indices(stars.shape))
+    return random_split(ratings_from_arrays(users, items, stars.ravel().astype(float)), seed=0)
+
+
+NOISELESS = np.tile(np.arange(1, 6), (6, 1))
+COUNTS = np.random.default_rng(0).poisson(2.0, (12, 9))
+COUNTS[0, 0] = 17
+
+
+@pytest.mark.filterwarnings("ignore::pyro_bmf.data.notices.DataNotice")
+@pytest.mark.parametrize("name", ["default", "conjugate"])
+@pytest.mark.parametrize("stars", [NOISELESS, COUNTS], ids=["without noise", "counts with rare levels"])
+def test_such_ratings_are_fitted(name: str, stars: np.ndarray) -> None:
+    split = split_of(stars)
+    settings = preset(name).replace(n_factors=3)
+    if name == "default":
+        settings = settings.replace(sweeps=80, burn_in=30, kept_draws=50)
+    posterior = fit(split, settings, threads=1, progress=False).posterior
+    users, items = (side.ravel() for side in np.indices(stars.shape))
+    mean = posterior.predict_mean(users, items)
+    assert np.isfinite(mean).all()
+    known = np.isin(items, np.unique(split.train.items))
+    error = (mean - stars.ravel())[known]
+    assert np.sqrt((error**2).mean()) < 1.05 * stars.std()
+
+
+@pytest.mark.filterwarnings("ignore::pyro_bmf.data.notices.DataNotice")
+@pytest.mark.parametrize("seed", range(3))
+def test_ratings_drawn_from_the_prior_are_fitted(seed: int) -> None:
+    # The prior's scales are drawn too, and now and then make ratings that are all at the ends.
+    stars = np.random.default_rng(1).integers(1, 6, (20, 15))
+    settings = preset().replace(sweeps=40, burn_in=20, kept_draws=20, n_factors=4)
+    found = refit_ranks(split_of(stars), settings, seed, threads=1)
+    assert all(0.0 < rank < 1.0 for ranks in found.ranks.values() for rank in ranks)
