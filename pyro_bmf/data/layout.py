@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
 from ..errors import DataError
+from .containers import RatingsFile
+from .foreign import FOREIGN_PARQUET, located
 
 DELIMITERS = {"csv": ",", "tsv": "\t", "::": "::", "semicolon": ";", "pipe": "|", "space": " "}
 FORMATS = (*DELIMITERS, "parquet", "jsonl")
@@ -70,26 +69,13 @@ class Layout:
     names: tuple[str, ...]
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading, unpacking gzip."""
-    try:
-        with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        return gzip.open(path, "rb") if packed else open(path, "rb")  # type: ignore[return-value]
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def head_of(path: Path) -> bytes:
+def head_of(path: RatingsFile) -> bytes:
     """Return the first 64 KiB of a file (unpacked)."""
-    with open_bytes(path) as file:
-        try:
-            return file.read(_HEAD)
-        except (OSError, EOFError) as error:
-            raise DataError(f"cannot read {path}: {error}") from None
+    with located(f"{path} cannot be read", "see that it is whole and may be read"), path.open() as file:
+        return file.read(_HEAD)
 
 
-def detect(path: Path, format: str | None, columns: Columns | None, header: bool | None) -> Layout:
+def detect(path: RatingsFile, format: str | None, columns: Columns | None, header: bool | None) -> Layout:
     """Find out how to read `path`; what is given is obeyed, the rest is read off the file's first lines.
 
     Raises
@@ -97,9 +83,6 @@ def detect(path: Path, format: str | None, columns: Columns | None, header: bool
     DataError
         When the file is empty, the format or the columns cannot be told, or given columns do not exist.
     """
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise DataError(f"ratings file {path} {what}")
     head = head_of(path)
     if not head.removeprefix(_MARK).strip():
         raise DataError(f"{path} is empty: a ratings file has a line for each rating")
@@ -108,10 +91,8 @@ def detect(path: Path, format: str | None, columns: Columns | None, header: bool
     if known == "parquet":
         import pyarrow.parquet as pq
 
-        try:
-            names = list(pq.read_schema(path).names)
-        except Exception as error:
-            raise DataError(f"{path} cannot be read as parquet: {error}") from None
+        with located(f"{path} cannot be read as parquet", "get it again", FOREIGN_PARQUET):
+            names = list(pq.read_schema(path.arrow()).names)
         return _by_name(path, known, names, wanted)
     if known == "jsonl":
         return _by_name(path, known, _json_keys(path, head), wanted)
@@ -131,7 +112,7 @@ def _columns(columns: Columns | None) -> tuple[str | int, ...] | None:
     return parts
 
 
-def _format(path: Path, format: str | None, head: bytes) -> str:
+def _format(path: RatingsFile, format: str | None, head: bytes) -> str:
     if format is not None:
         known = _ALIASES.get(format.lower(), format.lower())
         if known not in FORMATS:
@@ -141,11 +122,8 @@ def _format(path: Path, format: str | None, head: bytes) -> str:
         return "parquet"
     if head.removeprefix(_MARK).lstrip().startswith((b"{", b"[")):
         return "jsonl"
-    if head.startswith(b"PK\x03\x04"):
-        raise DataError(f"{path} is a zip archive: unpack it and give the ratings file inside")
     lines = text_lines(head)[:50]
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    likely = _SUFFIXES.get(suffixes[-1]) if suffixes else None
+    likely = _SUFFIXES.get(path.suffixes[-1]) if path.suffixes else None
     candidates = [name for name in ("::", "tsv", "csv", "semicolon", "pipe", "space") if name != likely]
     if likely in DELIMITERS:
         candidates.insert(0, likely)
@@ -195,7 +173,7 @@ def _match(names: Sequence[str]) -> dict[str, int]:
 
 
 def _text_layout(
-    path: Path, format: str, head: bytes, wanted: tuple[str | int, ...] | None, header: bool | None
+    path: RatingsFile, format: str, head: bytes, wanted: tuple[str | int, ...] | None, header: bool | None
 ) -> Layout:
     rows = records(text_lines(head)[:100], format)
     first = rows[0]
@@ -242,7 +220,7 @@ def _header_end(head: bytes, format: str) -> int:
     return reader.line_num
 
 
-def _position(path: Path, part: str | int, header: Sequence[str], n_columns: int) -> int:
+def _position(path: RatingsFile, part: str | int, header: Sequence[str], n_columns: int) -> int:
     if isinstance(part, str) and part in header:
         return list(header).index(part)
     if isinstance(part, int) or part.isdecimal():
@@ -256,7 +234,9 @@ def _position(path: Path, part: str | int, header: Sequence[str], n_columns: int
     raise DataError(f"column {part!r} of {path} does not exist: it has {names}; positions count from 0")
 
 
-def _by_name(path: Path, format: str, names: list[str], wanted: tuple[str | int, ...] | None) -> Layout:
+def _by_name(
+    path: RatingsFile, format: str, names: list[str], wanted: tuple[str | int, ...] | None
+) -> Layout:
     if wanted is not None:
         chosen = tuple(names[_position(path, part, names, len(names))] for part in wanted)
     else:
@@ -271,7 +251,7 @@ def _by_name(path: Path, format: str, names: list[str], wanted: tuple[str | int,
     return Layout(format, True, 0, len(names), (), chosen)
 
 
-def _json_keys(path: Path, head: bytes) -> list[str]:
+def _json_keys(path: RatingsFile, head: bytes) -> list[str]:
     first = next((line for line in head.removeprefix(_MARK).splitlines() if line.strip()), b"")
     try:
         record = json.loads(first)

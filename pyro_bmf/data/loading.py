@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from .border import as_scale, canonical, with_titles
+from .containers import STDIN, open_source, printable
 from .layout import Columns
 from .notices import warn
 from .ratings import Ratings
@@ -39,7 +41,8 @@ def load_ratings(
     ----------
     name_or_path
         One of `SOURCES` (``"ml100k"``, ``"ml1m"``, ..., ``"synthetic"``), or the path of a file: CSV, TSV,
-        ``::``, parquet or JSON lines, gzip allowed.
+        ``::``, parquet or JSON lines, perhaps packed by gzip, bzip2, xz or Zstandard. ``"-"`` is standard
+        input; a pipe is read once.
     data_dir
         Folder where named sets are looked for and downloaded to; None takes the environment variable
         ``PYRO_BMF_DATA_DIR``, else the user's cache folder.
@@ -60,7 +63,7 @@ def load_ratings(
     download
         Whether a named set that is not on this machine may be downloaded.
     progress
-        Show a progress bar on stderr while downloading.
+        Show a progress bar on stderr while downloading or unpacking a large file.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def load_ratings(
     """
     source = None if isinstance(name_or_path, Path) else find_source(name_or_path)
     if source is None:
-        return _load_path(name_or_path, format, columns, header, scale, duplicates, min_ratings)
+        return _load_path(name_or_path, format, columns, header, scale, duplicates, min_ratings, progress)
     if source.name == "synthetic":
         return default_synthetic().ratings
     from .download import locate  # brings pooch and requests, which a file on disk does not need
@@ -98,21 +101,39 @@ def _load_path(
     scale: RatingScale | str | None,
     duplicates: str | None,
     min_ratings: int | None,
+    progress: bool,
 ) -> Ratings:
-    path = Path(path_or_name).expanduser()
-    if not path.exists():
-        raise DataError(
-            f"{str(path_or_name)!r} is neither a file nor a data set known by name ({', '.join(SOURCES)})"
-        )
-    raw = read_raw(path, format=format, columns=columns, header=header)
+    file = open_source(_existing(path_or_name), progress=progress)
+    raw = read_raw(file, format=format, columns=columns, header=header)
     ratings, _ = canonical(
         raw,
         scale=as_scale(scale),
         duplicates=duplicates or "error",
         min_ratings=min_ratings or 0,
-        name=path.name,
+        name=file.name,
     )
     return ratings
+
+
+def _existing(path_or_name: str | Path) -> str | Path:
+    """Return the path of a file; raise for text that names neither a file nor a set."""
+    if str(path_or_name) == STDIN:
+        return STDIN
+    path = Path(path_or_name)
+    try:
+        path = path.expanduser()
+        os.lstat(path)
+        there = True
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    except (OSError, RuntimeError, ValueError):  # a name too long; no such user; a NUL in it
+        there = True  # opening it says what is wrong
+    if not there and not isinstance(path_or_name, Path):
+        raise DataError(
+            f"{printable(path_or_name)!r} is neither a file nor a data set known by name "
+            f"({', '.join(SOURCES)})"
+        )
+    return path
 
 
 def _load_source(

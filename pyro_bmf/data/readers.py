@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from . import times
 from .border import RawColumns
+from .containers import RatingsFile, open_source
+from .foreign import FOREIGN_PARQUET, located, reason
 from .layout import (
     DELIMITERS,
     ROLES,
@@ -34,7 +36,6 @@ from .layout import (
     Layout,
     detect,
     head_of,
-    open_bytes,
     records,
     text_lines,
 )
@@ -45,7 +46,7 @@ _ID = pa.dictionary(pa.int32(), pa.string())
 
 
 def read_raw(
-    path: Path | str,
+    path: Path | str | RatingsFile,
     *,
     format: str | None = None,
     columns: Columns | None = None,
@@ -57,7 +58,7 @@ def read_raw(
     Parameters
     ----------
     path
-        The file; gzip is unpacked on the way.
+        The file, or what `open_source` made of it; gzip, bzip2, xz and Zstandard are unpacked on the way.
     format
         One of `layout.FORMATS`; None tells it from the name and the first lines.
     columns
@@ -72,7 +73,7 @@ def read_raw(
     DataError
         Naming the line and value that cannot be used.
     """
-    path = Path(path)
+    path = open_source(path)
     layout = detect(path, format, columns, header)
     if layout.format == "parquet":
         return _read_parquet(path, layout)
@@ -84,7 +85,7 @@ def read_raw(
 # --- text ---------------------------------------------------------------------------------------------------
 
 
-def _read_text(path: Path, layout: Layout, text_ids: tuple[bool | None, bool | None]) -> RawColumns:
+def _read_text(path: RatingsFile, layout: Layout, text_ids: tuple[bool | None, bool | None]) -> RawColumns:
     place = _text_place(path, layout)
     timestamp = _timestamp_type(path, layout)
     types: dict[str, pa.DataType] = {"user": _ID, "item": _ID, "rating": pa.float64()}
@@ -112,12 +113,12 @@ def _read_text(path: Path, layout: Layout, text_ids: tuple[bool | None, bool | N
     return RawColumns(*ids[0], *ids[1], ratings, timestamps, place, ticks)
 
 
-def _parse(path: Path, layout: Layout, types: dict[str, pa.DataType]) -> pa.Table:
+def _parse(path: RatingsFile, layout: Layout, types: dict[str, pa.DataType]) -> pa.Table:
     """Parse the wanted columns; text that is not UTF-8 is read as latin-1."""
     delimiter = DELIMITERS[layout.format]
     data: bytes | None = None
     if layout.format == "::":
-        with open_bytes(path) as file:
+        with path.open() as file:
             data = file.read()
         # One byte that the file does not use stands for the two colons: the fast parser wants one.
         delimiter = next((mark for mark in "\t\x1f\x1e\x01\x02" if mark.encode() not in data), "")
@@ -143,9 +144,7 @@ def _parse(path: Path, layout: Layout, types: dict[str, pa.DataType]) -> pa.Tabl
         try:
             if data is not None:
                 return pcsv.read_csv(pa.BufferReader(data), read, parse, convert)
-            with open_bytes(path) as file:
-                source = pa.OSFile(str(path)) if isinstance(file, io.BufferedReader) else file
-                return pcsv.read_csv(source, read, parse, convert)
+            return pcsv.read_csv(path.arrow(), read, parse, convert)
         except pa.ArrowInvalid as error:
             if "UTF8" in str(error) and encoding == "utf8":
                 notice(f"{path.name} is not UTF-8: read as latin-1")
@@ -154,16 +153,16 @@ def _parse(path: Path, layout: Layout, types: dict[str, pa.DataType]) -> pa.Tabl
                 across_lines = True
             else:
                 raise
-        except (OSError, EOFError) as error:
-            raise DataError(f"cannot read {path}: {error}") from None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({reason(error)}): see that it is whole") from None
 
 
-def _holds_quote(path: Path) -> bool:
-    with open_bytes(path) as file:
+def _holds_quote(path: RatingsFile) -> bool:
+    with path.open() as file:
         return any(b'"' in chunk for chunk in iter(lambda: file.read(1 << 24), b""))
 
 
-def _timestamp_type(path: Path, layout: Layout) -> pa.DataType | None:
+def _timestamp_type(path: RatingsFile, layout: Layout) -> pa.DataType | None:
     """Guess how timestamps are written from the first lines; a wrong guess is mended later."""
     if len(layout.positions) < 4:
         return None
@@ -212,12 +211,12 @@ def _rating_numbers(column: pa.ChunkedArray, place: Callable[[int], str]) -> NDA
     return np.asarray(numbers, dtype=np.float64)
 
 
-def _text_place(path: Path, layout: Layout) -> Callable[[int], str]:
+def _text_place(path: RatingsFile, layout: Layout) -> Callable[[int], str]:
     """Return a function that tells the line of a row; it walks the file, so only an error calls it."""
 
     def place(row: int) -> str:
         wanted = row + (1 if layout.header else 0)
-        with open_bytes(path) as file:
+        with path.open() as file:
             text = io.TextIOWrapper(file, encoding="latin-1", newline="")
             found = next(itertools.islice(_field_counts(text, layout), wanted, None), None)
         return f"line {found[0] if found else '?'} of {path.name}"
@@ -225,9 +224,9 @@ def _text_place(path: Path, layout: Layout) -> Callable[[int], str]:
     return place
 
 
-def _shape_error(path: Path, layout: Layout, error: Exception) -> DataError:
+def _shape_error(path: RatingsFile, layout: Layout, error: Exception) -> DataError:
     """Find the first line with another number of fields; only an error gets here."""
-    with open_bytes(path) as file:
+    with path.open() as file:
         text = io.TextIOWrapper(file, encoding="latin-1", newline="")
         try:
             for number, found in _field_counts(text, layout):
@@ -258,15 +257,15 @@ def _field_counts(text: io.TextIOWrapper, layout: Layout) -> Iterator[tuple[int,
 # --- parquet and JSON lines: columns carry types --------------------------------------------------
 
 
-def _read_parquet(path: Path, layout: Layout) -> RawColumns:
-    try:
-        table = pq.read_table(path, columns=list(layout.names))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as parquet: {error}") from None
+def _read_parquet(path: RatingsFile, layout: Layout) -> RawColumns:
+    with located(f"{path} is damaged, or cannot be read as parquet", "write it again", FOREIGN_PARQUET):
+        # Pages that carry a checksum are compared with it.
+        file = pq.ParquetFile(path.arrow(), page_checksum_verification=True)
+        table = file.read(columns=list(layout.names))
     return _from_table(table, layout, lambda row: f"row {row} (counted from 0) of {path.name}")
 
 
-def _read_json(path: Path, layout: Layout) -> RawColumns:
+def _read_json(path: RatingsFile, layout: Layout) -> RawColumns:
     lines = head_of(path).removeprefix(b"\xef\xbb\xbf").splitlines()
     first = json.loads(next(line for line in lines if line.strip()))
     types = [_json_type(first.get(name)) for name in layout.names]
@@ -275,12 +274,11 @@ def _read_json(path: Path, layout: Layout) -> RawColumns:
     parse = pjson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     place = _json_place(path)
     try:
-        with open_bytes(path) as file:
-            table = pjson.read_json(file, pjson.ReadOptions(block_size=1 << 24), parse)
+        table = pjson.read_json(path.arrow(), pjson.ReadOptions(block_size=1 << 24), parse)
     except pa.ArrowInvalid as error:
         raise _json_error(path, layout, types, error) from None
-    except (OSError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({reason(error)}): see that it is whole") from None
     return _from_table(table, layout, place)
 
 
@@ -292,18 +290,18 @@ def _json_type(value: object) -> pa.DataType:
     return pa.float64() if isinstance(value, float) else pa.string()
 
 
-def _json_place(path: Path) -> Callable[[int], str]:
+def _json_place(path: RatingsFile) -> Callable[[int], str]:
     def place(row: int) -> str:
-        with open_bytes(path) as file:
+        with path.open() as file:
             filled = (number for number, line in enumerate(file, 1) if line.strip())
             return f"line {next(itertools.islice(filled, row, None), None)} of {path.name}"
 
     return place
 
 
-def _json_error(path: Path, layout: Layout, types: list[pa.DataType], error: Exception) -> DataError:
+def _json_error(path: RatingsFile, layout: Layout, types: list[pa.DataType], error: Exception) -> DataError:
     """Find the first line that is no object, or whose fields are of another type than the first line's."""
-    with open_bytes(path) as file:
+    with path.open() as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
