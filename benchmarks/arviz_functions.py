@@ -52,7 +52,7 @@ def one_user(tree: xr.DataTree) -> xr.DataTree:
     no use.
     """
     user = tree["posterior"]["user"].values[0]
-    pairs = tree["log_likelihood"]["pair_user"].values == user
+    pairs = tree["log_likelihood"]["user_id"].values == user
     keep = {
         "posterior": tree["posterior"].to_dataset()[["user_bias"]].sel(user=[user]),
         "log_prior": tree["log_prior"].to_dataset()[["user_bias"]].sel(user=[user]),

@@ -35,7 +35,7 @@ GROUPS = (
     type=click.Choice(("netcdf", "parquet")),
     required=True,
     help="netcdf: draws of everything, in ArviZ's groups. parquet: means and standard deviations of every "
-    "user's and item's factors, as tables.",
+    "user's and item's factors, as tables; of a chain, biases and the draws of noise and cut points.",
 )
 @click.option(
     "--out",

@@ -20,11 +20,12 @@ from numpy.typing import ArrayLike, NDArray
 from ..data.ratings import Ratings
 from ..data.splits import Split
 from ..errors import DataError, SettingsError
+from .chain_draws import sampling_attributes
 from .groups import GROUPS, GroupPlan, Selection
 from .posterior import Posterior
 from .tables import check_count, id_values, need_columns
 
-__all__ = ["GROUPS", "arviz_module", "plan_groups", "to_arviz", "tree_attributes"]
+__all__ = ["GROUPS", "arviz_module", "halves", "plan_groups", "to_arviz", "tree_attributes"]
 
 #: Rows of a side that are taken when nothing is asked for.
 DEFAULT_ROWS = 50
@@ -86,7 +87,9 @@ def to_arviz(
     Returns
     -------
     DataTree
-        Its attributes tell software, data, split and settings, and whether the posterior is tempered.
+        Its attributes tell software, data, split and settings, whether the posterior is tempered, and what
+        the draws are: independent ones of a guide, or a chain's, with its sweeps, burn-in, thinning and seed.
+        Of a chain, ``posterior`` also holds the draws of noise, cut points and the rows' priors.
 
     Raises
     ------
@@ -119,6 +122,44 @@ def to_arviz(
     tree = xr.DataTree.from_dict({group: sink.dataset(group) for group in groups})
     tree.attrs = tree_attributes(plan, split)
     return tree
+
+
+def halves(tree: xr.DataTree) -> xr.DataTree:
+    """Return a chain's tree with the two halves of its draws as two chains, so that R-hat sees a drift.
+
+    ArviZ wants two chains or more for R-hat and gives NaN for one.
+
+    Parameters
+    ----------
+    tree : DataTree
+        Of `to_arviz`, of a chain; of an odd number of draws the first is left out.
+
+    Returns
+    -------
+    DataTree
+        The group ``posterior`` alone, with dimension ``chain`` of length two.
+
+    Raises
+    ------
+    SettingsError
+        If the draws are independent ones of a guide: R-hat says nothing of those.
+    """
+    if "Gibbs chain" not in str(tree.attrs.get("sampling", "")):
+        raise SettingsError(
+            f"halves are of a chain, and these draws are {tree.attrs.get('sampling', 'of unknown origin')}: "
+            "R-hat says nothing of them."
+        )
+    draws = tree["posterior"].to_dataset()
+    half = draws.sizes["draw"] // 2
+    draws = draws.isel(draw=slice(draws.sizes["draw"] - 2 * half, None))
+    parts = [
+        draws.isel(draw=slice(at * half, (at + 1) * half)).assign_coords(draw=np.arange(half))
+        for at in (0, 1)
+    ]
+    joined = xr.concat(parts, "chain").assign_coords(chain=[0, 1])
+    found = xr.DataTree.from_dict({"posterior": joined})
+    found.attrs = dict(tree.attrs)
+    return found
 
 
 def plan_groups(
@@ -239,7 +280,7 @@ def tree_attributes(plan: GroupPlan, split: Split | None) -> dict[str, Any]:
         "tempered": int(posterior.tempered),
         "beta_user": posterior.beta[0],
         "beta_item": posterior.beta[1],
-        "sampling": "independent draws of a variational posterior: no Markov chain",
+        **sampling_attributes(posterior),
         "log_likelihood_of": "probability of the rating's level"
         if probability
         else "likelihood's own density",

@@ -18,6 +18,7 @@ from ..errors import SettingsError
 from ..files import atomic_write, write_json
 from ..guide.rows import RowDraws, Rows
 from .arviz import plan_groups, tree_attributes
+from .chain_draws import hyperparameter_draws, sampling_attributes
 from .groups import GROUPS, GroupPlan
 from .posterior import Posterior
 
@@ -100,8 +101,8 @@ class _NetCdf:
                 variable[...] = values
             for variable_name, (dims, dtype) in described.items():
                 variable = group.create_variable(variable_name, dims, np.dtype(dtype))
-                if "pair" in dims and "pair_user" in coordinates:
-                    variable.attrs["coordinates"] = "pair_user pair_item"
+                if "pair" in dims and "user_id" in coordinates:
+                    variable.attrs["coordinates"] = "user_id item_id"
                 self.variables[name, variable_name] = variable
 
     def put(
@@ -123,7 +124,9 @@ def export_parquet(posterior: Posterior, folder: Path | str) -> Path:
     One row a user (item): its raw id (and title), ``n_ratings`` in training, ``bias_loc`` and ``bias_scale``
     where there are biases, and ``loc_k`` and ``scale_k`` of every factor k: mean and standard deviation of
     independent Normals. Of a chain's draws, whose factors have no identity, the biases and noise multipliers
-    alone. ``posterior.json`` tells what they are of.
+    alone, and a third table, ``chain.parquet``: one row a draw, in the chain's order, of noise, cut points
+    (``cut_1``, ...), locations and scales of the biases' priors and shapes of rows' noise.
+    ``posterior.json`` tells what they are of.
 
     Returns
     -------
@@ -143,11 +146,34 @@ def export_parquet(posterior: Posterior, folder: Path | str) -> Path:
     ):
         with atomic_write(target / f"{name}.parquet") as temporary:
             pd.DataFrame({**head, **_parameters(rows)}).to_parquet(temporary, index=False)
+    draws = _chain_table(posterior)
+    if draws is not None:
+        with atomic_write(target / "chain.parquet") as temporary:
+            draws.to_parquet(temporary, index=False)
     write_json(
         target / "posterior.json",
-        {"model": posterior.model.settings(), "scale": posterior.scale.to_dict(), "info": posterior.info},
+        {
+            "model": posterior.model.settings(),
+            "scale": posterior.scale.to_dict(),
+            "info": posterior.info,
+            **sampling_attributes(posterior),
+        },
     )
     return target
+
+
+def _chain_table(posterior: Posterior) -> pd.DataFrame | None:
+    """Return what a chain drew beside rows and has an identity from draw to draw; None of a guide."""
+    n_draws = posterior.n_draws
+    if n_draws is None:
+        return None
+    columns: dict[str, NDArray[Any]] = {"draw": np.arange(n_draws)}
+    for name, values in hyperparameter_draws(posterior, np.arange(n_draws)).items():
+        if name == "cuts":
+            columns |= {f"cut_{cut + 1}": values[:, cut] for cut in range(values.shape[1])}
+        elif values.ndim == 1:
+            columns[name] = values
+    return pd.DataFrame(columns)
 
 
 def _parameters(rows: Rows) -> dict[str, NDArray[Any]]:

@@ -1,8 +1,9 @@
 """The groups of draws that ArviZ reads, filled a block at a time: into memory, or into a file.
 
 Groups and variables follow ArviZ's schema: dimensions ``chain`` (one), ``draw``, ``user``, ``item``,
-``factor`` and ``pair``. A pair is one observed rating; ``pair_user`` and ``pair_item`` are its raw ids. What
-has no posterior here, as learned noise that is a parameter, stands in ``constant_data``.
+``factor``, ``cut`` and ``pair``. A pair is one observed rating; ``user_id`` and ``item_id`` are its raw ids.
+What a chain drew beside rows stands among the draws (`chain_draws`); what has no draws, as learned noise that
+is a parameter, in ``constant_data``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from ..guide.chain import ChainGuide
+from .chain_draws import chain_of, cut_places, hyperparameter_dims, hyperparameter_draws, row_noise_means
 from .draws import Stream, draw_seed
 from .posterior import Posterior
 from .predictive import Indices, chunks, own_generator
@@ -100,14 +102,16 @@ class GroupPlan:
             "user": len(self.selection.users),
             "item": len(self.selection.items),
             "factor": self.posterior.n_factors,
+            "factor_other": self.posterior.n_factors,
+            "cut": 0 if (guide := chain_of(self.posterior)) is None else guide.n_cuts,
             "pair": len(self.selection.ratings),
         }
 
     def coordinates(self, group: str) -> dict[str, tuple[str, NDArray[Any]]]:
         """Return dimension and values of each coordinate of a group.
 
-        ``pair_user`` and ``pair_item`` stand in the groups of ratings. Beside factors ArviZ could not stack
-        the variables of a group that has them.
+        ``user_id`` and ``item_id`` of each pair stand in the groups of ratings. Beside factors ArviZ could
+        not stack the variables of a group that has them: there, ``pair`` is the number that it is here.
         """
         posterior, selection = self.posterior, self.selection
         users = posterior.user_vocabulary.raw(selection.users)
@@ -118,16 +122,19 @@ class GroupPlan:
             "user": ("user", users),
             "item": ("item", items),
             "factor": ("factor", np.arange(posterior.n_factors)),
+            "factor_other": ("factor_other", np.arange(posterior.n_factors)),
             "pair": ("pair", np.arange(len(selection.ratings))),
-            "pair_user": ("pair", users[selection.pair_users]),
-            "pair_item": ("pair", items[selection.pair_items]),
+            "user_id": ("pair", users[selection.pair_users]),
+            "item_id": ("pair", items[selection.pair_items]),
         }
+        if self.sizes["cut"]:
+            named["cut"] = ("cut", cut_places(posterior))
         used = {dim for dims, _ in self.variables(group).values() for dim in dims}
         mixed = group in ("posterior", "prior")
         return {
             name: (dim, values)
             for name, (dim, values) in named.items()
-            if dim in used and not (mixed and name.startswith("pair_"))
+            if dim in used and not (mixed and name in ("user_id", "item_id"))
         }
 
     def variables(self, group: str) -> dict[str, tuple[tuple[str, ...], str]]:
@@ -136,6 +143,9 @@ class GroupPlan:
         sites = [site for site in _SITES if self.posterior.model.biases or "bias" not in site]
         if group in ("posterior", "prior"):
             named = {site: (draws + _SITES[site], "float32") for site in sites}
+            if group == "posterior":
+                dims = hyperparameter_dims(self.posterior)
+                named |= {name: (draws + own, "float64") for name, own in dims.items()}
             if self.functionals:
                 named |= dict.fromkeys(("uv", "eta"), ((*draws, "pair"), "float32"))
             return named
@@ -149,6 +159,8 @@ class GroupPlan:
         if group == "observed_data":
             return {"rating": (("pair",), "float64")}
         constants: dict[str, tuple[tuple[str, ...], str]] = dict.fromkeys(self._constants(), ((), "float64"))
+        for side in row_noise_means(self.posterior):
+            constants[f"{side}_noise_mean"] = ((side,), "float64")
         return {
             **constants,
             "user_count": (("user",), "int64"),
@@ -184,7 +196,8 @@ class GroupPlan:
         model = self.posterior.model
         noise = getattr(model.likelihood, "noise", None)
         constants = {"centre": float(model.predictor_centre)}
-        if isinstance(noise, Tensor) and noise.ndim == 0:
+        # A chain's noise stands among its draws.
+        if isinstance(noise, Tensor) and noise.ndim == 0 and chain_of(self.posterior) is None:
             constants["noise"] = float(noise.detach())
         return constants
 
@@ -195,6 +208,9 @@ class GroupPlan:
             train, selection = self.posterior.train, self.selection
             for name, value in self._constants().items():
                 sink.put("constant_data", name, None, np.asarray(value))
+            for side, means in row_noise_means(self.posterior).items():
+                rows = selection.users if side == "user" else selection.items
+                sink.put("constant_data", f"{side}_noise_mean", None, means[rows])
             sink.put("constant_data", "user_count", None, train.user_counts[selection.users])
             sink.put("constant_data", "item_count", None, train.item_counts[selection.items])
 
@@ -205,6 +221,8 @@ class GroupPlan:
         rows = _by_site(users, items)
         if "posterior" in self.groups:
             _put_rows(sink, "posterior", part, rows)
+            for name, drawn in hyperparameter_draws(self.posterior, draws).items():
+                sink.put("posterior", name, part, drawn)
         if "log_prior" in self.groups:
             for site, values in rows.items():
                 sink.put("log_prior", site, part, self._log_prior(site, values, draws))
@@ -213,10 +231,10 @@ class GroupPlan:
             return
         for number, (at, eta) in enumerate(self._eta_blocks(sink, "posterior", part, users, items)):
             if "posterior_predictive" in self.groups:
-                drawn = pairs.draw_ratings(
+                ratings = pairs.draw_ratings(
                     eta, draws, self.seed, block=number, relative=self._terms(at, draws)
                 )
-                sink.put("posterior_predictive", "rating", part, _numbers(drawn), at)
+                sink.put("posterior_predictive", "rating", part, _numbers(ratings), at)
             if "log_likelihood" in self.groups:
                 sink.put("log_likelihood", "rating", part, _numbers(self._log_likelihood(eta, at, draws)), at)
 

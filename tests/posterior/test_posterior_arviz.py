@@ -41,7 +41,7 @@ def test_groups_dimensions_and_ids(posterior: Posterior, tree: xr.DataTree) -> N
     own = posterior.train.users < 3
     assert tree["observed_data"]["rating"].values.tolist() == posterior.train.ratings[own].tolist()
     items = posterior.item_vocabulary.raw(posterior.train.items[own])
-    assert tree["observed_data"]["pair_item"].values.tolist() == items.tolist()
+    assert tree["observed_data"]["item_id"].values.tolist() == items.tolist()
     assert q["item"].values.tolist() == sorted(set(items.tolist()))
     constants = tree["constant_data"]
     noise = float(posterior.model.likelihood.noise.detach())
@@ -51,16 +51,16 @@ def test_groups_dimensions_and_ids(posterior: Posterior, tree: xr.DataTree) -> N
 
 def test_the_draws_are_the_posteriors_own(posterior: Posterior, tree: xr.DataTree) -> None:
     q, observed = tree["posterior"], tree["observed_data"]
-    pairs = observed["pair_user"].values, observed["pair_item"].values
+    pairs = observed["user_id"].values, observed["item_id"].values
     np.testing.assert_array_equal(q["eta"].values[0], posterior.sample(*pairs, 300, 4, kind="eta"))
     by_hand = (
-        q["user_factors"].sel(user=observed["pair_user"]).values
-        * q["item_factors"].sel(item=observed["pair_item"]).values
+        q["user_factors"].sel(user=observed["user_id"]).values
+        * q["item_factors"].sel(item=observed["item_id"]).values
     ).sum(-1)
     np.testing.assert_allclose(q["uv"].values, by_hand, atol=1e-6)
     shift = (
-        q["user_bias"].sel(user=observed["pair_user"]).values
-        + q["item_bias"].sel(item=observed["pair_item"]).values
+        q["user_bias"].sel(user=observed["user_id"]).values
+        + q["item_bias"].sel(item=observed["item_id"]).values
         + float(posterior.model.centre)
     )
     np.testing.assert_allclose(q["eta"].values, by_hand + shift, atol=1e-5)
@@ -157,7 +157,7 @@ def test_pairs_are_looked_up(posterior: Posterior) -> None:
     )
     tree = to_arviz(posterior, pairs=pairs, num_samples=3)
     assert tree["observed_data"]["rating"].values.tolist() == train.ratings[rows].tolist()
-    assert tree["log_likelihood"]["pair_user"].values.tolist() == pairs["user_id"].tolist()
+    assert tree["log_likelihood"]["user_id"].values.tolist() == pairs["user_id"].tolist()
     seen = train.item_vocabulary.raw(train.items[train.users == 0])
     other = np.setdiff1d(train.item_vocabulary.ids, seen)[0]
     with pytest.raises(DataError, match=f"item {other} are no observed pair"):
@@ -183,7 +183,7 @@ def test_summary_of_a_subset(tree: xr.DataTree, posterior: Posterior) -> None:
     table = az.summary(tree, var_names=["eta", "user_bias"], round_to="none")
     means = table.loc[[name for name in table.index if name.startswith("eta")], "mean"].astype(float)
     observed = tree["observed_data"]
-    expected = posterior.predict(observed["pair_user"].values, observed["pair_item"].values)["mean"]
+    expected = posterior.predict(observed["user_id"].values, observed["item_id"].values)["mean"]
     np.testing.assert_allclose(means, expected, atol=0.2)
     assert (table["ess_bulk"].astype(float) > 100).all()
 
