@@ -25,7 +25,7 @@ import click
 
 import pyro_bmf
 from pyro_bmf.errors import SavedFileError, SettingsError
-from pyro_bmf.files import atomic_write, write_json
+from pyro_bmf.files import atomic_write, clean_leftovers, write_json
 
 from .options import Reading, Splitting, make_split
 
@@ -259,7 +259,7 @@ class RunFolder:
         checkpoints = [self.checkpoint(refit=refit) for refit in (False, True)]
         results = [self.model, self.config, self.split, self.history, self.metrics, self.environment]
         for file in (*checkpoints, *results, self.selection):
-            _remove(self.path.glob(f".{file.name}.*.tmp"))
+            clean_leftovers(file)
         if self.model.is_file():
             _remove(checkpoints)
 

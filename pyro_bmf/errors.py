@@ -29,3 +29,11 @@ class SavedFileError(PyroBmfError, ValueError):
 
 class FitError(PyroBmfError, RuntimeError):
     """Inference that cannot go on: divergence, or a problem too large for the machine."""
+
+
+class WriteError(PyroBmfError, OSError):
+    """A file that the system does not let be written: a full disk, no permission, a name too long."""
+
+    def __str__(self) -> str:
+        # OSError puts its number before the message; the message is meant to be read.
+        return str(self.args[1]) if len(self.args) > 1 else super().__str__()

@@ -6,12 +6,12 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import DataError
+from ..files import temporary_folder
 
 MAX_BYTES = 8 << 30  # unpacked, per archive: far above every named set, far below a zip bomb
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -49,8 +49,9 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> Path:
             _check(archive, opened.infolist())
             chosen = [member for member in members if wanted(member.filename)]
             folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-            try:
+            with temporary_folder(folder) as inside:
+                temporary = inside / "content"
+                temporary.mkdir()
                 for member in chosen:
                     target = temporary.joinpath(*member.filename.split("/"))
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,8 +62,6 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> Path:
                         os.fsync(file.fileno())
                 temporary.chmod(0o755)
                 _place(temporary, folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(
             f"{archive} is no usable zip archive ({error}): remove it and fetch it again"

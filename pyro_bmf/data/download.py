@@ -17,7 +17,7 @@ from pathlib import Path
 import pooch
 
 from ..errors import DataError
-from ..files import atomic_write, sha256_file
+from ..files import atomic_write, sha256_file, temporary_folder
 from .archives import unpack
 from .containers import open_source
 from .layout import head_of, records, text_lines
@@ -289,6 +289,14 @@ def _writable(folder: Path) -> bool:
 def _download(source: Source, folder: Path, progress: bool) -> Path:
     """Download the official file; a partial or wrong one never takes its place."""
     assert source.address is not None
+    name = source.file_name
+    folder.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(folder / name) as inside:
+        os.replace(_fetched(source, inside, progress), folder / name)
+    return folder / name
+
+
+def _fetched(source: Source, folder: Path, progress: bool) -> Path:
     name = source.file_name
     fetcher = pooch.create(
         path=folder,

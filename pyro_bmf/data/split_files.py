@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 from numpy.typing import NDArray
 
-from ..errors import DataError, SavedFileError
-from ..files import write_json
+from ..errors import DataError, PyroBmfError, SavedFileError
+from ..files import temporary_folder, write_json
 from . import times
 from .border import RawColumns, as_scale, canonical
 from .layout import Columns
@@ -58,9 +58,11 @@ def write_split(split: Split, folder: str | Path, *, overwrite: bool = False) ->
     if _stands(target, split, overwrite):
         return target
     ratings = split.ratings
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    try:
+    with _reported(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with _reported(target), temporary_folder(target) as inside:
+        temporary = inside / "content"
+        temporary.mkdir()
         for part in PARTS:
             _write_part(temporary / f"{part}.csv", getattr(split, part))
         _write_ids(temporary / "users.csv", "user_id", ratings.user_vocabulary, None)
@@ -85,11 +87,7 @@ def write_split(split: Split, folder: str | Path, *, overwrite: bool = False) ->
             },
         )
         temporary.chmod(0o755)
-        _replace(temporary, target)
-    except OSError as error:
-        raise DataError(f"cannot write the split to {target}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _replace(temporary, inside / "old", target)
     return target
 
 
@@ -287,14 +285,20 @@ def _stands(target: Path, split: Split, overwrite: bool) -> bool:
     )
 
 
-def _replace(temporary: Path, target: Path) -> None:
+@contextmanager
+def _reported(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except PyroBmfError:
+        raise
+    except OSError as error:
+        raise DataError(f"cannot write the split to {target}: {error.strerror or error}") from None
+
+
+def _replace(temporary: Path, old: Path, target: Path) -> None:
     if target.is_dir() and any(target.iterdir()):
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-        target.replace(old / "split")
-        temporary.replace(target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        temporary.replace(target)
+        target.replace(old)
+    temporary.replace(target)
 
 
 def _write_part(path: Path, part: Ratings) -> None:

@@ -84,6 +84,34 @@ class ChainState:
             tensors["cuts"],
         )
 
+    def check(self, n_users: int, n_items: int, width: int) -> None:
+        """Refuse tensors of other shapes than a chain's of so many rows and numbers a row.
+
+        Raises
+        ------
+        ValueError
+            Naming the first.
+        """
+        for name, side, n, others in (
+            ("user", self.user, n_users, n_items),
+            ("item", self.item, n_items, n_users),
+        ):
+            shapes = {
+                "rows": ((n, width),),
+                "location": ((width,),),
+                "precision": ((width, width),),
+                "weights": ((others, width), (0, width)),
+                "weights_precision": ((width,),),
+                "noise": ((n,),),
+                "noise_shape": ((),),
+            }
+            for part, allowed in shapes.items():
+                tensor = getattr(side, part)
+                if tuple(tensor.shape) not in allowed or not tensor.is_floating_point():
+                    raise ValueError(f"{name}.{part} is {tensor.dtype} of shape {tuple(tensor.shape)}")
+        if self.noise.ndim or self.cuts.ndim != 1:
+            raise ValueError("noise or cuts are of another shape")
+
 
 def block_precision(factors: Tensor, bias: Tensor | None) -> Tensor:
     """Join a (K, K) precision of factors and a bias's into one block-diagonal matrix."""

@@ -10,20 +10,28 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .. import tensor_files
 from ..errors import SavedFileError
-from ..files import atomic_write
+from ..tensor_files import Kind, first_line
 
-FORMAT = "pyro-bmf checkpoint"
-FORMAT_VERSION = 1
+_REMEDY = (
+    "Delete it and start over: a fit that is resumed without its checkpoint begins anew, with its own data "
+    "and settings."
+)
+
+#: Between two iterations. Version 1 had no checksum.
+CHECKPOINT = Kind("pyro-bmf checkpoint", 2, "checkpoint", _REMEDY, oldest=2, outdated=_REMEDY)
+#: Between two sweeps of a chain.
+CHAIN_CHECKPOINT = Kind("pyro-bmf chain checkpoint", 2, "checkpoint", _REMEDY, oldest=2, outdated=_REMEDY)
 
 State = dict[str, Tensor]
 
@@ -74,8 +82,6 @@ def save_checkpoint(
     for kind, part in (("best", state.best), ("average", state.average)):
         tensors |= {f"{kind}.{name}": value for name, value in (part or {}).items()}
     header = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
         "identity": identity,
         "iteration": state.iteration,
         "history": state.history,
@@ -83,48 +89,87 @@ def save_checkpoint(
         # Infinity, where nothing is validated, has no place in JSON.
         "best_rmse": state.best_rmse if math.isfinite(state.best_rmse) else None,
     }
-    write_tensors(path, tensors, header)
+    write_tensors(path, CHECKPOINT, tensors, header)
 
 
-def write_tensors(path: Path, tensors: State, header: dict[str, Any]) -> None:
-    """Write tensors and a JSON header as one safetensors file, atomically."""
+def write_tensors(path: Path, kind: Kind, tensors: State, header: dict[str, Any]) -> None:
+    """Write tensors and a JSON header as one file under a checksum, atomically."""
     # Copies: tensors that share memory cannot be saved together.
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"pyro_bmf": json.dumps(header, allow_nan=False)})
+    copies = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+    tensor_files.write_tensors(path, kind, header, copies)
 
 
-def read_tensors(
-    path: Path, kind: str, version: int, identity: dict[str, Any]
-) -> tuple[dict[str, Any], State]:
+def read_tensors(path: Path, kind: Kind, identity: dict[str, Any]) -> tuple[dict[str, Any], State]:
     """Read what `write_tensors` wrote, for the fit that `identity` tells.
 
     Raises
     ------
     SavedFileError
-        If the file is missing, damaged, of another kind, of a newer format, or of another fit.
+        If the file is missing, damaged, of another kind or format version, or of another fit.
     """
-    header, tensors = _read(path, kind, version)
+    if not path.is_file():
+        raise SavedFileError(f"There is no checkpoint {path}: nothing to resume. Start without --resume.")
+    header, tensors = tensor_files.read_tensors(path, kind)
+    known = header.get("identity")
+    if not isinstance(known, dict):
+        raise SavedFileError(f"{path} does not say of which fit it is. {_REMEDY}")
     for name, expected in identity.items():
-        found = header["identity"].get(name)
-        if found != expected:
+        if known.get(name) != expected:
             raise SavedFileError(
-                f"{path} is a checkpoint of another fit: its {name} is {_short(found)}, here it is "
+                f"{path} is a checkpoint of another fit: its {name} is {_short(known.get(name))}, here it is "
                 f"{_short(expected)}. Give the same data and settings, or start anew without --resume."
             )
     return header, tensors
 
 
-def kind_of(path: Path) -> str | None:
-    """Return the format that a checkpoint's header names; None where there is no such file or header."""
-    if not path.is_file():
-        return None
+@contextmanager
+def put_back(path: Path) -> Iterator[None]:
+    """Turn what goes wrong when a checkpoint's content is put back into a SavedFileError that names it."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("pyro_bmf", "null"))
-    except (SafetensorError, OSError, ValueError):
-        return None
-    return header.get("format") if isinstance(header, dict) else None
+        yield
+    except SavedFileError:
+        raise
+    except (
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+    ) as error:
+        raise SavedFileError(f"{path} does not fit this model ({first_line(error)}). {_REMEDY}") from error
+
+
+def checked(header: dict[str, Any], **kinds: type | tuple[type, ...]) -> None:
+    """Refuse a header whose entries are of other types.
+
+    Raises
+    ------
+    TypeError
+        Naming the first.
+    """
+    for name, kind in kinds.items():
+        value = header[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{name} is {_short(value)}")
+        if isinstance(value, int) and value < 0:
+            raise TypeError(f"{name} is {value}, below 0")
+    if not all(isinstance(record, dict) for record in header["history"]):
+        raise TypeError("history holds something else than records")
+
+
+def all_finite(tensors: State, may_be_infinite: Callable[[str], bool] = lambda name: False) -> None:
+    """Refuse tensors with numbers that are not finite.
+
+    Raises
+    ------
+    ValueError
+        Naming the first.
+    """
+    for name, value in tensors.items():
+        if value.is_floating_point() and not may_be_infinite(name) and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"the tensor {name} holds numbers that are not finite")
 
 
 def load_checkpoint(
@@ -137,19 +182,23 @@ def load_checkpoint(
     SavedFileError
         If the file is damaged, foreign, of a newer format, or of another fit (settings or split).
     """
-    header, tensors = read_tensors(path, FORMAT, FORMAT_VERSION, identity)
-    # Every tensor is cloned into memory of its own: the alignment of a mapped file is not the allocator's,
-    # and vector kernels may then round otherwise.
-    try:
-        module.load_state_dict(_part(tensors, "live"))
+    header, tensors = read_tensors(path, CHECKPOINT, identity)
+    # Every tensor has memory of its own: the alignment of a mapped file is not the allocator's, and vector
+    # kernels may then round otherwise.
+    with put_back(path):
+        checked(header, iteration=int, history=list, best_iteration=int, best_rmse=(float, int, type(None)))
+        all_finite(tensors)
+        live = _part(tensors, "live")
+        _same_types(live, module.state_dict())
+        module.load_state_dict(live)
         saved = optimizer.state_dict()
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in _part(tensors, "optimizer").items():
             index, key = name.split(".", 1)
             entries.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": entries, "param_groups": saved["param_groups"]})
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise SavedFileError(f"{path} does not fit this model: {error}.") from error
+        if header["iteration"] != len(header["history"]):
+            raise ValueError(f"{header['iteration']} iterations with {len(header['history'])} records")
     device = next(module.parameters()).device
     best, average = _part(tensors, "best", device), _part(tensors, "average", device)
     return FitState(
@@ -162,25 +211,10 @@ def load_checkpoint(
     )
 
 
-def _read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], State]:
-    if not path.is_file():
-        raise SavedFileError(f"There is no checkpoint {path}: nothing to resume. Start without --resume.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("pyro_bmf", "null"))
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise SavedFileError(
-            f"{path} cannot be read as a checkpoint ({error}). Delete it and start anew."
-        ) from error
-    if not isinstance(header, dict) or header.get("format") != kind:
-        raise SavedFileError(f"{path} is a safetensors file, but not a checkpoint of pyro-bmf.")
-    if header["format_version"] > version:
-        raise SavedFileError(
-            f"{path} has checkpoint format {header['format_version']}, this version reads up to "
-            f"{version}: install the newer pyro-bmf that wrote it."
-        )
-    return header, tensors
+def _same_types(found: State, expected: State) -> None:
+    for name, value in found.items():
+        if name in expected and value.dtype != expected[name].dtype:
+            raise TypeError(f"the tensor {name} is {value.dtype}, {expected[name].dtype} is needed")
 
 
 def _part(tensors: State, kind: str, device: torch.device | None = None) -> State:

@@ -29,12 +29,13 @@ from ..model import FactorizationModel, NormalLikelihood
 from ..model.pair_terms import pair_terms
 from ..posterior import Posterior
 from ..posterior.predictive import PairPredictive
+from ..tensor_files import is_of_kind
 from .build import build_model
-from .checkpoint import FitState, State, kind_of, load_checkpoint, save_checkpoint
+from .checkpoint import CHAIN_CHECKPOINT, FitState, State, load_checkpoint, save_checkpoint
 from .coordinate_ascent import CoordinateAscent
 from .estimate import check_needs, estimate_needs, estimate_parameters
 from .objective import Objective
-from .polish import CHAIN_FORMAT, Chain, check_gibbs
+from .polish import Chain, check_gibbs
 from .process import computing, pick_device
 from .progress import Bar, Reporter, Silent
 from .settings import Preset, preset
@@ -151,7 +152,7 @@ def fit(
     valid = None if refit or len(split.valid) == 0 else split.valid
     with computing(pick_device(device), threads=threads, deterministic=deterministic) as where:
         file = None if checkpoint is None else Path(checkpoint)
-        in_chain = resume and file is not None and kind_of(file) == CHAIN_FORMAT
+        in_chain = resume and file is not None and is_of_kind(file, CHAIN_CHECKPOINT)
         try:
             first: FitResult | None = None
             if settings.fit.method == "conjugate" and not in_chain:

@@ -22,13 +22,12 @@ from ..errors import FitError, SettingsError
 from ..guide import ChainGuide, RowDraws, RowPosterior, Rows
 from ..model import FactorizationModel, NormalLikelihood, OrderedProbitLikelihood
 from .chain_state import ChainState, SideState
-from .checkpoint import read_tensors, write_tensors
+from .checkpoint import CHAIN_CHECKPOINT, all_finite, checked, put_back, read_tensors, write_tensors
 from .estimate import Needs, available_memory, check_needs
 from .progress import Reporter
 from .settings import GibbsSettings
 from .sweeps import Sweeps, seed_of
 
-CHAIN_FORMAT = "pyro-bmf chain checkpoint"
 #: Sweeps before the precisions of implicit weights are drawn, and before an average is worth recording.
 _SETTLE, _RECORD = 8, 4
 
@@ -339,8 +338,6 @@ class Chain:
         if self.average is not None:
             tensors |= self.average.tensors()
         header = {
-            "format": CHAIN_FORMAT,
-            "format_version": 1,
             "identity": identity,
             "history": history,
             "sweep": sweep,
@@ -348,23 +345,30 @@ class Chain:
             "averaged": 0 if self.average is None else self.average.count,
             "drawing_cuts": self.sweeps.drawing_cuts,
         }
-        write_tensors(path, tensors, header)
+        write_tensors(path, CHAIN_CHECKPOINT, tensors, header)
 
     def _load(
         self, path: Path, kept: Kept, identity: dict[str, Any], history: list[dict[str, Any]]
     ) -> tuple[ChainState, int]:
-        header, tensors = read_tensors(path, CHAIN_FORMAT, 1, identity)
+        header, tensors = read_tensors(path, CHAIN_CHECKPOINT, identity)
         tensors = {name: value.to(self.device) for name, value in tensors.items()}
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
-        kept.load(part("kept."), header["kept"])
-        if self.average is not None:
-            self.average.load(tensors, header["averaged"])
+        with put_back(path):
+            checked(header, history=list, sweep=int, kept=int, averaged=int, drawing_cuts=bool)
+            all_finite(tensors)
+            kept.load(part("kept."), header["kept"])
+            if self.average is not None:
+                self.average.load(tensors, header["averaged"])
+            state = ChainState.from_tensors(part("state."))
+            state.check(len(kept.user), len(kept.item), kept.user.shape[-1])
+            if not 0 <= header["kept"] <= self.n_draws or header["sweep"] > self.settings.sweeps:
+                raise ValueError(f"{header['kept']} draws kept in {header['sweep']} sweeps")
         self.sweeps.drawing_cuts = header["drawing_cuts"]
         history[:] = header["history"]
-        return ChainState.from_tensors(part("state.")), header["sweep"]
+        return state, header["sweep"]
 
 
 def check_gibbs(model: FactorizationModel) -> None:
@@ -397,4 +401,4 @@ def check_gibbs(model: FactorizationModel) -> None:
         )
 
 
-__all__ = ["CHAIN_FORMAT", "Chain", "ChainState", "Kept", "SideState", "check_gibbs"]
+__all__ = ["Chain", "ChainState", "Kept", "SideState", "check_gibbs"]

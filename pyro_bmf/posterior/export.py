@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..data.splits import Split
 from ..errors import SettingsError
-from ..files import atomic_write, write_json
+from ..files import atomic_write, reserve, write_json
 from ..guide.rows import RowDraws, Rows
 from .arviz import plan_groups, tree_attributes
 from .chain_draws import hyperparameter_draws, sampling_attributes
@@ -76,9 +76,12 @@ def export_netcdf(
             f"{target}: the draws take {plan.n_bytes() / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB "
             "free. Export fewer draws (num_samples) or fewer groups."
         )
-    with atomic_write(target) as temporary, h5netcdf.File(temporary, "w") as file:
-        file.attrs.update(tree_attributes(plan, split))
-        plan.fill(_NetCdf(file, plan))
+    with atomic_write(target) as temporary:
+        # A quota, or a limit on the size of a file, is met here: HDF5 may crash where a write fails.
+        reserve(temporary, plan.n_bytes() * 51 // 50 + 65536)
+        with h5netcdf.File(temporary, "w") as file:
+            file.attrs.update(tree_attributes(plan, split))
+            plan.fill(_NetCdf(file, plan))
     return target
 
 

@@ -1,16 +1,11 @@
-"""A posterior as one file: tensors in safetensors, all else as JSON in its header. Nothing is pickled.
+"""A posterior as one file of `pyro_bmf.tensor_files`: its tensors, and JSON that describes them.
 
-The header's metadata hold one entry, named by the format. Its first line is the format version and a SHA-256
-over everything, so that a flipped bit anywhere is noticed; the rest is JSON: settings, types of the
-vocabularies, scale, info. (One entry, as safetensors writes several in random order, and the same posterior
-is to give the same file.) Integer ids are int64 tensors; text (ids, titles) is one UTF-8 tensor of bytes and
-one of lengths in characters.
+The JSON tells settings, types of the vocabularies, scale and info. Integer ids are int64 tensors; text (ids,
+titles) is one UTF-8 tensor of bytes and one of lengths in characters.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,23 +13,23 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..data.ratings import Ratings
 from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
 from ..errors import PyroBmfError, SavedFileError
-from ..files import atomic_write, write_json
+from ..files import write_json
 from ..guide import ChainGuide, ConjugateGuide, CrossFeedbackGuide, Rows
 from ..model import FactorizationModel, Likelihood, Prior
+from ..tensor_files import Kind, first_line, read_tensors, write_tensors
 from .encoding import Guide, rows_of
 
 FORMAT = "pyro-bmf posterior"
 FORMAT_VERSION = 1
 FILE_NAME = "posterior.safetensors"
 COPY_NAME = "posterior.json"
+FILE = Kind(FORMAT, FORMAT_VERSION, "saved posterior", "Copy it again, or save the posterior again.")
 
 #: Kinds of guide that a saved posterior may name.
 GUIDES: Mapping[str, Any] = {
@@ -42,6 +37,14 @@ GUIDES: Mapping[str, Any] = {
     "conjugate": ConjugateGuide,
     "chain": ChainGuide,
 }
+
+
+_POSITIVE = ("scale", "bias_scale", "noise", "noise_scale", "cuts_scale")
+# What the parts raise when a description names things that are not there, or of another type or size.
+_MISFITS = (
+    *(KeyError, IndexError, AttributeError, TypeError, ValueError, AssertionError),
+    *(RuntimeError, ArithmeticError, MemoryError),
+)
 
 
 class SavedParts(NamedTuple):
@@ -98,11 +101,7 @@ def save_parts(
             name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()
         },
     }
-    text = json.dumps(document, ensure_ascii=True, allow_nan=False)
-    version = str(FORMAT_VERSION)
-    metadata = {FORMAT: f"{version} {_digest(version, text, tensors)}\n{text}"}
-    with atomic_write(target) as temporary:
-        save_file(tensors, temporary, metadata)
+    write_tensors(target, FILE, document, tensors)
     if folder:
         head = {"format": FORMAT, "format_version": FORMAT_VERSION, "file": FILE_NAME}
         write_json(target.with_name(COPY_NAME), {**head, **document})
@@ -124,62 +123,18 @@ def load_parts(
         raise SavedFileError(
             f"{source}: there is no such file. Give the file or the folder of a saved posterior."
         )
-    document, tensors = _read(source)
+    document, tensors = read_tensors(source, FILE)
     try:
         return _rebuild(document, tensors, priors, likelihoods, guides)
     except SavedFileError as error:
         raise SavedFileError(f"{source}: {error}") from None
     except PyroBmfError as error:
         raise SavedFileError(f"{source}: {error}") from error
-    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except _MISFITS as error:
         raise SavedFileError(
-            f"{source}: its description and its tensors do not fit together ({_first_line(error)}). "
+            f"{source}: its description and its tensors do not fit together ({first_line(error)}). "
             "Save it again with this version of pyro-bmf."
         ) from error
-
-
-def _read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read and check a file: its kind, its version, then its sum."""
-    try:
-        with safe_open(source, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if FORMAT not in metadata:
-                raise SavedFileError(
-                    f"{source}: this is no saved posterior of pyro-bmf but another safetensors file. "
-                    "Give the file that Posterior.save wrote."
-                )
-            head, _, text = metadata[FORMAT].partition("\n")
-            version, _, digest = head.partition(" ")
-            _check_version(source, version)
-            # Copies: kernels may round differently where memory is not aligned as torch's own is.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, UnicodeDecodeError, MemoryError) as error:
-        raise SavedFileError(
-            f"{source}: not a safetensors file, or a damaged one ({_first_line(error)}). "
-            "Copy it again, or save the posterior again."
-        ) from error
-    if _digest(version, text, tensors) != digest:
-        raise SavedFileError(
-            f"{source}: the content does not match its checksum, so the file is damaged. "
-            "Copy it again, or save the posterior again."
-        )
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise SavedFileError(f"{source}: its description is no JSON ({_first_line(error)}).") from error
-    if not isinstance(document, dict):
-        raise SavedFileError(f"{source}: its description is no JSON object.")
-    return document, tensors
-
-
-def _check_version(source: Path, text: str) -> None:
-    if not text.isascii() or not text.isdigit():
-        raise SavedFileError(f"{source}: its format version {text!r} is no number, so the file is damaged.")
-    if int(text) > FORMAT_VERSION:
-        raise SavedFileError(
-            f"{source}: format version {int(text)} is newer than the {FORMAT_VERSION} that this pyro-bmf "
-            "reads. Update it: pip install --upgrade pyro-bmf"
-        )
 
 
 def _rebuild(
@@ -189,9 +144,7 @@ def _rebuild(
     likelihoods: Mapping[str, type[Likelihood]] | None,
     guides: Mapping[str, Any] | None,
 ) -> SavedParts:
-    broken = [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
-    if broken:
-        raise SavedFileError(f"the tensor {broken[0]} holds numbers that are not finite: fit and save again.")
+    _check_numbers(tensors)
     kind = document["guide"]["kind"]
     known = {**GUIDES, **(guides or {})}
     if kind not in known:
@@ -207,8 +160,14 @@ def _rebuild(
             likelihoods=None if likelihoods is None else dict(likelihoods),
         )
         guide = known[kind].from_settings(document["guide"])
+    double = all(
+        tensor.dtype == torch.float64
+        for name, tensor in tensors.items()
+        if name.startswith(("users.", "items.")) and tensor.is_floating_point()
+    )
     for prefix, module in (("model.", model), ("guide.", guide)):
         state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        _check_types(module, state, prefix, double=double)
         # assign: a posterior fitted in double precision stays so.
         module.load_state_dict(state, strict=True, assign=True)
     users = _vocabulary(tensors, "user_ids", "user", document["user_ids"])
@@ -226,6 +185,10 @@ def _rebuild(
     )
     user_rows = _rows(tensors, "users", len(users), model)
     item_rows = _rows(tensors, "items", len(items), model)
+    types = {t.dtype for r in (user_rows, item_rows) for t in r.tensors().values() if t.is_floating_point()}
+    if types not in ({torch.float32}, {torch.float64}):
+        names = ", ".join(sorted(str(kind) for kind in types))
+        raise SavedFileError(f"its rows are of mixed types ({names}): save the posterior again.")
     return SavedParts(
         model,
         guide,
@@ -234,6 +197,42 @@ def _rebuild(
         train,
         dict(document["info"]),
     )
+
+
+def _check_numbers(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse numbers that are not finite, and rows too large to predict with or with an sd that is none."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if not bool(torch.isfinite(tensor).all()):
+            raise SavedFileError(f"the tensor {name} holds numbers that are not finite: fit and save again.")
+        side, _, part = name.partition(".")
+        if side not in ("users", "items"):
+            continue
+        # The square of a product of two rows, of which variances are made, is to be finite.
+        limit = torch.finfo(torch.float64 if tensor.dtype == torch.float64 else torch.float32).max ** 0.25
+        largest = float(tensor.abs().max())
+        if largest > limit:
+            raise SavedFileError(
+                f"the tensor {name} holds {largest:g}, too large to predict with (the limit is {limit:.0e}): "
+                "fit and save again."
+            )
+        if part in _POSITIVE and float(tensor.min()) < 0:
+            raise SavedFileError(f"the tensor {name} holds a number below 0, and is a scale: save again.")
+
+
+def _check_types(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *, double: bool) -> None:
+    """Refuse tensors of another type than the module computes with; a whole posterior may be double."""
+    for name, expected in module.state_dict().items():
+        found = state.get(name)
+        if found is None:
+            continue
+        needed = torch.float64 if double and expected.is_floating_point() else expected.dtype
+        # Few numbers are kept in double precision; a model that was made single as a whole has them single.
+        if found.dtype != needed and not (needed == torch.float64 and found.dtype == torch.float32):
+            raise SavedFileError(
+                f"the tensor {prefix}{name} is {found.dtype}, {needed} is needed: save the posterior again."
+            )
 
 
 def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: FactorizationModel) -> Rows:
@@ -298,19 +297,3 @@ def _texts(tensors: Mapping[str, Tensor], name: str) -> NDArray[Any]:
     texts = np.empty(len(lengths), dtype=object)
     texts[:] = [content[end - size : end] for end, size in zip(ends.tolist(), lengths.tolist(), strict=True)]
     return texts
-
-
-def _digest(version: str, text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over version and description, and every tensor's name, dtype, shape and bytes."""
-    head = f"{FORMAT}\n{version}\n{len(text)}\n{text}\n"
-    state = hashlib.sha256(head.encode("utf-8", "surrogatepass"))
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode("utf-8", "surrogatepass"))
-        if tensor.numel():
-            state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return state.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -144,7 +144,8 @@ def test_killed_before_anything_was_done(
     run = tmp_path / "early"
     run.mkdir()
     (run / "config.json").write_bytes((uninterrupted / "config.json").read_bytes())
-    (run / ".model.safetensors.x1y2.tmp").write_bytes(b"half")
+    (run / ".model.safetensors.0123abcd.tmp").mkdir()
+    (run / ".model.safetensors.0123abcd.tmp" / "content").write_bytes(b"half")
     assert cli("fit", "--resume", run).code == 0
     assert_same_model(run, uninterrupted)
     assert not list(run.glob(".*.tmp"))

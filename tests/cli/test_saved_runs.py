@@ -62,8 +62,20 @@ def test_a_finished_run_predicts_the_same(name: str) -> None:
     assert_same(predictions(RUNS / name / "model.safetensors"), name)
 
 
-@pytest.mark.parametrize("name", UNFINISHED)
-def test_an_unfinished_run_goes_on_to_the_same_model(name: str, copied: Path, cli: Any) -> None:
+@pytest.mark.parametrize("name", [name for name in UNFINISHED if list((RUNS / name).glob("checkpoint*"))])
+def test_a_checkpoint_without_a_checksum_is_refused_by_name(name: str, copied: Path, cli: Any) -> None:
+    outcome = cli("fit", "--resume", name)
+    assert outcome.code == 1
+    assert "safetensors: this is no checkpoint" in outcome.err
+    assert "Delete it and start over" in outcome.err
+    for file in (copied / name).glob("checkpoint*"):
+        file.unlink()
     outcome = cli("fit", "--resume", name)
     assert outcome.code == 0, outcome.err
     assert_same(predictions(copied / name / "model.safetensors"), finished_of(name))
+
+
+def test_a_run_killed_before_its_first_checkpoint_goes_on_to_the_same_model(copied: Path, cli: Any) -> None:
+    outcome = cli("fit", "--resume", "conjugate-before-its-end")
+    assert outcome.code == 0, outcome.err
+    assert_same(predictions(copied / "conjugate-before-its-end" / "model.safetensors"), "conjugate")

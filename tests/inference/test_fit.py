@@ -215,7 +215,15 @@ def test_resume_refuses_another_fit_and_damaged_files(split: Split, tmp_path: Pa
     whole = file.read_bytes()
     for size in (0, 7, 100, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:size])
-        with pytest.raises(SavedFileError, match="cannot be read"):
+        with pytest.raises(SavedFileError, match=r"a damaged one .* Delete it and start over"):
+            run(split, checkpoint=file, resume=True)
+    rng = np.random.default_rng(0)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for place in (*rng.integers(8, header, 30), *rng.integers(header, len(whole), 30)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(flipped)
+        with pytest.raises(SavedFileError, match=r"checkpoint\.safetensors"):
             run(split, checkpoint=file, resume=True)
     with pytest.raises(SettingsError, match="resume needs a checkpoint"):
         run(split, resume=True)

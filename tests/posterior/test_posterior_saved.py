@@ -16,6 +16,7 @@ from posteriors import LogNormalLikelihood, PoissonLikelihood, handmade, planted
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pyro_bmf import tensor_files
 from pyro_bmf.data import Ratings, RatingScale, Vocabulary
 from pyro_bmf.errors import SavedFileError, SettingsError
 from pyro_bmf.guide import CrossFeedbackGuide, RowPosterior
@@ -254,7 +255,7 @@ def rewritten(source: Path, target: Path, change: Rewrite, *, sign: bool = True)
     change(tensors, about, document)
     text = json.dumps(document)
     if sign:
-        digest = saved._digest(about["version"], text, tensors)
+        digest = tensor_files.digest(saved.FORMAT, about["version"], text, tensors)
     save_file(tensors, target, {saved.FORMAT: f"{about['version']} {digest}\n{text}"})
     return target
 
@@ -271,6 +272,16 @@ def test_a_newer_format_asks_for_an_update(small: Path, tmp_path: Path) -> None:
 
     with pytest.raises(SavedFileError, match="'one' is no number"):
         Posterior.load(rewritten(small, tmp_path / "b.safetensors", odd))
+
+
+@pytest.mark.parametrize("version", ["-1", "0", "1" * 6000, "1.0", "\u0661", " 1"])
+def test_versions_that_are_no_versions(small: Path, tmp_path: Path, version: str) -> None:
+    def change(tensors: Any, about: Any, document: Any) -> None:
+        about["version"] = version
+
+    with pytest.raises(SavedFileError, match=r"format version .* is no number") as caught:
+        Posterior.load(rewritten(small, tmp_path / "a.safetensors", change))
+    assert len(str(caught.value)) < 400
 
 
 def test_a_changed_description_is_noticed(small: Path, tmp_path: Path) -> None:
@@ -291,6 +302,12 @@ def test_a_changed_description_is_noticed(small: Path, tmp_path: Path) -> None:
         ("items.scale", lambda t: t.long(), r"items\.scale is torch\.int64"),
         ("users.scale", lambda t: t * torch.nan, r"users\.scale holds numbers that are not finite"),
         ("guide.item_factors", lambda t: t + torch.inf, r"guide\.item_factors holds numbers"),
+        ("users.loc", lambda t: t * 0 + 1e38, r"users\.loc holds 1e\+38, too large"),
+        ("users.loc", lambda t: t.double(), "its rows are of mixed types"),
+        ("items.scale", lambda t: t.half(), "its rows are of mixed types"),
+        ("items.scale", lambda t: -t, r"items\.scale holds a number below 0"),
+        ("guide.item_factors", lambda t: t.double(), r"guide\.item_factors is torch\.float64"),
+        ("model.centre", lambda t: t.half(), r"model\.centre is torch\.float16"),
         ("guide.item_factors", lambda t: None, "item_factors|do not fit"),
         ("guide.user_factors", lambda t: t[:1].contiguous(), "do not fit together"),
         ("model.centre", lambda t: None, "do not fit together"),
@@ -355,7 +372,7 @@ def test_a_crash_while_writing_keeps_the_old_file(
         Path(file).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(saved, "save_file", crash)
+    monkeypatch.setattr(tensor_files, "save_file", crash)
     with pytest.raises(KeyboardInterrupt):
         posterior.save(path)
     assert path.read_bytes() == before
