@@ -81,9 +81,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         raise
     except Exception as error:
         number = _system_number(error)
-        named = getattr(error, "filename", None)
-        foreign = inside is not None and named is not None and inside not in Path(os.fsdecode(named)).parents
-        if number is None or (foreign and os.fsdecode(named) != str(target)):
+        named = "" if (name := getattr(error, "filename", None)) is None else os.fsdecode(name)
+        foreign = bool(named) and inside is not None and inside not in Path(named).parents
+        if number is None or (foreign and named != str(target)):
             raise  # of something else: a file that was read in the block, say, which its own error names
         raise write_error(target, number) from error
 
