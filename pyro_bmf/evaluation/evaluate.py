@@ -27,6 +27,8 @@ from pyro_bmf.evaluation.protocols import (
 
 Floats = NDArray[np.float64]
 FittedOn = Literal["train", "train+valid"]
+#: Smallest standard deviation that a log density is taken at, as a share of the scale's range.
+_SMALLEST_SD = 1e-9
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Evaluation:
     n_impossible
         Ratings given a probability below 2.2e-308 (708 nats each in `nll`); None on a continuous scale.
     density_nll
-        On a continuous scale only: mean negative log density of a Normal predictive, nats.
+        On a continuous scale only: mean negative log density of a Normal predictive, nats; its standard
+        deviation is taken for no less than a 10^9th of the scale's range.
     calibration, ranking
         See `Calibration`, `Ranking`.
     per_rating
@@ -317,12 +320,14 @@ def _predict_all(predictor: Predictor, held_out: Ratings, seed: int, chunk: int)
         size = (users.size,)
         mean[rows] = checked_array(predictor.predict_mean(users, items), size, "predict_mean")
         sd[rows] = checked_array(predictor.predict_sd(users, items), size, "predict_sd")
-        if not (sd[rows] > 0).all():
-            raise FitError("predict_sd gave a standard deviation that is not positive.")
+        if (sd[rows] < 0).any():
+            raise FitError("predict_sd gave a negative standard deviation.")
         if grid is None or positions is None:
-            z = (ratings - mean[rows]) / sd[rows]
-            density[rows] = 0.5 * z**2 + np.log(sd[rows]) + 0.5 * np.log(2 * np.pi)
-            pit[rows] = cal.normal_pit(ratings, mean[rows], sd[rows])
+            # A sure prediction has no density: it gets that of the narrowest Normal that is told apart here.
+            spread = np.maximum(sd[rows], _SMALLEST_SD * (scale.high - scale.low))
+            z = (ratings - mean[rows]) / spread
+            density[rows] = 0.5 * z**2 + np.log(spread) + 0.5 * np.log(2 * np.pi)
+            pit[rows] = cal.normal_pit(ratings, mean[rows], spread)
             for column, level in enumerate(cal.COVERAGE_LEVELS):
                 width[rows, column] = cal.normal_interval_width(sd[rows], level)
             continue

@@ -34,6 +34,21 @@ def same_levels(levels: Tensor, given: Sequence[float], owner: str) -> None:
         )
 
 
+def variance_of_levels(shares: Tensor, levels: Tensor, mean: Tensor) -> Tensor:
+    """Return the variance of a rating, shape (*batch,), from the probabilities of levels (*batch, n_levels).
+
+    Where nearly all probability is on one level, the difference of second moment and squared mean has no
+    digits left: deviations from the mean are then summed.
+    """
+    second = (shares * levels**2).sum(-1)
+    plain = second - mean**2
+    few = plain <= 1e-6 * second
+    if not bool(few.any()):
+        return plain
+    exact = (shares[few] * (levels - mean[few].unsqueeze(-1)) ** 2).sum(-1)
+    return plain.masked_scatter(few, exact)
+
+
 def cells_of_counts(log_pmf: Tensor, levels: Tensor) -> Tensor:
     """Return the log-probability of each level's cell, (..., n_levels), of a distribution over counts.
 

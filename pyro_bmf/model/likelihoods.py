@@ -107,7 +107,11 @@ class Likelihood(nn.Module):
         distribution = self(eta, *_at_nodes(relative))
         mean = (weights * distribution.mean).sum(-1)
         second = (weights * (distribution.variance + distribution.mean**2)).sum(-1)
-        return mean, (second - mean**2).clamp_min(0.0)
+        plain = second - mean**2
+        # Of a small variance that difference has no digits left: it is then the sum of what it is made of.
+        about = (distribution.mean - mean.unsqueeze(-1)) ** 2
+        exact = (weights * (distribution.variance + about)).sum(-1)
+        return mean, torch.where(plain > 1e-6 * second, plain, exact)
 
     def predictive_pmf(
         self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor, relative: Tensor | None = None

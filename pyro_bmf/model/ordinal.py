@@ -22,7 +22,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from ..errors import SettingsError
-from .levels import same_levels
+from .levels import same_levels, variance_of_levels
 from .likelihoods import normal_cells_between
 from .ordered import OrderedLikelihood, edges_of
 from .pair_terms import Relative
@@ -92,7 +92,7 @@ class OrderedProbit(TorchDistribution):
         """Variance of a rating."""
         share, levels = self.probabilities(), self.levels.double()
         mean = (share * levels).sum(-1)
-        return ((share * levels**2).sum(-1) - mean**2).to(self.eta.dtype)
+        return variance_of_levels(share, levels, mean).to(self.eta.dtype)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> OrderedProbit:
         """Return the same distribution over a larger batch."""
@@ -167,7 +167,7 @@ class OrderedProbitLikelihood(OrderedLikelihood):
         """Return mean and variance of a rating: exact for a Normal predictor."""
         share = self.predictive_pmf(eta_mean, eta_variance, self.levels, relative)
         mean = (share * self.levels).sum(-1)
-        return mean, ((share * self.levels**2).sum(-1) - mean**2).clamp_min(0.0)
+        return mean, variance_of_levels(share, self.levels, mean)
 
     def settings(self) -> dict[str, Any]:
         """Return the kind, the levels, the utility's spread and whose the cuts are."""
