@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import Row, TableWriter
+from .output import Row, TableWriter, note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,6 +105,7 @@ def evaluation_tables(
     shown = _headline(comparison)
     rows = comparison.table().reset_index().to_dict("records")
     tables.show(title, rows, name="systems", screen=[_main_row(row, shown) for row in rows])
+    _tell_unknown(split, part, fitted_on)
     if not tables.json:
         click.echo(_legend(comparison, shown))
     if detail:
@@ -113,6 +114,17 @@ def evaluation_tables(
 
 
 _PARTS = {"test": "test", "valid": "validation"}
+
+
+def _tell_unknown(split: Split, part: Part, fitted_on: str) -> None:
+    """Say how many of the ratings are of users, and of items, that were not trained on."""
+    from pyro_bmf.data.overlap import unknown_ratings
+
+    train = split.train_valid if fitted_on == "train+valid" else None
+    found = [one for one in unknown_ratings(split, train=train) if one.part == part]
+    for one in found:
+        if not one.alarming(split.scheme):  # then it was warned of already
+            note(f"{one}.")
 
 
 def _headline(comparison: Comparison) -> tuple[str, int] | None:

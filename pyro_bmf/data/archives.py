@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..files import temporary_folder
+from .foreign import FOREIGN_ZIP, reason
 
 MAX_BYTES = 8 << 30  # unpacked, per archive: far above every named set, far below a zip bomb
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -62,12 +63,14 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> Path:
                         os.fsync(file.fileno())
                 temporary.chmod(0o755)
                 _place(temporary, folder)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(
-            f"{archive} is no usable zip archive ({error}): remove it and fetch it again"
-        ) from None
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"cannot unpack {archive} into {folder.parent}: {error.strerror or error}") from None
+    except FOREIGN_ZIP as error:
+        raise DataError(
+            f"{archive} is no usable zip archive ({reason(error)}): remove it and fetch it again"
+        ) from error
     return folder
 
 

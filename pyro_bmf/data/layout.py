@@ -220,7 +220,7 @@ def _header_end(head: bytes, format: str) -> int:
     return reader.line_num
 
 
-def _position(path: RatingsFile, part: str | int, header: Sequence[str], n_columns: int) -> int:
+def _position(path: RatingsFile | str, part: str | int, header: Sequence[str], n_columns: int) -> int:
     if isinstance(part, str) and part in header:
         return list(header).index(part)
     if isinstance(part, int) or part.isdecimal():
@@ -234,8 +234,13 @@ def _position(path: RatingsFile, part: str | int, header: Sequence[str], n_colum
     raise DataError(f"column {part!r} of {path} does not exist: it has {names}; positions count from 0")
 
 
+def table_layout(names: list[str], columns: Columns | None, name: str) -> Layout:
+    """Find the rating columns of a table in memory."""
+    return _by_name(name, "table", names, _columns(columns))
+
+
 def _by_name(
-    path: RatingsFile, format: str, names: list[str], wanted: tuple[str | int, ...] | None
+    path: RatingsFile | str, format: str, names: list[str], wanted: tuple[str | int, ...] | None
 ) -> Layout:
     if wanted is not None:
         chosen = tuple(names[_position(path, part, names, len(names))] for part in wanted)

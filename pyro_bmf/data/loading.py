@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .border import as_scale, canonical, with_titles
 from .containers import STDIN, open_source, printable
+from .frames import is_table, raw_of_frame
 from .layout import Columns
 from .notices import warn
 from .ratings import Ratings
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def load_ratings(
-    name_or_path: str | Path,
+    name_or_path: Any,
     *,
     data_dir: str | Path | None = None,
     format: str | None = None,
@@ -42,7 +43,9 @@ def load_ratings(
     name_or_path
         One of `SOURCES` (``"ml100k"``, ``"ml1m"``, ..., ``"synthetic"``), or the path of a file: CSV, TSV,
         ``::``, parquet or JSON lines, perhaps packed by gzip, bzip2, xz or Zstandard. ``"-"`` is standard
-        input; a pipe is read once.
+        input; a pipe is read once. Or ratings in memory: a data frame of pandas or Polars, an Arrow table
+        (columns found by name, the index not read), or a sparse matrix of SciPy (rows are users, columns
+        items, every stored entry a rating).
     data_dir
         Folder where named sets are looked for and downloaded to; None takes the environment variable
         ``PYRO_BMF_DATA_DIR``, else the user's cache folder.
@@ -82,7 +85,14 @@ def load_ratings(
     DataNotice
         For what was decided: the scale inferred, duplicates merged, a filter, the licence at first use.
     """
-    source = None if isinstance(name_or_path, Path) else find_source(name_or_path)
+    if is_table(name_or_path):
+        return _load_frame(name_or_path, format, columns, header, scale, duplicates, min_ratings)
+    if not isinstance(name_or_path, (str, Path)):
+        raise DataError(
+            f"ratings cannot be loaded from a {type(name_or_path).__name__}: give a name, a path, a data "
+            "frame or a sparse matrix (ratings_from_arrays takes columns)"
+        )
+    source = find_source(name_or_path) if isinstance(name_or_path, str) else None
     if source is None:
         return _load_path(name_or_path, format, columns, header, scale, duplicates, min_ratings, progress)
     if source.name == "synthetic":
@@ -111,6 +121,25 @@ def _load_path(
         duplicates=duplicates or "error",
         min_ratings=min_ratings or 0,
         name=file.name,
+    )
+    return ratings
+
+
+def _load_frame(
+    frame: Any,
+    format: str | None,
+    columns: Columns | None,
+    header: bool | None,
+    scale: RatingScale | str | None,
+    duplicates: str | None,
+    min_ratings: int | None,
+) -> Ratings:
+    for name, value in (("format", format), ("header", header)):
+        if value is not None:
+            raise DataError(f"{name} is for files: a {type(frame).__name__} has none")
+    raw = raw_of_frame(frame, columns, "ratings")
+    ratings, _ = canonical(
+        raw, scale=as_scale(scale), duplicates=duplicates or "error", min_ratings=min_ratings or 0
     )
     return ratings
 

@@ -37,6 +37,7 @@ from .layout import (
     detect,
     head_of,
     records,
+    table_layout,
     text_lines,
 )
 from .notices import notice
@@ -321,6 +322,12 @@ def _json_error(path: RatingsFile, layout: Layout, types: list[pa.DataType], err
                         "expected: ids keep the type of the first line, ratings are numbers"
                     )
     return DataError(f"{path.name} cannot be read as JSON lines: {error}")
+
+
+def raw_of_table(table: pa.Table, columns: Columns | None, name: str) -> RawColumns:
+    """Take the rating columns of a table in memory; see `read_raw`."""
+    layout = table_layout(table.column_names, columns, name)
+    return _from_table(table.select(list(layout.names)), layout, lambda row: f"row {row} (counted from 0)")
 
 
 def _from_table(table: pa.Table, layout: Layout, place: Callable[[int], str]) -> RawColumns:

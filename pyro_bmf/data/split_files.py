@@ -220,7 +220,9 @@ def given_split(
     settings: dict[str, Any] = {"files": {part: path.name for part, path in paths.items()}}
     if valid_fraction:
         settings |= {"valid_fraction": float(valid_fraction), "seed": int(seed)}
-    return Split(ratings, part_rows[0], part_rows[1], part_rows[2], "given", settings)
+    split = Split(ratings, part_rows[0], part_rows[1], part_rows[2], "given", settings)
+    split.warn_of_unknown()
+    return split
 
 
 # --- given files ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .overlap import Unknown, unknown_ratings, warn_of_unknown
 from .ratings import Ratings
 from .times import first_at, in_seconds
 
@@ -97,6 +98,17 @@ class Split:
             state.update(f"{part} {len(rows)}\n".encode())
             state.update(np.ascontiguousarray(rows, dtype="<i8").data)
         return state.hexdigest()
+
+    @cached_property
+    def unknown(self) -> tuple[Unknown, ...]:
+        """What of validation and test no training rating tells of, by part and side."""
+        return unknown_ratings(self)
+
+    def warn_of_unknown(self) -> None:
+        """Warn, once, where most of a held-out part is of users or items unknown in training."""
+        if "_warned" not in self.__dict__:
+            self.__dict__["_warned"] = True
+            warn_of_unknown(self)
 
     def __repr__(self) -> str:
         sizes = " / ".join(f"{len(getattr(self, f'{part}_rows')):,}" for part in PARTS)

@@ -224,6 +224,7 @@ def evaluate(
     """
     check_ranking_settings(part, n, protocols)
     known = known_ratings(split, part, fitted_on)
+    split.warn_of_unknown()
     held_out = split.test if part == "test" else split.valid
     if len(held_out) == 0:
         raise DataError(f"the split's {part} part holds no ratings: there is nothing to evaluate.")

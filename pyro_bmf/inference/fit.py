@@ -148,6 +148,7 @@ def fit(
     if refit:
         settings = settings.replace(keep="last", patience=None)
     reporter: Reporter = progress if not isinstance(progress, bool) else (Bar() if progress else Silent())
+    split.warn_of_unknown()
     train = split.train_valid if refit else split.train
     valid = None if refit or len(split.valid) == 0 else split.valid
     with computing(pick_device(device), threads=threads, deterministic=deterministic) as where:

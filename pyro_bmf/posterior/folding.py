@@ -38,7 +38,7 @@ from .tables import (
     titled,
 )
 
-NewRatings: TypeAlias = Mapping[Any, float] | pd.DataFrame | Iterable[tuple[Any, float]]
+NewRatings: TypeAlias = Mapping[Any, float] | pd.Series | pd.DataFrame | Iterable[tuple[Any, float]]
 ManyNewRatings: TypeAlias = pd.DataFrame | Mapping[Any, NewRatings]
 
 
@@ -291,9 +291,20 @@ def _pairs(ratings: NewRatings, other_name: str) -> tuple[Any, Any]:
     if isinstance(ratings, pd.DataFrame):
         need_columns(ratings, (other_name, "rating"), "new ratings")
         return id_values(ratings[other_name]), ratings["rating"].to_numpy()
-    pairs = list(ratings.items()) if isinstance(ratings, Mapping) else [tuple(pair) for pair in ratings]
+    wanted = (
+        f"new ratings must be ({other_name}, rating) pairs, a mapping, a series whose index holds the "
+        f"{other_name}s, or a data frame"
+    )
+    if isinstance(ratings, pd.Series):
+        if ratings.index.nlevels != 1:
+            raise DataError(f"{wanted}: the series' index has {ratings.index.nlevels} levels")
+        return id_values(ratings.index.to_series()), ratings.to_numpy()
+    try:
+        pairs = list(ratings.items()) if isinstance(ratings, Mapping) else [tuple(pair) for pair in ratings]
+    except TypeError:
+        raise DataError(f"{wanted}, not {ratings!r:.80}") from None
     if any(len(pair) != 2 for pair in pairs):
-        raise DataError(f"new ratings must be ({other_name}, rating) pairs, a mapping, or a data frame")
+        raise DataError(wanted)
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 

@@ -468,8 +468,9 @@ class Posterior:
         Parameters
         ----------
         ratings
-            ``{item_id: rating}``, pairs of those, or a data frame with columns ``item_id`` and ``rating``;
-            none at all gives what the encoder says of a row without ratings. For a new item, user ids.
+            ``{item_id: rating}``, pairs of those, a series of ratings whose index holds the item ids, or a
+            data frame with columns ``item_id`` and ``rating``; none at all gives what the encoder says of a
+            row without ratings. For a new item, user ids.
         side : {"user", "item"}
             Which side the new row is on.
 

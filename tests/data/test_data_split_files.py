@@ -188,6 +188,7 @@ def test_a_changed_split_is_refused(small: Ratings, tmp_path: Path) -> None:
         read_split(tmp_path / "nowhere")
 
 
+@pytest.mark.filterwarnings("ignore:.*without a training rating")
 def test_given_files(write: Write) -> None:
     train = write("a.csv", "u1,i1,5\nu2,i2,3\nu1,i3,2\n")
     test = write("b.csv", "user,item,rating\nu2,i1,4\nu3,i4,1\n")
@@ -210,6 +211,7 @@ def test_given_files(write: Write) -> None:
         given_split(train, valid, test, valid_fraction=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:.*without a training rating")
 def test_given_files_keep_ids_of_one_type(write: Write) -> None:
     # The train ids alone look like integers; the test file's "01" makes text of all.
     train, test = write("a.csv", "1,10,5\n2,20,3\n"), write("b.csv", "01,10,4\n")

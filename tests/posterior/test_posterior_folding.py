@@ -82,6 +82,8 @@ def test_the_forms_of_new_ratings_agree(posterior: Posterior) -> None:
         list(ratings.items()),
         pd.DataFrame({"item_id": list(ratings), "rating": list(ratings.values())}),
         {np.int64(1000): np.float32(5.0), 1014: 2.5},
+        pd.Series([5.0, 2.5], index=list(ratings)),
+        pd.Series([5, 2.5], index=pd.Index(list(ratings), dtype=object), dtype="Float64"),
     ]
     expected = posterior.fold_in(ratings).posterior.loc
     for form in forms:
