@@ -160,7 +160,25 @@ def _legend(comparison: Comparison, shown: tuple[str, int] | None) -> str:
             f"\nRecall and NDCG: protocol {shown[0]}, {_CANDIDATES[shown[0]]}; relevant is a rating above "
             f"{comparison.model.threshold:g}."
         )
+        text += _why_no_ranking(comparison)
     return text
+
+
+def _why_no_ranking(comparison: Comparison) -> str:
+    """Say why there is no ranking figure, where there is none."""
+    ranking = comparison.model.ranking[0]
+    if ranking.n_users:
+        return ""
+    alone, rest = ranking.n_users_one_rating, ranking.n_users_none_relevant
+    reasons = []
+    if alone:
+        last = "; --n 2 leaves two a user" if comparison.model.split_scheme == "leave-last" else ""
+        reasons.append(
+            f"{alone:,} users have one {_PARTS[comparison.model.part]} rating, of at least two{last}"
+        )
+    if rest:
+        reasons.append(f"of {rest:,} users none of the ratings is relevant (--threshold of evaluate)")
+    return f"\nThere is none (–), as no user can be ranked for: {'; '.join(reasons)}."
 
 
 def _detail_tables(comparison: Comparison, tables: TableWriter) -> None:

@@ -15,6 +15,7 @@ from . import times
 from .notices import notice
 from .ratings import Ratings
 from .scale import RatingScale
+from .suspicions import warn_of_slips
 from .vocabulary import Vocabulary, id_array
 
 DUPLICATES = ("error", "last", "mean")
@@ -168,6 +169,7 @@ def canonical(
     if len(raw) == 0:
         raise DataError(f"{name} holds no ratings: check the file and its format")
     _check_finite(raw)
+    warn_of_slips(raw, name, inferred=scale is None)
     origin: NDArray[np.int64] | None = None
     if min_ratings > 0:
         raw, origin = _filter(raw, min_ratings)

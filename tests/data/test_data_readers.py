@@ -118,6 +118,7 @@ def test_format_can_be_forced(write: Write) -> None:
     assert load_ratings(csv, scale="1:5:1").item_vocabulary.ids.tolist() == ["a::b", "c::d"]
 
 
+@pytest.mark.filterwarnings("ignore:.* has one rating")
 def test_ids_are_kept_exactly(write: Write) -> None:
     path = write("r.csv", "user,item,rating\n01,1.0,4\n1,1,3\n1.0,1e0,5\n+1, 1,2\n-0,\t1,1\n")
     made = load_ratings(path, scale="1:5:1")
@@ -264,6 +265,7 @@ def test_double_colons_are_fast(tmp_path: Path) -> None:
     np.testing.assert_array_equal(made.items, items)
 
 
+@pytest.mark.filterwarnings("ignore:.* has one rating")
 def test_many_blocks_agree_with_pandas(tmp_path: Path) -> None:
     # Over 4 MiB: several blocks, each with a dictionary of its own.
     rng = np.random.default_rng(3)
@@ -287,6 +289,7 @@ def test_many_blocks_agree_with_pandas(tmp_path: Path) -> None:
     np.testing.assert_array_equal(made.ratings, ordered["rating"])
 
 
+@pytest.mark.filterwarnings("ignore:.* has one rating")
 def test_quoted_line_ends_across_blocks(tmp_path: Path) -> None:
     # Line ends inside fields, over several blocks: the fast parser gives up, the other one reads the file.
     n = 60_000

@@ -181,6 +181,7 @@ def test_time_split(small: Ratings) -> None:
         time_split(small, points=(1_050, 9_999))
 
 
+@pytest.mark.filterwarnings("ignore:.* has one rating")
 def test_one_instant_is_never_cut() -> None:
     ratings = ratings_from_arrays(
         range(10), [1, 2] * 5, [3] * 10, [1, 2, 2, 2, 2, 2, 2, 2, 2, 3], scale="1:5:1"

@@ -80,6 +80,7 @@ def test_of_equal_times_the_later_line_wins(write: Write) -> None:
         assert made.ratings.tolist() == [second, 2, 5]
 
 
+@pytest.mark.filterwarnings("ignore:.* has one rating")
 @given(st.lists(st.decimals(-(10**9), 10**9, places=9, allow_nan=False), min_size=2, max_size=9, unique=True))
 def test_decimals_are_exact(times: list[Any]) -> None:
     n = len(times)
