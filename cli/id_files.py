@@ -120,15 +120,16 @@ def parse_ratings(texts: Any, path: Path | str) -> NDArray[Any]:
 def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
+    from pyro_bmf.data.foreign import FOREIGN_PARQUET, reason
+
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         separator = "\t" if path.suffix in (".tsv", ".tab") else ","
         return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:  # pandas' and arrow's own derive from them
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    except FOREIGN_PARQUET as error:  # pandas' own are ValueErrors
         raise DataError(
-            f"{path} cannot be read ({first}): give a CSV, TSV or parquet file with a header."
+            f"{path} cannot be read ({reason(error)}): give a CSV, TSV or parquet file with a header."
         ) from error
 
 
