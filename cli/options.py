@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .output import note
+
 if TYPE_CHECKING:
     from pyro_bmf.data import Ratings, Split
 
 FORMATS = ("csv", "tsv", "::", "semicolon", "pipe", "space", "parquet", "jsonl")
+#: The newest of `pyro_bmf.data.layout.READERS`.
+READER = 2
 SCHEMES = ("random", "users", "leave-last", "time", "k-fold", "subsample", "given")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -33,6 +37,9 @@ class Reading:
     scale: str | None = None
     duplicates: str | None = None
     min_ratings: int | None = None
+    quoting: str | None = None
+    #: Which way of reading files; no option, but written down with a run, so that it finds its ratings again.
+    reader: int = READER
 
 
 @dataclass(frozen=True)
@@ -110,9 +117,15 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Keep users and items with at least N ratings, both counted on the full file. [default: the "
         "set's own filter, else all]",
     )
+    @click.option(
+        "--quoting",
+        type=click.Choice(("csv", "none")),
+        help="Whether a quotation mark in a text file quotes a field, as RFC 4180 says, or is a character. "
+        "[default: csv for CSV, none for other text]",
+    )
     @wraps(function)
     def with_reading(*args: Any, **kwargs: Any) -> Any:
-        taken = {field.name: kwargs.pop(field.name) for field in fields(Reading)}
+        taken = {field.name: kwargs.pop(field.name) for field in fields(Reading) if field.name != "reader"}
         return function(*args, reading=Reading(**taken), **kwargs)
 
     return with_reading
@@ -205,7 +218,15 @@ def load(data: str, reading: Reading) -> Ratings:
     from pyro_bmf.data import load_ratings
 
     taken = {field.name: getattr(reading, field.name) for field in fields(Reading)}
-    return load_ratings(data, progress=True, **taken)
+    ratings = load_ratings(data, progress=True, **taken)
+    _tell_counts(ratings)
+    return ratings
+
+
+def _tell_counts(ratings: Ratings) -> None:
+    """Say how many lines were read, and where those went that are no ratings."""
+    if ratings.counts is not None:
+        note(f"{ratings.name}: {ratings.counts}")
 
 
 def make_split(data: str | None, reading: Reading, splitting: Splitting) -> Split:
@@ -276,7 +297,7 @@ def _given(data: str | None, reading: Reading, settings: dict[str, Any]) -> Spli
     for name in ("duplicates", "min_ratings"):
         if getattr(reading, name) is not None:
             raise click.UsageError(f"--{name.replace('_', '-')} does not go with given files.")
-    return given_split(
+    split = given_split(
         settings.pop("train"),
         settings.pop("valid", None),
         settings.pop("test"),
@@ -284,8 +305,12 @@ def _given(data: str | None, reading: Reading, settings: dict[str, Any]) -> Spli
         columns=reading.columns,
         header=reading.header,
         scale=reading.scale,
+        quoting=reading.quoting,
+        reader=reading.reader,
         **settings,
     )
+    _tell_counts(split.ratings)
+    return split
 
 
 def _written(data: str, reading: Reading, splitting: Splitting) -> Split:
@@ -295,7 +320,7 @@ def _written(data: str, reading: Reading, splitting: Splitting) -> Split:
         getattr(options, field.name) is not None
         for options in (reading, splitting)
         for field in fields(options)
-        if field.name != "data_dir"
+        if field.name not in ("data_dir", "reader")
     ):
         raise click.UsageError(f"{data} is a written split: it takes no options of reading or splitting.")
     return read_split(data)

@@ -332,7 +332,8 @@ def config_of_options(data: str | None, reading: Reading, splitting: Splitting) 
 
 def options_from_config(config: dict[str, Any]) -> tuple[Reading, Splitting]:
     """Return the options that `config_of_options` wrote."""
-    reading = dict(config["reading"])
+    # A run that names no reader is older than the choice: its ratings were read the first way.
+    reading = {"reader": 1, **config["reading"]}
     if reading.get("data_dir") is not None:
         reading["data_dir"] = Path(reading["data_dir"])
     splitting = dict(config["splitting"])

@@ -8,11 +8,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from . import times
-from .notices import notice
+from .counts import ReadCounts
+from .notices import notice, warn
 from .ratings import Ratings
 from .scale import RatingScale
 from .suspicions import warn_of_slips
@@ -39,6 +42,8 @@ class RawColumns:
         Tells where row i stands, as ``"line 17 of ratings.csv"``.
     ticks_per_second
         In which parts of a second the timestamps count; see `times`.
+    counts
+        How the lines of the file were used.
     """
 
     user_codes: NDArray[Any]
@@ -49,6 +54,7 @@ class RawColumns:
     timestamps: NDArray[np.int64] | None
     place: Callable[[int], str]
     ticks_per_second: int = 1
+    counts: ReadCounts | None = None
 
     def __len__(self) -> int:
         return len(self.ratings)
@@ -65,6 +71,7 @@ class RawColumns:
             None if self.timestamps is None else self.timestamps[rows],
             lambda row: place(int(rows[row])),
             self.ticks_per_second,
+            None if self.counts is None else self.counts.less(filtered=len(self) - len(rows)),
         )
 
 
@@ -192,6 +199,8 @@ def canonical(
                 "least "
                 "two users and two items; check the columns"
             )
+    for vocabulary in (user_vocabulary, item_vocabulary):
+        _note_likenesses(vocabulary, name)
     n_items = len(item_vocabulary)
     # One number for each pair: its order is the canonical one.
     key = (user_rank * n_items)[raw.user_codes]
@@ -226,10 +235,35 @@ def canonical(
         None,
         name,
         ticks,
+        (raw.counts or ReadCounts.of_rows(len(raw))).less(merged=len(raw) - len(key)),
     )
     if rows is None:
         rows = np.arange(len(result), dtype=np.int64)
     return result, rows if origin is None else origin[rows]
+
+
+def _note_likenesses(vocabulary: Vocabulary, name: str) -> None:
+    """Say which ids a person would take for one: they differ in blanks, case or forms of characters."""
+    if vocabulary.is_integer:
+        return
+    try:
+        texts = pa.array(vocabulary.ids, pa.string())
+    except (pa.ArrowInvalid, UnicodeEncodeError):
+        return  # half a surrogate pair: nothing can be said about its form
+    plain = pc.utf8_normalize(texts, form="NFKC")
+    plain = pc.utf8_lower(pc.replace_substring_regex(plain, r"[\s\p{Z}\x{200b}\x{feff}]+", ""))
+    plain = pc.utf8_normalize(plain, form="NFKC")  # lower case may leave accents apart
+    if pc.count_distinct(plain).as_py() == len(texts):
+        return
+    codes = plain.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    several = np.flatnonzero(np.bincount(codes)[codes] > 1)
+    first = several[0]
+    examples = [repr(text) for text in vocabulary.ids[np.flatnonzero(codes == codes[first])[:3]]]
+    warn(
+        f"{name}: {len(several):,} {vocabulary.kind} ids differ from another only in blanks, letter case or "
+        f"the form of their characters, as {' and '.join(examples)}: they are kept as different "
+        f"{vocabulary.kind}s"
+    )
 
 
 def _stable_order(key: NDArray[np.int64]) -> NDArray[np.int64]:

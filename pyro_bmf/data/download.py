@@ -20,7 +20,7 @@ from ..errors import DataError
 from ..files import atomic_write, sha256_file, temporary_folder
 from .archives import unpack
 from .containers import open_source
-from .layout import head_of, records, text_lines
+from .layout import fields_in, head_of
 from .notices import notice, warn
 from .progress import DownloadBar
 from .sources import SOURCES, Member, Source, Wheel
@@ -245,8 +245,7 @@ def _verify(member: Member, path: Path, source: Source, timestamps: bool) -> Non
 
 
 def _located(source: Source, ratings: Path, titles: Path | None) -> Located:
-    first = records(text_lines(head_of(open_source(ratings)))[:1], source.format)
-    fields = len(first[0]) if first else 0
+    fields = fields_in(head_of(open_source(ratings)), source.format)
     return Located(
         ratings, titles, source.format, source.header, fields > max(source.columns), source.titles_format
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import DataError
 from .containers import RatingsFile
 from .foreign import FOREIGN_PARQUET, located
+from .json_lines import first_object
+from .text import BLANKS, Dialect, decoded, is_number, split_head
 
 DELIMITERS = {"csv": ",", "tsv": "\t", "::": "::", "semicolon": ";", "pipe": "|", "space": " "}
 FORMATS = (*DELIMITERS, "parquet", "jsonl")
@@ -34,9 +33,11 @@ _NAMES = {
         "createdat",
     ),
 }  # fmt: skip
-_NUMBER = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*\Z", re.ASCII)
 _HEAD = 1 << 16
-_MARK = b"\xef\xbb\xbf"  # the byte order mark of UTF-8
+#: Readings of files: 1 kept blanks around ids, took quotes for such in every format but ``::``, and cut
+#: times to seconds; 2 is described in the documentation.
+READERS = (1, 2)
+_SEPARATOR = re.compile(r'"?sep=(.)"?\Z', re.IGNORECASE)
 
 Columns = str | Sequence[str | int]
 
@@ -52,13 +53,19 @@ class Layout:
     header
         Whether the first line names the columns (text formats).
     skip
-        Lines up to the end of the header, blank ones before it too; 0 without a header.
+        Records before the data: a header, a line that names the separator.
     n_columns
         Fields in a line (text formats).
     positions
         Position of user, item, rating and (if any) timestamp, counted from 0 (text formats).
     names
         The same columns by name (parquet and JSON lines).
+    quoting
+        Whether ``"`` quotes fields (text formats).
+    padded
+        Whether blanks around unquoted fields are dropped.
+    whole_seconds
+        Whether times are cut to seconds.
     """
 
     format: str
@@ -67,6 +74,9 @@ class Layout:
     n_columns: int
     positions: tuple[int, ...]
     names: tuple[str, ...]
+    quoting: bool = False
+    padded: bool = True
+    whole_seconds: bool = False
 
 
 def head_of(path: RatingsFile) -> bytes:
@@ -75,7 +85,14 @@ def head_of(path: RatingsFile) -> bytes:
         return file.read(_HEAD)
 
 
-def detect(path: RatingsFile, format: str | None, columns: Columns | None, header: bool | None) -> Layout:
+def detect(
+    path: RatingsFile,
+    format: str | None,
+    columns: Columns | None,
+    header: bool | None,
+    quoting: str | None = None,
+    reader: int = READERS[-1],
+) -> Layout:
     """Find out how to read `path`; what is given is obeyed, the rest is read off the file's first lines.
 
     Raises
@@ -83,20 +100,46 @@ def detect(path: RatingsFile, format: str | None, columns: Columns | None, heade
     DataError
         When the file is empty, the format or the columns cannot be told, or given columns do not exist.
     """
+    if quoting not in (None, "csv", "none"):
+        raise DataError(f"quoting {quoting!r}: use 'csv' (quotes as RFC 4180 says) or 'none' (characters)")
+    if reader not in READERS:
+        raise DataError(f"reader {reader!r}: this software knows {', '.join(map(str, READERS))}")
     head = head_of(path)
-    if not head.removeprefix(_MARK).strip():
+    text = decoded(head)
+    if not text.strip(BLANKS):
         raise DataError(f"{path} is empty: a ratings file has a line for each rating")
     wanted = _columns(columns)
-    known = _format(path, format, head)
-    if known == "parquet":
-        import pyarrow.parquet as pq
+    reading = _Reading(quoting, reader, len(head) < _HEAD)
+    known, separator = _format(path, format, head, text, reading)
+    if known in ("parquet", "jsonl"):
+        if quoting is not None:
+            raise DataError(f"quoting {quoting!r} goes with text such as CSV: {path.name} is {known}")
+        if known == "jsonl":
+            names = list(first_object(path.open, path.name))
+        else:
+            import pyarrow.parquet as pq
 
-        with located(f"{path} cannot be read as parquet", "get it again", FOREIGN_PARQUET):
-            names = list(pq.read_schema(path.arrow()).names)
-        return _by_name(path, known, names, wanted)
-    if known == "jsonl":
-        return _by_name(path, known, _json_keys(path, head), wanted)
-    return _text_layout(path, known, head, wanted, header)
+            with located(f"{path} cannot be read as parquet", "get it again", FOREIGN_PARQUET):
+                names = list(pq.read_schema(path.arrow()).names)
+        return replace(_by_name(path, known, names, wanted), whole_seconds=reader == 1)
+    return _text_layout(path, known, head, wanted, header, separator, reading)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What was asked for, and whether the head is the whole file."""
+
+    quoting: str | None
+    reader: int
+    whole: bool
+
+    def dialect(self, format: str) -> Dialect:
+        """Return how a format's lines are cut."""
+        if self.quoting is not None:
+            quoted = self.quoting == "csv"
+        else:
+            quoted = format == "csv" if self.reader > 1 else format != "::"
+        return Dialect(DELIMITERS[format], quoted, padded=self.reader > 1)
 
 
 def _columns(columns: Columns | None) -> tuple[str | int, ...] | None:
@@ -112,54 +155,68 @@ def _columns(columns: Columns | None) -> tuple[str | int, ...] | None:
     return parts
 
 
-def _format(path: RatingsFile, format: str | None, head: bytes) -> str:
+def _format(
+    path: RatingsFile, format: str | None, head: bytes, text: str, reading: _Reading
+) -> tuple[str, bool]:
+    """Return the format, and whether the first line names the separator, as Excel's ``sep=;`` does."""
+    named = _SEPARATOR.match(text.lstrip("\n\r").split("\n", 1)[0].rstrip("\r "))
     if format is not None:
         known = _ALIASES.get(format.lower(), format.lower())
         if known not in FORMATS:
             raise DataError(f"format {format!r}: use one of {', '.join(FORMATS)}")
-        return known
+        return known, named is not None and known in DELIMITERS
     if head.startswith(b"PAR1"):
-        return "parquet"
-    if head.removeprefix(_MARK).lstrip().startswith((b"{", b"[")):
-        return "jsonl"
-    lines = text_lines(head)[:50]
+        return "parquet", False
+    if text.lstrip(BLANKS).startswith(("{", "[")):
+        return "jsonl", False
+    if named is not None:
+        by_mark = {mark: name for name, mark in DELIMITERS.items()}
+        if named[1] not in by_mark:
+            raise DataError(
+                f"line 1 of {path.name} names the separator {named[1]!r}, which is not read: use one of "
+                f"{', '.join(map(repr, by_mark))}"
+            )
+        return by_mark[named[1]], True
     likely = _SUFFIXES.get(path.suffixes[-1]) if path.suffixes else None
     candidates = [name for name in ("::", "tsv", "csv", "semicolon", "pipe", "space") if name != likely]
     if likely in DELIMITERS:
         candidates.insert(0, likely)
-    for name in candidates:
-        counts = {len(record) for record in records(lines, name)}
-        if len(counts) == 1 and counts.pop() >= 3:
-            return name
+    fitting = [
+        name for name in candidates if _fits(split_head(head, reading.dialect(name), reading.whole, 50))
+    ]
+    if fitting[:1] == ["csv"]:
+        # 1;10;3,5;2,5 has three fields between commas in every line, too.
+        for name in ("semicolon", "tsv", "pipe"):
+            if name in fitting and not re.search(r"(?<![0-9]),|,(?![0-9])", _body(text)):
+                return name, False
+    if fitting:
+        return fitting[0], False
     if likely in DELIMITERS:
-        return likely
+        return str(likely), False
+    first = next(line for line in text.split("\n") if line.strip(BLANKS))
     raise DataError(
-        f"cannot tell the format of {path} from its first lines ({lines[0][:60]!r}): give it as one of "
+        f"cannot tell the format of {path} from its first lines ({first[:60]!r}): give it as one of "
         f"{', '.join(FORMATS)}"
     )
 
 
-def text_lines(head: bytes) -> list[str]:
-    """Return the filled lines of a file's head; the last one may be cut and is left out then."""
-    try:
-        text = head.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = head.decode("latin-1").removeprefix("\xef\xbb\xbf")
-    lines = [line for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if line]
-    return lines[:-1] if len(head) >= _HEAD and len(lines) > 1 else lines
+def _fits(rows: list[list[str]]) -> bool:
+    counts = {len(row) for row in rows}
+    return len(counts) == 1 and counts.pop() >= 3
 
 
-def records(lines: Sequence[str], format: str) -> list[list[str]]:
-    """Split text lines into fields."""
-    if format == "::":
-        return [line.split("::") for line in lines]
-    reader = csv.reader(io.StringIO("\n".join(lines) + "\n", newline=""), delimiter=DELIMITERS[format])
-    return [record for record in reader if record]
+def _body(text: str) -> str:
+    """Return a head without its first line, which may be a header."""
+    first, _, rest = text.partition("\n")
+    return rest or first
 
 
-def is_number(text: str) -> bool:
-    """Tell whether a field is a plain decimal number."""
-    return _NUMBER.match(text) is not None
+def fields_in(head: bytes, format: str) -> int:
+    """Return the number of fields in the first line of delimited text, 0 for none."""
+    if format not in DELIMITERS:
+        return 0
+    rows = split_head(head, Dialect(DELIMITERS[format], format == "csv"), len(head) < _HEAD, 1)
+    return len(rows[0]) if rows else 0
 
 
 def _match(names: Sequence[str]) -> dict[str, int]:
@@ -173,9 +230,18 @@ def _match(names: Sequence[str]) -> dict[str, int]:
 
 
 def _text_layout(
-    path: RatingsFile, format: str, head: bytes, wanted: tuple[str | int, ...] | None, header: bool | None
+    path: RatingsFile,
+    format: str,
+    head: bytes,
+    wanted: tuple[str | int, ...] | None,
+    header: bool | None,
+    separator: bool,
+    reading: _Reading,
 ) -> Layout:
-    rows = records(text_lines(head)[:100], format)
+    dialect = reading.dialect(format)
+    rows = split_head(head, dialect, reading.whole)[int(separator) :]
+    if not rows:
+        raise DataError(f"{path} holds no ratings: a ratings file has a line for each rating")
     first = rows[0]
     matched = _match(first)
     named = wanted is not None and any(isinstance(part, str) and part in first for part in wanted)
@@ -207,17 +273,17 @@ def _text_layout(
             )
         timed = len(first) > 3 and all(len(row) > 3 and is_number(row[3]) for row in rows)
         positions = (0, 1, 2, 3) if timed else (0, 1, 2)
-    return Layout(format, header, _header_end(head, format) if header else 0, len(first), positions, ())
-
-
-def _header_end(head: bytes, format: str) -> int:
-    """Return the number of lines up to the end of the first record, which may run over several."""
-    text = io.TextIOWrapper(io.BytesIO(head), encoding="latin-1", newline="")
-    if format == "::":
-        return next(number for number, line in enumerate(text, 1) if line.strip("\r\n"))
-    reader = csv.reader(text, delimiter=DELIMITERS[format])
-    next(record for record in reader if record)
-    return reader.line_num
+    return Layout(
+        format,
+        header,
+        int(header) + int(separator),
+        len(first),
+        positions,
+        (),
+        dialect.quoting,
+        dialect.padded,
+        reading.reader == 1,
+    )
 
 
 def _position(path: RatingsFile | str, part: str | int, header: Sequence[str], n_columns: int) -> int:
@@ -254,14 +320,3 @@ def _by_name(
             )
         chosen = tuple(names[matched[role]] for role in ROLES if role in matched)
     return Layout(format, True, 0, len(names), (), chosen)
-
-
-def _json_keys(path: RatingsFile, head: bytes) -> list[str]:
-    first = next((line for line in head.removeprefix(_MARK).splitlines() if line.strip()), b"")
-    try:
-        record = json.loads(first)
-    except ValueError as error:
-        raise DataError(f"line 1 of {path} is not a JSON object ({error}): write one object a line") from None
-    if not isinstance(record, dict):
-        raise DataError(f"line 1 of {path} is not a JSON object: write one object a line, not one array")
-    return list(record)

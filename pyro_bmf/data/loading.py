@@ -10,7 +10,7 @@ from ..errors import DataError
 from .border import as_scale, canonical, with_titles
 from .containers import STDIN, open_source, printable
 from .frames import is_table, raw_of_frame
-from .layout import Columns
+from .layout import READERS, Columns
 from .notices import warn
 from .ratings import Ratings
 from .readers import read_raw
@@ -35,6 +35,8 @@ def load_ratings(
     min_ratings: int | None = None,
     download: bool = True,
     progress: bool = False,
+    quoting: str | None = None,
+    reader: int = READERS[-1],
 ) -> Ratings:
     """Load ratings from a named set or from a file.
 
@@ -67,6 +69,12 @@ def load_ratings(
         Whether a named set that is not on this machine may be downloaded.
     progress
         Show a progress bar on stderr while downloading or unpacking a large file.
+    quoting
+        ``"csv"``: in text, ``"`` quotes a field as RFC 4180 says; ``"none"``: it is a character as any other.
+        None is the former for CSV, the latter for TSV, ``::`` and other text. For files only.
+    reader
+        How files are read: 2, or 1 as before blanks around ids were dropped, quotes told apart by format and
+        times kept to fractions of a second. For ratings that an older run was fitted to.
 
     Returns
     -------
@@ -86,7 +94,8 @@ def load_ratings(
         For what was decided: the scale inferred, duplicates merged, a filter, the licence at first use.
     """
     if is_table(name_or_path):
-        return _load_frame(name_or_path, format, columns, header, scale, duplicates, min_ratings)
+        for_files = {"format": format, "header": header, "quoting": quoting}
+        return _load_frame(name_or_path, for_files, columns, scale, duplicates, min_ratings)
     if not isinstance(name_or_path, (str, Path)):
         raise DataError(
             f"ratings cannot be loaded from a {type(name_or_path).__name__}: give a name, a path, a data "
@@ -94,7 +103,10 @@ def load_ratings(
         )
     source = find_source(name_or_path) if isinstance(name_or_path, str) else None
     if source is None:
-        return _load_path(name_or_path, format, columns, header, scale, duplicates, min_ratings, progress)
+        read = {"format": format, "columns": columns, "header": header, "quoting": quoting, "reader": reader}
+        return _load_path(name_or_path, read, scale, duplicates, min_ratings, progress)
+    if quoting is not None:
+        raise DataError(f"quoting {quoting!r} is for a file: how {source.name} is written is known")
     if source.name == "synthetic":
         return default_synthetic().ratings
     from .download import locate  # brings pooch and requests, which a file on disk does not need
@@ -105,16 +117,14 @@ def load_ratings(
 
 def _load_path(
     path_or_name: str | Path,
-    format: str | None,
-    columns: Columns | None,
-    header: bool | None,
+    read: dict[str, Any],
     scale: RatingScale | str | None,
     duplicates: str | None,
     min_ratings: int | None,
     progress: bool,
 ) -> Ratings:
     file = open_source(_existing(path_or_name), progress=progress)
-    raw = read_raw(file, format=format, columns=columns, header=header)
+    raw = read_raw(file, **read)
     ratings, _ = canonical(
         raw,
         scale=as_scale(scale),
@@ -127,14 +137,13 @@ def _load_path(
 
 def _load_frame(
     frame: Any,
-    format: str | None,
+    for_files: dict[str, Any],
     columns: Columns | None,
-    header: bool | None,
     scale: RatingScale | str | None,
     duplicates: str | None,
     min_ratings: int | None,
 ) -> Ratings:
-    for name, value in (("format", format), ("header", header)):
+    for name, value in for_files.items():
         if value is not None:
             raise DataError(f"{name} is for files: a {type(frame).__name__} has none")
     raw = raw_of_frame(frame, columns, "ratings")

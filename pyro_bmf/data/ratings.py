@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
+from .counts import ReadCounts
 from .scale import RatingScale
 from .times import TICKS
 from .vocabulary import Vocabulary
@@ -43,6 +44,8 @@ class Ratings:
     ticks_per_second
         In which parts of a second `timestamps` count: 1 for whole seconds (or whatever the file counts in),
         1,000, 1,000,000 or 1,000,000,000 where some have fractions.
+    counts
+        How the lines or rows that these ratings were read from were used; None where they were not read.
 
     Raises
     ------
@@ -61,6 +64,7 @@ class Ratings:
     item_titles: NDArray[Any] | None = None
     name: str = field(default="ratings")
     ticks_per_second: int = 1
+    counts: ReadCounts | None = None
 
     def __post_init__(self) -> None:
         """Check shapes, ranges and order once, and make every array read-only."""

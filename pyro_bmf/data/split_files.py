@@ -18,7 +18,8 @@ from ..errors import DataError, PyroBmfError, SavedFileError
 from ..files import temporary_folder, write_json
 from . import times
 from .border import RawColumns, as_scale, canonical
-from .layout import Columns
+from .counts import ReadCounts
+from .layout import READERS, Columns
 from .ratings import Ratings
 from .readers import read_raw
 from .scale import RatingScale
@@ -116,6 +117,7 @@ def read_split(folder: str | Path) -> Split:
                     columns=names,
                     header=True,
                     text_ids=(text[0], text[1]),
+                    line_ends=True,
                 )
                 if len(raw) != content["counts"][part]:
                     raise SavedFileError(
@@ -143,6 +145,7 @@ def read_split(folder: str | Path) -> Split:
             titles if content["titles"] else None,
             str(content["name"]),
             ticks,
+            ReadCounts.total([raw.counts or ReadCounts.of_rows(len(raw)) for _, raw in parts]),
         )
         labels = np.concatenate([np.full(len(raw), PARTS.index(part)) for part, raw in parts])[order]
         rows = [np.flatnonzero(labels == code) for code in range(len(PARTS))]
@@ -172,6 +175,8 @@ def given_split(
     scale: RatingScale | str | None = None,
     valid_fraction: float = 0.0,
     seed: int = 0,
+    quoting: str | None = None,
+    reader: int = READERS[-1],
 ) -> Split:
     """Make a split of files that are split already.
 
@@ -179,7 +184,7 @@ def given_split(
     ----------
     train, valid, test
         The files; `valid` may be None.
-    format, columns, header, scale
+    format, columns, header, scale, quoting, reader
         How to read them, as in `load_ratings`.
     valid_fraction, seed
         Without a `valid` file: this share of the train file, drawn at random, becomes validation.
@@ -200,7 +205,15 @@ def given_split(
 
     def read(text_ids: tuple[bool | None, bool | None]) -> list[RawColumns]:
         return [
-            read_raw(path, format=format, columns=columns, header=header, text_ids=text_ids)
+            read_raw(
+                path,
+                format=format,
+                columns=columns,
+                header=header,
+                text_ids=text_ids,
+                quoting=quoting,
+                reader=reader,
+            )
             for path in paths.values()
         ]
 
@@ -260,6 +273,7 @@ def _join(raws: list[RawColumns]) -> RawColumns:
         np.concatenate(stamps) if stamps else None,
         place,
         ticks,
+        ReadCounts.total([raw.counts or ReadCounts.of_rows(len(raw)) for raw in raws]),
     )
 
 

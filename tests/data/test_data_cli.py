@@ -193,7 +193,10 @@ def test_reading_options(write: Write, tmp_path: Path, capsys: pytest.CaptureFix
     assert code == 0
     told = {row["property"]: row["value"] for row in json.loads(out)["rows"]}
     assert (told["ratings"], told["mean rating"], told["scale"]) == (3, 4.0, "1:5 (given)")
-    assert err == "Note: r.csv: 1 duplicate (user, item) rows merged into the mean of their pair\n"
+    assert err.splitlines() == [
+        "Note: r.csv: 1 duplicate (user, item) rows merged into the mean of their pair",
+        "Note: r.csv: 4 rows of data in 5 lines (1 of a header, 1 merged with others of their pair)",
+    ]
     code, out, err = main(capsys, "data", "info", path, "--columns", "2,1,0", "--scale", "1:5:1")
     assert (code, out) == (1, "")
     assert err.startswith("Error: r.csv holds 1 duplicate")
