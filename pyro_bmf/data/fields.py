@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .notices import notice
-from .text import BLANKS, INNER_DELIMITER, INNER_END, Dialect, NotUtf8Error
+from .text import BLANKS, INNER_DELIMITER, INNER_END, INNER_RETURN, Dialect, NotUtf8Error
 
 _CANONICAL = r"^(0|-?[1-9][0-9]{0,18})$"
 _COMMA = r"^[-+]?([0-9]+,[0-9]*|,[0-9]+)([eE][-+]?[0-9]+)?$"
@@ -65,6 +65,8 @@ def texts(
                     "none (--quoting none) if quotes are characters there"
                 )
             values = pc.replace_substring(values, bytes([INNER_END]), b"\n")
+        if line_ends:
+            values = pc.replace_substring(values, bytes([INNER_RETURN]), b"\r")
         values = pc.replace_substring(values, bytes([INNER_DELIMITER]), dialect.delimiter.encode())
     try:
         values = values.cast(pa.string())

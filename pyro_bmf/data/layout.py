@@ -37,7 +37,7 @@ _HEAD = 1 << 16
 #: Readings of files: 1 kept blanks around ids, took quotes for such in every format but ``::``, and cut
 #: times to seconds; 2 is described in the documentation.
 READERS = (1, 2)
-_SEPARATOR = re.compile(r'"?sep=(.)"?\Z', re.IGNORECASE)
+_SEPARATOR = re.compile(r'"?sep=(.)"? *(?:[\r\n]|\Z)', re.IGNORECASE)
 
 Columns = str | Sequence[str | int]
 
@@ -159,7 +159,7 @@ def _format(
     path: RatingsFile, format: str | None, head: bytes, text: str, reading: _Reading
 ) -> tuple[str, bool]:
     """Return the format, and whether the first line names the separator, as Excel's ``sep=;`` does."""
-    named = _SEPARATOR.match(text.lstrip("\n\r").split("\n", 1)[0].rstrip("\r "))
+    named = _SEPARATOR.match(text.lstrip(BLANKS))
     if format is not None:
         known = _ALIASES.get(format.lower(), format.lower())
         if known not in FORMATS:

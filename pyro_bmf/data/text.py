@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-#: What stands for a delimiter and a line end within quotes.
-INNER_DELIMITER, INNER_END = 0xFE, 0xFF
+#: What stands for a carriage return (that ends no line), a delimiter and a line end within quotes.
+INNER_RETURN, INNER_DELIMITER, INNER_END = 0xFD, 0xFE, 0xFF
 #: Blanks around fields: white space of Unicode, and the byte order mark that joined files leave within.
 BLANKS = (
     "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008"
     "\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
-_BLOCK = 1 << 22
-_QUOTE, _END, _SPACE, _TAB = b'"\n \t'
+_BLOCK = (1 << 22) - (1 << 16)  # with what waits from the block before, still one block of the parser
+_QUOTE, _END, _SPACE, _TAB, _RETURN = b'"\n \t\r'
 _BLANK_LINES = re.compile(rb"^[ \t]+$", re.MULTILINE)
 # Marks that the encodings of Unicode begin with; UTF-32's holds UTF-16's.
 _MARKS = (
@@ -259,14 +259,17 @@ class TextSource:
                 data, pending = data[:cut], data[cut:] + pending
             if not data:
                 continue
-            nul = data.find(b"\0\0")
+            nul = data.find(b"\0\0") if b"\0" in data else -1
             if nul >= 0:
                 line = counts.lines + data.count(b"\n", 0, nul) + 1
                 raise DataError(
                     f"line {line} of {self.name} holds a row of NUL bytes: it is damaged, or no text; "
                     "write it again as UTF-8"
                 )
-            if b"\n " in data or b"\n\t" in data or data[:1] in (b" ", b"\t"):
+            # A line that begins with a blank (or a line end) may hold nothing else.
+            array = np.frombuffer(data, np.uint8)
+            odd_start = int(array[0]) <= _SPACE or bool(((array[:-1] == _END) & (array[1:] <= _SPACE)).any())
+            if odd_start:
                 data = _BLANK_LINES.sub(b"", data)
             if len(self.dialect.delimiter) > 1:
                 if self.dialect.byte.encode() in data:
@@ -277,11 +280,10 @@ class TextSource:
                 data, opened, opening_line = self._within_quotes(data, opened, opening_line)
                 counts.quoted += lines - data.count(b"\n")
             counts.lines += lines
-            if data.startswith(b"\n") or b"\n\n" in data:
+            blank = 0
+            if odd_start:
                 array = np.frombuffer(data, np.uint8)
                 blank = int(((array[1:] == _END) & (array[:-1] == _END)).sum()) + int(array[0] == _END)
-            else:
-                blank = 0
             counts.blank += blank
             counts.records += data.count(b"\n") - blank
             yield data
@@ -326,60 +328,57 @@ class TextSource:
         the last one of odd length elsewhere, which closes in any case.
         """
         array = np.frombuffer(data, np.uint8).copy()
-        if bool((array >= INNER_DELIMITER).any()):
+        if len(array) and int(array.max()) >= INNER_RETURN:
             raise NotUtf8Error
         base = self.counts.lines + 1
-        ends = np.flatnonzero(array == _END)
-        cuts = np.flatnonzero(array == ord(self.dialect.byte))
+        is_end, is_cut = array == _END, array == ord(self.dialect.byte)
         quotes = np.flatnonzero(array == _QUOTE)
         first = np.flatnonzero(np.diff(quotes, prepend=-2) != 1)
         starts = quotes[first]
-        stops = starts + np.diff(first, append=len(quotes))
-        odd = (stops - starts) % 2 == 1
+        lengths = np.diff(first, append=len(quotes))
+        stops = starts + lengths
+        odd = (lengths & 1).astype(bool)
         begins, closes = self._at_edges(array, starts, stops)
-        toggles = np.cumsum(odd & begins)
-        resets = np.maximum.accumulate(np.where(odd & ~begins, np.arange(len(starts)), -1))
-        after = np.where(resets >= 0, toggles - toggles[resets], toggles + opened) % 2
-        before = np.concatenate(([opened], after[:-1])) if len(after) else after
-        wrong = ((before == 1) & odd & ~closes) | ((before == 0) & begins & ~odd & ~closes)
+        elsewhere = odd & ~begins
+        toggles = np.cumsum(odd & begins, dtype=np.int32)
+        resets = np.maximum.accumulate(np.where(elsewhere, toggles, -1))  # how many there were until then
+        after = ((toggles - np.where(resets >= 0, resets, -opened)) & 1).astype(bool)
+        before = np.concatenate(([bool(opened)], after[:-1])) if len(after) else after
+        wrong = ~closes & ((before & odd) | (begins & ~before & ~odd))
         if bool(wrong.any()):
-            line = base + int(np.searchsorted(ends, stops[np.argmax(wrong)]))
+            line = base + int(np.count_nonzero(is_end[: stops[np.argmax(wrong)]]))
             raise DataError(
                 f"line {line} of {self.name} has text after a closing quote: double the quotes within a "
                 "quoted field, or say quoting none (--quoting none) if quotes are characters there"
             )
-
-        def within(positions: NDArray[np.int64]) -> NDArray[np.bool_]:
-            run = np.searchsorted(starts, positions) - 1
-            return (
-                np.where(run >= 0, after[run] == 1, opened == 1)
-                if len(after)
-                else np.full(len(positions), opened == 1)
-            )
-
-        inner = within(ends)
+        openings = starts[after & ~before]
+        turns = starts[after != before]  # a field opens, then it closes, and so on
+        stretches = np.diff(np.concatenate(([0], turns, [len(array)])))
+        within = np.repeat((np.arange(len(stretches)) + opened) % 2 == 1, stretches)
+        inner = is_end & within
         if bool(inner.any()):
-            self._refuse_swallowed(array, ends, cuts, inner, base, opening_line if opened else None)
-        array[cuts[within(cuts)]] = INNER_DELIMITER
-        array[ends[inner]] = INNER_END
-        openings = starts[(before == 0) & (after == 1)]
-        if len(after) and after[-1] and len(openings):
-            opening_line = base + int(np.searchsorted(ends, openings[-1]))
-        return array.tobytes(), int(after[-1]) if len(after) else opened, opening_line
+            ends = np.flatnonzero(is_end)
+            self._refuse_swallowed(
+                array, ends, np.flatnonzero(is_cut), inner[ends], base, opening_line if opened else None
+            )
+            array[inner] = INNER_END
+        np.putmask(array, is_cut & within, INNER_DELIMITER)
+        if not self.dialect.returns:
+            np.putmask(array, (array == _RETURN) & within, INNER_RETURN)
+        still = bool(after[-1]) if len(after) else bool(opened)
+        if still and len(openings):
+            opening_line = base + int(np.count_nonzero(is_end[: openings[-1]]))
+        return array.tobytes(), int(still), opening_line
 
     def _at_edges(
         self, array: NDArray[np.uint8], starts: NDArray[np.int64], stops: NDArray[np.int64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Tell which runs of quotes stand at the start of a field, and which at its end."""
         delimiter = ord(self.dialect.byte)
-        previous, following = starts - 1, stops.copy()
-        if self.dialect.padded and len(starts):
-            blank = ((array == _SPACE) | (array == _TAB)) & (array != delimiter)
-            if bool(blank[previous[previous >= 0]].any()) or bool(blank[following].any()):
-                solid = np.flatnonzero(~blank)
-                index = np.searchsorted(solid, starts) - 1
-                previous = np.where(index >= 0, solid[index], -1)
-                following = solid[np.searchsorted(solid, stops)]
+        previous, following = starts - 1, stops
+        if self.dialect.padded:
+            previous = _past_blanks(array, previous, -1, delimiter)
+            following = _past_blanks(array, following, 1, delimiter)
         before = np.where(previous >= 0, array[previous], _END)
         behind = array[following]
         begins = (before == delimiter) | (before == _END)
@@ -417,6 +416,25 @@ class TextSource:
                     f"{len(texts):,} line(s), which look like ratings: close the quote, or say quoting none "
                     "(--quoting none) if quotes are characters there"
                 )
+
+
+def _past_blanks(
+    array: NDArray[np.uint8], positions: NDArray[np.int64], step: int, delimiter: int
+) -> NDArray[np.int64]:
+    """Move positions that stand on a blank to the next byte that is none; -1 is before the first."""
+    moved = positions
+    for _ in range(8):
+        found = array[moved]
+        blank = ((found == _SPACE) | (found == _TAB)) & (found != delimiter) & (moved >= 0)
+        if not bool(blank.any()):
+            return moved
+        moved = np.where(blank, moved + step, moved)
+    # Many blanks: look them all up.
+    solid = np.flatnonzero(((array != _SPACE) & (array != _TAB)) | (array == delimiter))
+    if step > 0:
+        return np.asarray(solid[np.searchsorted(solid, moved)])
+    index = np.searchsorted(solid, moved, side="right") - 1
+    return np.where(index >= 0, solid[index], -1)
 
 
 _NUMBER = re.compile(r"\s*\"?[-+]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][-+]?[0-9]+)?\"?\s*\Z", re.ASCII)

@@ -91,7 +91,14 @@ CASES = {
         "user,item,rating\n1,1,5\n\n1,2,\n2,1,1\n",
         "line 4 of r.csv is missing",
     ),
-    "after a quoted line end": ('user,item,rating\n1,"a\nb",5\n1,c,?\n2,d,1\n', r"line 4 of r.csv is '\?'"),
+    "after a quoted line end": (
+        'user,item,rating,review\n1,b,5,"a\nb"\n1,c,?,x\n2,d,1,y\n',
+        r"line 4 of r.csv is '\?'",
+    ),
+    "a quoted line end in an id": (
+        'user,item,rating\n1,"a\nb",5\n2,d,1\n',
+        r"item in line 2 of r.csv holds a line end",
+    ),
     "an empty file": ("", "empty"),
     "blank lines only": ("\n\n", "empty"),
     "a header only": ("user,item,rating\n", "no ratings"),

@@ -233,7 +233,7 @@ def test_options_that_do_not_go_together(
     assert code in (1, 2)
     assert out == ""
     assert message in err
-    assert err.count("\n") == 1
+    assert err.count("Error: ") == 1
     assert not (tmp_path / "s").exists()
 
 

@@ -1,4 +1,7 @@
-"""Readers under hypothesis: what was written is read exactly; what cannot be read is one of our errors."""
+"""Readers under hypothesis: what was written is read exactly; what cannot be read is one of our errors.
+
+Rows that are known before the file is damaged are in test_data_known_rows.
+"""
 
 import csv
 import io
@@ -21,6 +24,8 @@ from pyro_bmf.errors import DataError, PyroBmfError
 
 LETTERS = st.characters(exclude_categories=["Cs"])
 ANY_ID = st.text(LETTERS, min_size=1, max_size=6)
+#: Ids that text may hold: a line end in one is refused, NULs in a row are damage.
+TEXT_ID = ANY_ID.filter(lambda text: not {"\r", "\n", "\0"} & set(text))
 LIKE_NUMBERS = st.sampled_from(
     [
         "1",
@@ -31,7 +36,6 @@ LIKE_NUMBERS = st.sampled_from(
         "-1",
         "-0",
         "0",
-        " 1",
         "10",
         "010",
         "9" * 18,
@@ -88,20 +92,22 @@ MIXED = st.one_of(
 )
 
 
-@given(MIXED, st.sampled_from(["\n", "\r\n"]), st.sampled_from([",", "\t", ";", "|"]), st.booleans())
-def test_delimited_text(
-    rows: list[tuple[str, str, float, int]], end: str, delimiter: str, quote_all: bool
-) -> None:
+@given(
+    st.one_of(
+        tables(TEXT_ID), tables(LIKE_NUMBERS), tables(INTEGER), tables(st.one_of(TEXT_ID, LIKE_NUMBERS))
+    ),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from([",", "\t", ";", "|"]),
+)
+def test_delimited_text(rows: list[tuple[str, str, float, int]], end: str, delimiter: str) -> None:
     text = io.StringIO(newline="")
-    # A carriage return ends a line for some readers: csv quotes it only when told to quote everything.
-    returns = any("\r" in text for row in rows for text in row[:2])
-    quoting = csv.QUOTE_ALL if quote_all or returns else csv.QUOTE_MINIMAL
-    writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=quoting)
+    # All quoted: blanks around an id are its own, then.
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
     writer.writerow(["user_id", "item_id", "rating", "timestamp"])
     writer.writerows((user, item, repr(rating), time) for user, item, rating, time in rows)
     made = load(
         text.getvalue().encode(), "r.txt", scale="-1e6:1e6", columns="user_id,item_id,rating,timestamp",
-        format={",": "csv", "\t": "tsv", ";": "semicolon", "|": "pipe"}[delimiter],
+        format={",": "csv", "\t": "tsv", ";": "semicolon", "|": "pipe"}[delimiter], quoting="csv",
     )  # fmt: skip
     assert found(made) == expected(rows, True)
 
@@ -143,11 +149,11 @@ def test_parquet(rows: list[tuple[str, str, float, int]], dictionary: bool) -> N
     assert found(made) == expected(rows, False)
 
 
-@given(MIXED, st.randoms(use_true_random=False))
+@given(tables(TEXT_ID), st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(rows: list[tuple[str, str, float, int]], random: Any) -> None:
     def made(rows: list[tuple[str, str, float, int]]) -> str:
         text = io.StringIO(newline="")
-        csv.writer(text).writerows([("user", "item", "rating", "time"), *rows])
+        csv.writer(text, quoting=csv.QUOTE_ALL).writerows([("user", "item", "rating", "time"), *rows])
         return load(text.getvalue().encode(), "r.csv", scale="-1e6:1e6", format="csv", header=True).data_hash
 
     shuffled = random.sample(rows, len(rows))
