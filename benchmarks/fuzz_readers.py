@@ -68,6 +68,7 @@ class File:
     touched: set[int] = field(default_factory=set)
     content: bytes = b""
     commas: bool = False
+    extra: bool = False
 
     @property
     def quoted(self) -> bool:
@@ -125,7 +126,7 @@ def draw(rng: random.Random) -> File:
     end = rng.choice(["\n", "\n", "\r\n", "\r"])
     return File(
         format, rows, lines, row_of, end, rng.choice(list(ENCODINGS)), options,
-        commas=commas,
+        commas=commas, extra=extra,
     )  # fmt: skip
 
 
@@ -235,7 +236,7 @@ def _damage_line(rng: random.Random, file: File) -> None:
     user, item, rating = file.rows[row]
     fields = [_quote(text) if file.quoted else text for text in (user, item)]
     fields.append(f"{rating:g}".replace(".", "," if file.commas else "."))
-    extra = _fields_of(file) - 3
+    extra = file.extra
     fields += ["text"] * extra
     what = rng.choice(["rating", "fewer", "more", "empty", "stray", "behind", "ended", "open", "stray text"])
     first = row == 0 and not file.options["header"]
@@ -276,22 +277,6 @@ def _damage_line(rng: random.Random, file: File) -> None:
 
 def _quote(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
-
-
-def _fields_of(file: File) -> int:
-    """Return the number of fields in a line, from how the file was written."""
-    if file.options["header"]:
-        head = next(line for line in file.lines if line.startswith("user"))
-        return len(head.split(DELIMITERS[file.format]))
-    # Without a header: the first row's line, whose ids are known, tells.
-    index = file.row_of.index(0)
-    line = file.lines[index]
-    delimiter = DELIMITERS[file.format]
-    inside = line.count(delimiter)
-    if file.quoted:
-        outside = re.sub(r'"([^"]|"")*"', "", line)
-        inside = outside.count(delimiter)
-    return inside + 1
 
 
 def _damage_bytes(rng: random.Random, file: File) -> None:

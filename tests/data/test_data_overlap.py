@@ -19,6 +19,9 @@ from pyro_bmf.data.overlap import spellings
 
 Write = Callable[[str, str | bytes], Path]
 
+# That two spellings stand in the data at all is said by itself, and tested in test_data_quotes.
+pytestmark = pytest.mark.filterwarnings("ignore:.*differ from another only in blanks")
+
 
 def lines(user: str, item: str, n: int = 12) -> str:
     """Ratings of 4 users on 3 items each, ids written by the two patterns."""

@@ -50,7 +50,8 @@ def test_a_stray_quote_swallows_no_ratings(write: Write) -> None:
 
 def test_thousands_of_lines_between_two_quotes(write: Write) -> None:
     lines = [
-        f"u{k % 50}\t{chr(34) if k in (150, 4900) else ''}Artist {k}\t{k % 5 + 1}\n" for k in range(5000)
+        f"u{k % 50}\t{chr(34) if k in (150, 4900) else ''}Artist {k // 50}\t{k % 5 + 1}\n"
+        for k in range(5000)
     ]
     made = load_ratings(write("r.tsv", "user\titem\trating\n" + "".join(lines)), scale="1:5:1")
     assert len(made) == 5000
