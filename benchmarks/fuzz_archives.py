@@ -58,6 +58,8 @@ def drawn(rng: np.random.Generator) -> dict[str, list[Any]]:
     n_users, n_items = int(rng.integers(3, 40)), int(rng.integers(3, 40))
     n = int(rng.integers(4, n_users * n_items + 1))
     cells = rng.permutation(n_users * n_items)[:n]
+    cells = np.union1d(cells, [0, n_items + 1])  # at least two users and two items
+    n = len(cells)
     users = [f"u{k}" for k in cells // n_items] if rng.random() < 0.5 else (cells // n_items).tolist()
     return {
         "user": users,

@@ -80,6 +80,7 @@ def _read_parquet(path: RatingsFile, layout: Layout) -> RawColumns:
         # Pages that carry a checksum are compared with it.
         file = pq.ParquetFile(path.arrow(), page_checksum_verification=True)
         table = file.read(columns=list(layout.names))
+        table.validate(full=True)  # Arrow takes text that is no UTF-8, and places beyond a column's end
     return _from_table(table, layout, lambda row: f"row {row} (counted from 0) of {path.name}")
 
 
@@ -93,7 +94,10 @@ def _read_json(path: RatingsFile, layout: Layout) -> RawColumns:
 def raw_of_table(table: pa.Table, columns: Columns | None, name: str) -> RawColumns:
     """Take the rating columns of a table in memory; see `read_raw`."""
     layout = table_layout(table.column_names, columns, name)
-    return _from_table(table.select(list(layout.names)), layout, lambda row: f"row {row} (counted from 0)")
+    table = table.select(list(layout.names))
+    with located(f"{name} cannot be used", "make the text UTF-8", FOREIGN_PARQUET):
+        table.validate(full=True)
+    return _from_table(table, layout, lambda row: f"row {row} (counted from 0)")
 
 
 def _from_table(table: pa.Table, layout: Layout, place: Callable[[int], str]) -> RawColumns:

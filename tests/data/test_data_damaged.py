@@ -71,6 +71,16 @@ def parquet(checksums: bool) -> bytearray:
     return bytearray(sink.getvalue().to_pybytes())
 
 
+def test_text_that_is_no_utf8_is_refused(write: Write) -> None:
+    content = bytes(parquet(False)).replace(b"u3", b"u\xff")
+    with pytest.raises(DataError, match=r"r\.parquet is damaged.*UTF8"):
+        load_ratings(write("r.parquet", content), scale="1:5:1")
+    table = pa.table({"user": ["a", "b"], "item": [1, 2], "rating": [1.0, 2.0]})
+    broken = pa.array([b"a", b"\xff"]).view(pa.string())
+    with pytest.raises(DataError, match="UTF8"):
+        load_ratings(table.set_column(0, "user", broken))
+
+
 def test_page_checksums_of_parquet_are_compared(write: Write) -> None:
     for checksums in (True, False):
         content = parquet(checksums)
