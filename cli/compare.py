@@ -189,8 +189,8 @@ def _loo(
     subset: int | None,
     tables: TableWriter,
 ) -> list[dict[str, Any]]:
-    from pyro_bmf.evaluation.elpd import compare_elpd
-    from pyro_bmf.posterior.loo import psis_loo
+    from pyro_bmf.posterior.loo import compare_loo, psis_loo
+    from pyro_bmf.posterior.psis import good_k
 
     sizes = {len(posterior.train) for posterior in posteriors}
     if len(sizes) > 1:
@@ -203,34 +203,52 @@ def _loo(
             psis_loo(posterior, num_samples=draws, seed=seed, subset=subset, advance=advance)
             for posterior in posteriors
         ]
-    rows = compare_elpd(names, [r.elpd for r in results], results[0].users, [r.of for r in results])
+    compared = compare_loo(names, results)
     found = dict(zip(names, results, strict=True))
-    full = [row.to_dict() | found[row.name].to_dict() for row in rows]
-    screen = [
-        {
-            "run": row.name,
-            "ELPD": row.elpd,
-            "difference": None if row.difference == 0 else row.difference,
-            "se by user": None if row.difference == 0 else row.difference_se_by_user,
-            "p_loo": found[row.name].to_dict()["p_loo"],
-            **found[row.name].k_counts(),
-            "draws": found[row.name].n_draws,
-        }
-        for row in rows
+    full = [
+        _without_nan(row.to_dict()) | found[row.name].to_dict() | {"ranked": compared.ranked}
+        for row in compared.rows
     ]
+    screen = []
+    for row in compared.rows:
+        own = found[row.name]
+        line: dict[str, object] = {"run": row.name, "ELPD": row.elpd}
+        if compared.ranked:
+            best = row.difference == 0
+            line["difference"] = None if best else row.difference
+            line["se by user"] = None if best else row.difference_se_by_user
+        line |= {
+            "p_loo": own.to_dict()["p_loo"],
+            f"k-hat > {good_k(own.n_draws):.2g}": f"{100 * own.share_high_k:.1f} %",
+            **own.k_counts(),
+            "draws": own.n_draws,
+            "efficiency": f"{own.efficiency:.2f}",
+        }
+        screen.append(line)
     some = "" if total == len(posteriors[0].train) else " drawn at random"
+    order = "" if compared.ranked else ", NOT RANKED"
     tables.show(
-        f"PSIS-LOO of {total:,} training ratings{some}, and how many k-hats are how large",
+        f"PSIS-LOO of {total:,} training ratings{some}, and how many k-hats are how large{order}",
         full,
         name="loo",
         screen=screen,
     )
+    refusal = compared.refusal()
+    if refusal is not None:
+        tables.say(refusal)
     if any(result.variational for result in results):
         tables.say(
             "PSIS-LOO takes draws of a variational posterior for draws of the posterior itself: it is too "
             "kind to one that is too narrow. Held-out ELPD leads."
         )
     return full
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with None in place of what is not a number, which JSON has not."""
+    return {
+        name: None if isinstance(value, float) and value != value else value for name, value in row.items()
+    }
 
 
 def _new_users(

@@ -10,8 +10,8 @@ import click
 from pyro_bmf.files import write_json
 
 from .options import data_dir_option
-from .output import TableWriter, table_options
-from .report import PROTOCOLS, evaluation_tables
+from .output import TableWriter, note, table_options
+from .report import PROTOCOLS, evaluation_tables, with_chain
 from .run_folder import RUN, RunFolder
 
 
@@ -92,6 +92,8 @@ def command(
       pyro-bmf evaluate runs/ml100k --detail
       pyro-bmf evaluate runs/ml100k --protocol full --n 10 --threshold 3.5 --csv figures.csv
     """
+    from pyro_bmf.posterior.settling import settling_of
+
     folder = RunFolder.existing(path)
     posterior = folder.load_posterior()
     split = folder.load_split(data_dir)
@@ -107,6 +109,9 @@ def command(
         protocols=protocols or tuple(PROTOCOLS),
         seed=seed,
     )
+    settling = settling_of(posterior)
+    if settling is not None and settling["sentence"] is not None:
+        note(settling["sentence"])
     if part == "test":
-        write_json(folder.metrics, comparison.to_dict())
+        write_json(folder.metrics, with_chain(comparison.to_dict(), settling))
         tables.say(f"All figures are in {folder.metrics}.")

@@ -20,7 +20,7 @@ from pyro_bmf.files import write_json
 
 from .options import Reading, Splitting, data_options, make_split, split_options
 from .output import TableWriter, note, table_options
-from .report import evaluation_tables, recommendations
+from .report import evaluation_tables, recommendations, with_chain
 from .run_folder import RUN, RunFolder, config_of_options
 from .settings_options import check_types, settings_options
 
@@ -153,7 +153,7 @@ def command(
     with _ctrl_c() as pressed:
         try:
             how_it_went = _fit_and_save(job, resume=resumed is not None, progress=not quiet)
-            _show(job, tables, recommend_for, how_it_went)
+            _show(job, tables, recommend_for, how_it_went, told=not quiet and how_it_went is not None)
         except (KeyboardInterrupt, Exception) as error:
             if pressed or isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(_how_to_go_on(job)) from error
@@ -415,13 +415,21 @@ def _how_it_went(result: FitResult, *, refit: bool) -> str:
     return f"{text}; kept: iteration {kept}" + ("" if best is None else f", validation RMSE {best:.4f}")
 
 
-def _show(job: Job, tables: TableWriter, recommend_for: str | None, how: str | None) -> None:
-    """Measure the saved run, recommend, and say where it is and what to do next."""
+def _show(job: Job, tables: TableWriter, recommend_for: str | None, how: str | None, *, told: bool) -> None:
+    """Measure the saved run, recommend, and say where it is and what to do next.
+
+    `told`: the fit has said already whether its chain has settled.
+    """
+    from pyro_bmf.posterior.settling import settling_of
+
     folder, split = job.folder, job.split
     posterior = folder.load_posterior()
+    settling = settling_of(posterior)
+    if settling is not None and settling["sentence"] is not None and not told:
+        note(settling["sentence"])
     if len(split.test_rows):
         comparison = evaluation_tables(posterior, split, tables, caveat=folder.caveat())
-        write_json(folder.metrics, comparison.to_dict())
+        write_json(folder.metrics, with_chain(comparison.to_dict(), settling))
     else:
         note("The split has no test ratings: the fit was not measured.")
     if recommend_for is not None:

@@ -86,6 +86,7 @@ def evaluation_tables(
         Of `evaluate_with_references`.
     """
     from pyro_bmf.evaluation import evaluate_with_references
+    from pyro_bmf.posterior.settling import settling_of
 
     fitted_on = posterior.info.get("trained_on", "train")
     relevant = default_threshold(split.ratings.scale) if threshold is None else threshold
@@ -98,9 +99,11 @@ def evaluation_tables(
         caveat = "these ratings chose the state that is kept"
     elif part == "valid":
         caveat = None
+    settling = settling_of(posterior)
+    caveats = [text for text in (caveat, None if settling is None else settling["words"]) if text]
     title = (
         f"{split.ratings.name}: {model.n_ratings:,} {_PARTS[part]} ratings ({split_words(split)}), "
-        f"posterior-predictive mean, fitted to {trained}{'' if caveat is None else f'; {caveat}'}"
+        f"posterior-predictive mean, fitted to {trained}{''.join(f'; {text}' for text in caveats)}"
     )
     shown = _headline(comparison)
     rows = comparison.table().reset_index().to_dict("records")
@@ -111,6 +114,11 @@ def evaluation_tables(
     if detail:
         _detail_tables(comparison, tables)
     return comparison
+
+
+def with_chain(content: dict[str, Any], settling: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return figures with what is known of the chain that gave them, for programs."""
+    return content | {"chain": None if settling is None else dict(settling)}
 
 
 _PARTS = {"test": "test", "valid": "validation"}

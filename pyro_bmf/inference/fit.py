@@ -29,6 +29,7 @@ from ..model import FactorizationModel, NormalLikelihood
 from ..model.pair_terms import pair_terms
 from ..posterior import Posterior
 from ..posterior.predictive import PairPredictive
+from ..posterior.settling import check_settling
 from ..tensor_files import is_of_kind
 from .build import build_model
 from .checkpoint import CHAIN_CHECKPOINT, FitState, State, load_checkpoint, save_checkpoint
@@ -307,8 +308,20 @@ def _polish(
         "sweeps": settings.gibbs.sweeps,
         "kept_draws": kept.count,
     }
+    posterior = Posterior.from_fit(model, kept.guide, train, rows=kept.rows(model), info=info)
+    # Pairs of all parts, as predictions will be asked of any; what was rated in them is not read.
+    settling = check_settling(
+        posterior,
+        (split.ratings.users, split.ratings.items),
+        sweeps=settings.gibbs.sweeps,
+        burn_in=settings.gibbs.burn_in,
+    )
+    posterior.info["chain"] = settling.to_dict()
+    sentence = settling.sentence()
+    if sentence is not None:
+        reporter.note(sentence)
     return FitResult(
-        posterior=Posterior.from_fit(model, kept.guide, train, rows=kept.rows(model), info=info),
+        posterior=posterior,
         history=history,
         best_iteration=len(history),
         preset=settings,

@@ -37,7 +37,7 @@ class ChainDiagnosis:
     rows : dict of DataFrame
         By side; one line a row with ratings: ``row``, ``id``, ``n_ratings``, ``r_hat``, ``ess``, ``flagged``.
     hyperparameters : DataFrame
-        ``name``, ``r_hat``, ``ess`` of noise, cuts, mean biases.
+        ``name``, ``r_hat``, ``ess`` of noise, cut points, and the spreads of rows' noise and of biases.
     """
 
     n_draws: int
@@ -122,15 +122,27 @@ def _some_of_each(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[
     return order[within < PAIRS_A_ROW]
 
 
-def _hyperparameters(posterior: Posterior, guide: ChainGuide) -> pd.DataFrame:
+def hyperparameter_draws(posterior: Posterior, guide: ChainGuide) -> dict[str, Floats]:
+    """Return the chain's draws of hyperparameters that have an identity, by name, (n_draws,) each.
+
+    Noise, cut points, the spread of rows' noise, and the spreads of biases; those that were held still too.
+    """
     named: dict[str, Floats] = {"noise": guide.noise.double().rsqrt().cpu().numpy()}
     for cut in range(guide.n_cuts):
-        named[f"cut {cut + 1}"] = guide.cuts[:, cut].double().cpu().numpy()
+        named[f"cut point {cut + 1}"] = guide.cuts[:, cut].double().cpu().numpy()
+    for side in guide.row_noise:
+        shapes = getattr(guide, f"{side}_noise_shape").double()
+        named[f"spread of {side}s' noise"] = shapes.rsqrt().cpu().numpy()
     if posterior.model.biases:
         with torch.no_grad():
             for side, rows in (("user", posterior.user_rows), ("item", posterior.item_rows)):
                 biases: Any = rows.draws[..., -1]  # type: ignore[union-attr]
                 named[f"sd of {side} biases"] = biases.double().std(0).cpu().numpy()
+    return named
+
+
+def _hyperparameters(posterior: Posterior, guide: ChainGuide) -> pd.DataFrame:
+    named = hyperparameter_draws(posterior, guide)
     moving = {name: values for name, values in named.items() if values.std() > 0}
     if not moving:
         return pd.DataFrame({"name": [], "r_hat": [], "ess": []})

@@ -43,6 +43,17 @@ def bulk_ess(draws: Floats) -> Floats:
     return _ess(_normal_scores(_halves(draws)))
 
 
+def relative_efficiency(draws: Floats) -> Floats:
+    """Return the effective sample size of the *mean* over the number of draws, (n,).
+
+    Not of ranks: of the values themselves, as it is their mean that importance sampling is after. `draws` are
+    (n, S) or (n, chains, S).
+    """
+    halves = _halves(draws)
+    result: Floats = _ess(halves) / (halves.shape[1] * halves.shape[2])
+    return result
+
+
 def _halves(draws: Floats) -> Floats:
     chains = draws[:, None] if draws.ndim == 2 else draws
     s = chains.shape[2]

@@ -6,12 +6,15 @@ importance sampling (`psis`) from draws of the posterior that has seen all of th
 
 The draws of a variational posterior are taken as draws of the posterior itself; where q is too narrow, the
 estimate is too high and k-hat too low. Held-out ratings do not have that fault.
+
+A sum of leave-one-out terms is no better than its worst terms: one rating whose k-hat is too large can be
+wrong by more than two models differ. Where more than `MOST_HIGH_K` of them are, `compare_loo` ranks nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,8 @@ from numpy.typing import NDArray
 
 from ..data.ratings import Ratings
 from ..errors import SettingsError
+from ..evaluation.elpd import ElpdRow, compare_elpd
+from .convergence import relative_efficiency
 from .pair_draws import PairDraws
 from .posterior import Posterior
 from .predictive import Indices, chunks
@@ -29,6 +34,10 @@ from .tables import check_count
 Floats = NDArray[np.float64]
 #: Ratings by draws in a chunk: a few megabytes, which stay in a processor's cache.
 _CELLS = 200_000
+#: Share of ratings with a k-hat above its limit up to which a comparison may be believed.
+MOST_HIGH_K = 0.01
+#: Ratings whose likelihoods say how efficient the draws of a chain are.
+_EFFICIENCY_RATINGS = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +56,7 @@ class LooResult:
         What the rating itself adds: log predictive under the whole posterior less `elpd`.
     n_draws : int
     efficiency : float
-        Effective sample size over draws that was assumed.
+        Effective sample size over draws: measured for a chain unless it was given, 1 for independent draws.
     of : {"probability", "density"}
     tempered, variational : bool
         Of the posterior.
@@ -69,6 +78,16 @@ class LooResult:
         """Number of ratings whose k-hat is above what so many draws allow."""
         return int((self.k_hat > good_k(self.n_draws)).sum())
 
+    @property
+    def share_high_k(self) -> float:
+        """Share of ratings whose k-hat is above min(0.7, 1 - 1/log10 S), S the number of draws."""
+        return self.n_high_k / max(len(self.k_hat), 1)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether at most `MOST_HIGH_K` of the ratings have such a k-hat."""
+        return self.share_high_k <= MOST_HIGH_K
+
     def k_counts(self) -> dict[str, int]:
         """Return how many k-hats are in each range."""
         return count_k_hats(self.k_hat)
@@ -86,6 +105,8 @@ class LooResult:
             "efficiency": self.efficiency,
             "good_k": good_k(self.n_draws),
             "n_high_k": self.n_high_k,
+            "share_high_k": self.share_high_k,
+            "reliable": self.reliable,
             **self.k_counts(),
             "of": self.of,
             "tempered": self.tempered,
@@ -100,7 +121,7 @@ def psis_loo(
     num_samples: int | None = None,
     seed: int = 0,
     subset: int | None = None,
-    efficiency: float = 1.0,
+    efficiency: float | None = None,
     draws: PairDraws | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> LooResult:
@@ -115,9 +136,10 @@ def psis_loo(
         Draws: 400 when not given, those that it kept for a chain.
     subset : int, optional
         Take so many ratings at random instead of all.
-    efficiency : float
-        Effective sample size over draws, which sets the length of the smoothed tail: 1 for independent
-        draws, and ArviZ's own choice for a single chain.
+    efficiency : float, optional
+        Effective sample size over draws, which sets the length of the smoothed tail. When not given: 1 for
+        the independent draws of a variational posterior; for a chain the mean, over some of the ratings, of
+        the effective sample sizes of their likelihoods, as of the formula's means (Vehtari et al. 2017).
     draws : PairDraws, optional
         Draws of all rows in hand, instead of new ones.
     advance : callable, optional
@@ -135,6 +157,8 @@ def psis_loo(
     users, items, values = observed.users[rows], observed.items[rows], observed.ratings[rows]
     if draws is None:
         draws = PairDraws.draw(posterior.pairs, users, items, number_of_draws(posterior, num_samples), seed)
+    if efficiency is None:
+        efficiency = 1.0 if posterior.n_draws is None else _efficiency(draws, observed, rows, seed)
     n = len(rows)
     elpd, k_hat, within = np.empty(n), np.empty(n), np.empty(n)
     with torch.no_grad():
@@ -156,6 +180,73 @@ def psis_loo(
         posterior.tempered and posterior.n_draws is None,
         posterior.n_draws is None,
     )
+
+
+def _efficiency(draws: PairDraws, observed: Ratings, rows: Indices, seed: int) -> float:
+    """Return the mean relative efficiency of the likelihoods of some of the ratings."""
+    some = rows
+    if len(rows) > _EFFICIENCY_RATINGS:
+        some = np.random.default_rng([seed, 0xEFF]).choice(rows, _EFFICIENCY_RATINGS, replace=False)
+    with torch.no_grad():
+        log_prob = draws.log_likelihood(
+            observed.users[some], observed.items[some], observed.ratings[some], observed.scale
+        )
+    likelihood = (log_prob - log_prob.amax(1, keepdim=True)).exp()
+    return float(relative_efficiency(likelihood.cpu().numpy()).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class LooComparison:
+    """Leave-one-out figures of several models beside each other.
+
+    Attributes
+    ----------
+    rows : list of ElpdRow
+        Best first; in the order given, without differences (NaN), where nothing is ranked.
+    ranked : bool
+        Whether every model's share of high k-hats is small enough to rank them.
+    shares : dict
+        By model, the share of ratings whose k-hat is above its limit.
+    """
+
+    rows: list[ElpdRow]
+    ranked: bool
+    shares: dict[str, float]
+
+    def refusal(self) -> str | None:
+        """Return in a sentence why nothing is ranked and what to do instead; None where it is."""
+        if self.ranked:
+            return None
+        high = [f"{name} {100 * share:.1f} %" for name, share in self.shares.items() if share > MOST_HIGH_K]
+        return (
+            f"Not ranked by PSIS-LOO: too many k-hats are above their limit ({', '.join(high)} of the "
+            f"ratings, where {100 * MOST_HIGH_K:g} % is the most that can be believed). Go by the held-out "
+            "ELPD, or by folds (fit --scheme k-fold); more draws (--kept-draws, --draws) may help."
+        )
+
+
+def compare_loo(names: Sequence[str], results: Sequence[LooResult]) -> LooComparison:
+    """Rank models by their leave-one-out sums, if these can be believed.
+
+    Parameters
+    ----------
+    names : sequence of str
+    results : sequence of LooResult
+        Of the same ratings.
+
+    Raises
+    ------
+    SettingsError
+        If they are of different ratings, or densities meet probabilities.
+    """
+    ranked = all(one.reliable for one in results)
+    shares = {name: one.share_high_k for name, one in zip(names, results, strict=True)}
+    rows = compare_elpd(names, [one.elpd for one in results], results[0].users, [one.of for one in results])
+    if not ranked:
+        by_name = {row.name: row for row in rows}
+        nothing = {"difference": np.nan, "difference_se": np.nan, "difference_se_by_user": np.nan}
+        rows = [replace(by_name[name], **nothing, clear=False) for name in names]
+    return LooComparison(rows, ranked, shares)
 
 
 def number_of_draws(posterior: Posterior, asked: int | None) -> int:

@@ -17,7 +17,8 @@ from pyro_bmf.guide.rows import RowDraws
 from pyro_bmf.model import NormalLikelihood
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.posterior.arviz import arviz_module
-from pyro_bmf.posterior.loo import psis_loo
+from pyro_bmf.posterior.convergence import relative_efficiency
+from pyro_bmf.posterior.loo import LooResult, compare_loo, psis_loo
 from pyro_bmf.posterior.pair_draws import PairDraws
 from pyro_bmf.posterior.psis import fit_generalised_pareto, good_k, leave_one_out, smooth_tail, tail_length
 
@@ -108,7 +109,7 @@ def test_the_stream_equals_arviz_on_a_subset(
 ) -> None:
     chosen = posterior if kind == "variational" else chain
     monkeypatch.setattr("pyro_bmf.posterior.loo._CELLS", 5_000)  # several chunks
-    result = psis_loo(chosen, num_samples=100, seed=3, subset=60)
+    result = psis_loo(chosen, num_samples=100, seed=3, subset=60, efficiency=1.0)
     assert len(result.elpd) == 60
     u, b = chosen.pairs.draw_rows("user", result.users, np.arange(100), 3)
     v, c = chosen.pairs.draw_rows("item", result.items, np.arange(100), 3)
@@ -206,3 +207,72 @@ def test_other_likelihoods_are_streamed_too() -> None:
     users, items = posterior.train.users[part], posterior.train.items[part]
     eta = posterior.pairs.draw_eta(users, items, np.arange(30), 1)
     np.testing.assert_allclose(draws.eta(users, items), eta.T, atol=2e-6)
+
+
+# ---------------------------------------------------------------- efficiency, and when nothing is ranked
+
+
+def test_relative_efficiency_is_that_of_arviz() -> None:
+    az = arviz_module()
+    rng = np.random.default_rng(3)
+    steps = rng.normal(size=(20, 300))
+    draws = np.empty_like(steps)
+    draws[:, 0] = steps[:, 0]
+    for s in range(1, 300):  # autoregressions, from independent to sticky
+        draws[:, s] = np.linspace(0.0, 0.95, 20) * draws[:, s - 1] + steps[:, s]
+    values = np.exp(0.3 * draws)
+    tree = az.from_dict({"posterior": {"y": values.T[None]}})
+    expected = az.ess(tree, method="mean")["y"].values / 300
+    np.testing.assert_allclose(relative_efficiency(values), expected, rtol=0.02)
+
+
+def test_a_chain_is_left_out_with_its_own_efficiency(chain: Posterior, posterior: Posterior) -> None:
+    assert psis_loo(posterior, num_samples=50, subset=30).efficiency == 1.0
+    independent = psis_loo(chain, subset=300)
+    assert independent.efficiency == pytest.approx(1.0, abs=0.1)
+
+    # Each draw four times over: a quarter as efficient, whatever else stays the same.
+    def slow(rows: RowDraws) -> RowDraws:
+        draws = rows.draws[:, :25].repeat_interleave(4, 1)
+        return RowDraws(draws, draws, rows.biased, rows.noise)
+
+    sticky = Posterior(
+        chain.model, chain.guide, slow(chain.user_rows), slow(chain.item_rows), chain.train, {}
+    )
+    assert psis_loo(sticky, subset=300).efficiency == pytest.approx(0.25, abs=0.05)
+
+
+def loo_result(k_hat: np.ndarray, elpd: float, n_draws: int = 100) -> LooResult:
+    n = len(k_hat)
+    values = np.full(n, elpd) + np.linspace(-0.1, 0.1, n)
+    at = np.arange(n)
+    return LooResult(at % 20, at, values, k_hat, np.zeros(n), n_draws, 1.0, "probability", False, False)
+
+
+def test_leave_one_out_ranks_nothing_above_one_percent_of_high_k() -> None:
+    # A hundred draws allow k-hats up to 0.5 (1 - 1/log10 S), ten thousand up to 0.7.
+    k_hat = np.full(1000, 0.2)
+    k_hat[:11] = 0.6
+    bad, good = loo_result(k_hat, -1.0), loo_result(np.full(1000, 0.2), -2.0)
+    assert bad.share_high_k == 0.011
+    assert not bad.reliable
+    refused = compare_loo(["bad", "good"], [bad, good])
+    assert not refused.ranked
+    assert [row.name for row in refused.rows] == ["bad", "good"]
+    assert all(np.isnan(row.difference) and not row.clear for row in refused.rows)
+    sentence = refused.refusal()
+    assert sentence is not None
+    assert "bad 1.1 %" in sentence
+    assert "good" not in sentence.split(";")[0].split("Go by")[0]
+    assert "held-out" in sentence
+    assert bad.to_dict()["reliable"] is False
+    assert bad.to_dict()["share_high_k"] == 0.011
+    k_hat = k_hat.copy()
+    k_hat[10] = 0.5
+    edge = compare_loo(["good", "edge"], [good, loo_result(k_hat, -1.0)])
+    assert edge.ranked
+    assert edge.refusal() is None
+    assert [row.name for row in edge.rows] == ["edge", "good"]
+    assert edge.rows[1].clear
+    more = loo_result(np.where(k_hat > 0.5, 0.65, k_hat), -1.0, n_draws=10_000)
+    assert more.n_high_k == 0

@@ -1,0 +1,239 @@
+r"""Has a chain settled? One sentence, from the draws that it kept.
+
+Looked at is what has an identity: cut points, noise and its spread over rows, the spreads of biases and of
+products u.v, and the predictors and products of a fixed sample of pairs. Each has a split R-hat, with ranks
+normalised, and a bulk effective sample size (`convergence`). A hundred draws of a chain that *has* settled
+have an R-hat above 1.1 about once in five hundred quantities: so a named quantity is judged by its own,
+and the sample of pairs by the share above it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SettingsError
+from ..guide.chain import ChainGuide
+from .chain_diagnosis import hyperparameter_draws
+from .convergence import bulk_ess, split_r_hat
+from .posterior import Posterior
+
+Floats = NDArray[np.float64]
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+#: R-hat above which a quantity has not settled: by draws, as few of them give a larger one by chance.
+R_HATS = ((400, 1.05), (0, 1.1))
+#: Share of the sampled pairs above that R-hat which is beyond chance.
+MOST_PAIRS = 0.05
+#: Effective draws below which a mean's Monte-Carlo error is above a fifth of its standard deviation.
+LEAST_ESS = 25.0
+#: Draws below which halves cannot be told apart.
+LEAST_DRAWS = 8
+#: Pairs looked at.
+N_PAIRS = 500
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What R-hat and effective sample size say of one quantity, or of the sampled pairs together.
+
+    Attributes
+    ----------
+    name : str
+    r_hat : float
+        Of the pairs: the quantile that `MOST_PAIRS` of them are above.
+    ess : float
+        Of the pairs: their median.
+    settled : bool
+    """
+
+    name: str
+    r_hat: float
+    ess: float
+    settled: bool
+
+
+@dataclass(frozen=True)
+class Settling:
+    """Whether a chain has settled.
+
+    Attributes
+    ----------
+    n_draws : int
+        Kept draws.
+    r_hat_limit : float
+        NaN where the draws are too few to tell.
+    quantities : tuple of Quantity
+        Empty where the draws are too few.
+    sweeps, burn_in : int
+        Of the chain.
+    """
+
+    n_draws: int
+    r_hat_limit: float
+    quantities: tuple[Quantity, ...]
+    sweeps: int
+    burn_in: int
+
+    @property
+    def settled(self) -> bool | None:
+        """Whether everything has settled; None where the draws are too few to tell."""
+        return all(one.settled for one in self.quantities) if self.quantities else None
+
+    @property
+    def unsettled(self) -> tuple[Quantity, ...]:
+        """What has not settled, the largest R-hat first."""
+        return tuple(sorted((q for q in self.quantities if not q.settled), key=lambda q: -q.r_hat))
+
+    def longer(self) -> tuple[int, int]:
+        """Return sweeps and burn-in to try next, from what the least effective quantity lacks."""
+        kept = self.sweeps - self.burn_in
+        least = min((one.ess for one in self.unsettled), default=LEAST_ESS)
+        times = min(max(math.ceil(4.0 * LEAST_ESS / max(least, 1.0)), 2), 10)
+        sweeps = _round(2 * times * kept if times < 10 else times * self.sweeps)
+        return sweeps, sweeps // 2
+
+    def words(self) -> str | None:
+        """Return in a few words that the chain has not settled; None where it has."""
+        if self.settled is None:
+            return f"{self.n_draws} draws of the chain are too few to tell whether it has settled"
+        if self.settled:
+            return None
+        worst = self.unsettled[0]
+        return f"the chain has not settled (R-hat of {worst.name} {worst.r_hat:.2f})"
+
+    def sentence(self) -> str | None:
+        """Return in a sentence what has not settled and what to do; None where all has."""
+        if self.settled is None:
+            return (
+                f"The chain kept {self.n_draws} draws, too few to tell whether it has settled: keep "
+                f"{LEAST_DRAWS} or more (--kept-draws)."
+            )
+        if self.settled:
+            return None
+        names = [one.name for one in self.unsettled]
+        named = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        worst = self.unsettled[0]
+        least = min(self.unsettled, key=lambda one: one.ess)
+        sweeps, burn_in = self.longer()
+        return (
+            f"The chain has not settled: {named} (worst R-hat {worst.r_hat:.2f}, {worst.name}, where "
+            f"{self.r_hat_limit:g} is the most; fewest effective draws {least.ess:.0f} of {self.n_draws}, "
+            f"{least.name}, where {LEAST_ESS:g} is the least). Means are hardly touched, intervals and "
+            f"hyperparameters are: fit longer, --sweeps {sweeps} --burn-in {burn_in} instead of "
+            f"{self.sweeps} and {self.burn_in}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content as plain values, with the sentence."""
+        return {
+            "settled": self.settled,
+            "n_draws": self.n_draws,
+            "r_hat_limit": None if math.isnan(self.r_hat_limit) else self.r_hat_limit,
+            "least_ess": LEAST_ESS,
+            "sweeps": self.sweeps,
+            "burn_in": self.burn_in,
+            "quantities": [
+                {"name": q.name, "r_hat": round(q.r_hat, 4), "ess": round(q.ess, 1), "settled": q.settled}
+                for q in self.quantities
+            ],
+            "words": self.words(),
+            "sentence": self.sentence(),
+        }
+
+
+def check_settling(posterior: Posterior, pairs: Pairs, *, sweeps: int, burn_in: int) -> Settling:
+    """Judge by its kept draws whether a chain has settled.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Of a chain.
+    pairs : tuple of ndarray
+        Users and items of pairs to sample from, shape (n,) each; always the same ones are taken of them.
+    sweeps, burn_in : int
+        Of the chain, for the remedy.
+
+    Raises
+    ------
+    SettingsError
+        If the posterior is none of a chain.
+    """
+    guide = posterior.guide
+    if posterior.n_draws is None or not isinstance(guide, ChainGuide):
+        raise SettingsError("Whether draws have settled is asked of a chain: this posterior has none.")
+    n_draws = posterior.n_draws
+    if n_draws < LEAST_DRAWS:
+        return Settling(n_draws, math.nan, (), sweeps, burn_in)
+    limit = next(r_hat for draws, r_hat in R_HATS if n_draws >= draws)
+    users, items = (side[_sampled(len(side))] for side in pairs)
+    eta, products = _pair_draws(posterior, users, items)
+    named = hyperparameter_draws(posterior, guide)
+    if len(users) > 1:
+        named["spread of u.v"] = products.std(0)
+    named = {name: values for name, values in named.items() if np.ptp(values) > 0}
+    found = []
+    if named:
+        values = np.stack(list(named.values()))
+        for name, r_hat, ess in zip(named, split_r_hat(values), bulk_ess(values), strict=True):
+            fine = bool(r_hat <= limit and ess >= LEAST_ESS)
+            found.append(Quantity(name, float(r_hat), float(ess), fine))
+    for name, values in (("predictors of pairs", eta), ("u.v of pairs", products)):
+        values = values[np.ptp(values, axis=1) > 0]
+        if len(values):
+            r_hat, ess = split_r_hat(values), bulk_ess(values)
+            typical = float(np.median(ess))
+            fine = float((r_hat > limit).mean()) <= MOST_PAIRS and typical >= LEAST_ESS
+            found.append(Quantity(name, float(np.quantile(r_hat, 1.0 - MOST_PAIRS)), typical, fine))
+    return Settling(n_draws, limit, tuple(found), sweeps, burn_in)
+
+
+def settling_of(posterior: Posterior) -> Mapping[str, Any] | None:
+    """Return what a posterior's fit said of its chain; looked at anew where the fit said nothing.
+
+    None for a posterior that is none of a chain.
+    """
+    if posterior.n_draws is None:
+        return None
+    said = posterior.info.get("chain")
+    if isinstance(said, Mapping):
+        return said
+    settings = posterior.info.get("settings", {}).get("gibbs", {})
+    train = posterior.train
+    sweeps = int(settings.get("sweeps", posterior.n_draws))
+    burn_in = int(settings.get("burn_in", 0))
+    return check_settling(posterior, (train.users, train.items), sweeps=sweeps, burn_in=burn_in).to_dict()
+
+
+def _sampled(n: int) -> NDArray[np.int64]:
+    if n <= N_PAIRS:
+        return np.arange(n)
+    return np.sort(np.random.default_rng([n, 0x5E77]).choice(n, N_PAIRS, replace=False))
+
+
+def _pair_draws(
+    posterior: Posterior, users: NDArray[np.int64], items: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Return the draws of predictors and of products u.v of some pairs, (n, n_draws) each."""
+    assert posterior.n_draws is not None
+    draws = np.arange(posterior.n_draws)
+    rows, at_users = np.unique(users, return_inverse=True)
+    columns, at_items = np.unique(items, return_inverse=True)
+    u, b = posterior.pairs.draw_rows("user", rows, draws, 0)
+    v, c = posterior.pairs.draw_rows("item", columns, draws, 0)
+    products = (u[:, at_users] * v[:, at_items]).sum(-1).double()
+    eta = products
+    if b is not None and c is not None:
+        eta = products + b[:, at_users].double() + c[:, at_items].double()
+    return eta.T.cpu().numpy(), products.T.cpu().numpy()
+
+
+def _round(value: float) -> int:
+    """Return a number of two digits and noughts that is at least `value`."""
+    step = 10 ** max(math.floor(math.log10(max(value, 1.0))) - 1, 0)
+    return int(math.ceil(value / step) * step)
