@@ -99,7 +99,7 @@ def main() -> None:
     for key, found in done.items():
         test = next(row for row in found["systems"] if row["system"] == "pyro-bmf")
         cells = [f"{found['valid_rmse']:.4f}", f"{test['rmse']:.4f}", f"{test['nll']:.4f}"]
-        cells += [f"{test['rps']:.4f}", f"{test['coverage_90']:.3f}"]
+        cells += [f"{test['rps']:.4f}", f"{test['pit_coverage_90']:.3f}"]
         cells += [str(found["iterations"]), f"{found['seconds']:.0f}"]
         print(f"| {key} | {' | '.join(cells)} |")
 

@@ -66,7 +66,7 @@ def row(data: str, seed: int, name: str, prior: str, likelihood: str) -> dict[st
         "likelihood": likelihood,
         "valid_rmse": result.history[result.best_iteration - 1]["valid_rmse"],
         "elpd": -test["nll"] * len(split.test_rows),
-        **{key: test[key] for key in ("nll", "rps", "rmse", "coverage_90")},
+        **{key: test[key] for key in ("nll", "rps", "rmse", "pit_coverage_90")},
         "tempered": name == "amortized" and (settings.fit.beta_user != 1.0 or settings.fit.beta_item != 1.0),
         "seconds": seconds,
         "split_hash": split.hash,
@@ -84,7 +84,7 @@ def table(content: dict[str, Any]) -> str:
         name = found["preset"] + (" (tempered)" if found["tempered"] else "")
         cells = [name, found["prior"], found["likelihood"], f"{found['elpd']:.0f}"]
         cells += [f"{found['elpd'] - rows[0]['elpd']:.0f}", f"{found['nll']:.4f}", f"{found['rps']:.4f}"]
-        cells += [f"{found['rmse']:.4f}", f"{found['coverage_90']:.3f}", f"{found['seconds']:.0f}"]
+        cells += [f"{found['rmse']:.4f}", f"{found['pit_coverage_90']:.3f}", f"{found['seconds']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -19,7 +19,7 @@ from .settings_options import check_types, settings_options
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Split
-    from pyro_bmf.evaluation.simulation import RankSummary
+    from pyro_bmf.evaluation.simulation import RankCheck, RankSummary
     from pyro_bmf.inference import Preset
 
 _FORMAT = "pyro-bmf calibration"
@@ -96,9 +96,10 @@ def command(
         settings = _settings(preset_name, changes)
         split = make_split(data, reading, splitting)
         file = Path("calibration.json") if out is None else out
-    summaries = _run(
+    check = _run(
         split, settings, file, refits=refits, users=users, items=items, threads=threads, seed=simulation_seed
     )
+    summaries = check.summaries
     tables.show(
         f"Simulation-based calibration of {settings.name} on the pairs of {split.ratings.name}, "
         f"{refits} fits: a right posterior has coverages of 0.5 and 0.9, mean rank 0.5, spread 1",
@@ -106,6 +107,7 @@ def command(
         screen=[_line(summary) for summary in summaries],
         name="calibration",
     )
+    tables.say(check.words())
     tables.say(f"Every rank is in {file}, the figure in {file.with_suffix('.png')}.")
     flagged = [summary.kind for summary in summaries if summary.flagged]
     if flagged:
@@ -137,10 +139,10 @@ def _run(
     items: int | None,
     threads: int | None,
     seed: int,
-) -> tuple[RankSummary, ...]:
+) -> RankCheck:
     """Do the refits that the file lacks, write file and figure, and summarise."""
     from pyro_bmf.evaluation.rank_plot import plot_ranks
-    from pyro_bmf.evaluation.simulation import summarise_ranks
+    from pyro_bmf.evaluation.simulation import check_ranks
     from pyro_bmf.inference.simulation import refit_ranks, subsample
 
     part = subsample(split, users, items, seed)
@@ -160,11 +162,19 @@ def _run(
     kept = [done[str(refit)] for refit in range(refits)]
     kinds = [kind for kind in kept[0]["ranks"] if all(kind in one["ranks"] for one in kept)]
     ranks = {kind: [one["ranks"][kind] for one in kept] for kind in kinds}
-    summaries = summarise_ranks(ranks, {kind: [one["errors"][kind] for one in kept] for kind in kinds})
-    write_json(file, {**identity, "refits": done, "summary": [s.to_dict() for s in summaries]})
+    check = check_ranks(ranks, {kind: [one["errors"][kind] for one in kept] for kind in kinds})
+    write_json(
+        file,
+        {
+            **identity,
+            "refits": done,
+            "summary": [summary.to_dict() for summary in check.summaries],
+            "check": check.to_dict(),
+        },
+    )
     title = f"{settings.name} on the pairs of {part.ratings.name}: {refits} simulated fits"
-    plot_ranks(ranks, summaries, title, file.with_suffix(".png"))
-    return summaries
+    plot_ranks(ranks, check.summaries, title, file.with_suffix(".png"))
+    return check
 
 
 def _read(file: Path, identity: dict[str, Any]) -> dict[str, Any]:
@@ -192,5 +202,6 @@ def _line(summary: RankSummary) -> dict[str, object]:
         "mean rank": summary.mean_rank,
         "spread": summary.spread,
         "p-value": summary.p_value,
-        "flagged": summary.flagged,
+        "flagged": f"yes: {summary.worst}" if summary.flagged else "no",
+        "power": f"{summary.power:.2f}",
     }

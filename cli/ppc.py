@@ -153,9 +153,9 @@ def _show(check: PredictiveCheck, tables: TableWriter, words: str) -> None:
         [
             {
                 "nominal": level,
-                "holds": calibration.overall.coverage[at],
-                "lowest of 20 deciles": min(group.coverage[at] for group in calibration.deciles),
-                "highest": max(group.coverage[at] for group in calibration.deciles),
+                "holds": calibration.overall.pit_coverage[at],
+                "lowest of 20 deciles": min(group.pit_coverage[at] for group in calibration.deciles),
+                "highest": max(group.pit_coverage[at] for group in calibration.deciles),
                 "mean width": calibration.overall.width[at],
             }
             for at, level in enumerate(calibration.levels)

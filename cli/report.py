@@ -153,7 +153,8 @@ def _main_row(row: Mapping[Any, Any], shown: tuple[str, int] | None) -> Row:
         columns |= {"NLL": row["nll"], "RPS": row["rps"]}
     else:
         columns["density NLL"] = row["density_nll"]
-    columns["90 % coverage"] = row["coverage_90"]
+    columns["90 % by PIT"] = row["pit_coverage_90"]
+    columns["interval holds"] = row.get("interval_coverage_90")
     if shown is not None:
         protocol, n = shown
         columns[f"recall@{n}"] = row.get(f"{protocol}:recall@{n}")
@@ -162,7 +163,18 @@ def _main_row(row: Mapping[Any, Any], shown: tuple[str, int] | None) -> Row:
 
 
 def _legend(comparison: Comparison, shown: tuple[str, int] | None) -> str:
-    text = "RMSE and MAE unclipped; NLL in nats a rating; coverage of 90 % posterior-predictive intervals."
+    text = "RMSE and MAE unclipped; NLL in nats a rating."
+    if comparison.model.nll is None:
+        text += (
+            "\n90 % by PIT: ratings in the middle 90 % of a Normal with the predictive mean and sd; interval "
+            "holds: those inside the 90 % interval that is printed."
+        )
+    else:
+        text += (
+            "\n90 % by PIT: ratings in the middle 90 % of their predictive, a level's share of it drawn at "
+            "random (0.90 is right);\ninterval holds: ratings inside the printed 90 % interval, whose ends "
+            "are whole levels (0.90 or more)."
+        )
     if shown is not None:
         text += (
             f"\nRecall and NDCG: protocol {shown[0]}, {_CANDIDATES[shown[0]]}; relevant is a rating above "
@@ -214,7 +226,7 @@ def _detail_tables(comparison: Comparison, tables: TableWriter) -> None:
     )
     own = [row for row in records["coverage"] if row["system"] == comparison.model.system]
     tables.show(
-        "pyro-bmf: coverage of central intervals",
+        "pyro-bmf: shares of ratings by randomised PIT, in the printed intervals and in the smallest sets",
         records["coverage"],
         name="coverage",
         screen=[_coverage_row({"interval": f"{100 * row['nominal']:g} %"}, row) for row in _overall(own)],
@@ -235,10 +247,12 @@ def _overall(rows: Iterable[dict[Any, Any]]) -> list[dict[Any, Any]]:
 def _coverage_row(head: dict[str, object], row: Mapping[Any, Any]) -> Row:
     return {
         **head,
-        "coverage": row["coverage"],
-        "standard error": row["se"],
+        "by PIT": row["pit_coverage"],
+        "s.e.": row["se"],
         "within 2 s.e.": bool(row["within"]),
+        "interval holds": row["interval_coverage"],
         "mean width": row["width"],
+        **({"set holds": row["set_coverage"], "levels in set": row["set_size"]} if "set_size" in row else {}),
     }
 
 
@@ -254,7 +268,7 @@ def _decile_rows(comparison: Comparison, by: str, coverage: Sequence[dict[Any, A
                 "RMSE": group.rmse,
                 "mean sd": group.mean_sd,
             },
-            {**ninety[group.decile], "coverage": ninety[group.decile]["coverage"]},
+            ninety[group.decile],
         )
         for group in comparison.model.calibration.deciles
         if group.by == by
@@ -271,6 +285,8 @@ def _more_figures(comparison: Comparison) -> list[Row]:
             ("RMSE, clipped to the scale", evaluation.rmse_clipped),
             ("MAE, clipped to the scale", evaluation.mae_clipped),
             ("mean width of 90 % intervals", row["width_90"]),
+            ("smallest 90 % set of levels holds", row.get("set_coverage_90")),
+            ("levels in that set, mean", row.get("set_size_90")),
             ("correlation of sd and |error|", row["sd_error_correlation"]),
             ("ratings of unknown users or items", evaluation.n_cold),
         ):
@@ -318,6 +334,9 @@ def rating_rows(table: pd.DataFrame, interval: float) -> list[Row]:
     columns["rating"] = fixed(table["mean"])
     columns["sd"] = fixed(table["sd"])
     columns[f"{100 * interval:g} % interval"] = spans(table["lower"], table["upper"])
+    if "smallest_set" in table:
+        held = zip(table["smallest_set"], table["set_probability"], strict=True)
+        columns[f"smallest {100 * interval:g} % set"] = [f"{words} ({share:.2f})" for words, share in held]
     if "mean_sd" in table:
         columns["sd of mean"] = fixed(table["mean_sd"])
         columns[f"{100 * interval:g} % interval of mean"] = spans(table["mean_lower"], table["mean_upper"])

@@ -19,7 +19,7 @@ def figures_of(evaluation: Evaluation, about: dict[str, Any]) -> dict[str, Any]:
     place = calibration.levels.index(LEVEL)
     groups = [calibration.overall, *calibration.deciles]
     coverage = [
-        {"by": g.by, "decile": g.decile, "n": g.n_ratings, "coverage": g.coverage[place]} for g in groups
+        {"by": g.by, "decile": g.decile, "n": g.n_ratings, "coverage": g.pit_coverage[place]} for g in groups
     ]
     found: dict[str, Any] = {"n_test": evaluation.n_ratings}
     for name in ("rmse", "rmse_se", "mae", "nll", "rps", "n_impossible"):

@@ -6,6 +6,7 @@ from pyro_bmf.evaluation.bootstrap import bootstrap_by_user
 from pyro_bmf.evaluation.calibration import Calibration, CalibrationGroup, calibrate, normal_pmf
 from pyro_bmf.evaluation.comparison import Comparison, compare, evaluate_with_references
 from pyro_bmf.evaluation.evaluate import Evaluation, PerRating, evaluate
+from pyro_bmf.evaluation.level_sets import set_words, smallest_sets
 from pyro_bmf.evaluation.metrics import level_positions, mae, ndcg_at, nll, recall_at, rmse, rps
 from pyro_bmf.evaluation.paired import PairedDifference, paired_difference
 from pyro_bmf.evaluation.predictor import Predictor
@@ -36,4 +37,6 @@ __all__ = [
     "recall_at",
     "rmse",
     "rps",
+    "set_words",
+    "smallest_sets",
 ]

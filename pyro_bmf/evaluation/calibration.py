@@ -46,14 +46,21 @@ class CalibrationGroup:
         Smallest and largest train count of the rating's user or item in the group; None for all.
     rmse, mean_sd
         Root mean squared error, and mean predictive standard deviation, rating units.
-    coverage
-        Share of ratings whose PIT lies in the central interval of each level.
+    pit_coverage
+        Share of ratings whose randomised PIT lies in the middle part of each level: the level itself when
+        the predictive is right.
     coverage_se
         Binomial standard error at the nominal level, √(c(1 − c)/n).
     within
-        Whether |coverage − nominal| is at most 2 standard errors.
+        Whether |pit_coverage − nominal| is at most 2 standard errors.
     width
-        Mean width of the central interval of the predictive, rating units.
+        Mean width of the central interval as it is printed, rating units.
+    interval_coverage
+        Share of ratings inside that interval. On a discrete scale its ends are levels, which are in it whole:
+        it holds more than its level when the predictive is right. None where it was not measured.
+    set_coverage, set_size
+        Share of ratings in the smallest set of levels with that probability, and its mean number of levels;
+        None on a continuous scale.
     """
 
     by: str
@@ -63,10 +70,13 @@ class CalibrationGroup:
     count_high: int | None
     rmse: float
     mean_sd: float
-    coverage: tuple[float, ...]
+    pit_coverage: tuple[float, ...]
     coverage_se: tuple[float, ...]
     within: tuple[bool, ...]
     width: tuple[float, ...]
+    interval_coverage: tuple[float, ...] | None = None
+    set_coverage: tuple[float, ...] | None = None
+    set_size: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +214,9 @@ def calibrate(
     *,
     levels: Sequence[float] = COVERAGE_LEVELS,
     seed: int = 0,
+    interval_holds: NDArray[np.bool_] | None = None,
+    set_holds: NDArray[np.bool_] | None = None,
+    set_sizes: NDArray[np.int64] | None = None,
 ) -> Calibration:
     """Summarise calibration.
 
@@ -221,6 +234,10 @@ def calibrate(
         Nominal levels, in the order of the columns of `widths`.
     seed
         Orders ratings with equal counts at the borders of the deciles.
+    interval_holds
+        (n, len(levels)) whether the rating is inside each printed interval.
+    set_holds, set_sizes
+        (n, len(levels)) whether it is in each smallest set of levels, and how many levels that has.
 
     Raises
     ------
@@ -234,12 +251,17 @@ def calibrate(
         )
     nominal = np.asarray(levels, dtype=np.float64)
     covered = np.abs(pit - 0.5)[:, None] <= nominal / 2
-    columns = np.column_stack([errors**2, sd, covered, widths])
+    more = {"interval_coverage": interval_holds, "set_coverage": set_holds, "set_size": set_sizes}
+    measured = {name: values for name, values in more.items() if values is not None}
+    if any(values.shape != widths.shape for values in measured.values()):
+        raise SettingsError(f"{', '.join(measured)} need one column for each of {len(levels)} levels.")
+    columns: Floats = np.column_stack([errors**2, sd, covered, widths, *measured.values()])
+    names = ("pit_coverage", "width", *measured)
     everything = np.zeros(n, dtype=np.int64)
-    overall = _groups("all", everything, None, columns, nominal)[0]
+    overall = _groups("all", everything, None, columns, nominal, names)[0]
     deciles: list[CalibrationGroup] = []
     for by, counts in (("user", user_counts), ("item", item_counts)):
-        deciles += _groups(by, count_deciles(counts, seed), counts, columns, nominal)
+        deciles += _groups(by, count_deciles(counts, seed), counts, columns, nominal, names)
     histogram = np.bincount(np.minimum((pit * PIT_BINS).astype(np.int64), PIT_BINS - 1), minlength=PIT_BINS)
     return Calibration(
         levels=tuple(float(level) for level in levels),
@@ -251,9 +273,14 @@ def calibrate(
 
 
 def _groups(
-    by: str, labels: NDArray[np.int64], counts: NDArray[np.int64] | None, columns: Floats, nominal: Floats
+    by: str,
+    labels: NDArray[np.int64],
+    counts: NDArray[np.int64] | None,
+    columns: Floats,
+    nominal: Floats,
+    names: tuple[str, ...],
 ) -> list[CalibrationGroup]:
-    """Average `columns` (squared error, sd, covered per level, width per level) within each label."""
+    """Average `columns` (squared error, sd, and each of `names` per level) within each label."""
     sizes = np.bincount(labels)
     present = np.flatnonzero(sizes)
     sums = np.column_stack([np.bincount(labels, column) for column in columns.T])[present]
@@ -262,7 +289,8 @@ def _groups(
     result = []
     for label, mean in zip(present.tolist(), means, strict=True):  # at most ten groups
         size = int(sizes[label])
-        coverage, width = mean[2 : 2 + n_levels], mean[2 + n_levels :]
+        by_level = dict(zip(names, mean[2:].reshape(len(names), n_levels), strict=True))
+        coverage = by_level["pit_coverage"]
         se = np.sqrt(nominal * (1 - nominal) / size)
         own = None if counts is None else counts[labels == label]
         result.append(
@@ -274,10 +302,9 @@ def _groups(
                 count_high=None if own is None else int(own.max()),
                 rmse=float(np.sqrt(mean[0])),
                 mean_sd=float(mean[1]),
-                coverage=tuple(coverage.tolist()),
                 coverage_se=tuple(se.tolist()),
                 within=tuple((np.abs(coverage - nominal) <= 2 * se + 1e-12).tolist()),  # rounding aside
-                width=tuple(width.tolist()),
+                **{name: tuple(values.tolist()) for name, values in by_level.items()},
             )
         )
     return result

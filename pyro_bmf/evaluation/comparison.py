@@ -159,10 +159,14 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
     else:
         row |= {"nll": evaluation.nll, "rps": evaluation.rps}
     row |= {
-        "coverage_90": overall.coverage[ninety],
+        "pit_coverage_90": overall.pit_coverage[ninety],
         "width_90": overall.width[ninety],
         "sd_error_correlation": evaluation.calibration.sd_error_correlation,
     }
+    for name in ("interval_coverage", "set_coverage", "set_size"):
+        values = getattr(overall, name)
+        if values is not None:
+            row[f"{name}_90"] = values[ninety]
     for ranking in evaluation.ranking:
         row[f"{ranking.protocol}:recall@{ranking.n}"] = ranking.recall
         row[f"{ranking.protocol}:ndcg@{ranking.n}"] = ranking.ndcg

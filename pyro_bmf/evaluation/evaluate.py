@@ -16,6 +16,7 @@ from pyro_bmf.errors import DataError, FitError, SettingsError
 from pyro_bmf.evaluation import calibration as cal
 from pyro_bmf.evaluation import metrics
 from pyro_bmf.evaluation.bootstrap import RATING_METRICS, bootstrap_by_user
+from pyro_bmf.evaluation.level_sets import smallest_sets
 from pyro_bmf.evaluation.predictor import Predictor, checked_array
 from pyro_bmf.evaluation.protocols import (
     PROTOCOLS,
@@ -33,7 +34,7 @@ _SMALLEST_SD = 1e-9
 
 @dataclass(frozen=True)
 class PerRating:
-    """What one system says of each evaluated rating; (n,) arrays, `width` (n, 4).
+    """What one system says of each evaluated rating; (n,) arrays, those of intervals and sets (n, 4).
 
     `nll`, `rps` are None on a continuous scale and `density_nll` on a discrete one: they are not comparable.
     """
@@ -45,6 +46,9 @@ class PerRating:
     sd: Floats
     pit: Floats
     width: Floats
+    interval_holds: NDArray[np.bool_]
+    set_holds: NDArray[np.bool_] | None
+    set_sizes: NDArray[np.int64] | None
     nll: Floats | None
     rps: Floats | None
     density_nll: Floats | None
@@ -144,10 +148,15 @@ class Evaluation:
                     head
                     | {
                         "nominal": level,
-                        "coverage": group.coverage[position],
+                        "pit_coverage": group.pit_coverage[position],
                         "se": group.coverage_se[position],
                         "within": group.within[position],
                         "width": group.width[position],
+                        **{
+                            name: values[position]
+                            for name in ("interval_coverage", "set_coverage", "set_size")
+                            if (values := getattr(group, name)) is not None
+                        },
                     }
                 )
             counts = {"count_low": group.count_low, "count_high": group.count_high}
@@ -190,7 +199,10 @@ def evaluate(
     Parameters
     ----------
     predictor
-        Anything with the four methods of `Predictor`, over the split's indices.
+        Anything with the four methods of `Predictor`, over the split's indices. An attribute
+        ``interval_kind`` tells what intervals it prints: ``"levels"``, quantiles of its probabilities (the
+        rule where there is none, on a discrete scale); ``"normal"``, of a Normal with its mean and standard
+        deviation; ``"drawn"``, those that its ``predict_interval(users, items, probability)`` gives.
     split
         Its `part` is evaluated; its train ratings give the counts behind the deciles.
     part
@@ -267,6 +279,9 @@ def evaluate(
             counts_of_users,
             counts_of_items,
             seed=seed,
+            interval_holds=per_rating.interval_holds,
+            set_holds=per_rating.set_holds,
+            set_sizes=per_rating.set_sizes,
         ),
         ranking=evaluate_ranking(predictor, split, part=part, n=n, threshold=threshold, protocols=protocols),
         per_rating=per_rating,
@@ -309,6 +324,8 @@ def _predict_all(predictor: Predictor, held_out: Ratings, seed: int, chunk: int)
     n = len(held_out)
     mean, sd, pit = np.empty(n), np.empty(n), np.empty(n)
     width = np.empty((n, len(cal.COVERAGE_LEVELS)))
+    interval_holds, set_holds = np.empty(width.shape, dtype=bool), np.empty(width.shape, dtype=bool)
+    set_sizes = np.empty(width.shape, dtype=np.int64)
     discrete = levels is not None
     grid = None if levels is None else levels.copy()
     nll, rps, density = np.empty(n), np.empty(n), np.empty(n)
@@ -323,22 +340,33 @@ def _predict_all(predictor: Predictor, held_out: Ratings, seed: int, chunk: int)
         sd[rows] = checked_array(predictor.predict_sd(users, items), size, "predict_sd")
         if (sd[rows] < 0).any():
             raise FitError("predict_sd gave a negative standard deviation.")
+        pmf = None
         if grid is None or positions is None:
             # A sure prediction has no density: it gets that of the narrowest Normal that is told apart here.
             spread = np.maximum(sd[rows], _SMALLEST_SD * (scale.high - scale.low))
             z = (ratings - mean[rows]) / spread
             density[rows] = 0.5 * z**2 + np.log(spread) + 0.5 * np.log(2 * np.pi)
             pit[rows] = cal.normal_pit(ratings, mean[rows], spread)
-            for column, level in enumerate(cal.COVERAGE_LEVELS):
-                width[rows, column] = cal.normal_interval_width(sd[rows], level)
-            continue
-        pmf = _checked_pmf(predictor.predict_pmf(users, items, grid), (users.size, grid.size), scale)
-        nll[rows] = metrics.nll(pmf, positions[rows])
-        rps[rows] = metrics.rps(pmf, positions[rows])
-        pit[rows] = cal.randomized_pit(pmf, positions[rows], uniforms[rows])
+        else:
+            pmf = _checked_pmf(predictor.predict_pmf(users, items, grid), (users.size, grid.size), scale)
+            nll[rows] = metrics.nll(pmf, positions[rows])
+            rps[rows] = metrics.rps(pmf, positions[rows])
+            pit[rows] = cal.randomized_pit(pmf, positions[rows], uniforms[rows])
         for column, level in enumerate(cal.COVERAGE_LEVELS):
-            low, high = cal.discrete_interval(pmf, grid, level)
+            kind = getattr(predictor, "interval_kind", "normal" if pmf is None else "levels")
+            if kind == "levels" and pmf is not None and grid is not None:
+                low, high = cal.discrete_interval(pmf, grid, level)
+            elif kind == "drawn":
+                low, high = predictor.predict_interval(users, items, level)  # type: ignore[attr-defined]
+            else:
+                half = cal.normal_interval_width(sd[rows], level) / 2
+                low, high = mean[rows] - half, mean[rows] + half
             width[rows, column] = high - low
+            interval_holds[rows, column] = (low <= ratings) & (ratings <= high)
+            if pmf is not None and positions is not None:
+                inside, _ = smallest_sets(pmf, level)
+                set_holds[rows, column] = inside[np.arange(len(ratings)), positions[rows]]
+                set_sizes[rows, column] = inside.sum(axis=1)
     return PerRating(
         users=held_out.users,
         items=held_out.items,
@@ -347,6 +375,9 @@ def _predict_all(predictor: Predictor, held_out: Ratings, seed: int, chunk: int)
         sd=sd,
         pit=pit,
         width=width,
+        interval_holds=interval_holds,
+        set_holds=set_holds if discrete else None,
+        set_sizes=set_sizes if discrete else None,
         nll=nll if discrete else None,
         rps=rps if discrete else None,
         density_nll=None if discrete else density,

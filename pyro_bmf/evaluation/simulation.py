@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pyro_bmf.errors import DataError
+from pyro_bmf.evaluation.rank_rule import (
+    NARROW,
+    REPEATS,
+    STATISTICS,
+    error_rates,
+    fits_needed,
+    make_rule,
+    narrow_coverage,
+    quantities_of,
+    statistics_of,
+)
 
-#: Nominal chance of a flag, over all kinds and tests, of a posterior that is right: t-tests of few refits
-#: with skewed shares flag more often, about 5 % at 20 refits (measured in the tests).
-FALSE_ALARM = 0.03
 LEVELS = (0.5, 0.9)
 
 
@@ -43,9 +51,15 @@ class RankSummary:
     ks_distance : float
         Largest difference of the ranks' distribution from the uniform one.
     p_value : float
-        Of the smallest of three tests over refits (both coverages and the mean rank), times three.
+        How often a posterior that is right looks as bad in any kind, by the rule's simulation.
+    worst : str
+        The statistic that is farthest out: a coverage, the mean rank or the spread.
     flagged : bool
-        Whether that is below the chance of a false alarm divided by the number of kinds.
+        Whether that is farther out than the rule's threshold.
+    power : float
+        Chance of a flag if this kind's standard deviations were `RankCheck.narrow` of what they should be.
+    fits_needed : int or None
+        Where that is below 0.8: fits that would have it, None where these are more than 16 times as many.
     """
 
     kind: str
@@ -58,44 +72,108 @@ class RankSummary:
     spread: float
     ks_distance: float
     p_value: float
+    worst: str
     flagged: bool
+    power: float
+    fits_needed: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content as plain values."""
         return asdict(self)
 
 
-def summarise_ranks(
-    ranks: Mapping[str, Sequence[Sequence[float]]], errors: Mapping[str, Sequence[Sequence[float]]]
-) -> tuple[RankSummary, ...]:
-    """Summarise the ranks of every kind of quantity.
+@dataclass(frozen=True)
+class RankCheck:
+    """What ranks say of every kind of quantity, and how often such a check is wrong.
+
+    Attributes
+    ----------
+    summaries : tuple of RankSummary
+    n_fits : int
+    false_alarms : float
+        Share of simulated checks of a right posterior that flagged anything.
+    narrow, narrow_coverage : float
+        The alternative that powers are against: standard deviations over what they should be, and the share
+        that a 90 % interval then holds.
+    repeats : int
+        Simulated checks behind each of these figures.
+    """
+
+    summaries: tuple[RankSummary, ...]
+    n_fits: int
+    false_alarms: float
+    narrow: float
+    narrow_coverage: float
+    repeats: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content but for the summaries as plain values."""
+        return {name: value for name, value in asdict(self).items() if name != "summaries"}
+
+    def words(self) -> str:
+        """Say in sentences what the check can see, and how often it is wrong."""
+        powers = ", ".join(f"{one.kind} {one.power:.2f}" for one in self.summaries)
+        text = (
+            f"With {self.n_fits} fits, sds of {self.narrow:g} of what they should be (a 90 % interval then "
+            f"holds {self.narrow_coverage:.2f}) would be seen with probability: {powers}; false alarms "
+            f"{100 * self.false_alarms:.1f} % ({self.repeats:,} simulated checks each)."
+        )
+        lacking = [one for one in self.summaries if one.power < 0.8]
+        if not lacking:
+            return text
+        needed = [
+            f"{one.kind}: "
+            + (f"more than {16 * self.n_fits}" if one.fits_needed is None else f"{one.fits_needed}")
+            for one in lacking
+        ]
+        return f"{text} A probability of 0.8 takes more fits (--refits): {', '.join(needed)}."
+
+
+def check_ranks(
+    ranks: Mapping[str, Sequence[Sequence[float]]],
+    errors: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    repeats: int = REPEATS,
+    seed: int = 0,
+) -> RankCheck:
+    """Summarise the ranks of every kind of quantity, and flag those that are not right beyond chance.
 
     Parameters
     ----------
     ranks, errors : mapping
         By kind, one sequence a refit: ranks in (0, 1), and standardised errors.
+    repeats, seed : int
+        Of the simulations that set the threshold and measure false alarms and power (see `rank_rule`).
 
     Returns
     -------
-    tuple of RankSummary
-        In the order of `ranks`.
+    RankCheck
+        Summaries in the order of `ranks`.
 
     Raises
     ------
     DataError
-        If there are fewer than two refits.
+        If there are fewer than two refits, or none of a quantity.
     """
-    result = []
     for kind, found in ranks.items():
         if len(found) < 2:
             raise DataError(f"Only {len(found)} refits of {kind}: two at least are needed to judge anything.")
+    if not ranks:
+        raise DataError("No kind of quantity has ranks in all refits: there is nothing to judge.")
+    n_fits = min(len(found) for found in ranks.values())
+    rule = make_rule(
+        {kind: quantities_of(found) for kind, found in ranks.items()}, n_fits, repeats=repeats, seed=seed
+    )
+    false_alarms, power = error_rates(rule, repeats=repeats, seed=seed)
+    needed = fits_needed(rule, power)
+    summaries = []
+    for kind, found in ranks.items():
         everything = np.concatenate([np.asarray(one) for one in found])
         shares = {level: np.array([_inside(one, level) for one in found]) for level in LEVELS}
-        means = np.array([float(np.mean(one)) for one in found])
-        tests = [_p_value(shares[level], level) for level in LEVELS] + [_p_value(means, 0.5)]
-        p_value = min(1.0, len(tests) * min(tests))
         z = np.concatenate([np.asarray(one) for one in errors[kind]])
-        result.append(
+        scores = rule.scores(kind, statistics_of(found))
+        worst = int(np.argmax(scores))
+        summaries.append(
             RankSummary(
                 kind=kind,
                 n_refits=len(found),
@@ -106,11 +184,14 @@ def summarise_ranks(
                 mean_rank=float(everything.mean()),
                 spread=float(np.sqrt(np.mean(z**2))),
                 ks_distance=float(stats.kstest(everything, "uniform").statistic),
-                p_value=p_value,
-                flagged=p_value < FALSE_ALARM / len(ranks),
+                p_value=rule.p_value(float(scores[worst])),
+                worst=STATISTICS[worst],
+                flagged=bool(scores[worst] > rule.threshold),
+                power=power[kind],
+                fits_needed=needed.get(kind),
             )
         )
-    return tuple(result)
+    return RankCheck(tuple(summaries), n_fits, false_alarms, NARROW, narrow_coverage(), repeats)
 
 
 def _inside(ranks: Sequence[float], level: float) -> float:
@@ -119,12 +200,3 @@ def _inside(ranks: Sequence[float], level: float) -> float:
 
 def _standard_error(values: NDArray[np.float64]) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def _p_value(values: NDArray[np.float64], expected: float) -> float:
-    """Return the p-value of the mean over refits; of one truth a refit, of the binomial count."""
-    if set(np.unique(values)) <= {0.0, 1.0}:
-        return float(stats.binomtest(int(values.sum()), len(values), expected).pvalue)
-    if values.std() == 0:
-        return 1.0 if math.isclose(values[0], expected) else 0.0
-    return float(stats.ttest_1samp(values, expected).pvalue)

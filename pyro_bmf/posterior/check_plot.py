@@ -128,10 +128,12 @@ def _pit(axes: Any, check: PredictiveCheck) -> None:
 def _coverage(axes: Any, check: PredictiveCheck) -> None:
     calibration = check.calibration
     axes.plot([0, 1], [0, 1], color="0.6", lw=0.8)
-    axes.plot(calibration.levels, calibration.overall.coverage, "o-", color=_OBSERVED, label="all ratings")
+    axes.plot(
+        calibration.levels, calibration.overall.pit_coverage, "o-", color=_OBSERVED, label="all ratings"
+    )
     for by, colour in (("user", _REPLICATED), ("item", "0.5")):
         for level, nominal in enumerate(calibration.levels):
-            found = [group.coverage[level] for group in calibration.deciles if group.by == by]
+            found = [group.pit_coverage[level] for group in calibration.deciles if group.by == by]
             axes.scatter(
                 [nominal] * len(found),
                 found,

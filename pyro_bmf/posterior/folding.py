@@ -24,6 +24,7 @@ from .encoding import Guide, feedback_of
 from .predictive import PairPredictive
 from .ranking import Exclusion
 from .tables import (
+    RATING_COLUMNS,
     Indices,
     Kind,
     Method,
@@ -147,7 +148,7 @@ class FoldedRows:
                 f"{self.side}_id": self.vocabulary.raw(own[places]),
                 "rank": ranks,
                 f"{self.others.kind}_id": self.others.raw(columns),
-                **{name: values[name] for name in ("mean", "sd", "lower", "upper")},
+                **{name: values[name] for name in RATING_COLUMNS if name in values},
             }
         )
         return titled(table, self.item_titles, items) if self.side == "user" else table

@@ -244,8 +244,16 @@ def compare_loo(names: Sequence[str], results: Sequence[LooResult]) -> LooCompar
     rows = compare_elpd(names, [one.elpd for one in results], results[0].users, [one.of for one in results])
     if not ranked:
         by_name = {row.name: row for row in rows}
-        nothing = {"difference": np.nan, "difference_se": np.nan, "difference_se_by_user": np.nan}
-        rows = [replace(by_name[name], **nothing, clear=False) for name in names]
+        rows = [
+            replace(
+                by_name[name],
+                difference=np.nan,
+                difference_se=np.nan,
+                difference_se_by_user=np.nan,
+                clear=False,
+            )
+            for name in names
+        ]
     return LooComparison(rows, ranked, shares)
 
 

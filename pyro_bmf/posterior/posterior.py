@@ -43,6 +43,7 @@ from .saved import load_parts, save_parts
 from .similarity import similar_rows
 from .strategies import StrategyScores
 from .tables import (
+    RATING_COLUMNS,
     Indices,
     Kind,
     Method,
@@ -295,7 +296,9 @@ class Posterior:
 
             - ``user_id``, ``item_id``;
             - ``mean``, ``sd``, ``lower``, ``upper``: of the *rating* (posterior predictive: noise and what is
-              unknown of the pair together);
+              unknown of the pair together); on a discrete scale also ``smallest_set``, the smallest set of
+              levels whose probability is at least `interval`, as text (``"4, 5"``, ``"3 to 5"``; of equally
+              likely levels the lower one), and ``set_probability``, which it holds;
             - ``mean_sd``, ``mean_lower``, ``mean_upper``: of the *mean rating* E[x | u, v] alone: what is
               unknown of the pair, without the noise of one rating. Narrower.
 
@@ -383,7 +386,8 @@ class Posterior:
         -------
         DataFrame
             ``user_id``, ``rank`` (from 1), ``item_id``, ``title``, ``mean``, ``sd``, ``lower``, ``upper`` of
-            the rating, users in the order given, and ``score`` where the strategy is not ``mean``: on the
+            the rating (and ``smallest_set``, ``set_probability`` on a discrete scale, as `predict` has them),
+            users in the order given, and ``score`` where the strategy is not ``mean``: on the
             predictor's scale, or a probability. Equal means are in the order of the item ids. A user with
             fewer than `n` candidates left has fewer rows.
 
@@ -422,7 +426,7 @@ class Posterior:
                 "user_id": self.user_vocabulary.raw(users),
                 "rank": ranks,
                 "item_id": self.item_vocabulary.raw(items),
-                **{name: values[name] for name in ("mean", "sd", "lower", "upper")},
+                **{name: values[name] for name in RATING_COLUMNS if name in values},
                 **score,
             }
         )
@@ -505,6 +509,17 @@ class Posterior:
     def predict_pmf(self, users: Indices, items: Indices, levels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the (n, n_levels) probability of each rating of a discrete scale; rows sum to 1."""
         return self.pairs.pmf(users, items, levels)
+
+    @property
+    def interval_kind(self) -> str:
+        """What central intervals of ratings are: ``"normal"``, quantiles of ``"levels"``, or ``"drawn"``."""
+        return self.pairs.interval_kind(self.scale.levels)
+
+    def predict_interval(
+        self, users: Indices, items: Indices, probability: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the (n,) lower and upper ends of central posterior-predictive intervals, unclipped."""
+        return self.pairs.rating_interval(users, items, check_interval(probability), self.scale.levels)
 
     def score_items(self, users: Indices) -> NDArray[np.float32]:
         """Return the posterior-predictive mean of every item, shape (len(users), n_items)."""

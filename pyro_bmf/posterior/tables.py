@@ -12,7 +12,8 @@ from ..data.ratings import Ratings
 from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
 from ..errors import DataError, SettingsError
-from .predictive import PairPredictive
+from ..evaluation.level_sets import set_words, smallest_sets
+from .predictive import CELLS, PairPredictive, chunks
 from .ranking import Exclusion, best_columns, ordered_by
 
 Indices = NDArray[np.int64]
@@ -74,7 +75,7 @@ def prediction_columns(
     interval: float,
     method: str,
     clip: bool,
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, NDArray[Any]]:
     """Return the columns of `Posterior.predict` but for the ids."""
     if method not in ("predictive", "plugin"):
         raise SettingsError(f"method is {method!r}: it may be 'predictive' or 'plugin'.")
@@ -86,15 +87,32 @@ def prediction_columns(
     lower, upper = pairs.rating_interval(users, items, interval, scale.levels)
     mean_lower, mean_upper = pairs.mean_interval(users, items, interval)
     limit = scale.clip if clip else np.asarray
+    sets = {} if scale.levels is None else _set_columns(pairs, users, items, scale.levels, interval)
     return {
         "mean": limit(mean),
         "sd": sd,
         "lower": limit(lower),
         "upper": limit(upper),
+        **sets,
         "mean_sd": mean_sd,
         "mean_lower": limit(mean_lower),
         "mean_upper": limit(mean_upper),
     }
+
+
+#: Columns of one rating that recommendations have too; the sets on a discrete scale alone.
+RATING_COLUMNS = ("mean", "sd", "lower", "upper", "smallest_set", "set_probability")
+
+
+def _set_columns(
+    pairs: PairPredictive, users: Indices, items: Indices, levels: NDArray[np.float64], probability: float
+) -> dict[str, NDArray[Any]]:
+    """Return the smallest sets of levels as text, and their probabilities, a part of the pairs at a time."""
+    words, held = np.empty(len(users), dtype=object), np.empty(len(users))
+    for part in chunks(len(users), CELLS // len(levels)):
+        inside, held[part] = smallest_sets(pairs.pmf(users[part], items[part], levels), probability)
+        words[part] = set_words(inside, levels)
+    return {"smallest_set": words, "set_probability": held}
 
 
 def recommendation_places(

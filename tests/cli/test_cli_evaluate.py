@@ -31,7 +31,7 @@ def test_main_table_fits_a_screen_and_says_what_it_is(cli: Run, tiny_run: Path) 
     assert lines[1].split("  ")[0] == "system"
     for words in ("pyro-bmf", "global mean", "user and item biases", "popularity"):
         assert any(line.startswith(words) for line in lines[3:7])
-    for column in ("RMSE", "MAE", "NLL", "RPS", "90 % coverage", "recall@20", "NDCG@20"):
+    for column in ("RMSE", "MAE", "NLL", "RPS", "90 % by PIT", "interval holds", "recall@20", "NDCG@20"):
         assert column in lines[1]
     assert "protocol full" in outcome.out
     assert max(map(len, lines[:-1])) <= 115  # the last names a path
@@ -62,7 +62,7 @@ def test_detail_shows_every_further_table(cli: Run, tiny_run: Path, tmp_path: Pa
         "More figures",
         "Ranking figures by protocol",
         "Difference from each reference",
-        "coverage of central intervals",
+        "by randomised PIT, in the printed intervals",
         "by decile of the user's number of training ratings",
         "by decile of the item's number of training ratings",
     ):

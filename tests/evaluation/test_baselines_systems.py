@@ -74,7 +74,7 @@ def test_planted_variances_are_recovered(make_random_split):
     assert result.rmse == pytest.approx(1.01, abs=0.03)
     assert all(
         abs(c - n) < 0.02
-        for c, n in zip(result.calibration.overall.coverage, (0.5, 0.8, 0.9, 0.95), strict=True)
+        for c, n in zip(result.calibration.overall.pit_coverage, (0.5, 0.8, 0.9, 0.95), strict=True)
     )
 
 

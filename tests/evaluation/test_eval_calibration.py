@@ -131,7 +131,7 @@ def test_a_right_model_has_uniform_pit_and_nominal_coverage():
     assert stats.kstest(pit, "uniform").pvalue > 0.01
     assert stats.chisquare(result.pit_histogram).pvalue > 0.01
     for nominal, coverage, se in zip(
-        result.levels, result.overall.coverage, result.overall.coverage_se, strict=True
+        result.levels, result.overall.pit_coverage, result.overall.coverage_se, strict=True
     ):
         assert abs(coverage - nominal) < 3.5 * se
     cells = [flag for group in result.deciles for flag in group.within]
@@ -149,7 +149,7 @@ def test_a_wrong_width_is_flagged(factor):
     assert stats.kstest(pit, "uniform").pvalue < 1e-6
     assert result.overall.within == (False,) * 4
     assert np.mean([flag for group in result.deciles for flag in group.within]) < 0.1
-    sign = np.sign(np.array(result.overall.coverage) - np.array(result.levels))
+    sign = np.sign(np.array(result.overall.pit_coverage) - np.array(result.levels))
     assert (sign == (1 if factor > 1 else -1)).all()
 
 
@@ -171,7 +171,7 @@ def test_groups_equal_pandas_and_hand_computed_errors():
     assert [group.count_low for group in ours] == grouped["count"].min().tolist()
     assert [group.count_high for group in ours] == grouped["count"].max().tolist()
     inside = frame["pit"].between(0.05, 0.95).groupby(count_deciles(items, 7)).mean()
-    assert [group.coverage[2] for group in ours] == pytest.approx(inside.tolist())
+    assert [group.pit_coverage[2] for group in ours] == pytest.approx(inside.tolist())
     # sqrt(0.9 * 0.1 / 1003)
     assert result.overall.coverage_se[2] == pytest.approx(0.00947271, abs=1e-7)
     assert result.sd_error_correlation == pytest.approx(stats.pearsonr(sd, np.abs(errors)).statistic)
@@ -185,7 +185,7 @@ def test_the_flag_is_two_standard_errors():
         result = calibrate(
             pit, np.ones(100), np.ones(100), np.ones((100, 4)), np.ones(100, int), np.ones(100, int)
         )
-        assert result.overall.coverage[2] == pytest.approx(covered / 100)
+        assert result.overall.pit_coverage[2] == pytest.approx(covered / 100)
         assert result.overall.within[2] is expected
 
 

@@ -93,7 +93,9 @@ def test_every_result_says_what_it_was_measured_on(split, evaluation):
     assert content["data_hash"] == split.ratings.data_hash
     assert (content["system"], content["part"], content["split_scheme"]) == ("table", "test", "given")
     assert content["scale"]["step"] == 1.0
-    assert content["calibration"]["overall"]["coverage"] == list(evaluation.calibration.overall.coverage)
+    assert content["calibration"]["overall"]["pit_coverage"] == list(
+        evaluation.calibration.overall.pit_coverage
+    )
     assert "per_rating" not in content
 
 
@@ -116,7 +118,7 @@ def test_tables(evaluation):
     }
     assert tables["ratings"].loc[0, "rmse"] == evaluation.rmse
     ninety = tables["coverage"].query("by == 'all' and nominal == 0.9")
-    assert ninety["coverage"].item() == evaluation.calibration.overall.coverage[2]
+    assert ninety["pit_coverage"].item() == evaluation.calibration.overall.pit_coverage[2]
     assert tables["pit"]["n_ratings"].sum() == evaluation.n_ratings
 
 
@@ -153,7 +155,7 @@ def test_a_continuous_scale_has_densities_and_no_probabilities(make_random_split
     # the true model is Normal with noise 1: the biases come out calibrated, the random table does not
     bias = result.evaluations[2]
     assert bias.system == "bias-only"
-    assert abs(bias.calibration.overall.coverage[2] - 0.9) < 0.05
+    assert abs(bias.calibration.overall.pit_coverage[2] - 0.9) < 0.05
     assert bias.calibration.overall.width[2] == pytest.approx(
         2 * 1.644854 * bias.calibration.overall.mean_sd, rel=1e-6
     )

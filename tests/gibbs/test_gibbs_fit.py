@@ -66,7 +66,7 @@ def test_planted_truth_is_recovered(planted: Any, split: Split, fitted: FitResul
     found = evaluate(posterior, split)
     assert found.rmse < 0.62
     at = found.calibration.levels.index(0.9)
-    assert found.calibration.overall.coverage[at] == pytest.approx(0.9, abs=0.04)
+    assert found.calibration.overall.pit_coverage[at] == pytest.approx(0.9, abs=0.04)
     mean, variance = posterior.pairs.eta_moments(test.users, test.items)
     z = (planted.truth.eta[split.test_rows] - mean.numpy()) / np.sqrt(variance.numpy())
     # Posterior intervals of the identifiable predictor are as wide as they must be.

@@ -14,12 +14,10 @@ from scipy import stats
 from pyro_bmf.cli.calibrate import command
 from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.errors import DataError
-from pyro_bmf.evaluation.simulation import RankSummary, summarise_ranks
+from pyro_bmf.evaluation.simulation import check_ranks
 from pyro_bmf.inference import preset
 from pyro_bmf.inference.fit import build_model
 from pyro_bmf.inference.simulation import refit_ranks, simulate, subsample
-
-KINDS = {"uv": 20, "user bias": 6, "item bias": 6, "noise": 1}
 
 
 @pytest.fixture(scope="module")
@@ -72,39 +70,14 @@ def test_subsample_keeps_ratings_among_the_rows_it_draws(split: Split) -> None:
         subsample(split, 3, 3, seed=0)
 
 
-# ---------------------------------------------------------------- what ranks say
-
-
-def summaries(n_refits: int, rng: np.random.Generator, *, narrow: float = 1.0) -> tuple[RankSummary, ...]:
-    """Summarise ranks of a posterior whose sds are `narrow` times too small; a refit's errors correlate."""
-    ranks, errors = {}, {}
-    for kind, n in KINDS.items():
-        z = [
-            (np.sqrt(0.2) * rng.normal() + np.sqrt(0.8) * rng.normal(size=n)) / narrow
-            for _ in range(n_refits)
-        ]
-        ranks[kind] = [stats.norm.cdf(one).tolist() for one in z]
-        errors[kind] = [one.tolist() for one in z]
-    return summarise_ranks(ranks, errors)
-
-
-def test_false_alarms_are_as_rare_as_is_said() -> None:
-    rng = np.random.default_rng(0)
-    alarms = [any(s.flagged for s in summaries(20, rng)) for _ in range(300)]
-    assert np.mean(alarms) < 0.085  # 5 % and three standard errors
-    assert np.mean(alarms) > 0.005
-
-
-def test_intervals_that_are_too_narrow_are_flagged() -> None:
-    rng = np.random.default_rng(1)
-    found = [summaries(20, rng, narrow=0.7) for _ in range(20)]
-    assert all(any(s.flagged for s in one) for one in found)
-    assert np.mean([one[0].spread for one in found]) == pytest.approx(1 / 0.7, rel=0.05)
+# ---------------------------------------------------------------- what ranks say (more in test_rank_rule)
 
 
 def test_one_refit_judges_nothing() -> None:
     with pytest.raises(DataError, match="two at least"):
-        summarise_ranks({"uv": [[0.5]]}, {"uv": [[0.0]]})
+        check_ranks({"uv": [[0.5]]}, {"uv": [[0.0]]})
+    with pytest.raises(DataError, match="nothing to judge"):
+        check_ranks({}, {})
 
 
 # ---------------------------------------------------------------- configurations
@@ -122,10 +95,10 @@ def test_a_chain_stays_quiet_and_a_wrong_beta_does_not(split: Split) -> None:
     for name, settings in (("chain", chain), ("tempered", tempered)):
         refits = [refit_ranks(split, settings, seed, threads=1) for seed in range(16)]
         kinds = refits[0].ranks
-        found[name] = summarise_ranks(
+        found[name] = check_ranks(
             {kind: [refit.ranks[kind] for refit in refits] for kind in kinds},
             {kind: [refit.errors[kind] for refit in refits] for kind in kinds},
-        )
+        ).summaries
     assert not any(summary.flagged for summary in found["chain"])
     assert any(summary.flagged for summary in found["tempered"])
     assert found["tempered"][0].spread > 1.5 > found["chain"][0].spread
@@ -148,6 +121,11 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     assert {name: after["refits"][name] for name in "01"} == before["refits"]
     table = json.loads(second.stdout.splitlines()[0])
     assert [row["kind"] for row in table["rows"]] == ["uv", "user bias", "item bias"]
+    # Three fits see little, and say so.
+    assert after["check"]["n_fits"] == 3
+    assert 0.0 <= after["check"]["false_alarms"] <= 0.06
+    assert "would be seen with probability" in second.stderr
+    assert "takes more fits" in second.stderr
     with pytest.raises(DataError, match="another check"):
         CliRunner().invoke(
             command, [*asked, "--refits", "3", "--out", str(out), "--seed", "3"], catch_exceptions=False

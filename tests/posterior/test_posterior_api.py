@@ -17,7 +17,9 @@ from pyro_bmf.evaluation.predictor import Predictor
 from pyro_bmf.guide import Feedback, RowPosterior
 from pyro_bmf.posterior import Posterior
 
-COLUMNS = ["user_id", "item_id", "mean", "sd", "lower", "upper", "mean_sd", "mean_lower", "mean_upper"]
+SETS = ["smallest_set", "set_probability"]
+MEANS = ["mean_sd", "mean_lower", "mean_upper"]
+COLUMNS = ["user_id", "item_id", "mean", "sd", "lower", "upper", *SETS, *MEANS]
 
 
 def test_predict_tells_the_two_uncertainties_apart(posterior: Posterior) -> None:

@@ -125,7 +125,16 @@ def test_new_items_find_their_users(exact: Posterior) -> None:
     given = ratings_of(exact, "item", 2)
     new = exact.fold_in(given, side="item")
     table = new.recommend(n=5)
-    assert list(table.columns) == ["rank", "user_id", "mean", "sd", "lower", "upper"]
+    assert list(table.columns) == [
+        "rank",
+        "user_id",
+        "mean",
+        "sd",
+        "lower",
+        "upper",
+        "smallest_set",
+        "set_probability",
+    ]
     assert not table["user_id"].isin(list(given)).any()
     own = exact.predict(exact.user_vocabulary.ids, 1014)
     best = own[~own["user_id"].isin(list(given))].nlargest(5, "mean")

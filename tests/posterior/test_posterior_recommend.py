@@ -19,7 +19,17 @@ from pyro_bmf.posterior.ranking import Exclusion, best_columns
 
 def test_lists_are_those_of_a_full_sort(posterior: Posterior) -> None:
     table = posterior.recommend(n=6)
-    assert list(table.columns) == ["user_id", "rank", "item_id", "title", "mean", "sd", "lower", "upper"]
+    assert list(table.columns) == [
+        "user_id",
+        "rank",
+        "item_id",
+        "title",
+        "mean",
+        "sd",
+        "lower",
+        "upper",
+        *("smallest_set", "set_probability"),
+    ]
     train = posterior.train
     for user, user_id in enumerate(posterior.user_vocabulary.ids):
         every = posterior.predict(int(user_id), posterior.item_vocabulary.ids)
