@@ -260,3 +260,28 @@ def test_a_copy_on_another_device_is_the_same(posterior: Posterior) -> None:
     copy = posterior.to("cpu")
     assert copy.guide is not posterior.guide
     pd.testing.assert_frame_equal(copy.recommend(n=3), posterior.recommend(n=3))
+
+
+def test_smallest_sets_are_those_of_the_probabilities(
+    posterior: Posterior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyro_bmf.posterior.tables.CELLS", 30)  # several parts
+    levels = posterior.scale.levels
+    users, items = np.arange(5).repeat(4), np.tile(np.arange(4), 5)
+    table = posterior.predict(
+        posterior.user_vocabulary.raw(users), posterior.item_vocabulary.raw(items), interval=0.8
+    )
+    pmf = posterior.predict_pmf(users, items, levels)
+    for row, words, held in zip(pmf, table["smallest_set"], table["set_probability"], strict=True):
+        # One by one, the likeliest first, until 0.8 is there.
+        order = np.argsort(-row)
+        chosen = sorted(order[: 1 + int((np.cumsum(row[order]) < 0.8).sum())])
+        assert held == pytest.approx(row[chosen].sum())
+        low, high = levels[chosen[0]], levels[chosen[-1]]
+        assert len(chosen) > 2
+        assert words == f"{low:g} to {high:g}"  # one hump has no gaps
+    best = posterior.recommend(int(posterior.user_vocabulary.ids[0]), n=3)
+    again = posterior.predict(best["user_id"].to_numpy(), best["item_id"].to_numpy())
+    assert best["smallest_set"].tolist() == again["smallest_set"].tolist()
+    new = posterior.fold_in({int(posterior.item_vocabulary.ids[0]): 4.0})
+    assert {"smallest_set", "set_probability"} <= set(new.predict([int(posterior.item_vocabulary.ids[1])]))
