@@ -229,7 +229,10 @@ def _detail_tables(comparison: Comparison, tables: TableWriter) -> None:
         "pyro-bmf: shares of ratings by randomised PIT, in the printed intervals and in the smallest sets",
         records["coverage"],
         name="coverage",
-        screen=[_coverage_row({"interval": f"{100 * row['nominal']:g} %"}, row) for row in _overall(own)],
+        screen=[
+            {**_coverage_row({"interval": f"{100 * row['nominal']:g} %"}, row), **_set_columns(row)}
+            for row in _overall(own)
+        ],
     )
     for by in ("user", "item"):
         tables.show(
@@ -252,8 +255,13 @@ def _coverage_row(head: dict[str, object], row: Mapping[Any, Any]) -> Row:
         "within 2 s.e.": bool(row["within"]),
         "interval holds": row["interval_coverage"],
         "mean width": row["width"],
-        **({"set holds": row["set_coverage"], "levels in set": row["set_size"]} if "set_size" in row else {}),
     }
+
+
+def _set_columns(row: Mapping[Any, Any]) -> Row:
+    if "set_size" not in row:
+        return {}
+    return {"set holds": row["set_coverage"], "levels in set": row["set_size"]}
 
 
 def _decile_rows(comparison: Comparison, by: str, coverage: Sequence[dict[Any, Any]]) -> list[Row]:
