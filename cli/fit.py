@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from pyro_bmf.errors import PyroBmfError, SettingsError, UnknownIdError
-from pyro_bmf.files import write_json
+from pyro_bmf.files import is_stream, write_json
 
 from .options import Reading, Splitting, data_options, make_split, split_options
 from .output import TableWriter, note, table_options
@@ -269,7 +269,7 @@ def _new(
             "--refit needs validation ratings to choose the iterations by: split some off."
         )
     _check_user(recommend_for, split)
-    folder = RunFolder.create(out, data or "given")
+    folder = RunFolder.create(out, _run_name(data))
     folder.write_config(
         {
             **config_of_options(data, reading, splitting),
@@ -289,6 +289,13 @@ def _new(
             )
     folder.write_split(split, seen=seen)
     return Job(folder, split, settings, earlier, refit, running)
+
+
+def _run_name(data: str | None) -> str:
+    """Return what a run without --out is called after; what comes through a pipe has no name of its own."""
+    if data is None:
+        return "given"
+    return "piped" if data == "-" or is_stream(data) else data
 
 
 def _resumed(path: Path, data_dir: Path | None, asked: dict[str, Any], recommend_for: str | None) -> Job:

@@ -168,8 +168,12 @@ def reserve(path: Path, n_bytes: int) -> None:
 def write_json(path: Path | str, content: Any) -> None:
     """Write `content` as indented JSON, atomically; NaN is refused, as JSON has none."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:  # a path that is no UTF-8: JSON's own escapes bring it back
+        data = (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
 
 
 def sha256_file(path: Path | str) -> str:

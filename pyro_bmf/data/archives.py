@@ -46,9 +46,10 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> Path:
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = [member for member in opened.infolist() if not member.is_dir()]
             _check(archive, opened.infolist())
-            chosen = [member for member in members if wanted(member.filename)]
+            chosen = [
+                member for member in opened.infolist() if not member.is_dir() and wanted(member.filename)
+            ]
             folder.parent.mkdir(parents=True, exist_ok=True)
             with temporary_folder(folder) as inside:
                 temporary = inside / "content"

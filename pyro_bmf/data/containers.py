@@ -24,7 +24,7 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 
 from ..errors import DataError
-from .foreign import located, reason
+from .foreign import FOREIGN, located, reason
 from .progress import DownloadBar
 
 #: What `load_ratings` and ``--data`` take for standard input.
@@ -125,17 +125,6 @@ def open_source(path: str | Path | RatingsFile, *, progress: bool = False) -> Ra
     return RatingsFile(shown, name, path if plain is None else Content(plain))
 
 
-def is_once(path: str | Path) -> bool:
-    """Tell whether ratings come from where they can be read only once: standard input, or a pipe."""
-    if str(path) == STDIN:
-        return True
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-
-
 def printable(path: str | Path) -> str:
     """Return a path as text to print and save: bytes that are no UTF-8 escaped, a long one cut."""
     text = os.fsencode(str(path)).decode("utf-8", "backslashreplace")
@@ -227,10 +216,7 @@ def _unpacked(raw: IO[bytes], shown: str, name: str, progress: bool) -> IO[bytes
             raise DataError(f"{shown} {what}, as its name says it should; get the file again")
         return None
     raw.seek(0)
-    with located(
-        f"{shown} is damaged, or is no whole {kind} file", "get it again, or unpack it and give what comes"
-    ):
-        plain = _copy(raw, kind, shown, progress)
+    plain = _copy(raw, kind, shown, progress)
     try:
         plain.seek(0)
         head = plain.read(1 << 16)
@@ -262,7 +248,7 @@ def _copy(raw: IO[bytes], kind: str, shown: str, progress: bool) -> IO[bytes]:
     limit = min(MAX_BYTES, max(_SMALL, _MAX_RATIO * total))
     bar = DownloadBar(f"unpacking {Path(shown).name}") if progress and total >= _BAR_FROM else None
     plain = tempfile.TemporaryFile()  # noqa: SIM115
-    size = done = 0
+    size = lines = done = 0
     try:
         if bar is not None:
             bar.total = total
@@ -273,10 +259,18 @@ def _copy(raw: IO[bytes], kind: str, shown: str, progress: bool) -> IO[bytes]:
                     f"{shown} unpacks to more than {limit:,} bytes from {total:,}: that is no table of "
                     "ratings as it should be; unpack it yourself and give the file, if it is one"
                 )
-            plain.write(chunk)
+            lines += chunk.count(b"\n")
+            with located(f"{shown} cannot be unpacked", "free space, or name a roomier folder in TMPDIR"):
+                plain.write(chunk)
             if bar is not None:
                 bar.update(raw.tell() - done)
                 done = raw.tell()
+    except FOREIGN as error:
+        plain.close()
+        raise DataError(
+            f"{shown} is damaged, or is no whole {kind} file ({reason(error)}; up to line {lines + 1} it can "
+            "be unpacked): get it again, or unpack it and give what comes"
+        ) from error
     except BaseException:
         plain.close()
         raise
@@ -287,9 +281,10 @@ def _copy(raw: IO[bytes], kind: str, shown: str, progress: bool) -> IO[bytes]:
 
 
 def _gunzip(raw: IO[bytes]) -> Iterator[bytes]:
-    # The standard reader goes on to the next member, and refuses what is none but zeros.
+    # The standard reader goes on to the next member, and refuses what is none but zeros. read1 gives what
+    # came before damage, where read would lose it.
     with gzip.GzipFile(fileobj=raw, mode="rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read1(_CHUNK):
             yield chunk
 
 

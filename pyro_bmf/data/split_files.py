@@ -18,6 +18,7 @@ from ..errors import DataError, PyroBmfError, SavedFileError
 from ..files import temporary_folder, write_json
 from . import times
 from .border import RawColumns, as_scale, canonical
+from .containers import open_source
 from .counts import ReadCounts
 from .layout import READERS, Columns
 from .ratings import Ratings
@@ -194,14 +195,18 @@ def given_split(
     DataError
         As `load_ratings` does; also when a (user, item) pair stands in two files, naming both lines.
     """
-    paths = {
-        part: Path(path) for part, path in zip(PARTS, (train, valid, test), strict=True) if path is not None
-    }
     if not 0 <= valid_fraction < 1 or (valid is not None and valid_fraction):
         raise DataError(
             f"valid_fraction={valid_fraction}: must lie in [0, 1), and is for a split without a "
             "validation file"
         )
+
+    # Opened once: a pipe cannot be read again, and the ids may have to be.
+    paths = {
+        part: open_source(path)
+        for part, path in zip(PARTS, (train, valid, test), strict=True)
+        if path is not None
+    }
 
     def read(text_ids: tuple[bool | None, bool | None]) -> list[RawColumns]:
         return [

@@ -97,6 +97,17 @@ def test_a_link_followed_by_a_file_through_it(tmp_path: Path) -> None:
     assert not (tmp_path / "evil").exists()
 
 
+def test_a_name_that_is_empty_is_refused(tmp_path: Path) -> None:
+    # "x" becomes an empty name in both headers, as damage may make it.
+    changed = bytearray(archive_of(tmp_path / "a.zip", ("set/r", b"1"), ("x", b"2")).read_bytes())
+    for signature, at in ((b"PK\x03\x04", 26), (b"PK\x01\x02", 28)):
+        place = changed.rindex(signature)
+        changed[place + at], changed[place + at + 2] = 0, 1  # the byte is an extra field now
+    (tmp_path / "a.zip").write_bytes(bytes(changed))
+    with pytest.raises(DataError, match="nothing was unpacked|no usable zip archive"):
+        unpack(tmp_path / "a.zip", tmp_path / "out", everything)
+
+
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = archive_of(tmp_path / "a.zip", ("set/r", b"1"), ("set/r", b"2"))

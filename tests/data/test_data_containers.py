@@ -77,6 +77,35 @@ def test_a_flipped_bit_never_changes_a_rating(write: Write, kind: str) -> None:
     assert refused > len(packed) / 3 / 2
 
 
+def test_where_it_is_damaged_is_said(write: Write) -> None:
+    lines = b"".join(b"u%d,i%d,%d\n" % (k, k * k % 977, k % 5 + 1) for k in range(20_000))
+    packed = gzip.compress(lines)
+    with pytest.raises(DataError, match=r"up to line 1\d{4} it can be unpacked"):
+        load_ratings(write("r.csv.gz", packed[: len(packed) * 3 // 4]))
+    with pytest.raises(DataError, match=r"\(Not a gzipped file \(b'ga'\); up to line 20001 it"):
+        load_ratings(write("r.csv.gz", packed + b"garbage"))
+
+
+def test_given_files_through_pipes(tmp_path: Path, write: Write) -> None:
+    from pyro_bmf.data import given_split
+
+    # Integers in one, text in the other: both are read again.
+    contents = {"train": b"1,1,3\n1,2,4\n2,1,5\n2,2,1\n", "test": b"x,1,3\n2,3,4\n"}
+    writers = []
+    for name, content in contents.items():
+        os.mkfifo(tmp_path / name)
+        writers.append(threading.Thread(target=(tmp_path / name).write_bytes, args=(content,)))
+        writers[-1].start()
+    split = given_split(tmp_path / "train", None, tmp_path / "test", scale="1:5:1")
+    for writer in writers:
+        writer.join()
+    assert (len(split.train), len(split.test), split.ratings.user_vocabulary.ids.tolist()) == (
+        4,
+        2,
+        ["1", "2", "x"],
+    )
+
+
 def test_a_wrong_checksum(write: Write) -> None:
     packed = bytearray(gzip.compress(TEXT))
     packed[-8] ^= 1
