@@ -12,12 +12,15 @@ UV ?= uv
 PYTEST_ARGS ?= -n 2 --dist loadfile
 # The user whom `make fit` recommends films to.
 FOR_USER ?= 196
+# What `make mutation` breaks, by module: all of [tool.mutmut] when empty; and at how many places at once.
+MUTATE ?=
+MUTATE_JOBS ?= 2
 # Given to uv by `make lock`; LOCK_ARGS=--upgrade takes the newest versions.
 LOCK_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env fit test test-slow lint format docs lock clean
+.PHONY: help env fit test test-slow mutation lint format docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +49,10 @@ test: env ## run the tests
 test-slow: env ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
+mutation: env ## break the mathematics on purpose, a line at a time, and list what no test saw (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run --max-children $(MUTATE_JOBS) $(MUTATE)
+	$(BIN)/python benchmarks/mutation.py
+
 lint: env ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -65,4 +72,4 @@ lock: ## resolve the versions anew into requirements/lock.txt (needs uv)
 	  --custom-compile-command "make lock" $(LOCK_ARGS) --output-file requirements/lock.txt
 
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) build dist site *.egg-info
+	rm -rf $(VENV) build dist site mutants *.egg-info

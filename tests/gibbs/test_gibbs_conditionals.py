@@ -168,7 +168,7 @@ def test_normal_wishart_of_one_dimension_is_the_normal_gamma() -> None:
     assert stats.kstest(location, t.cdf).pvalue > 1e-3
 
 
-def test_wishart_mean() -> None:
+def test_normal_wishart_of_three_dimensions() -> None:
     rows = torch.randn(7, 3, dtype=torch.float64) + torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64)
     scale, kappa, n, nu = 0.6, 2.0, 7, 5.0
     mean = rows.mean(0)
@@ -176,9 +176,18 @@ def test_wishart_mean() -> None:
     inverse = torch.eye(3).double() * nu * scale**2 + about.T @ about
     inverse = inverse + kappa * n / (kappa + n) * torch.outer(mean, mean)
     expected = (nu + n) * torch.linalg.inv(inverse)
-    drawn = torch.stack([draw_normal_wishart(rows, scale, kappa)[1] for _ in range(3_000)])
+    draws = [draw_normal_wishart(rows, scale, kappa) for _ in range(3_000)]
+    drawn = torch.stack([precision for _, precision in draws])
     error = (drawn.mean(0) - expected) / (drawn.std(0) / math.sqrt(3_000))
     assert float(error.abs().max()) < 4.5
+    # A location is Normal given its precision: made standard by it, a draw is white.
+    location = torch.stack([one for one, _ in draws]) - n * mean / (kappa + n)
+    roots = torch.linalg.cholesky((kappa + n) * drawn)
+    white = (roots.mT @ location.unsqueeze(-1)).squeeze(-1).numpy()
+    for column in white.T:
+        assert stats.kstest(column, "norm").pvalue > 1e-3
+    apart = np.corrcoef(white.T) - np.eye(3)
+    assert np.abs(apart).max() < 4.5 / math.sqrt(3_000)
 
 
 def test_normal_gamma_and_weights_precision() -> None:
@@ -186,8 +195,9 @@ def test_normal_gamma_and_weights_precision() -> None:
     values = torch.tensor([2.3, 1.2, 3.1], dtype=torch.float64)
     mean, kappa, n = float(values.mean()), 2.0, 3
     square = float(((values - mean) ** 2).sum()) + kappa * n / (kappa + n) * mean**2
-    drawn = [draw_normal_gamma(values, 0.5, kappa) for _ in range(3_000)]
-    shape, rate = 1 + n / 2, 0.5**2 + square / 2
+    # Nor is the scale small, or its square would be nothing beside that sum.
+    drawn = [draw_normal_gamma(values, 1.7, kappa) for _ in range(3_000)]
+    shape, rate = 1 + n / 2, 1.7**2 + square / 2
     exact = stats.gamma(shape, scale=1.0 / rate)
     assert stats.kstest([float(precision) for _, precision in drawn], exact.cdf).pvalue > 1e-3
     # The location's marginal is a Student-t.
@@ -195,8 +205,8 @@ def test_normal_gamma_and_weights_precision() -> None:
     t = stats.t(2 * shape, loc=n * mean / (kappa + n), scale=spread)
     assert stats.kstest([float(location) for location, _ in drawn], t.cdf).pvalue > 1e-3
     weights = torch.randn(6, 2, dtype=torch.float64)
-    first = [float(draw_weights_precision(weights, 0.4)[0]) for _ in range(3_000)]
-    exact = stats.gamma(1 + 3, scale=1.0 / (0.16 + float((weights[:, 0] ** 2).sum()) / 2))
+    first = [float(draw_weights_precision(weights, 1.7)[0]) for _ in range(3_000)]
+    exact = stats.gamma(1 + 3, scale=1.0 / (1.7**2 + float((weights[:, 0] ** 2).sum()) / 2))
     assert stats.kstest(first, exact.cdf).pvalue > 1e-3
 
 

@@ -1,28 +1,36 @@
 """Geweke's joint test: sweeps that alternate with new data must leave the model's own prior as it is.
 
 The model is simulated by Pyro, the chain by the sweeps: two statements of one joint distribution that share
-no code. Geweke (2004), doi 10.1198/016214504000001132.
+no code. Geweke (2004), doi 10.1198/016214504000001132. Sweeps run as a fit runs them: in the same precision,
+at the same tolerance of the solver, with cut points, noise and scale moving.
+
+Many short chains start from draws of the prior, and what their sweeps change on average is compared with its
+standard error: chains are independent of each other, so that it holds however slowly they mix.
+
+Cuts have a flat prior, which nothing can be drawn from. Here they are uniform on a box instead, for both
+simulators: a step that would leave the box is not taken. Each of the sweep's two moves of cuts is reversible,
+and a reversible move with such refusals leaves the restricted distribution as it is. Likewise data that lack
+a level are refused in both: of those the sweeps say where cuts are, by no distribution.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pyro.poutine as poutine
 import pytest
 import torch
-from tiny_chain import ITEMS, USERS, K, tiny_model, tiny_pairs, tiny_sweeps
+from tiny_chain import ITEMS, USERS, K, tiny_model, tiny_pairs
 from torch import Tensor
 
 from pyro_bmf.data.blocks import Block
 from pyro_bmf.data.feedback import Feedback
+from pyro_bmf.inference import preset, scalings
 from pyro_bmf.inference import sweeps as sweeps_module
-from pyro_bmf.inference.chain_state import ChainState
+from pyro_bmf.inference.chain_state import ChainState, SideState
 from pyro_bmf.inference.utilities import _at, draw_truncated
-from pyro_bmf.model import FactorizationModel, OrderedProbitLikelihood
+from pyro_bmf.model import FactorizationModel, NormalLikelihood, OrderedProbitLikelihood
 
-LEVELS = [1.0, 2.0, 3.0]
+LEVELS, NOISE, BOX = [1.0, 2.0, 3.0], 0.7, 1.5
 
 
 def whole_block() -> Block:
@@ -67,12 +75,17 @@ def statistics(values: dict[str, Tensor]) -> np.ndarray:
         values["user_bias_precision"].double().log(),
         torch.logdet(values["user_factors_precision"].double()),
         values["item_bias_location"].double().clamp(-10, 10),
+        # The noise moves where there are no cuts.
+        *([] if len(values["cuts"]) else [values["noise"].log()]),
+        *values["cuts"],
+        *values["cuts"] ** 2,
+        *(values["cuts"].diff() + 0.05).log(),
     ]
     return np.array([float(value) for value in found])
 
 
 def of_state(state: ChainState, ratings: Tensor) -> dict[str, Tensor]:
-    values: dict[str, Tensor] = {"rating": ratings}
+    values: dict[str, Tensor] = {"rating": ratings, "noise": state.noise, "cuts": state.cuts}
     for name, side in (("user", state.user), ("item", state.item)):
         values |= {
             f"{name}_factors": side.rows[:, :K],
@@ -88,69 +101,128 @@ def of_state(state: ChainState, ratings: Tensor) -> dict[str, Tensor]:
     return values
 
 
-def simulate(model: FactorizationModel, n: int) -> tuple[np.ndarray, dict[str, Tensor]]:
-    """Draw statistics from the Pyro model, and give the last draw."""
+def simulate(model: FactorizationModel, ordered: bool) -> dict[str, Tensor]:
+    """Draw parameters and ratings from the Pyro model."""
     block = whole_block()
-    rows, values = [], {}
-    for _ in range(n):
+    while True:
+        unknowns = draw_unknowns(model, ordered)
         trace = poutine.trace(poutine.uncondition(model)).get_trace(block, beta=(1.0, 1.0))
         values = {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
-        rows.append(statistics(values))
-    return np.array(rows), values
+        if not ordered or len(values["rating"].unique()) == len(LEVELS):
+            return values | unknowns
 
 
-def start_from(values: dict[str, Tensor], sweeps: sweeps_module.Sweeps, noise: float) -> ChainState:
+def start_from(values: dict[str, Tensor], sweeps: sweeps_module.Sweeps) -> ChainState:
     def rows(side: str) -> Tensor:
-        return torch.cat([values[f"{side}_factors"], values[f"{side}_bias"][:, None]], 1).double()
+        return torch.cat([values[f"{side}_factors"], values[f"{side}_bias"][:, None]], 1)
 
-    state = sweeps.start(rows("user"), rows("item"), noise)
+    state = sweeps.start(rows("user"), rows("item"), 1.0)
+    state.noise, state.cuts = values["noise"].clone(), values["cuts"].clone()
     for name, side in (("user", state.user), ("item", state.item)):
-        side.noise = values[f"{name}_noise"].double()
+        side.noise = values[f"{name}_noise"].clone()
         side.noise_shape = values[f"{name}_noise_shape"].double()
-        side.weights = values[f"{name}_weights"].double()
-        side.weights_precision = values[f"{name}_weights_precision"].double()
+        side.weights = values[f"{name}_weights"].clone()
+        side.weights_precision = values[f"{name}_weights_precision"].clone()
         side.precision = torch.block_diag(
-            values[f"{name}_factors_precision"].double(),
-            values[f"{name}_bias_precision"].double()[None, None],
+            values[f"{name}_factors_precision"], values[f"{name}_bias_precision"][None, None]
         )
-        side.location = torch.cat(
-            [values[f"{name}_factors_location"].double(), values[f"{name}_bias_location"].double()[None]]
-        )
+        side.location = torch.cat([values[f"{name}_factors_location"], values[f"{name}_bias_location"][None]])
     return state
 
 
-@pytest.mark.parametrize("ordered", [False, True])
-def test_sweeps_leave_the_joint_distribution_as_it_is(ordered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    likelihood = OrderedProbitLikelihood(LEVELS, noise=0.7) if ordered else None
-    model = tiny_model(likelihood)
+def draw_unknowns(model: FactorizationModel, ordered: bool) -> dict[str, Tensor]:
+    """Draw what the model holds as parameters and the chain draws, and put it in place."""
     if ordered:
-        likelihood.set_cuts(torch.tensor([-0.4, 0.5]))  # type: ignore[union-attr]
-    model.requires_grad_(False)
-    torch.manual_seed(3)
-    prior, values = simulate(model, 600)
-    sweeps = tiny_sweeps(model, values["rating"].double())
-    state = start_from(values, sweeps, 0.7)
-    if ordered:
-        # Cuts have a flat prior, so the joint distribution is proper with cuts held fixed only.
-        def fixed(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-            point = _at(cuts, eta, scale, place)
-            return cuts, draw_truncated(eta, scale, point.low, point.high)
+        cuts = (torch.rand(2, dtype=torch.float64) * 2 - 1).mul(BOX).sort().values
+        model.likelihood.set_cuts(cuts)
+        return {"cuts": cuts, "noise": torch.tensor(NOISE**-2, dtype=torch.float64)}
+    # The prior of a learned noise: its precision is Gamma(1, 1).
+    precision = torch.distributions.Exponential(torch.ones((), dtype=torch.float64)).sample()
+    model.likelihood.set_noise(precision.rsqrt())
+    return {"cuts": torch.empty(0, dtype=torch.float64), "noise": precision}
 
-        monkeypatch.setattr(sweeps_module, "draw_cuts_and_utilities", fixed)
-    kept = []
-    for _ in range(2_400):
-        sweeps.sweep(state)
-        eta = sweeps.predictors(state)
-        relative = (state.user.noise[sweeps.users] * state.item.noise[sweeps.items]).rsqrt()
-        ratings = model.likelihood(eta, relative).sample()
-        sweeps.ratings = ratings
+
+def inside(cuts: Tensor) -> bool:
+    return bool(cuts.abs().max() < BOX)
+
+
+def keep_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse moves of cuts that leave the box; all else of them is the sweeps' own."""
+    draw, scale_by = sweeps_module.draw_cuts_and_utilities, scalings.scale_by
+
+    def drawn(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        new, utilities = draw(cuts, eta, scale, place)
+        if inside(new):
+            return new, utilities
+        point = _at(cuts, eta, scale, place)
+        return cuts, draw_truncated(eta, scale, point.low, point.high)
+
+    def scaled(
+        state: ChainState, model: FactorizationModel, noisy: SideState, factor: Tensor, centre: float
+    ) -> None:
+        if inside(centre + factor * (state.cuts - centre)):
+            scale_by(state, model, noisy, factor, centre)
+
+    monkeypatch.setattr(sweeps_module, "draw_cuts_and_utilities", drawn)
+    monkeypatch.setattr(scalings, "scale_by", scaled)
+
+
+def new_ratings(sweeps: sweeps_module.Sweeps, state: ChainState) -> Tensor:
+    """Draw the data anew given everything, for the sweeps; refuse data that lack a level."""
+    eta = sweeps.predictors(state).double()
+    precision = state.noise * (state.user.noise[sweeps.users] * state.item.noise[sweeps.items]).double()
+    utilities = eta + torch.randn_like(eta) * precision.rsqrt()
+    if sweeps.place is None:
+        sweeps.ratings = utilities.to(sweeps.dtype)
+        return utilities
+    place = torch.searchsorted(state.cuts, utilities)
+    if len(place.unique()) == len(LEVELS):
+        sweeps.place, sweeps.ratings = place, (1.0 + place).to(sweeps.dtype)
+    return sweeps.ratings
+
+
+def standard_errors_apart(ordered: bool, n_chains: int, n_sweeps: int, seed: int) -> np.ndarray:
+    """Return how far sweeps take each statistic from the prior's on average, in standard errors."""
+    likelihood = OrderedProbitLikelihood(LEVELS, noise=NOISE) if ordered else NormalLikelihood()
+    model = tiny_model(likelihood)
+    model.requires_grad_(False)
+    torch.manual_seed(seed)
+    users, items = tiny_pairs()
+    ones = torch.ones(len(users))
+    feedback = Feedback.from_coo(users, items, ones, USERS, ITEMS)
+    # As they are made for a fit by default, but for `scale_moves`, which is an option.
+    sweeps = sweeps_module.Sweeps(
+        model, feedback, ones, tolerance=preset().gibbs.solver_tolerance, scale_moves=ordered
+    )
+    assert sweeps.dtype == torch.float32
+    changes = []
+    for _ in range(n_chains):
+        values = simulate(model, ordered)
+        state = start_from(values, sweeps)
+        sweeps.ratings = values["rating"].to(sweeps.dtype)
         if ordered:
-            sweeps.place = torch.searchsorted(torch.tensor([1.5, 2.5]).double(), ratings.double())
-        kept.append(statistics(of_state(state, ratings)))
-    chain = np.array(kept)
-    # Batch means: the chain's draws are not independent.
-    batches = chain.reshape(30, -1, chain.shape[1]).mean(1)
-    error = np.sqrt(batches.var(0, ddof=1) / 30 + prior.var(0, ddof=1) / len(prior))
-    z = (chain.mean(0) - prior.mean(0)) / error
+            sweeps.place = (values["rating"] - 1).long()
+        kept = []
+        for _ in range(n_sweeps):
+            sweeps.sweep(state)
+            ratings = new_ratings(sweeps, state)
+            kept.append(statistics(of_state(state, ratings)))
+        changes.append(np.mean(kept, axis=0) - statistics(values))
+    change = np.array(changes)
+    standard: np.ndarray = change.mean(0) / (change.std(0, ddof=1) / np.sqrt(n_chains))
+    return standard
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["normal", "ordered"])
+def test_sweeps_leave_the_joint_distribution_as_it_is(ordered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_in_the_box(monkeypatch)
+    z = standard_errors_apart(ordered, 500, 3, seed=3)
     assert np.abs(z).max() < 4.0, dict(enumerate(z.round(1)))
-    assert math.isfinite(float(error.sum()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ordered", [False, True], ids=["normal", "ordered"])
+def test_many_chains_leave_it_too(ordered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_in_the_box(monkeypatch)
+    z = standard_errors_apart(ordered, 4_000, 5, seed=4)
+    assert np.abs(z).max() < 4.0, dict(enumerate(z.round(1)))

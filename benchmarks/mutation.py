@@ -1,0 +1,111 @@
+"""What was broken on purpose without a test that saw it: a table of a mutation run, of what mutmut leaves.
+
+    make mutation MUTATE="pyro_bmf.inference.hyper_draws*"
+
+runs mutmut on the modules named (all that ``[tool.mutmut]`` of pyproject.toml lists, when none are) and then
+this, which puts counts and surviving mutants by module into benchmarks/results/mutation.json. Modules that
+were not run keep what stands there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+#: Why a surviving mutant is left: the first pair of patterns that the line before and after matches says it.
+REASONS = (
+    (r"tril\(.*, -1\)", r"tril\(.*, \)", "the diagonal is overwritten in the next line: the same numbers"),
+    (r"\+ (noise|spread)", r"- (noise|spread)", "the sign of symmetric noise: the same distribution"),
+    (r"squeeze\(-1\)", r"squeeze\([+]?1\)", "the last of two dimensions either way: the same numbers"),
+    (r"\+ step \* move", r"- step \* move", "the sign of a symmetric step: the same distribution"),
+    (r"/ SHAPE_PRIOR\[1\]", r"\* SHAPE_PRIOR\[1\]", "the prior's spread is one: the same numbers"),
+    (r"chance.* < new", r"chance.* <= new", "continuous numbers are equal with probability zero"),
+    (r"1e-300", r"", "a guard against the logarithm of zero: no test's draw is so small"),
+)
+_PLACE = re.compile(r"(, )?\b(device|dtype)=[^,()]*")
+#: mutmut's exit codes of a mutant's tests.
+OUTCOMES = {0: "survived", 1: "killed", 3: "killed", 33: "no tests", 36: "timed out", -24: "timed out"}
+
+
+def changes(path: Path) -> dict[str, list[str]]:
+    """Return the changed lines of each mutant in a file that mutmut wrote."""
+    source = path.read_text(encoding="utf-8")
+    bodies = {
+        node.name: ast.get_source_segment(source, node) or ""
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef)
+    }
+    found = {}
+    for name, body in bodies.items():
+        base = re.sub(r"__mutmut_\d+$", "__mutmut_orig", name)
+        if base == name or base not in bodies:
+            continue
+        lines = difflib.unified_diff(bodies[base].splitlines(), body.splitlines(), n=0, lineterm="")
+        changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+        found[name] = [line for line in changed if "__mutmut_" not in line]
+    return found
+
+
+def why_left(changed: list[str]) -> str:
+    """Return why a mutant with these changed lines is left."""
+    before = " ".join(line[1:].strip() for line in changed if line[0] == "-")
+    after = " ".join(line[1:].strip() for line in changed if line[0] == "+")
+    if _PLACE.sub("", before).replace(", )", ")") == _PLACE.sub("", after).replace(", )", ")"):
+        return "device or precision of a tensor: tests run on the CPU, and draws agree to what they resolve"
+    for old, new, reason in REASONS:
+        if re.search(old, before) and re.search(new, after):
+            return reason
+    return "not explained"
+
+
+def module_result(meta: Path, root: Path) -> dict[str, Any] | None:
+    """Return counts and survivors of one module; None where none of its mutants were run."""
+    codes = json.loads(meta.read_text(encoding="utf-8"))["exit_code_by_key"]
+    run = {key: code for key, code in codes.items() if code is not None}
+    if not run:
+        return None
+    lines = changes(meta.with_suffix(""))
+    survivors = []
+    for key in (key for key, code in run.items() if code == 0):
+        changed = lines[key.rpartition(".")[2]]
+        survivors.append({"mutant": key.rpartition(".")[2], "change": changed, "why": why_left(changed)})
+    outcomes = Counter(OUTCOMES.get(code, f"exit {code}") for code in run.values())
+    return {
+        "module": str(meta.with_suffix("").relative_to(root)),
+        "mutants": len(codes),
+        "run": len(run),
+        **{name: outcomes[name] for name in sorted(outcomes)},
+        "survivors": survivors,
+    }
+
+
+def main() -> None:
+    """Read a run, and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mutants", type=Path, default=Path("mutants"), help="the folder that mutmut made")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/mutation.json"))
+    given = parser.parse_args()
+    table = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else []
+    by_module = {row["module"]: row for row in table}
+    for meta in sorted(given.mutants.rglob("*.py.meta")):
+        row = module_result(meta, given.mutants)
+        if row is not None:
+            by_module[row["module"]] = row
+    rows = [by_module[name] for name in sorted(by_module)]
+    given.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    for row in rows:
+        print({name: value for name, value in row.items() if name != "survivors"})
+        for one in row["survivors"]:
+            print("  ", one["mutant"], "|", one["why"], "|", " ".join(one["change"]))
+
+
+if __name__ == "__main__":
+    main()
