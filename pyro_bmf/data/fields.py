@@ -73,7 +73,9 @@ def texts(
         values.validate(full=True)
     except pa.ArrowInvalid:
         raise NotUtf8Error from None
-    clean = pc.utf8_trim(values, BLANKS) if dialect.padded else values
+    # The first way of reading kept blanks around ids, but never around numbers.
+    trimmed = dialect.padded or role not in ("user", "item")
+    clean = pc.utf8_trim(values, BLANKS) if trimmed else values
     if dialect.quoting:
         within = pc.utf8_trim(values, " \t") if dialect.padded else values
         quoted = pc.starts_with(within, '"')

@@ -199,7 +199,7 @@ def test_ids_that_look_alike_are_noted_and_kept(write: Write, ids: list[str], li
 
 
 def test_an_older_reading_keeps_blanks_and_seconds(write: Write) -> None:
-    text = "user,item,rating,time\n1, 10,4,1.9\n1,10,3,1.2\n2,10,2,5\n"
+    text = "user,item,rating,time\n1, 10,4, 1.9\n1,10, 3,1.2\n2,10,2,5\n"
     with pytest.warns(DataWarning, match="differ from another only in blanks"):
         old = load_ratings(write("r.csv", text), scale="1:5:1", reader=1)
     assert items(old) == [" 10", "10"]

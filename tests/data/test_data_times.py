@@ -51,7 +51,7 @@ DATES = [case for case, (early, _, _) in PAIRS.items() if "-" in early[1:] and "
 
 @pytest.mark.parametrize("case", PAIRS)
 @pytest.mark.parametrize("later_first", [False, True])
-@pytest.mark.parametrize("kind", ["csv"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_last_is_the_later_one(write: Write, case: str, later_first: bool, kind: str) -> None:
     early, late, ticks = PAIRS[case]
     rows = [(1, 10, 1, early), (1, 10, 4, late), (2, 10, 2, early), (2, 11, 5, early)]
