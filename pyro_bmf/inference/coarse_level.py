@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..guide.conditional import Entries
+from .information import Information
 
 N_GROUPS = 8
 
@@ -54,21 +55,20 @@ class CoarseLevel:
             means=torch.cat([entries.means(members), location], dim=1),
         )
 
-    def factor(self, information: Tensor, weights_precision: Tensor, location_prior: Tensor) -> Tensor:
+    def factor(self, information: Information, weights_precision: Tensor, location_prior: Tensor) -> Tensor:
         """Return the Cholesky factor of the system restricted to the groups.
 
         Parameters
         ----------
-        information : Tensor, shape (n_rows, D, D)
+        information : Information
             G_i: what each row's ratings say of its mean.
         weights_precision : Tensor, shape (D,)
         location_prior : Tensor, shape (D, D)
             Of the scaled location.
         """
-        n, width = information.shape[0], information.shape[1]
-        n_groups = self.means.shape[1]
+        width, n_groups = len(weights_precision), self.means.shape[1]
         pairs = (self.means.unsqueeze(2) * self.means.unsqueeze(1)).flatten(1)
-        blocks = (pairs.mT @ information.reshape(n, -1)).view(n_groups, n_groups, width, width)
+        blocks = information.pair_sums(pairs).view(n_groups, n_groups, width, width)
         for g, size in enumerate(self.sizes):
             blocks[g, g] += torch.diag(weights_precision * size.clamp_min(1.0))
         blocks[-1, -1] += location_prior

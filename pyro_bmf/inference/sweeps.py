@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..data.feedback import Feedback
 from ..guide.conditional import Conditional, Entries, conjugate_gradient, outer_products
+from ..guide.few_entries import FewConditional, RowPlan, slices
 from ..model import FactorizationModel, NormalLikelihood, NormalWishartPrior, OrderedProbitLikelihood
 from .chain_state import ChainState, SideState, block_precision
 from .coarse_level import CoarseLevel
@@ -35,12 +36,18 @@ from .hyper_draws import (
     draw_row_noise,
     draw_weights_precision,
 )
+from .information import ColumnPlan, DenseInformation, FewInformation, Information
 from .scalings import rescale_utilities
 from .translations import shift_biases, shift_factors
 from .utilities import draw_cuts_and_utilities, fit_cuts
 
 #: Of the prior of a learned Normal noise's precision: Gamma(shape, rate).
 NOISE_PRIOR = (1.0, 1.0)
+#: Rows of the larger side times D squared above which rows with few ratings are of low rank: below, one
+#: matrix a row is faster.
+DENSE_CELLS = 60_000_000
+#: Pairs whose predictors are made at once.
+_PAIRS = 1_000_000
 
 
 class Sweeps:
@@ -60,6 +67,9 @@ class Sweeps:
         Of the conjugate gradients.
     scale_moves : bool
         Whether the scale of an ordered likelihood's utilities is drawn in each sweep (`scalings`).
+    dense_cells : int
+        Rows of the larger side times D squared above which rows with few ratings are of low rank
+        (`pyro_bmf.guide.few_entries`).
     """
 
     def __init__(
@@ -72,6 +82,7 @@ class Sweeps:
         tolerance: float = 1e-3,
         max_steps: int = 100,
         scale_moves: bool = False,
+        dense_cells: int = DENSE_CELLS,
     ) -> None:
         self.model, self.dtype, self.scale_moves = model, dtype, scale_moves
         self.tolerance, self.max_steps = tolerance, max_steps
@@ -82,6 +93,12 @@ class Sweeps:
             feedback.t_indptr, feedback.t_indices, feedback.indptr, feedback.indices, dtype
         )
         self.coarse = {"user": CoarseLevel.build(self.user), "item": CoarseLevel.build(self.item)}
+        width = model.n_factors + model.biases
+        self.plans: dict[str, tuple[RowPlan, ColumnPlan]] = {}
+        if max(self.user.n_rows, self.item.n_rows) * width**2 > dense_cells:
+            for side, entries in (("user", self.user), ("item", self.item)):
+                plan = RowPlan.build(entries, width)
+                self.plans[side] = plan, ColumnPlan.build(plan)
         # Utilities are kept in the users' order; items read them in their own.
         self.item_order = feedback.t_order.long()
         self.users, self.items = self.user.rows, self.user.indices.long()
@@ -166,9 +183,12 @@ class Sweeps:
     def pair_predictors(self, user_rows: Tensor, item_rows: Tensor, users: Tensor, items: Tensor) -> Tensor:
         """Return eta of pairs for rows (n, D) of both sides."""
         k = self.model.n_factors
-        u, v = user_rows.index_select(0, users), item_rows.index_select(0, items)
-        eta = (u[:, :k] * v[:, :k]).sum(-1) + self.centre
-        return eta + u[:, k] + v[:, k] if self.model.biases else eta
+        found = user_rows.new_empty(len(users))
+        for part in slices(len(users), _PAIRS):
+            u, v = user_rows.index_select(0, users[part]), item_rows.index_select(0, items[part])
+            eta = (u[:, :k] * v[:, :k]).sum(-1) + self.centre
+            found[part] = eta + u[:, k] + v[:, k] if self.model.biases else eta
+        return found
 
     def conditional_means(self, state: ChainState, utilities: Tensor) -> tuple[Tensor, Tensor]:
         """Return E[users | items] and E[items | users] at the state, both (n, D)."""
@@ -272,7 +292,9 @@ class Sweeps:
         features[:, -1] = 1.0
         return features
 
-    def _conditional(self, side: str, state: ChainState, utilities: Tensor) -> Conditional:
+    def _conditional(
+        self, side: str, state: ChainState, utilities: Tensor
+    ) -> Conditional | FewConditional:
         own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
         entries = self.user if side == "user" else self.item
         if side == "item":
@@ -285,9 +307,11 @@ class Sweeps:
             target = target - other.rows[:, -1][offset]
         level = (own.noise * state.noise.to(self.dtype)).unsqueeze(-1)
         width = features.shape[1]
+        linear = entries.sum(weighted, target) * level
+        if self.plans:
+            return self.plans[side][0].conditional(own.precision, features, other.noise, level, linear)
         products = outer_products(features) * other.noise.unsqueeze(-1)
         information = (entries.sum(products) * level).view(-1, width, width)
-        linear = entries.sum(weighted, target) * level
         return Conditional.of(own.precision, information, linear)
 
     def _draw_rows(self, side: str, state: ChainState, utilities: Tensor) -> None:
@@ -305,7 +329,15 @@ class Sweeps:
             kappas[-1] = bias.kappa
         return precision * kappas  # block-diagonal, so that rows and columns have the same kappa
 
-    def _draw_means(self, side: str, state: ChainState, conditional: Conditional) -> None:
+    def _information(self, side: str, conditional: Conditional | FewConditional) -> Information:
+        """Return what each row's ratings say of its prior mean."""
+        if isinstance(conditional, FewConditional):
+            return FewInformation.of(self.plans[side][1], conditional)
+        return DenseInformation.of(self.user if side == "user" else self.item, conditional)
+
+    def _draw_means(
+        self, side: str, state: ChainState, conditional: Conditional | FewConditional
+    ) -> None:
         """Draw location and implicit weights given utilities and the other side, rows integrated out.
 
         The location is the weight of one more column that every row has, scaled by the root of the number
@@ -314,7 +346,7 @@ class Sweeps:
         own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
         entries = self.user if side == "user" else self.item
         prior = own.precision
-        information = conditional.mean_precision()
+        information = self._information(side, conditional)
         # Noise with covariance G, from noise of the prior (a) and of the ratings (c), without factorising G:
         # a - Lambda P^-1 (a + c) has it, as Lambda P^-1 S = G.
         a = torch.randn_like(own.rows) @ torch.linalg.cholesky(prior).mT
@@ -326,7 +358,7 @@ class Sweeps:
         n = len(own.rows)
         location_prior = self._location_precision(side, prior) / n
         location_noise = torch.linalg.cholesky(location_prior) @ torch.randn_like(own.location)
-        location_block = information.sum(0) / n + location_prior
+        location_block = information.total() / n + location_prior
 
         def back(rows: Tensor) -> Tensor:
             return rows.sum(0, keepdim=True) / math.sqrt(n)
@@ -342,7 +374,7 @@ class Sweeps:
         def operator(joined: Tensor) -> Tensor:
             weights, location = joined[:-1], joined[-1:]
             means = entries.means(weights) + location / math.sqrt(n)
-            image = (information @ means.unsqueeze(-1)).squeeze(-1)
+            image = information.apply(means)
             return torch.cat(
                 [
                     entries.means_back(image) + own.weights_precision * weights,
@@ -350,18 +382,12 @@ class Sweeps:
                 ]
             )
 
-        width = prior.shape[0]
-        shares = information.flatten(1) * (entries.root_counts**2).unsqueeze(-1)
-        blocks = entries.sum_back(shares).view(-1, width, width) + torch.diag(own.weights_precision)
-        root = torch.linalg.cholesky(torch.cat([blocks, location_block.unsqueeze(0)]))
-        # Multiplied with in every step, which takes a third of the time of solving triangles.
-        inverse = torch.cholesky_inverse(root)
+        blocks = information.block_solver(own.weights_precision, location_block)
         coarse = self.coarse[side]
         coarse_root = coarse.factor(information, own.weights_precision, location_prior)
 
         def precondition(left: Tensor) -> Tensor:
-            fine = (inverse @ left.unsqueeze(-1)).squeeze(-1)
-            return fine + coarse.solve(left, coarse_root)
+            return blocks(left) + coarse.solve(left, coarse_root)
 
         joined, steps, _ = conjugate_gradient(
             operator,
