@@ -24,6 +24,8 @@ from .errors import SavedFileError
 from .files import atomic_write
 
 _VERSION = re.compile(r"[1-9][0-9]{0,5}")
+_LOOKED_AT = 16_000_000  # numbers
+_MAPPED = 100_000_000  # bytes read through one map of a file
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def read_tensors(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, Tens
     try:
         with safe_open(path, framework="pt") as file:
             version, checksum, text = _head(path, kind, file.metadata() or {})
-            # Copies: kernels may round differently where memory is not aligned as torch's own is.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+            names = list(file.keys())
+        tensors = _read_all(path, names)
     except PermissionError as error:
         raise SavedFileError(f"{path} cannot be read: permission denied.") from error
     except (SafetensorError, OSError, UnicodeError, MemoryError, RuntimeError, ValueError) as error:
@@ -112,6 +114,52 @@ def read_tensors(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, Tens
     if not isinstance(document, dict):
         raise SavedFileError(f"{path}: its description is no JSON object. {kind.remedy}")
     return document, tensors
+
+
+def _read_all(path: Path, names: list[str]) -> dict[str, Tensor]:
+    """Return a file's tensors, each in memory of its own.
+
+    The file is mapped anew after so many bytes: what was read through a map counts as memory until the map
+    is let go. Copies, as kernels may round differently where memory is not aligned as torch's own is.
+    """
+    tensors: dict[str, Tensor] = {}
+    left = names[::-1]
+    while left:
+        read = 0
+        with safe_open(path, framework="pt") as file:
+            while left and read < _MAPPED:
+                name = left.pop()
+                tensors[name] = file.get_tensor(name).clone()
+                read += tensors[name].nbytes
+    return tensors
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU that can be saved together: none shares its memory with another.
+
+    Copies are made of those that do, not of all: a chain's draws may fill half of the machine's memory.
+    """
+    seen: set[int] = set()
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        seen.add(tensor.untyped_storage().data_ptr())
+        found[name] = tensor
+    return found
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Tell whether a tensor's numbers are all finite, in memory that does not grow with it."""
+    if not tensor.is_floating_point():
+        return True
+    flat = tensor.reshape(-1)
+    return all(
+        bool(torch.isfinite(flat[start : start + _LOOKED_AT]).all())
+        for start in range(0, len(flat), _LOOKED_AT)
+    )
 
 
 def is_of_kind(path: Path, kind: Kind) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..data.feedback import Feedback
 from ..errors import SettingsError
 from .conditional import Conditional, Entries, outer_products
-from .rows import RowDraws
+from .rows import RowDraws, working_dtype
 
 Side = Literal["user", "item"]
 
@@ -39,6 +39,8 @@ class ChainGuide(nn.Module):
         The sides whose rows have noise of their own.
     steps : int
         Gibbs steps of a new row whose conditional is not Normal.
+    weights_dtype : torch.dtype
+        Of the draws of implicit weights, which are most of what there is.
 
     Attributes
     ----------
@@ -55,6 +57,8 @@ class ChainGuide(nn.Module):
         What feedback's values lack of ratings.
     """
 
+    user_weights: Tensor
+    item_weights: Tensor
     noise: Tensor
     cuts: Tensor
     middles: Tensor
@@ -72,6 +76,7 @@ class ChainGuide(nn.Module):
         implicit: bool = True,
         row_noise: tuple[str, ...] = (),
         steps: int = 15,
+        weights_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.n_users, self.n_items, self.n_factors, self.n_draws = n_users, n_items, n_factors, n_draws
@@ -81,7 +86,10 @@ class ChainGuide(nn.Module):
         for side, n_other in (("user", n_items), ("item", n_users)):
             self.register_buffer(f"{side}_location", torch.zeros(n_draws, width))
             self.register_buffer(f"{side}_precision", torch.zeros(n_draws, width, width))
-            self.register_buffer(f"{side}_weights", torch.zeros(n_draws, n_other if implicit else 0, width))
+            n_weights = n_other if implicit else 0
+            self.register_buffer(
+                f"{side}_weights", torch.zeros(n_draws, n_weights, width, dtype=weights_dtype)
+            )
             self.register_buffer(f"{side}_noise_shape", torch.ones(n_draws, dtype=torch.float64))
         self.register_buffer("noise", torch.ones(n_draws, dtype=torch.float64))
         self.register_buffer("cuts", torch.zeros(n_draws, n_cuts, dtype=torch.float64))
@@ -106,9 +114,10 @@ class ChainGuide(nn.Module):
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> ChainGuide:
-        """Build a guide of a saved shape; its draws are to be loaded into it."""
+        """Build a guide of a saved shape; its draws are to be loaded into it, and take no memory before."""
         given = {name: value for name, value in settings.items() if name != "kind"}
-        return cls(**{**given, "row_noise": tuple(given["row_noise"])})
+        with torch.device("meta"):
+            return cls(**{**given, "row_noise": tuple(given["row_noise"])})
 
     def attach(self, users: RowDraws, items: RowDraws) -> None:
         """Put the rows that the draws go with in place; they are saved apart."""
@@ -164,8 +173,8 @@ class ChainGuide(nn.Module):
         draws = draws.to(other.device)
         n, m, s = feedback.n_rows, len(columns), len(draws)
         width = self.n_factors + self.biases
-        dtype = other.draws.dtype
-        drawn = other.draws[columns][:, draws].transpose(0, 1).reshape(s * m, width)
+        dtype = working_dtype(other.draws)
+        drawn = other.draws[columns][:, draws].to(dtype).transpose(0, 1).reshape(s * m, width)
         entries, values = _stacked(feedback, places, m, s, dtype)
         features, offset = drawn, torch.zeros(s * m, dtype=dtype, device=drawn.device)
         if self.biases:
@@ -178,7 +187,8 @@ class ChainGuide(nn.Module):
         precision = getattr(self, f"{side}_precision")[draws].to(dtype)
         prior_mean = location.repeat_interleave(n, 0)
         if self.implicit:
-            weights = getattr(self, f"{side}_weights")[draws][:, columns].reshape(s * m, width).to(dtype)
+            table = getattr(self, f"{side}_weights")
+            weights = table[draws.unsqueeze(1), columns].reshape(s * m, width).to(dtype)
             prior_mean = prior_mean + entries.means(weights)
         prior = precision.repeat_interleave(n, 0)
         level = self.noise[draws].to(dtype).repeat_interleave(n)

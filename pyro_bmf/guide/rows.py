@@ -151,6 +151,8 @@ class RowDraws:
     Single factors of a chain have no identity (they may rotate from draw to draw), so no moments of factors
     are offered: only what joins draw s of one side with draw s of the other means anything.
 
+    Draws and means may stand in half precision: `draws_of` and `means_of` give them in single.
+
     Attributes
     ----------
     draws : Tensor, shape (n, n_draws, D)
@@ -191,6 +193,14 @@ class RowDraws:
         """Where the numbers are."""
         return self.draws.device
 
+    def draws_of(self, rows: Tensor) -> Tensor:
+        """Return the draws of some rows, (n_chosen, n_draws, D), in single precision at least."""
+        return self.draws[rows].to(working_dtype(self.draws))
+
+    def means_of(self, rows: Tensor) -> Tensor:
+        """Return the means of some rows, (n_chosen, n_draws, D), in single precision at least."""
+        return self.means[rows].to(working_dtype(self.means))
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, those that there are."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -204,6 +214,11 @@ class RowDraws:
     def to(self, device: torch.device | str) -> RowDraws:
         """Return the same draws on another device."""
         return RowDraws(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+
+def working_dtype(stored: Tensor) -> torch.dtype:
+    """Return the dtype in which numbers stored like this are computed with: single precision at least."""
+    return torch.float32 if stored.dtype == torch.float16 else stored.dtype
 
 
 #: What a guide says of the rows of one side.

@@ -94,9 +94,7 @@ def save_checkpoint(
 
 def write_tensors(path: Path, kind: Kind, tensors: State, header: dict[str, Any]) -> None:
     """Write tensors and a JSON header as one file under a checksum, atomically."""
-    # Copies: tensors that share memory cannot be saved together.
-    copies = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-    tensor_files.write_tensors(path, kind, header, copies)
+    tensor_files.write_tensors(path, kind, header, tensor_files.apart(tensors))
 
 
 def read_tensors(path: Path, kind: Kind, identity: dict[str, Any]) -> tuple[dict[str, Any], State]:
@@ -168,7 +166,7 @@ def all_finite(tensors: State, may_be_infinite: Callable[[str], bool] = lambda n
         Naming the first.
     """
     for name, value in tensors.items():
-        if value.is_floating_point() and not may_be_infinite(name) and not bool(torch.isfinite(value).all()):
+        if not may_be_infinite(name) and not tensor_files.is_finite(value):
             raise ValueError(f"the tensor {name} holds numbers that are not finite")
 
 

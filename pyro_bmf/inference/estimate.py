@@ -16,6 +16,25 @@ from ..guide.settings import GuideSettings
 _RUNTIME = 450_000_000
 
 
+ENCODERS_ADVICE = (
+    "Use fewer factors (n_factors) or narrower layers (n_units), leave out rows with few ratings "
+    "(--min-ratings), switch feedback off, or take a machine with more memory."
+)
+SWEEPS_ADVICE = (
+    "Keep fewer draws (kept_draws), use fewer factors (n_factors), leave out rows with few ratings "
+    "(--min-ratings), or take a machine with more memory."
+)
+ASCENT_ADVICE = (
+    "Use fewer factors (n_factors), leave out rows with few ratings (--min-ratings), or take a machine with "
+    "more memory."
+)
+#: Rows of the larger side times D squared above which sweeps take rows with few ratings as of low rank:
+#: below, one matrix a row is faster.
+DENSE_CELLS = 60_000_000
+#: Numbers in a chain's kept draws above which they stand in half precision: a gigabyte in single.
+SINGLE_NUMBERS = 250_000_000
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a fit will need.
@@ -28,16 +47,22 @@ class Needs:
         Bytes: weights, gradients, optimizer, best state, average, feedback and working space.
     available : int
         Bytes free on the device.
+    advice : str
+        What makes a fit by this method smaller.
+    what : str
+        What `n_parameters` counts.
     """
 
     n_parameters: int
     memory: int
     available: int
     device: str
+    advice: str = ENCODERS_ADVICE
+    what: str = "parameters"
 
     def __str__(self) -> str:
         return (
-            f"{self.n_parameters / 1e6:.2f} M parameters, about {self.memory / 1e9:.2f} GB of memory "
+            f"{self.n_parameters / 1e6:.2f} M {self.what}, about {self.memory / 1e9:.2f} GB of memory "
             f"({self.available / 1e9:.1f} GB free on {self.device})"
         )
 
@@ -79,6 +104,54 @@ def estimate_needs(
     return Needs(module_parameters, memory, available_memory(device), device)
 
 
+def kept_dtype(n_rows: int, width: int, n_draws: int, implicit: bool) -> torch.dtype:
+    """Return the dtype of a chain's kept draws: a function of sizes alone.
+
+    Parameters
+    ----------
+    n_rows : int
+        Of both sides.
+    width : int
+        D: factors, and one for the bias.
+    n_draws : int
+    implicit : bool
+        Whether draws of implicit weights are kept beside draws and conditional means of rows.
+    """
+    return torch.float16 if kept_numbers(n_rows, width, n_draws, implicit) > SINGLE_NUMBERS else torch.float32
+
+
+def kept_numbers(n_rows: int, width: int, n_draws: int, implicit: bool) -> int:
+    """Return how many numbers a chain keeps: draws, conditional means, and draws of implicit weights."""
+    return n_rows * width * n_draws * (2 + implicit)
+
+
+def estimate_chain(
+    n_train: int, n_users: int, n_items: int, width: int, n_draws: int, *, implicit: bool, device: str
+) -> Needs:
+    """Estimate the memory of Gibbs sweeps from their sizes, before anything is allocated.
+
+    What is kept, tables of D numbers a row that a sweep works on, and what it knows of each row's
+    conditional: one matrix a row, or no more than a few times D numbers a rating.
+    """
+    n_rows, larger = n_users + n_items, max(n_users, n_items)
+    kept = kept_numbers(n_rows, width, n_draws, implicit)
+    kept *= kept_dtype(n_rows, width, n_draws, implicit).itemsize
+    tables = 4 * width * (2 * n_rows + (10 + 10 * implicit) * larger)
+    if larger * width**2 > DENSE_CELLS:
+        matrices = min(n_train * width * 40, larger * width**2 * 24) + 200_000_000
+    else:
+        matrices = 7 * larger * width**2 * 4
+    ratings = n_train * 200
+    return Needs(
+        n_rows * width,
+        kept + tables + matrices + ratings + _RUNTIME,
+        available_memory(device),
+        device,
+        SWEEPS_ADVICE,
+        "numbers drawn in a sweep",
+    )
+
+
 def available_memory(device: str) -> int:
     """Return the bytes that are free on a device."""
     if device.startswith("cuda"):
@@ -95,11 +168,7 @@ def check_needs(needs: Needs) -> None:
         If the device has not the memory, with what to change.
     """
     if needs.memory > needs.available:
-        raise FitError(
-            f"This fit would need {needs}. Use fewer factors (n_factors) or narrower layers (n_units), "
-            "leave out rows with few ratings (--min-ratings), switch feedback off, or take a machine with "
-            "more memory."
-        )
+        raise FitError(f"This fit would need {needs}. {needs.advice}")
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -138,9 +138,7 @@ class ColumnPlan:
         to_few = in_heavy & (rows >= plan.n_many)
         n_classes = max(len(plan.few), 1)
         few = torch.zeros(len(heavy) * n_classes, dtype=dtype, device=device)
-        few.index_add_(
-            0, heavy_place[columns[to_few]] * n_classes + classes[rows[to_few]], share[to_few]
-        )
+        few.index_add_(0, heavy_place[columns[to_few]] * n_classes + classes[rows[to_few]], share[to_few])
         light_sums = torch.zeros(len(counts), dtype=dtype, device=device)
         light_sums.index_add_(0, columns[~in_heavy], share[~in_heavy])
         light_shares = torch.zeros(len(plan.order), dtype=dtype, device=device)

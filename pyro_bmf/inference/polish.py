@@ -23,7 +23,7 @@ from ..guide import ChainGuide, RowDraws, RowPosterior, Rows
 from ..model import FactorizationModel, NormalLikelihood, OrderedProbitLikelihood
 from .chain_state import ChainState, SideState
 from .checkpoint import CHAIN_CHECKPOINT, all_finite, checked, put_back, read_tensors, write_tensors
-from .estimate import Needs, available_memory, check_needs
+from .estimate import check_needs, estimate_chain, kept_dtype
 from .progress import Reporter
 from .settings import GibbsSettings
 from .sweeps import Sweeps, seed_of
@@ -34,7 +34,10 @@ _SETTLE, _RECORD = 8, 4
 
 @dataclass(eq=False)
 class Kept:
-    """What a chain keeps: draws of rows and hyperparameters, and sums for averages."""
+    """What a chain keeps: draws of rows and hyperparameters, and sums for averages.
+
+    Draws of rows and of implicit weights are in half precision where there are many (`kept_dtype`).
+    """
 
     user: Tensor
     item: Tensor
@@ -49,9 +52,10 @@ class Kept:
     def empty(cls, model: FactorizationModel, train: Ratings, n_draws: int, device: torch.device) -> Kept:
         """Make room for `n_draws` draws."""
         width = model.n_factors + model.biases
+        dtype = kept_dtype(train.n_users + train.n_items, width, n_draws, model.implicit is not None)
 
         def room(n: int) -> Tensor:
-            return torch.zeros(n, n_draws, width, device=device)
+            return torch.zeros(n, n_draws, width, device=device, dtype=dtype)
 
         likelihood = model.likelihood
         guide = ChainGuide(
@@ -63,6 +67,7 @@ class Kept:
             n_cuts=len(likelihood.levels) - 1 if isinstance(likelihood, OrderedProbitLikelihood) else 0,
             implicit=model.implicit is not None,
             row_noise=() if model.row_noise is None else model.row_noise.sides,
+            weights_dtype=dtype,
         ).to(device)
         if isinstance(likelihood, OrderedProbitLikelihood):
             guide.middles.copy_((likelihood.levels[1:] + likelihood.levels[:-1]) / 2)
@@ -117,12 +122,15 @@ class Kept:
         return {**named, **{f"guide.{name}": value for name, value in self.guide.state_dict().items()}}
 
     def load(self, tensors: dict[str, Tensor], count: int) -> None:
-        """Take everything from what `tensors` gave."""
+        """Take what `tensors` gave in the places of what there is."""
         for name in ("user", "item", "user_means", "item_means", "user_noise", "item_noise"):
-            getattr(self, name).copy_(tensors[name])
+            if tensors[name].shape != getattr(self, name).shape:
+                raise ValueError(f"{name} has the shape {tuple(tensors[name].shape)}")
+            setattr(self, name, tensors[name])
         prefix = "guide."
         self.guide.load_state_dict(
-            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)},
+            assign=True,
         )
         self.count = count
 
@@ -219,10 +227,14 @@ class Chain:
 
     def _check_size(self) -> None:
         n, m, d = self.train.n_users, self.train.n_items, self.model.n_factors + self.model.biases
-        draws = (n + m) * d * 4 * self.settings.kept_draws * (2 + (self.model.implicit is not None))
-        work = 7 * max(n, m) * d * d * 4 + len(self.train) * 120
-        needs = Needs(
-            (n + m) * d, 2 * draws + work + 450_000_000, available_memory(str(self.device)), str(self.device)
+        needs = estimate_chain(
+            len(self.train),
+            n,
+            m,
+            d,
+            self.settings.kept_draws,
+            implicit=self.model.implicit is not None,
+            device=str(self.device),
         )
         check_needs(needs)
         self.reporter.note(
@@ -244,11 +256,13 @@ class Chain:
         history: list[dict[str, Any]],
     ) -> Kept:
         """Do all sweeps, from given rows or from the prior, and return what was kept."""
-        kept = Kept.empty(self.model, self.train, self.n_draws, self.device)
         if resume and checkpoint is not None:
+            # Nothing is made room for: the checkpoint's own tensors take the places.
+            kept = Kept.empty(self.model, self.train, self.n_draws, torch.device("meta"))
             state, done = self._load(checkpoint, kept, identity, history)
             self.reporter.note(f"Resumed after sweep {done}.")
         else:
+            kept = Kept.empty(self.model, self.train, self.n_draws, self.device)
             state, done = self._start(start, noise), 0
         offset = len(history) - done
         self.reporter.start(offset + self.settings.sweeps, 1, offset + done)

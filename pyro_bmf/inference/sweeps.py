@@ -28,6 +28,7 @@ from ..guide.few_entries import FewConditional, RowPlan, slices
 from ..model import FactorizationModel, NormalLikelihood, NormalWishartPrior, OrderedProbitLikelihood
 from .chain_state import ChainState, SideState, block_precision
 from .coarse_level import CoarseLevel
+from .estimate import DENSE_CELLS
 from .hyper_draws import (
     draw_gamma,
     draw_noise_shape,
@@ -43,9 +44,6 @@ from .utilities import draw_cuts_and_utilities, fit_cuts
 
 #: Of the prior of a learned Normal noise's precision: Gamma(shape, rate).
 NOISE_PRIOR = (1.0, 1.0)
-#: Rows of the larger side times D squared above which rows with few ratings are of low rank: below, one
-#: matrix a row is faster.
-DENSE_CELLS = 60_000_000
 #: Pairs whose predictors are made at once.
 _PAIRS = 1_000_000
 
@@ -292,9 +290,7 @@ class Sweeps:
         features[:, -1] = 1.0
         return features
 
-    def _conditional(
-        self, side: str, state: ChainState, utilities: Tensor
-    ) -> Conditional | FewConditional:
+    def _conditional(self, side: str, state: ChainState, utilities: Tensor) -> Conditional | FewConditional:
         own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
         entries = self.user if side == "user" else self.item
         if side == "item":
@@ -335,9 +331,7 @@ class Sweeps:
             return FewInformation.of(self.plans[side][1], conditional)
         return DenseInformation.of(self.user if side == "user" else self.item, conditional)
 
-    def _draw_means(
-        self, side: str, state: ChainState, conditional: Conditional | FewConditional
-    ) -> None:
+    def _draw_means(self, side: str, state: ChainState, conditional: Conditional | FewConditional) -> None:
         """Draw location and implicit weights given utilities and the other side, rows integrated out.
 
         The location is the weight of one more column that every row has, scaled by the root of the number

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..guide.rows import RowDraws
+from ..guide.rows import RowDraws, working_dtype
 from .draws import Stream
 from .predictive import CELLS, Indices, PairPredictive, chunks
 
@@ -50,14 +50,14 @@ class ChainPredictive(PairPredictive):
         for part in chunks(len(users), max(1, CELLS // (4 * n_draws * self.users.draws.shape[-1]))):
             i = torch.tensor(users[part], device=self.device)
             j = torch.tensor(items[part], device=self.device)
-            u, v = self.users.draws[i], self.items.draws[j]
+            u, v = self.users.draws_of(i), self.items.draws_of(j)
             drawn = self._eta(u, v).double()
             by_side = []
             use_user, use_item = self._sides
             if use_user:
-                by_side.append(self._eta(self.users.means[i], v).double().mean(1))
+                by_side.append(self._eta(self.users.means_of(i), v).double().mean(1))
             if use_item:
-                by_side.append(self._eta(u, self.items.means[j]).double().mean(1))
+                by_side.append(self._eta(u, self.items.means_of(j)).double().mean(1))
             means.append(torch.stack(by_side).mean(0))
             variances.append(drawn.var(1, correction=1 if n_draws > 1 else 0))
         if not means:
@@ -112,9 +112,10 @@ class ChainPredictive(PairPredictive):
         A chain has the draws that were kept; a number beyond them starts over, and `seed` chooses nothing.
         """
         del seed
-        chosen = (self.users if side == "user" else self.items).select(torch.tensor(rows, device=self.device))
+        chosen = self.users if side == "user" else self.items
+        own = torch.tensor(rows, device=self.device)
         at = torch.tensor(draws % chosen.n_draws, device=self.device)
-        drawn = chosen.draws[:, at].transpose(0, 1)
+        drawn = chosen.draws[own.unsqueeze(1), at].to(working_dtype(chosen.draws)).transpose(0, 1)
         if not chosen.bias:
             return drawn, None
         return drawn[..., :-1], drawn[..., -1]

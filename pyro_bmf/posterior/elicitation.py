@@ -214,13 +214,13 @@ def _chain_state(
     assert isinstance(pairs.items, RowDraws)
     every = torch.linspace(0, pairs.users.n_draws - 1, min(_CHAIN_DRAWS, pairs.users.n_draws)).long()
     every = every.to(pairs.device)
-    rows = pairs.items.draws.double()
+    rows = pairs.items.draws
     precision = cast(Tensor, guide.user_precision)[every].double()
     own_noise = 1.0 if pairs.users.noise is None else float(pairs.users.noise[user])
     biased = pairs.users.bias
 
     def features(items: Indices) -> tuple[Tensor, Tensor]:
-        drawn = rows[torch.tensor(items, device=pairs.device)][:, every].transpose(0, 1)  # (T, m, D)
+        drawn = rows[torch.tensor(items, device=pairs.device)][:, every].double().transpose(0, 1)  # (T, m, D)
         if not biased:
             return drawn, torch.zeros_like(drawn[..., 0])
         return torch.cat([drawn[..., :-1], torch.ones_like(drawn[..., :1])], -1), drawn[..., -1]

@@ -18,6 +18,7 @@ from ..guide.rows import RowDraws, RowPosterior, Rows
 from ..model import FactorizationModel
 
 Indices = NDArray[np.int64]
+_LARGE = 1_000_000  # bytes
 
 
 class Guide(Protocol):
@@ -71,8 +72,18 @@ def rows_of(tensors: Mapping[str, torch.Tensor]) -> Rows:
 
 
 def compact(rows: Rows) -> Rows:
-    """Return the rows without gradients and each tensor on its own, as they are after saving and loading."""
-    return rows_of({name: tensor.detach().clone().contiguous() for name, tensor in rows.tensors().items()})
+    """Return the rows without gradients and each tensor on its own, as they are after saving and loading.
+
+    A large tensor that already is all of its memory is not copied: draws of a chain may fill half of the
+    machine's.
+    """
+
+    def alone(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach()
+        whole = tensor.untyped_storage().nbytes() == tensor.nbytes and tensor.is_contiguous()
+        return tensor if whole and tensor.nbytes > _LARGE else tensor.clone().contiguous()
+
+    return rows_of({name: alone(tensor) for name, tensor in rows.tensors().items()})
 
 
 def plain_info(info: Mapping[str, Any]) -> dict[str, Any]:

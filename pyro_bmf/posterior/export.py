@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..data.splits import Split
 from ..errors import SettingsError
 from ..files import atomic_write, reserve, write_json
-from ..guide.rows import RowDraws, Rows
+from ..guide.rows import RowDraws, Rows, working_dtype
 from .arviz import plan_groups, tree_attributes
 from .chain_draws import hyperparameter_draws, sampling_attributes
 from .groups import GROUPS, GroupPlan
@@ -186,7 +186,7 @@ def _parameters(rows: Rows) -> dict[str, NDArray[Any]]:
     if isinstance(rows, RowDraws):
         # Single factors of a chain have no identity from draw to draw: there is nothing to tabulate.
         if rows.bias:
-            bias = rows.draws[..., -1]
+            bias = rows.draws[..., -1].to(working_dtype(rows.draws))
             columns |= {"bias_loc": bias.mean(1).cpu().numpy(), "bias_scale": bias.std(1).cpu().numpy()}
         return columns
     for name, tensor in (("bias_loc", rows.bias_loc), ("bias_scale", rows.bias_scale)):

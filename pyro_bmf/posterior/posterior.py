@@ -25,6 +25,7 @@ from ..guide.chain import ChainGuide
 from ..guide.cross_feedback import Side
 from ..guide.rows import RowDraws, Rows
 from ..model import FactorizationModel, Likelihood, Prior
+from ..tensor_files import is_finite
 from .chain import ChainPredictive
 from .encoding import Guide, compact, encode_training_rows, plain_info, side_feedback
 from .folding import (
@@ -131,7 +132,7 @@ class Posterior:
         else:
             users, items = compact(rows[0]), compact(rows[1])
         for name, part in (("users", users), ("items", items)):
-            if not all(bool(torch.isfinite(tensor).all()) for tensor in part.tensors().values()):
+            if not all(is_finite(tensor) for tensor in part.tensors().values()):
                 raise FitError(
                     f"the posterior of the {name} holds numbers that are not finite: the fit diverged. "
                     "Fit again with a smaller learning rate."

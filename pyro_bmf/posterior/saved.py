@@ -22,11 +22,13 @@ from ..errors import PyroBmfError, SavedFileError
 from ..files import write_json
 from ..guide import ChainGuide, ConjugateGuide, CrossFeedbackGuide, Rows
 from ..model import FactorizationModel, Likelihood, Prior
-from ..tensor_files import Kind, first_line, read_tensors, write_tensors
+from ..tensor_files import Kind, first_line, is_finite, read_tensors, write_tensors
 from .encoding import Guide, rows_of
 
 FORMAT = "pyro-bmf posterior"
 FORMAT_VERSION = 1
+#: Draws of a chain's rows, which stand in half precision where there are many.
+_HALF = ("draws", "means")
 FILE_NAME = "posterior.safetensors"
 COPY_NAME = "posterior.json"
 FILE = Kind(FORMAT, FORMAT_VERSION, "saved posterior", "Copy it again, or save the posterior again.")
@@ -185,7 +187,7 @@ def _rebuild(
     )
     user_rows = _rows(tensors, "users", len(users), model)
     item_rows = _rows(tensors, "items", len(items), model)
-    types = {t.dtype for r in (user_rows, item_rows) for t in r.tensors().values() if t.is_floating_point()}
+    types = _row_types(user_rows, item_rows, guide)
     if types not in ({torch.float32}, {torch.float64}):
         names = ", ".join(sorted(str(kind) for kind in types))
         raise SavedFileError(f"its rows are of mixed types ({names}): save the posterior again.")
@@ -204,14 +206,14 @@ def _check_numbers(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not tensor.numel():
             continue
-        if not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise SavedFileError(f"the tensor {name} holds numbers that are not finite: fit and save again.")
         side, _, part = name.partition(".")
         if side not in ("users", "items"):
             continue
         # The square of a product of two rows, of which variances are made, is to be finite.
         limit = torch.finfo(torch.float64 if tensor.dtype == torch.float64 else torch.float32).max ** 0.25
-        largest = float(tensor.abs().max())
+        largest = max(-float(tensor.min()), float(tensor.max()))
         if largest > limit:
             raise SavedFileError(
                 f"the tensor {name} holds {largest:g}, too large to predict with (the limit is {limit:.0e}): "
@@ -221,6 +223,19 @@ def _check_numbers(tensors: Mapping[str, Tensor]) -> None:
             raise SavedFileError(f"the tensor {name} holds a number below 0, and is a scale: save again.")
 
 
+def _row_types(users: Rows, items: Rows, guide: Any) -> set[torch.dtype]:
+    """Return the types of rows' numbers; draws of a chain in half precision count as single.
+
+    They are so on both sides, draws and means and implicit weights alike, or nowhere.
+    """
+    named = [part for rows in (users, items) for part in rows.tensors().items() if part[0] != "biased"]
+    types = {tensor.dtype for name, tensor in named if name not in _HALF and tensor.is_floating_point()}
+    drawn = {tensor.dtype for name, tensor in named if name in _HALF}
+    if isinstance(guide, ChainGuide) and guide.implicit:
+        drawn |= {guide.user_weights.dtype, guide.item_weights.dtype}
+    return types | ({torch.float32} if drawn == {torch.float16} else drawn)
+
+
 def _check_types(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *, double: bool) -> None:
     """Refuse tensors of another type than the module computes with; a whole posterior may be double."""
     for name, expected in module.state_dict().items():
@@ -228,6 +243,8 @@ def _check_types(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *,
         if found is None:
             continue
         needed = torch.float64 if double and expected.is_floating_point() else expected.dtype
+        if isinstance(module, ChainGuide) and name.endswith("_weights") and found.dtype == torch.float16:
+            continue
         # Few numbers are kept in double precision; a model that was made single as a whole has them single.
         if found.dtype != needed and not (needed == torch.float64 and found.dtype == torch.float32):
             raise SavedFileError(

@@ -7,6 +7,7 @@ import torch
 from tiny_chain import random_state, tiny_model, tiny_sweeps
 
 from pyro_bmf.inference.coarse_level import CoarseLevel
+from pyro_bmf.inference.information import DenseInformation
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
@@ -40,7 +41,7 @@ def test_the_coarse_system_is_the_restricted_one(side: str, n_groups: int) -> No
     used = torch.nn.functional.one_hot(coarse.group[:-1], n_groups).sum(0) > 0
     assert bool(used.all())
     restricted = spread.T @ system @ spread
-    root = coarse.factor(information, own.weights_precision, location_prior)
+    root = coarse.factor(DenseInformation(entries, information), own.weights_precision, location_prior)
     torch.testing.assert_close(root @ root.T, restricted)
     left = torch.randn(m + 1, width, dtype=torch.float64)
     expected = spread @ torch.linalg.solve(restricted, spread.T @ left.flatten())
