@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import Row, TableWriter, note
+from .progress import bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,13 +87,25 @@ def evaluation_tables(
         Of `evaluate_with_references`.
     """
     from pyro_bmf.evaluation import evaluate_with_references
+    from pyro_bmf.evaluation.protocols import evaluated_users
     from pyro_bmf.posterior.settling import settling_of
 
     fitted_on = posterior.info.get("trained_on", "train")
     relevant = default_threshold(split.ratings.scale) if threshold is None else threshold
-    comparison = evaluate_with_references(
-        posterior, split, part=part, fitted_on=fitted_on, name="pyro-bmf", threshold=relevant, **options
-    )
+    held_out = split.test if part == "test" else split.valid
+    # The model and two references rank; the global mean scores all items alike.
+    total = 3 * len(evaluated_users(held_out, relevant)) if options.get("protocols", PROTOCOLS) else None
+    with bar("Measuring", total, "lists") as advance:
+        comparison = evaluate_with_references(
+            posterior,
+            split,
+            part=part,
+            fitted_on=fitted_on,
+            name="pyro-bmf",
+            threshold=relevant,
+            advance=advance,
+            **options,
+        )
     model = comparison.model
     trained = "train + validation" if fitted_on == "train+valid" else "train"
     if part == "valid" and posterior.info.get("settings", {}).get("fit", {}).get("keep") == "best":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,7 @@ def evaluate_with_references(
     fitted_on: FittedOn = "train",
     chunk: int = 100_000,
     draws: int = 1000,
+    advance: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Evaluate a system beside the global mean, biases and popularity, fitted to the same ratings as it was.
 
@@ -122,6 +123,7 @@ def evaluate_with_references(
         fitted_on=fitted_on,
         chunk=chunk,
         draws=draws,
+        advance=advance,
     )
     known = known_ratings(split, part, fitted_on)
     references: list[Baseline] = [GlobalMean(), BiasOnly(), Popularity()]
@@ -137,6 +139,7 @@ def evaluate_with_references(
             fitted_on=fitted_on,
             chunk=chunk,
             draws=draws,
+            advance=advance,
         )
         for reference in references
         if reference.name != first.system

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -193,6 +193,7 @@ def evaluate(
     fitted_on: FittedOn = "train",
     chunk: int = 100_000,
     draws: int = 1000,
+    advance: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Measure a fitted system on held-out ratings.
 
@@ -219,6 +220,8 @@ def evaluate(
         Ratings predicted at a time.
     draws
         Of the bootstrap behind `rmse_se`.
+    advance
+        Told of users whose lists are done.
 
     Returns
     -------
@@ -283,7 +286,9 @@ def evaluate(
             set_holds=per_rating.set_holds,
             set_sizes=per_rating.set_sizes,
         ),
-        ranking=evaluate_ranking(predictor, split, part=part, n=n, threshold=threshold, protocols=protocols),
+        ranking=evaluate_ranking(
+            predictor, split, part=part, n=n, threshold=threshold, protocols=protocols, advance=advance
+        ),
         per_rating=per_rating,
     )
 

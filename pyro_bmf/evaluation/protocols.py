@@ -12,11 +12,14 @@ protocol                  candidates of a user                          denomina
 Recall and NDCG are those of Liang et al. 2018 (doi 10.1145/3178876.3186150) with these denominators.
 Relevant means a rating above the threshold. Users with one evaluated rating, and users none of whose
 evaluated items is relevant, are left out and counted. Equal scores are ordered by item index.
+
+Of a catalogue of more than `LARGE_CATALOGUE` items a predictor that offers `best_items` is asked for its
+lists, instead of for its score of every item; what a user's list is ordered by stays the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,6 +34,8 @@ from pyro_bmf.evaluation.metrics import ndcg_at, recall_at
 from pyro_bmf.evaluation.predictor import Predictor, checked_array
 
 PROTOCOLS = ("full", "rated", "rated-precision")
+#: Items above which lists are asked for where a predictor gives them.
+LARGE_CATALOGUE = 50_000
 Part = Literal["test", "valid"]
 
 
@@ -87,13 +92,15 @@ def evaluate_ranking(
     threshold: float = 3.0,
     protocols: Sequence[str] = PROTOCOLS,
     max_cells: int = 4_000_000,
+    advance: Callable[[int], None] | None = None,
 ) -> tuple[Ranking, ...]:
     """Rank for every user with something to find, and score the lists.
 
     Parameters
     ----------
     predictor
-        Only its `score_items` is used, and only for the evaluated users.
+        Only its `score_items` is used, and only for the evaluated users; of a large catalogue its
+        `best_items` and `predict_mean`, where it has the former.
     split
         Ratings to evaluate on and to leave out of the candidates.
     part
@@ -106,6 +113,8 @@ def evaluate_ranking(
         Some of `PROTOCOLS`.
     max_cells
         Scores held at once; bounds memory at about 10 bytes each.
+    advance
+        Told of evaluated users that are done.
 
     Returns
     -------
@@ -127,10 +136,16 @@ def evaluate_ranking(
     counts = held_out.user_counts
     relevant = held_out.ratings > threshold
     relevant_counts = np.bincount(held_out.users[relevant], minlength=held_out.n_users)
-    users = np.flatnonzero((counts >= 2) & (relevant_counts > 0))
+    users = evaluated_users(held_out, threshold)
     left_out = (int((counts == 1).sum()), int(((counts >= 2) & (relevant_counts == 0)).sum()))
 
-    lists = _rank(predictor, held_out, seen, users, relevant, tuple(n), "full" in protocols, max_cells)
+    ask = getattr(predictor, "best_items", None)
+    if ask is not None and held_out.n_items > LARGE_CATALOGUE:
+        lists = _ask(predictor, ask, held_out, seen, users, relevant, tuple(n), "full" in protocols, advance)
+    else:
+        lists = _rank(
+            predictor, held_out, seen, users, relevant, tuple(n), "full" in protocols, max_cells, advance
+        )
     results = []
     for protocol in protocols:
         hits = lists.full if protocol == "full" else lists.rated
@@ -143,6 +158,12 @@ def evaluate_ranking(
                 Ranking(protocol, length, *moments, users.size, *left_out, share, users, recall, ndcg)
             )
     return tuple(results)
+
+
+def evaluated_users(held_out: Ratings, threshold: float) -> NDArray[np.int64]:
+    """Return the users with two evaluated ratings or more, one of them relevant."""
+    relevant = np.bincount(held_out.users[held_out.ratings > threshold], minlength=held_out.n_users)
+    return np.flatnonzero((held_out.user_counts >= 2) & (relevant > 0))
 
 
 def check_ranking_settings(part: str, n: Sequence[int], protocols: Sequence[str]) -> None:
@@ -174,6 +195,7 @@ def _rank(
     lengths: tuple[int, ...],
     full: bool,
     max_cells: int,
+    advance: Callable[[int], None] | None,
 ) -> _Lists:
     n_items, longest = held_out.n_items, max(lengths)
     starts = row_starts(held_out.users, held_out.n_users)
@@ -189,12 +211,9 @@ def _rank(
         )
         local, rows = ragged_rows(starts, chunk)
         items, is_relevant = held_out.items[rows], relevant[rows]
-        own_scores = scores[local, items]
-        order = np.lexsort((items, -own_scores, local))  # `local` is ascending and stays in place
-        first = np.searchsorted(local, np.arange(chunk.size))
-        places = np.arange(local.size) - first[local]
-        kept = places < longest
-        rated_hits[start + local[kept], places[kept]] = is_relevant[order][kept]
+        _rated_hits(rated_hits[start : start + chunk.size], local, items, scores[local, items], is_relevant)
+        if advance is not None:
+            advance(chunk.size)
         if not full:
             continue
         scores = scores.copy()  # what the predictor gave stays its own
@@ -209,6 +228,61 @@ def _rank(
         for length, mask in recommended.items():
             mask[best[:, :length][best[:, :length] >= 0]] = True
     shares = {length: float(mask.mean()) if n_items else 0.0 for length, mask in recommended.items()}
+    return _Lists(hits, rated_hits, shares)
+
+
+def _rated_hits(
+    hits: NDArray[np.bool_],
+    local: NDArray[np.int64],
+    items: NDArray[np.int64],
+    scores: NDArray[Any],
+    relevant: NDArray[np.bool_],
+) -> None:
+    """Mark the places of relevant items among a user's own, by score; `local` (ascending) says whose."""
+    order = np.lexsort((items, -scores, local))  # `local` is ascending and stays in place
+    first = np.searchsorted(local, np.arange(len(hits)))
+    places = np.arange(local.size) - first[local]
+    kept = places < hits.shape[1]
+    hits[local[kept], places[kept]] = relevant[order][kept]
+
+
+def _ask(
+    predictor: Predictor,
+    best_items: Any,
+    held_out: Ratings,
+    seen: tuple[Ratings, ...],
+    users: NDArray[np.int64],
+    relevant: NDArray[np.bool_],
+    lengths: tuple[int, ...],
+    full: bool,
+    advance: Callable[[int], None] | None,
+) -> _Lists:
+    """Do what `_rank` does with the predictor's own lists."""
+    n_items, longest = held_out.n_items, max(lengths)
+    local, rows = ragged_rows(row_starts(held_out.users, held_out.n_users), users)
+    items, is_relevant = held_out.items[rows], relevant[rows]
+    scores = checked_array(predictor.predict_mean(users[local], items), items.shape, "predict_mean")
+    rated_hits = np.zeros((users.size, longest), dtype=np.bool_)
+    _rated_hits(rated_hits, local, items, scores, is_relevant)
+    hits = np.zeros_like(rated_hits)
+    shares = dict.fromkeys(lengths, 0.0)
+    if full and users.size:
+        pairs = (
+            np.concatenate([part.users for part in seen]),
+            np.concatenate([part.items for part in seen]),
+        )
+        best = best_items(users, longest, pairs, advance)
+        if best.shape != (users.size, longest):
+            raise SettingsError(
+                f"best_items gave an array of shape {best.shape}; {(users.size, longest)} is needed."
+            )
+        wanted = np.sort(local[is_relevant] * n_items + items[is_relevant])
+        keys = np.arange(users.size)[:, None] * n_items + best
+        found = np.searchsorted(wanted, keys)
+        hits = (wanted[np.minimum(found, wanted.size - 1)] == keys) & (best >= 0)
+        for length in lengths:
+            listed = best[:, :length]
+            shares[length] = np.unique(listed[listed >= 0]).size / n_items
     return _Lists(hits, rated_hits, shares)
 
 

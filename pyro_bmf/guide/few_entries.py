@@ -241,6 +241,7 @@ class FewConditional:
 
 def _solve_lower(tril: Tensor, right: Tensor) -> Tensor:
     if tril.shape[-1] == 1:  # most rows of a long tail: a division, not a call a row
-        return torch.div(right, tril)
+        divided: Tensor = right / tril
+        return divided
     solved: Tensor = torch.linalg.solve_triangular(tril, right, upper=False)
     return solved

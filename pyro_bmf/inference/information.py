@@ -1,4 +1,4 @@
-r"""What rows' ratings say of their prior means, and how the system for the implicit weights is preconditioned.
+r"""What rows' ratings say of their prior means, and the preconditioner of the system for implicit weights.
 
 With row i integrated out, its ratings say of its prior mean a Normal of precision :math:`G_i` (see
 `pyro_bmf.guide.conditional`). The system for the weights has :math:`A^T G A`, A the scaled mask, and its

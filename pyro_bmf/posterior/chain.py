@@ -25,6 +25,9 @@ from ..guide.rows import RowDraws, working_dtype
 from .draws import Stream
 from .predictive import CELLS, Indices, PairPredictive, chunks
 
+#: Numbers of draws that stand in single precision together: all of them, of an ordinary catalogue.
+_TABLE = 50_000_000
+
 
 @dataclass(frozen=True, eq=False)
 class ChainPredictive(PairPredictive):
@@ -80,15 +83,21 @@ class ChainPredictive(PairPredictive):
         result = np.empty((len(users), len(items)), dtype=np.float32)
         if not result.size:
             return result
+        for block in chunks(len(items), max(1, _TABLE // self.items.means[0].numel())):
+            self._score_block(users, items[block], result[:, block])
+        return result
+
+    def _score_block(self, users: Indices, items: Indices, result: NDArray[np.float32]) -> None:
+        """Write the scores of some items, whose draws are held in single precision together."""
         j = torch.tensor(items, device=self.device)
-        right = _features(self.items.draws[j], self.items.bias, ones_first=False)
-        right_means = _features(self.items.means[j], self.items.bias, ones_first=False)
+        right = _features(self.items.draws_of(j), self.items.bias, ones_first=False)
+        right_means = _features(self.items.means_of(j), self.items.bias, ones_first=False)
         use_user, use_item = self._sides
         n_draws = self.users.n_draws
         for part in chunks(len(users), max(1, CELLS // max(len(items), 1))):
             i = torch.tensor(users[part], device=self.device)
-            left = _features(self.users.draws[i], self.users.bias, ones_first=True)
-            left_means = _features(self.users.means[i], self.users.bias, ones_first=True)
+            left = _features(self.users.draws_of(i), self.users.bias, ones_first=True)
+            left_means = _features(self.users.means_of(i), self.users.bias, ones_first=True)
             total = torch.zeros(len(i), len(j), device=self.device)
             mean, square = torch.zeros_like(total), torch.zeros_like(total)
             for s in range(n_draws):
@@ -103,7 +112,31 @@ class ChainPredictive(PairPredictive):
             variance = (square / n_draws - mean * mean).clamp_min(0.0) * (n_draws / max(n_draws - 1, 1))
             total = total / (n_draws * (use_user + use_item)) + self.model.predictor_centre.to(total.dtype)
             result[part] = self._mean_ratings(total, variance, users[part], items)
-        return result
+
+    @torch.no_grad()
+    def variances(self, users: Indices, items: Indices) -> Tensor:
+        """Return the variance of the predictor of every user with every item, (n_users, n_items), float32.
+
+        Over the kept draws; one of the two sides is to be short.
+        """
+        n_draws = self.users.n_draws
+        found = torch.empty(len(users), len(items), device=self.device)
+        size = max(1, _TABLE // self.items.means[0].numel())
+        for rows in chunks(len(users), size):
+            i = torch.tensor(users[rows], device=self.device)
+            left = _features(self.users.draws_of(i), self.users.bias, ones_first=True)
+            for columns in chunks(len(items), size):
+                j = torch.tensor(items[columns], device=self.device)
+                right = _features(self.items.draws_of(j), self.items.bias, ones_first=False)
+                mean = torch.zeros(len(i), len(j), device=self.device)
+                square = torch.zeros_like(mean)
+                for s in range(n_draws):
+                    drawn = left[:, s] @ right[:, s].T
+                    mean += drawn
+                    square.addcmul_(drawn, drawn)
+                mean /= n_draws
+                found[rows, columns] = (square / n_draws - mean * mean).clamp_min_(0.0)
+        return found
 
     @torch.no_grad()
     def draw_rows(self, side: str, rows: Indices, draws: Indices, seed: int) -> tuple[Tensor, Tensor | None]:

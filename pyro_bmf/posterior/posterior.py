@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,7 @@ from .folding import (
 from .predictive import PairPredictive
 from .ranking import Exclusion, best_scores, ordered_by
 from .saved import load_parts, save_parts
+from .screening import Screen
 from .similarity import similar_rows
 from .strategies import StrategyScores
 from .tables import (
@@ -526,7 +527,31 @@ class Posterior:
         """Return the posterior-predictive mean of every item, shape (len(users), n_items)."""
         return self.pairs.score(users, np.arange(self.n_items))
 
+    @property
+    def best_items(self) -> Callable[..., Indices] | None:
+        """What gives lists of a large catalogue, of a chain's draws: see `pyro_bmf.posterior.screening`."""
+        return self._best_of_chain if isinstance(self.pairs, ChainPredictive) else None
+
     # ---------------------------------------------------------------- parts
+
+    @cached_property
+    def _screen(self) -> Screen:
+        assert isinstance(self.pairs, ChainPredictive)
+        return Screen.build(self.pairs)
+
+    def _best_of_chain(
+        self,
+        users: Indices,
+        n: int,
+        seen: tuple[Indices, Indices],
+        advance: Callable[[int], None] | None = None,
+    ) -> Indices:
+        """Return each user's `n` best items, (n_users, n), without `seen` pairs; -1 fills short lists.
+
+        By the posterior-predictive mean, among the best by a cheaper score (`pyro_bmf.posterior.screening`).
+        """
+        exclusion = Exclusion.of_pairs(*seen, self.n_users)
+        return self._screen.best_items(users, n, exclusion, advance)[0]
 
     def _similar(
         self, side: str, vocabulary: Vocabulary, raw_id: Any, n: int, measure: str, interval: float, seed: int
