@@ -6,8 +6,8 @@ Ratings are generated with heavy tails (`pyro_bmf.data.synthetic_ratings`: log-n
 has a rating) in two shapes: 22,000 users x 296,000 items with 0.9 M ratings, and 200,000 x 200,000 with
 0.6 M. Each is written to a file, fitted by ``pyro-bmf fit`` with all defaults and measured again by
 ``pyro-bmf evaluate``, each in a process of its own, whose peak resident memory and seconds are noted beside
-what the estimate said. ``--sweeps`` makes a shorter chain, which keeps as many draws as there are sweeps
-after a burn-in of a third (all memory is taken for 100 kept draws, so it needs 150).
+what the estimate said. ``--sweeps`` makes a shorter chain, whose burn-in is a third, and 15 sweeps at
+least: what is kept, and so the memory, is then less.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def one(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     n_users, n_items, n_ratings = SHAPES[name]
     data, run = folder / "ratings.csv", folder / "run"
     write_ratings(data, n_users, n_items, n_ratings, options.seed)
-    command = [str(Path(sys.executable).with_name("pyro-bmf"))]
+    command = [sys.executable, "-c", "from pyro_bmf.cli.main import main; main()"]
     shorter: list[str] = []
     if options.sweeps is not None:
-        burnt = options.sweeps // 3
+        burnt = max(15, options.sweeps // 3)
         shorter = ["--sweeps", str(options.sweeps), "--burn-in", str(burnt)]
-        shorter += ["--kept-draws", str(options.sweeps - burnt), "--plain-sweeps", str(min(15, burnt))]
+        shorter += ["--kept-draws", str(options.sweeps - burnt)]
     threads = ["--threads", str(options.threads)]
     fitted = measured(
         [*command, "fit", "--data", str(data), "--out", str(run), *threads, *shorter], folder / "fit.log"

@@ -227,7 +227,8 @@ class FewConditional:
             seen = _solve_lower(small + eye, seen)
             pulled = (half.mT @ seen).squeeze(-1)
             found[rows] = (moved - pulled @ self._prior_inverse).to(found.dtype)
-        return found[self.plan.place]
+        spread: Tensor = found[self.plan.place]
+        return spread
 
     def covariance(self) -> Tensor:
         """Return P_i^{-1}, shape (n, D, D): for few rows."""
