@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,8 +120,9 @@ def read_tensors(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, Tens
 def _read_all(path: Path, names: list[str]) -> dict[str, Tensor]:
     """Return a file's tensors, each in memory of its own.
 
-    The file is mapped anew after so many bytes: what was read through a map counts as memory until the map
-    is let go. Copies, as kernels may round differently where memory is not aligned as torch's own is.
+    The file is mapped anew after so many bytes, within a large tensor too: what was read through a map counts
+    as memory until the map is let go. Copies, as kernels may round differently where memory is not aligned as
+    torch's own is.
     """
     tensors: dict[str, Tensor] = {}
     left = names[::-1]
@@ -129,9 +131,27 @@ def _read_all(path: Path, names: list[str]) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             while left and read < _MAPPED:
                 name = left.pop()
+                shape = file.get_slice(name).get_shape()
+                if len(shape) > 1 and math.prod(shape) > _MAPPED:
+                    tensors[name] = _read_rows(path, name, shape)
+                    continue
                 tensors[name] = file.get_tensor(name).clone()
                 read += tensors[name].nbytes
     return tensors
+
+
+def _read_rows(path: Path, name: str, shape: list[int]) -> Tensor:
+    """Return one large tensor, read some rows at a time."""
+    rows = max(1, _MAPPED // math.prod(shape[1:]))
+    found: Tensor | None = None
+    for start in range(0, shape[0], rows):
+        with safe_open(path, framework="pt") as file:
+            part = file.get_slice(name)[start : start + rows]
+            if found is None:
+                found = torch.empty(shape, dtype=part.dtype)
+            found[start : start + rows] = part
+    assert found is not None
+    return found
 
 
 def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
