@@ -84,11 +84,13 @@ def command(
       pyro-bmf calibrate --data ml1m --users 600 --items 400 --factors 4 --out check.json
     """
     if path is not None:
-        if data is not None or changes:
-            raise click.UsageError("RUN brings its own data and settings: leave out --data and settings.")
+        if changes:
+            raise click.UsageError("RUN brings its own settings: leave out those that are given.")
         folder = RunFolder.existing(path)
         settings = folder.settings(folder.read_config())
-        split = folder.load_split(reading.data_dir)
+        split = folder.load_split(reading.data_dir, data)
+        if folder.model.is_file():
+            folder.load_posterior()  # refused where it is another run's: the folder is then not what it says
         file = folder.path / "calibration.json" if out is None else out
     else:
         if data is None and splitting.train is None:

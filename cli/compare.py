@@ -10,7 +10,7 @@ import click
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.files import write_json
 
-from .options import data_dir_option, seed_option
+from .options import data_dir_option, moved_data_option, seed_option
 from .output import TableWriter, note, table_options
 from .progress import bar
 from .report import split_words
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 )
 @seed_option
 @data_dir_option
+@moved_data_option
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -68,6 +69,7 @@ def command(
     draws: int | None,
     seed: int,
     data_dir: Path | None,
+    data: str | None,
     out: Path | None,
     tables: TableWriter,
 ) -> None:
@@ -88,8 +90,8 @@ def command(
     names = _names(paths)
     folders = [RunFolder.existing(path) for path in paths]
     posteriors = [folder.load_posterior() for folder in folders]
-    split = _common_split(folders, names, data_dir)
-    _remarks(names, posteriors, part)
+    split = _common_split(folders, names, data_dir, data)
+    _remarks(names, posteriors, split, part)
     held_out = split.test if part == "test" else split.valid
     kind = "density" if held_out.scale.levels is None else "probability"
     with bar("Held-out ratings", len(held_out) * len(names), "ratings") as advance:
@@ -134,7 +136,9 @@ def _names(paths: tuple[Path, ...]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(path) for path in paths]
 
 
-def _common_split(folders: list[RunFolder], names: list[str], data_dir: Path | None) -> Split:
+def _common_split(
+    folders: list[RunFolder], names: list[str], data_dir: Path | None, data: str | None
+) -> Split:
     """Load the split of the first run, after making sure that it is that of all."""
     hashes = [folder.split_hash() for folder in folders]
     for name, own in zip(names, hashes, strict=True):
@@ -143,10 +147,12 @@ def _common_split(folders: list[RunFolder], names: list[str], data_dir: Path | N
                 f"{names[0]} and {name} have different splits ({hashes[0][:12]}, {own[:12]}): figures of "
                 "different ratings cannot be compared. Fit both with the same data and split options."
             )
-    return folders[0].load_split(data_dir)
+    return folders[0].load_split(data_dir, data)
 
 
-def _remarks(names: list[str], posteriors: list[Posterior], part: str) -> None:
+def _remarks(names: list[str], posteriors: list[Posterior], split: Split, part: str) -> None:
+    from pyro_bmf.evaluation.provenance import check_provenance
+
     for name, posterior in zip(names, posteriors, strict=True):
         if posterior.n_draws is None and posterior.tempered:
             user, item = posterior.beta
@@ -154,9 +160,7 @@ def _remarks(names: list[str], posteriors: list[Posterior], part: str) -> None:
                 f"{name} is tempered (beta {user:g} for users, {item:g} for items): its spread was chosen by "
                 "beta, and no ELBO may be compared with it. Held-out ELPD may."
             )
-        if posterior.info.get("trained_on", "train") == "train+valid":
-            if part == "valid":
-                raise SettingsError(f"{name} was fitted to the validation ratings too: compare on test.")
+        if check_provenance(posterior, split, part=part, name=name) == "train+valid":
             note(f"{name} was fitted to train and validation together.")
 
 

@@ -9,7 +9,7 @@ import click
 
 from pyro_bmf.files import write_json
 
-from .options import data_dir_option
+from .options import data_dir_option, moved_data_option
 from .output import TableWriter, note, table_options
 from .report import PROTOCOLS, evaluation_tables, with_chain
 from .run_folder import RUN, RunFolder
@@ -68,6 +68,7 @@ def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> 
     help="Of the bootstrap and of what is random in coverage.",
 )
 @data_dir_option
+@moved_data_option
 @click.option("--detail", is_flag=True, help="Show every ranking figure, coverage and deciles as well.")
 @table_options
 def command(
@@ -78,6 +79,7 @@ def command(
     protocols: tuple[str, ...],
     seed: int,
     data_dir: Path | None,
+    data: str | None,
     detail: bool,
     tables: TableWriter,
 ) -> None:
@@ -95,8 +97,7 @@ def command(
     from pyro_bmf.posterior.settling import settling_of
 
     folder = RunFolder.existing(path)
-    posterior = folder.load_posterior()
-    split = folder.load_split(data_dir)
+    posterior, split = folder.load_measured(part, data_dir, data)
     comparison = evaluation_tables(
         posterior,
         split,

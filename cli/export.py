@@ -10,6 +10,7 @@ import click
 from pyro_bmf.errors import SettingsError
 
 from .id_files import FILE, parse_ids, read_table
+from .options import moved_data_option
 from .output import TableWriter, table_options
 from .progress import bar
 from .run_folder import RUN, RunFolder
@@ -82,6 +83,7 @@ GROUPS = (
     metavar="DIR",
     help="Folder that holds the named set (--part valid or test).",
 )
+@moved_data_option
 @table_options
 def command(
     path: Path,
@@ -96,6 +98,7 @@ def command(
     functionals: bool,
     overwrite: bool,
     data_dir: Path | None,
+    data: str | None,
     tables: TableWriter,
 ) -> None:
     """Write a saved run's posterior as netCDF, for ArviZ and xarray, or as parquet tables.
@@ -122,6 +125,8 @@ def command(
             "--format parquet writes the parameters of all users and items: it takes no options of draws, "
             "rows or groups (those are for --format netcdf)."
         )
+    if data is not None and part not in ("valid", "test"):
+        raise click.UsageError("--data is read with --part valid or test alone: leave it out.")
     _check_target(out, kind, overwrite)
     folder = RunFolder.existing(path)
     posterior = folder.load_posterior()
@@ -131,7 +136,9 @@ def command(
         export_parquet(posterior, out)
         written = [*sorted(out.glob("*.parquet")), out / "posterior.json"]
     else:
-        split = folder.load_split(data_dir) if part in ("valid", "test") else None
+        split = None
+        if part in ("valid", "test"):
+            posterior, split = folder.load_measured("train", data_dir, data)
         for name, file, vocabulary in (
             ("user_ids", users, posterior.user_vocabulary),
             ("item_ids", items, posterior.item_vocabulary),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _WITH_RESUME = frozenset(
     {
         *("resumed", "recommend_for", "device", "threads", "deterministic", "checkpoint_every"),
-        *("quiet", "data_dir", "as_json", "csv_path"),
+        *("quiet", "data", "data_dir", "as_json", "csv_path", "csv_safe"),
     }
 )
 
@@ -138,7 +138,10 @@ def command(
                 f"--resume goes on with the run's own data and settings: leave out {', '.join(refused)}."
             )
         asked = {name: value for name, value in running.items() if name in given}
-        job = _resumed(resumed, reading.data_dir, asked, recommend_for)
+        folder = RunFolder.existing(resumed)
+        # Until the end, as the measures are written too.
+        click.get_current_context().with_resource(folder.locked())
+        job = _resumed(folder, reading.data_dir, data, asked, recommend_for)
     else:
         if data is None and splitting.train is None:
             raise click.UsageError(
@@ -270,24 +273,31 @@ def _new(
         )
     _check_user(recommend_for, split)
     folder = RunFolder.create(out, _run_name(data))
-    folder.write_config(
-        {
-            **config_of_options(data, reading, splitting),
-            "settings": settings.to_dict(),
-            "warm_start": None if warm_start is None else str(warm_start.resolve()),
-            "refit": refit,
-            "running": running,
-        }
-    )
-    seen = 0
-    if earlier is not None:
-        seen = _n_shared(split.test, earlier.train)
-        if seen:
-            note(
-                f"{seen:,} of the {len(split.test_rows):,} test ratings were training ratings of the earlier "
-                "run: the test figures will be too good. Split in time (--scheme time) to measure it fairly."
-            )
-    folder.write_split(split, seen=seen)
+    click.get_current_context().with_resource(folder.locked())
+    RunFolder.check_free(folder.path)  # again: from here on nobody else can begin to write it
+    try:
+        folder.write_config(
+            {
+                **config_of_options(data, reading, splitting),
+                "settings": settings.to_dict(),
+                "warm_start": None if warm_start is None else str(warm_start.resolve()),
+                "refit": refit,
+                "running": running,
+            }
+        )
+        seen = 0
+        if earlier is not None:
+            seen = _n_shared(split.test, earlier.train)
+            if seen:
+                note(
+                    f"{seen:,} of the {len(split.test_rows):,} test ratings were training ratings of the "
+                    "earlier run: the test figures will be too good. Split in time (--scheme time) to "
+                    "measure it fairly."
+                )
+        folder.write_split(split, seen=seen)
+    except PyroBmfError:
+        folder.discard()
+        raise
     return Job(folder, split, settings, earlier, refit, running)
 
 
@@ -298,13 +308,18 @@ def _run_name(data: str | None) -> str:
     return "piped" if data == "-" or is_stream(data) else data
 
 
-def _resumed(path: Path, data_dir: Path | None, asked: dict[str, Any], recommend_for: str | None) -> Job:
+def _resumed(
+    folder: RunFolder,
+    data_dir: Path | None,
+    data: str | None,
+    asked: dict[str, Any],
+    recommend_for: str | None,
+) -> Job:
     """Load what an interrupted run was made of; it goes on as it was running unless `asked` otherwise."""
-    folder = RunFolder.existing(path)
     config = folder.read_config()
     settings = folder.settings(config)
     folder.tidy()
-    split = folder.load_split(data_dir)
+    split = folder.load_split(data_dir, data)
     _check_user(recommend_for, split)
     earlier = None
     if config.get("warm_start") is not None and not folder.model.is_file():

@@ -362,7 +362,15 @@ seed_option = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws."
 )
 
-#: Where a run's data are now.
+#: Where a run's ratings are now, of whatever kind.
+moved_data_option = click.option(
+    "--data",
+    metavar="PATH",
+    help="Where the run's ratings are now, if they have moved: the file, the written split, or the folder of "
+    "given files. They must be the very ratings of the fit.",
+)
+
+#: Where a run's named set is now.
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

@@ -9,7 +9,7 @@ import click
 
 from pyro_bmf.files import write_json
 
-from .options import data_dir_option, seed_option
+from .options import data_dir_option, moved_data_option, seed_option
 from .output import TableWriter, note, table_options
 from .progress import bar
 from .report import split_words
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 )
 @seed_option
 @data_dir_option
+@moved_data_option
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -58,6 +59,7 @@ def command(
     prior_draws: int,
     seed: int,
     data_dir: Path | None,
+    data: str | None,
     out: Path | None,
     tables: TableWriter,
 ) -> None:
@@ -78,8 +80,7 @@ def command(
     from pyro_bmf.posterior.predictive_check import check_predictive
 
     folder = RunFolder.existing(path)
-    posterior = folder.load_posterior()
-    split = folder.load_split(data_dir)
+    posterior, split = folder.load_measured(part, data_dir, data)
     file = folder.path / "ppc.json" if out is None else out
     total = number_of_draws(posterior, draws) + prior_draws
     with bar("Replicated data sets", total, "sets") as advance:

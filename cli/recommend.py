@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .id_files import FILE, parse_ids, read_table
-from .options import seed_option
+from .options import moved_data_option, seed_option
 from .output import TableWriter, table_options
 from .progress import bar
 from .report import limited, recommendation_title, show_ratings
@@ -93,6 +93,7 @@ _ROWS_AT_ONCE = 50_000
     metavar="DIR",
     help="Folder that holds the named set (--exclude-held-out).",
 )
+@moved_data_option
 @out_option
 @table_options
 def command(
@@ -111,6 +112,7 @@ def command(
     seed: int,
     clip: bool,
     data_dir: Path | None,
+    data: str | None,
     out: Path | None,
     tables: TableWriter,
 ) -> None:
@@ -132,6 +134,8 @@ def command(
         raise click.UsageError("--all needs a file: give --out FILE.csv or FILE.parquet.")
     if include_seen and exclude_held_out:
         raise click.UsageError("--include-seen and --exclude-held-out exclude each other.")
+    if data is not None and not exclude_held_out:
+        raise click.UsageError("--data is read with --exclude-held-out alone: leave it out.")
     folder = RunFolder.existing(path)
     posterior = folder.load_posterior()
     if everybody:
@@ -147,7 +151,7 @@ def command(
         typed = read_table(candidates, ("item_id",))["item_id"]
         options["candidates"] = parse_ids(typed, posterior.item_vocabulary)
     if exclude_held_out:
-        options["exclude"] = folder.load_split(data_dir).ratings
+        options["exclude"] = folder.load_split(data_dir, data).ratings
     parts = _parts(posterior, user_ids, clip=clip, **options)
     if out is not None:
         rows = write_parts(out, parts)

@@ -90,7 +90,6 @@ def evaluation_tables(
     from pyro_bmf.evaluation.protocols import evaluated_users
     from pyro_bmf.posterior.settling import settling_of
 
-    fitted_on = posterior.info.get("trained_on", "train")
     relevant = default_threshold(split.ratings.scale) if threshold is None else threshold
     held_out = split.test if part == "test" else split.valid
     # The model and two references rank; the global mean scores all items alike.
@@ -100,14 +99,13 @@ def evaluation_tables(
             posterior,
             split,
             part=part,
-            fitted_on=fitted_on,
             name="pyro-bmf",
             threshold=relevant,
             advance=advance,
             **options,
         )
     model = comparison.model
-    trained = "train + validation" if fitted_on == "train+valid" else "train"
+    trained = "train + validation" if model.fitted_on == "train+valid" else "train"
     if part == "valid" and posterior.info.get("settings", {}).get("fit", {}).get("keep") == "best":
         caveat = "these ratings chose the state that is kept"
     elif part == "valid":
@@ -121,7 +119,7 @@ def evaluation_tables(
     shown = _headline(comparison)
     rows = comparison.table().reset_index().to_dict("records")
     tables.show(title, rows, name="systems", screen=[_main_row(row, shown) for row in rows])
-    _tell_unknown(split, part, fitted_on)
+    _tell_unknown(split, part, model.fitted_on)
     if not tables.json:
         click.echo(_legend(comparison, shown))
     if detail:

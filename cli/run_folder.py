@@ -14,10 +14,12 @@ The model is written after everything else that the fit gives, so a folder that 
 
 from __future__ import annotations
 
-import json
+import errno
+import os
 import platform
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from contextlib import AbstractContextManager
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +27,9 @@ import click
 
 import pyro_bmf
 from pyro_bmf.errors import SavedFileError, SettingsError
-from pyro_bmf.files import atomic_write, clean_leftovers, write_json
+from pyro_bmf.files import atomic_write, clean_leftovers, is_stream, make_folder, write_error, write_json
 
+from . import run_lock, run_schema
 from .options import Reading, Splitting, make_split
 
 if TYPE_CHECKING:
@@ -35,7 +38,9 @@ if TYPE_CHECKING:
     from pyro_bmf.posterior import Posterior
 
 FORMAT_VERSION = 1
-_CONTENT = ("data", "reading", "splitting", "settings", "warm_start", "refit", "running")
+_AGAIN = "Take it from a copy, or fit again."
+# Settings of the second fit of a refit, which are made from the first.
+_OF_REFIT = frozenset({"fit.stop_after", "fit.keep", "fit.patience"})
 #: The argument that names a run.
 RUN = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -89,12 +94,9 @@ class RunFolder:
             If `out` holds a run, or is no folder.
         """
         if out is None:
-            stem = Path("runs") / (Path(data_name).resolve().stem or "run")
-            out, number = stem, 2
-            while out.exists():
-                out, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+            return cls(_first_free(Path("runs") / (Path(data_name).resolve().stem or "run")))
         cls.check_free(out)
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         return cls(out)
 
     @classmethod
@@ -111,6 +113,10 @@ class RunFolder:
             raise SavedFileError(f"{path} is no run folder (it has no config.json): give one that fit wrote.")
         return folder
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for as long as the block lasts, against every other fit; see `run_lock.locked`."""
+        return run_lock.locked(self.path)
+
     def write_config(self, content: dict[str, Any]) -> None:
         """Write what the run is made of, before it begins."""
         write_json(self.config, {"format": "pyro-bmf run", "format_version": FORMAT_VERSION, **content})
@@ -123,21 +129,16 @@ class RunFolder:
         SavedFileError
             If the file is damaged or of a newer format.
         """
-        content = _read_json(self.config, "Take it from a copy, or fit again.")
+        content = run_schema.read_json(self.config, run_schema.config, _AGAIN)
         if content.get("format") != "pyro-bmf run":
             raise SavedFileError(
                 f"{self.config} is no config of a pyro-bmf run: give a folder that fit wrote."
             )
-        version = content.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
+        version = content["format_version"]
+        if version > FORMAT_VERSION:
             raise SavedFileError(
                 f"{self.config} has format {version}, this version reads up to {FORMAT_VERSION}: install "
                 "the newer pyro-bmf that wrote it."
-            )
-        missing = [name for name in _CONTENT if name not in content]
-        if missing:
-            raise SavedFileError(
-                f"{self.config} lacks {', '.join(missing)}: take it from a copy, or fit again."
             )
         return content
 
@@ -152,9 +153,13 @@ class RunFolder:
         from pyro_bmf.inference import Preset
 
         try:
-            return Preset.from_dict(config["settings"])
-        except (TypeError, KeyError) as error:
+            settings = Preset.from_dict(config["settings"])
+        except SettingsError as error:
+            raise SavedFileError(f"{self.config}: {error} {_AGAIN}") from error
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise SavedFileError(self._foreign(error)) from error
+        run_schema.check_settings(config["settings"], str(self.config), _AGAIN)
+        return settings
 
     def _foreign(self, error: Exception) -> str:
         return (
@@ -177,15 +182,71 @@ class RunFolder:
                 f"{self.path} has no model yet: the fit is not done. Go on with "
                 f"'pyro-bmf fit --resume {self.path}'."
             )
-        return Posterior.load(self.model)
+        posterior = Posterior.load(self.model)
+        self._check_belongs(posterior)
+        return posterior
 
-    def load_split(self, data_dir: Path | None = None) -> Split:
-        """Load the run's ratings and split them again, as the run did.
+    def _check_belongs(self, posterior: Posterior) -> None:
+        """Refuse a model of another run: one whose split or settings are not those of the folder."""
+        known = posterior.info.get("split_hash")
+        if known is not None and self.split.is_file() and known != (own := self.split_hash()):
+            raise SavedFileError(
+                f"{self.model} is of another run: it was fitted to the split {str(known)[:12]}, "
+                f"{self.split.name} says {own[:12]}. Put the run's own model back, or fit again."
+            )
+        fitted = posterior.info.get("settings")
+        if not isinstance(fitted, dict):
+            return
+        config = self.read_config()
+        mine, its = _flat(config["settings"]), _flat(fitted)
+        ours = _OF_REFIT if config["refit"] else frozenset()
+        for name in sorted(mine.keys() & its.keys() - ours):
+            if mine[name] != its[name]:
+                raise SavedFileError(
+                    f"{self.model} is of another run: it was fitted with {name} {its[name]!r}, "
+                    f"{self.config.name} says {mine[name]!r}. Put the run's own model back, or fit again."
+                )
+
+    def load_measured(
+        self, part: str = "test", data_dir: Path | None = None, data: str | None = None
+    ) -> tuple[Posterior, Split]:
+        """Load the posterior and the split that it is to be measured on, which must be that of its fit.
+
+        Parameters
+        ----------
+        part : {"train", "valid", "test"}
+            That will be measured.
+        data_dir, data
+            Where the ratings are now; see `load_split`.
 
         Raises
         ------
         SavedFileError
-            If the data has changed since: the split's hash is another.
+            If the model is of another run, or the ratings have changed.
+        SettingsError
+            If the model has read the part that is to be measured.
+        """
+        from pyro_bmf.evaluation.provenance import check_provenance
+
+        posterior = self.load_posterior()
+        split = self.load_split(data_dir, data)
+        check_provenance(posterior, split, part=part, name=str(self.path))
+        return posterior, split
+
+    def load_split(self, data_dir: Path | None = None, data: str | None = None) -> Split:
+        """Load the run's ratings and split them again, as the run did.
+
+        Parameters
+        ----------
+        data_dir : Path, optional
+            Folder that holds the named set now.
+        data : str, optional
+            Where the ratings are now: a file, a written split, or the folder that holds given files.
+
+        Raises
+        ------
+        SavedFileError
+            If the data are gone, or have changed since: the split's hash is another.
         """
         config = self.read_config()
         try:
@@ -194,9 +255,9 @@ class RunFolder:
             raise SavedFileError(self._foreign(error)) from error
         if data_dir is not None:
             reading = Reading(**{**_values(reading), "data_dir": data_dir})
-        split = make_split(config["data"], reading, splitting)
+        split = make_split(*self._found(config["data"], data, reading, splitting))
         if self.split.is_file():
-            recorded = str(_read_json(self.split, "Take it from a copy, or fit again.").get("hash"))
+            recorded = self.split_hash()
             if recorded != split.hash:
                 raise SavedFileError(
                     f"The ratings are not those of the run: their split has hash {split.hash[:12]}, "
@@ -212,20 +273,51 @@ class RunFolder:
         SavedFileError
             If the file that holds it is missing or damaged.
         """
-        return str(_read_json(self.split, "Take it from a copy, or fit again.").get("hash"))
+        return str(run_schema.read_json(self.split, run_schema.split, _AGAIN)["hash"])
+
+    def _found(
+        self, source: str | None, data: str | None, reading: Reading, splitting: Splitting
+    ) -> tuple[str | None, Reading, Splitting]:
+        """Return where the ratings are: where they were, or where `data` says that they are now."""
+        files = {name: path for name in ("train", "valid", "test") if (path := getattr(splitting, name))}
+        if data is not None:
+            if not files:
+                return data, reading, splitting
+            if not Path(data).is_dir():
+                raise SettingsError(
+                    f"--data {data}: the run was fitted to given files, "
+                    f"{', '.join(path.name for path in files.values())}: give the folder that holds them now."
+                )
+            return source, reading, replace(splitting, **{k: Path(data) / p.name for k, p in files.items()})
+        for place in (source, *map(str, files.values())):
+            if place is None:
+                continue
+            if is_stream(place) or place == "-":
+                raise SavedFileError(
+                    f"{self.path} was fitted to what came through {place}, which is not kept: say where its "
+                    "ratings are, with --data FILE."
+                )
+            if os.path.isabs(place) and not os.path.lexists(place):
+                raise SavedFileError(
+                    f"{place}, to which {self.path} was fitted, is not there any more: say where its ratings "
+                    "are now, with --data."
+                )
+        return source, reading, splitting
 
     def caveat(self) -> str | None:
         """Return what makes the run's test figures better than they should be, if anything does."""
         if not self.split.is_file():
             return None
-        seen = _read_json(self.split, "Take it from a copy, or fit again.").get("n_test_seen_by_warm_start")
+        content = run_schema.read_json(self.split, run_schema.split, _AGAIN)
+        seen = content.get("n_test_seen_by_warm_start")
         return f"the warm start was trained on {seen:,} of them" if seen else None
 
     def chosen_iterations(self) -> int | None:
         """Return the iterations that the first part of a refit chose, once it has."""
         if not self.selection.is_file():
             return None
-        return int(_read_json(self.selection, "Delete it: they are then chosen again.")["iterations"])
+        remedy = "Delete it: they are then chosen again."
+        return int(run_schema.read_json(self.selection, run_schema.selection, remedy)["iterations"])
 
     def write_split(self, split: Split, *, seen: int = 0) -> None:
         """Write the split's identity, and how many test ratings an earlier fit was trained on."""
@@ -269,7 +361,8 @@ class RunFolder:
             if self.model.exists() or self.checkpoint(refit=refit).exists():
                 return
         _remove((self.config, self.split))
-        if not any(self.path.iterdir()):
+        if all(path.name == run_lock.NAME for path in self.path.iterdir()):
+            _remove(self.path.iterdir())
             self.path.rmdir()
 
 
@@ -278,14 +371,30 @@ def _remove(files: Iterable[Path]) -> None:
         file.unlink(missing_ok=True)
 
 
-def _read_json(path: Path, remedy: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SavedFileError(f"{path} cannot be read ({error}). {remedy}") from error
-    if not isinstance(content, dict):
-        raise SavedFileError(f"{path} holds no JSON object. {remedy}")
-    return content
+def _first_free(stem: Path) -> Path:
+    """Make and return the first folder of NAME, NAME-2 and so on that nobody else has made."""
+    number = 1
+    while True:
+        out = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
+        try:
+            make_folder(out.parent)
+            out.mkdir()
+            return out
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise write_error(out, error.errno or errno.EACCES) from error
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings by dotted name; the preset's name is none."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        elif f"{prefix}{name}" != "preset":
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def environment(result: FitResult, running: dict[str, Any]) -> dict[str, Any]:
@@ -320,8 +429,11 @@ def config_of_options(data: str | None, reading: Reading, splitting: Splitting) 
 
     if data is not None:
         path = Path(data)
-        # A named set stays a name, though a folder of that name may lie here; a written split does not.
-        if (path / "split.json").is_file() or (path.exists() and find_source(data) is None):
+        # A named set stays a name, though a folder of that name may lie here; a written split does not. A
+        # pipe has no path that leads to it later.
+        if is_stream(path) or data == "-":
+            pass
+        elif (path / "split.json").is_file() or (path.exists() and find_source(data) is None):
             data = str(path.resolve())
     return {
         "data": data,

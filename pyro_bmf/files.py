@@ -68,7 +68,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         final = Path(os.path.realpath(target))  # through links: they stay
         if final.is_dir():
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        _make_folder(final.parent)
+        make_folder(final.parent)
         with temporary_folder(final) as inside:
             temporary = inside / "content"
             temporary.touch()
@@ -190,11 +190,20 @@ def write_error(target: Path | str, number: int) -> WriteError:
     return WriteError(number, f"{name} cannot be written: {os.strerror(number)}. {remedy}")
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses, or one of them is a file.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
+        raise write_error(folder, errno.ENOTDIR) from error
+    except OSError as error:
+        raise write_error(folder, error.errno or errno.EACCES) from error
 
 
 def _copy(content: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -100,7 +100,7 @@ def evaluate_with_references(
     protocols: Sequence[str] = PROTOCOLS,
     seed: int = 0,
     name: str | None = None,
-    fitted_on: FittedOn = "train",
+    fitted_on: FittedOn | None = None,
     chunk: int = 100_000,
     draws: int = 1000,
     advance: Callable[[int], None] | None = None,
@@ -125,6 +125,7 @@ def evaluate_with_references(
         draws=draws,
         advance=advance,
     )
+    fitted_on = cast(FittedOn, first.fitted_on)
     known = known_ratings(split, part, fitted_on)
     references: list[Baseline] = [GlobalMean(), BiasOnly(), Popularity()]
     others = [

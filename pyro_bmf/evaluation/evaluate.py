@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from pyro_bmf.evaluation.protocols import (
     check_ranking_settings,
     evaluate_ranking,
 )
+from pyro_bmf.evaluation.provenance import check_provenance
 
 Floats = NDArray[np.float64]
 FittedOn = Literal["train", "train+valid"]
@@ -190,7 +191,7 @@ def evaluate(
     protocols: Sequence[str] = PROTOCOLS,
     seed: int = 0,
     name: str | None = None,
-    fitted_on: FittedOn = "train",
+    fitted_on: FittedOn | None = None,
     chunk: int = 100_000,
     draws: int = 1000,
     advance: Callable[[int], None] | None = None,
@@ -215,7 +216,8 @@ def evaluate(
     name
         The system's name; else its attribute ``name``, else its class.
     fitted_on
-        ``"train+valid"`` when the system was fitted to both (then only the test part can be evaluated).
+        ``"train+valid"`` when the system was fitted to both (then only the test part can be evaluated). None
+        for what a posterior says of itself, else train.
     chunk
         Ratings predicted at a time.
     draws
@@ -233,11 +235,15 @@ def evaluate(
     DataError
         If the part holds no rating, or one off the declared scale.
     SettingsError
-        For unknown settings, or answers of the wrong shape.
+        For unknown settings, answers of the wrong shape, or a posterior that was fitted to another split.
     FitError
         If an answer is not finite, or a distribution no distribution.
     """
     check_ranking_settings(part, n, protocols)
+    if fitted_on not in (None, "train", "train+valid"):
+        raise SettingsError(f"fitted_on {fitted_on!r} is unknown: choose 'train' or 'train+valid'.")
+    own = check_provenance(predictor, split, part=part, fitted_on=fitted_on, name=name or "the model")
+    fitted_on = cast(FittedOn, own)
     known = known_ratings(split, part, fitted_on)
     split.warn_of_unknown()
     held_out = split.test if part == "test" else split.valid

@@ -33,6 +33,7 @@ from ..baselines.rows import ragged_rows
 from ..data.ratings import Ratings
 from ..data.splits import Split
 from ..errors import DataError, SettingsError
+from ..evaluation.provenance import check_provenance
 from ..guide.chain import ChainGuide
 from ..model.pair_terms import pair_terms
 from .held_out import level_log_prob
@@ -318,6 +319,7 @@ def fold_in_half(posterior: Posterior, split: Split, *, seed: int = 0) -> tuple[
     DataError
         If no test user is new, or the scale is continuous.
     """
+    check_provenance(posterior, split, name="the posterior")
     test = split.test
     if test.scale.levels is None:
         raise DataError("folding in half scores probabilities of levels, and the scale is continuous.")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..data.ratings import Ratings
 from ..data.splits import Split
-from ..errors import DataError, SettingsError
+from ..errors import DataError
 from ..evaluation.calibration import (
     COVERAGE_LEVELS,
     Calibration,
@@ -27,6 +27,7 @@ from ..evaluation.calibration import (
     pit_uniforms,
 )
 from ..evaluation.discrepancy import CheckedStatistic, Discrepancies, check_statistics
+from ..evaluation.provenance import check_provenance
 from ..evaluation.selective import RiskCoverage, risk_coverage
 from .loo import number_of_draws
 from .posterior import Posterior
@@ -138,8 +139,7 @@ def check_predictive(
         If more draws are asked of a chain than it kept, or the part was fitted to and called held out.
     """
     observed = {"train": split.train, "valid": split.valid, "test": split.test}[part]
-    if part == "valid" and posterior.info.get("trained_on", "train") == "train+valid":
-        raise SettingsError("the posterior was fitted to the validation ratings too: check the test part.")
+    check_provenance(posterior, split, part=part, name="the posterior")
     if len(observed) < 20:
         raise DataError(f"the {part} part has only {len(observed)} ratings: a check needs twenty at least.")
     n_draws = number_of_draws(posterior, num_samples)

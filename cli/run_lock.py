@@ -1,0 +1,63 @@
+"""One writer a run folder: a lock of the operating system, which ends with its process."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pyro_bmf.errors import SettingsError
+from pyro_bmf.files import write_error
+
+NAME = ".lock"
+_TRIES = 3  # as the file may vanish while it is being opened, when its holder ends
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder for as long as the block lasts; readers need none.
+
+    The lock of a process that was killed is free: its file may lie there still.
+
+    Raises
+    ------
+    SettingsError
+        If another fit holds it: at once, naming the folder and, where known, the process.
+    """
+    from filelock import FileLock, Timeout
+
+    path = folder / NAME
+    lock = FileLock(path)
+    for attempt in range(_TRIES):
+        try:
+            lock.acquire(blocking=False)
+            break
+        except Timeout:
+            if attempt == _TRIES - 1:
+                raise SettingsError(
+                    f"{folder} is being written by another fit{_holder(path)}: wait for its end, or give "
+                    "another --out."
+                ) from None
+        except OSError as error:
+            raise write_error(folder, error.errno or errno.EACCES) from error
+    try:
+        with suppress(OSError):
+            path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
+        yield
+    finally:
+        # Removed while it is held: who opened it before finds that it has no name, and tries again.
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Return which process holds a lock, in brackets, if its file tells."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return f" (process {int(content['pid'])} on {str(content['host'])[:80]})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
