@@ -13,6 +13,7 @@ from pyro_bmf.files import write_json
 
 from .options import Reading, Splitting, data_options, make_split, split_options
 from .output import TableWriter, note, table_options
+from .outputs import OutputPath
 from .progress import bar
 from .run_folder import RUN, RunFolder
 from .settings_options import check_types, settings_options
@@ -43,7 +44,7 @@ _FORMAT = "pyro-bmf calibration"
 @click.option("--items", type=click.IntRange(2), metavar="N", help="Keep only so many items, at random.")
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputPath(beside=(".png",)),
     metavar="FILE",
     help="Results as JSON, a figure beside it; a file that is there already is gone on with. "
     "[default: RUN/calibration.json, or calibration.json]",

@@ -12,6 +12,7 @@ from pyro_bmf.files import write_json
 
 from .options import data_dir_option, moved_data_option, seed_option
 from .output import TableWriter, note, table_options
+from .outputs import OutputPath
 from .progress import bar
 from .report import split_words
 from .run_folder import RUN, RunFolder
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 @moved_data_option
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputPath(),
     metavar="FILE",
     help="Write all figures to FILE as JSON; --csv writes the tables.",
 )

@@ -11,6 +11,7 @@ from pyro_bmf.files import write_json
 
 from .options import seed_option
 from .output import TableWriter, note, table_options
+from .outputs import OutputPath
 from .progress import bar
 from .run_folder import RUN, RunFolder
 
@@ -57,7 +58,7 @@ _REMEDIES = {
 @seed_option
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputPath(beside=(".png", "-users.csv", "-items.csv")),
     metavar="FILE",
     help="Where all figures go as JSON; a figure and one CSV a side are put beside it. "
     "[default: RUN/diagnosis.json]",

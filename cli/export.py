@@ -12,6 +12,7 @@ from pyro_bmf.errors import SettingsError
 from .id_files import FILE, parse_ids, read_table
 from .options import moved_data_option
 from .output import TableWriter, table_options
+from .outputs import OutputPath
 from .progress import bar
 from .run_folder import RUN, RunFolder
 
@@ -40,7 +41,7 @@ GROUPS = (
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutputPath(folder=True),
     required=True,
     metavar="PATH",
     help="A file for netcdf, a folder for parquet.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from .output import TableWriter, note, table_options
 from .report import evaluation_tables, recommendations, with_chain
 from .run_folder import RUN, RunFolder, config_of_options
 from .settings_options import check_types, settings_options
+from .text import shell_word
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Ratings, Split
@@ -459,8 +459,8 @@ def _show(job: Job, tables: TableWriter, recommend_for: str | None, how: str | N
     if tables.json:
         tables.show("Run", [{"run": str(folder.path), "model": str(folder.model), "fit": how}], name="run")
         return
-    user = shlex.quote(str(recommend_for or posterior.user_vocabulary.ids[0]))
-    run = shlex.quote(str(folder.path))
+    user = shell_word(str(recommend_for or posterior.user_vocabulary.ids[0]))
+    run = shell_word(str(folder.path))
     tables.say(f"\nSaved in {run}{'' if how is None else f' ({how})'}.")
     tables.say(f"Next: pyro-bmf recommend {run} --user {user}")
     if len(split.test_rows):
@@ -468,7 +468,7 @@ def _show(job: Job, tables: TableWriter, recommend_for: str | None, how: str | N
 
 
 def _how_to_go_on(job: Job) -> str:
-    run = shlex.quote(str(job.folder.path))
+    run = shell_word(str(job.folder.path))
     if job.folder.model.is_file():
         return f"Interrupted, but the fit is saved in {run}. Measure it with: pyro-bmf evaluate {run}"
     again = f"pyro-bmf fit --resume {run}"

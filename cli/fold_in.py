@@ -120,7 +120,7 @@ def command(
     if clip:
         table = limited(table, posterior.scale)
     if out is not None:
-        tables.say(f"{write_parts(out, [table]):,} rows are in {out}.")
+        tables.say(f"{write_parts(out, [table], safe=tables.csv_safe):,} rows are in {out}.")
         return
     scale = posterior.scale if clip else None
     if predicted:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import io
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
@@ -18,11 +21,14 @@ from click.shell_completion import CompletionItem
 
 import pyro_bmf
 from pyro_bmf.errors import PyroBmfError
+from pyro_bmf.files import write_error
 
 from .output import note, one_line
+from .text import shown
 
 EXIT_ERROR = 1
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+_NO_MEMORY = "can't allocate memory"  # what torch says
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -158,6 +164,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     argv
         The arguments after the program's name; None for those of the process.
     """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for as long as the process lives)
+    if sys.stdout is None:
+        _say("Error: standard output is closed: send it to a file, or to /dev/null.")
+        sys.exit(EXIT_ERROR)
+    if not os.environ.get("COLUMNS", "1").isdecimal():
+        del os.environ["COLUMNS"]  # which libraries take for a number without a check
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal that lacks a character is no reason to stop
     sys.exit(run(root, sys.argv[1:] if argv is None else argv))
 
 
@@ -180,7 +198,7 @@ def run(command: click.Command, argv: Sequence[str]) -> int:
         except (Exception, KeyboardInterrupt) as error:
             if debug:
                 traceback.print_exc()
-            return _report(error)
+            return _report(_of_stdout(error))
     return result if isinstance(result, int) else 0
 
 
@@ -214,10 +232,11 @@ def _report(error: BaseException) -> int:
     if isinstance(error, PyroBmfError):
         _say(f"Error: {one_line(str(error))}")
         return EXIT_ERROR
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        _say(f"Error: {os.fspath(error.filename)}: {error.strerror}.")
+    if isinstance(error, OSError) and error.errno is not None:
+        where = "the system says" if error.filename is None else os.fsdecode(error.filename)
+        _say(f"Error: {where}: {error.strerror or os.strerror(error.errno)}.")
         return EXIT_ERROR
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
         _say(
             "Error: the machine has not enough memory for this. Take smaller blocks, or fewer rows at a time."
         )
@@ -227,8 +246,20 @@ def _report(error: BaseException) -> int:
     return EXIT_BUG
 
 
+def _of_stdout(error: BaseException) -> BaseException:
+    """Return an error that names standard output, if that is what cannot be written."""
+    if not isinstance(error, OSError) or error.filename is not None or isinstance(error, PyroBmfError):
+        return error
+    frames = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if "click.utils" in frames or frames[-1:] == [__name__]:
+        _forget_stdout()
+        return write_error("standard output", error.errno or errno.EIO)
+    return error
+
+
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    with suppress(OSError):  # nobody is left to be told
+        click.echo(shown(line), err=True)
 
 
 def _show_warning(
@@ -252,9 +283,10 @@ def _show_warning(
 
 def _forget_stdout() -> None:
     """Point standard output at nothing, so that its last flush does not complain about the closed pipe."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    with suppress(OSError, ValueError):  # a stream that is no file has nothing to complain of
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

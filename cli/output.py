@@ -6,32 +6,40 @@ Standard output carries results and nothing else, so that ``--json`` can be pipe
 from __future__ import annotations
 
 import csv as csv_module
+import errno
 import io
 import json as json_module
 import math
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
-from pyro_bmf.files import atomic_write
+from pyro_bmf.files import atomic_write, is_stream, open_stream, write_error
+
+from .outputs import OutputPath, check_outputs
+from .text import guarded, json_shown, shown
 
 Row = Mapping[str, object]
 
 _MISSING = "–"
 _GAP = 3  # between two columns
+_NARROWEST = 20  # below which no table can be read
+_STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _PIPE_WIDTH = 120  # beyond which a table that is not on a terminal counts as too wide
 
 
 def note(text: str) -> None:
     """Tell the user something on standard error, as one line ``Note: …``."""
-    click.echo(f"Note: {one_line(text)}", err=True)
+    click.echo(f"Note: {shown(one_line(text))}", err=True)
 
 
 def one_line(text: str) -> str:
@@ -44,7 +52,8 @@ def show_table(
     rows: Sequence[Row],
     *,
     json: bool = False,
-    csv: Path | str | None = None,
+    csv: Path | str | IO[bytes] | None = None,
+    csv_safe: bool = False,
     screen: Sequence[Row] | None = None,
 ) -> None:
     """Print one table, as a table or as one line of JSON, and write it as CSV too when asked.
@@ -61,19 +70,21 @@ def show_table(
         tables gives JSON lines. Not-a-number and infinities become null, as JSON has neither.
     csv
         Write the table to this file as well, in full precision, with a header.
+    csv_safe
+        Put an apostrophe before text that a spreadsheet would take for a formula.
     screen
         What people are shown instead of `rows`: fewer columns, in words.
     """
     columns = _columns(rows)
     cells = [[_plain(row.get(column)) for column in columns] for row in rows]
     if csv is not None:
-        _write_csv(Path(csv), columns, cells)
+        _write_csv(csv, columns, cells, safe=csv_safe)
     if json:
         records = [
             {column: _finite(value) for column, value in zip(columns, line, strict=True)} for line in cells
         ]
         content = {"title": title, "rows": records}
-        click.echo(json_module.dumps(content, ensure_ascii=False, allow_nan=False, default=str))
+        click.echo(json_shown(json_module.dumps(content, ensure_ascii=False, allow_nan=False, default=str)))
         return
     if screen is not None:
         columns = _columns(screen)
@@ -90,12 +101,18 @@ class TableWriter:
         Whether tables are printed as JSON lines.
     csv
         The file for the first table. Each later one goes beside it, its name added before the suffix:
-        ``out.csv``, ``out-recommendations.csv``.
+        ``out.csv``, ``out-recommendations.csv``. A device or a pipe gets all of them, one after the other
+        with an empty line between; standard output gets them instead of what people read.
+    csv_safe
+        Whether text that a spreadsheet would take for a formula is guarded.
     """
 
-    def __init__(self, *, json: bool = False, csv: Path | None = None) -> None:
+    def __init__(self, *, json: bool = False, csv: Path | None = None, csv_safe: bool = False) -> None:
         self.json = json
         self.csv = csv
+        self.csv_safe = csv_safe
+        self._stream: IO[bytes] | None = None
+        self.on_stdout = csv is not None and os.path.normpath(csv) in _STDOUT
         self._written: set[Path] = set()
         self._shown = False
 
@@ -111,17 +128,48 @@ class TableWriter:
 
         `screen` is what people are shown instead, where `rows` are more than a screen holds.
         """
+        if self.csv is not None and is_stream(self.csv):
+            self._show_stream(self.csv, title, rows, screen)
+            return
         if self._shown and not self.json:
             click.echo()
         self._shown = True
         path = None if self.csv is None else self._next_path(self.csv, name or title)
-        show_table(title, rows, json=self.json, csv=path, screen=screen)
+        show_table(title, rows, json=self.json, csv=path, csv_safe=self.csv_safe, screen=screen)
         if path is not None:
             note(f"{title}: written to {path}.")
 
+    def _show_stream(self, csv: Path, title: str, rows: Sequence[Row], screen: Sequence[Row] | None) -> None:
+        """Write a table to a device or a pipe, which stays open: else a pipe's reader would go."""
+        try:
+            if self._stream is None:
+                sys.stdout.flush()
+                self._stream = open_stream(csv)
+            elif self._shown:
+                self._stream.write(b"\n")
+            columns = _columns(rows)
+            cells = [[_plain(row.get(column)) for column in columns] for row in rows]
+            _write_csv(self._stream, columns, cells, safe=self.csv_safe)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise write_error(csv, error.errno or errno.EIO) from error
+        if not self.on_stdout:
+            if self._shown and not self.json:
+                click.echo()
+            show_table(title, rows, json=self.json, screen=screen)
+        self._shown = True
+
+    def close(self) -> None:
+        """Close a pipe that was written to."""
+        if self._stream is not None:
+            with suppress(OSError):
+                self._stream.close()
+
     def say(self, text: str) -> None:
-        """Print a line that belongs to the result; under ``--json`` it goes to standard error."""
-        click.echo(text, err=self.json)
+        """Print a line that belongs to the result: to standard error, where tables are for programs."""
+        click.echo(shown(text, keep="\n"), err=self.json or self.on_stdout)
 
     def _next_path(self, first: Path, name: str) -> Path:
         path = first
@@ -151,13 +199,30 @@ def table_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--csv",
         "csv_path",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=OutputPath(),
         metavar="FILE",
-        help="Also write the table to FILE as CSV; further tables go beside it.",
+        help="Also write the table to FILE as CSV; further tables go beside it. A link is followed; "
+        "/dev/stdout takes CSV instead of tables for people.",
+    )
+    @click.option(
+        "--csv-safe",
+        is_flag=True,
+        help="In CSV, put an apostrophe before text that begins with =, +, -, @, a tab or a carriage return, "
+        "which a spreadsheet would take for a formula.",
     )
     @wraps(function)
-    def with_tables(*args: Any, as_json: bool, csv_path: Path | None, **kwargs: Any) -> Any:
-        return function(*args, tables=TableWriter(json=as_json, csv=csv_path), **kwargs)
+    def with_tables(*args: Any, as_json: bool, csv_path: Path | None, csv_safe: bool, **kwargs: Any) -> Any:
+        context = click.get_current_context()
+        check_outputs(context)
+        if csv_safe and csv_path is None and getattr(context.params.get("out"), "suffix", "") != ".csv":
+            raise click.UsageError("--csv-safe is about CSV files: give --csv FILE, or leave it out.")
+        tables = TableWriter(json=as_json, csv=csv_path, csv_safe=csv_safe)
+        if as_json and tables.on_stdout:
+            raise click.UsageError("--json and --csv /dev/stdout would both be printed: choose one.")
+        try:
+            return function(*args, tables=tables, **kwargs)
+        finally:
+            tables.close()
 
     return with_tables
 
@@ -183,13 +248,26 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_csv(path: Path, columns: Sequence[str], cells: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv_module.writer(text, lineterminator="\n")
+def _write_csv(
+    target: Path | str | IO[bytes],
+    columns: Sequence[str],
+    cells: Sequence[Sequence[object]],
+    *,
+    safe: bool,
+) -> None:
+    if safe:
+        cells = [[guarded(cell) for cell in line] for line in cells]
+    lines = _Lines()
+    # With this end of a line both of its characters are quoted within a cell.
+    writer = csv_module.writer(lines, lineterminator="\r\n")
     writer.writerow(columns)
     writer.writerows(cells)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+    content = "".join(lines.content).encode("utf-8", "surrogatepass")
+    if not isinstance(target, (str, Path)):
+        target.write(content)
+        return
+    with atomic_write(target) as temporary:
+        temporary.write_bytes(content)
 
 
 def _render(title: str, columns: Sequence[str], cells: Sequence[Sequence[object]]) -> str:
@@ -203,19 +281,20 @@ def _render(title: str, columns: Sequence[str], cells: Sequence[Sequence[object]
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=sys.stdout)
-    width = console.width
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        width = _PIPE_WIDTH
-        console = Console(file=sys.stdout, width=10_000)  # a file or a pipe has no edge to wrap at
+    asked, terminal = _asked_width(), sys.stdout.isatty()
+    width = asked or (max(shutil.get_terminal_size().columns, _NARROWEST) if terminal else _PIPE_WIDTH)
+    # A file or a pipe has no edge to wrap at.
+    edge = width if asked or terminal else 10_000
+    console = Console(file=io.StringIO(), width=edge, force_terminal=terminal)
     by_column = [[line[position] for line in cells] for position in range(len(columns))]
     numeric = [any(map(_is_number, values)) and all(map(_is_number_or_none, values)) for values in by_column]
     texts = [_format_column(values) for values in by_column]
-    headers: Sequence[str] = columns
+    headers: Sequence[str] = [shown(str(column)) for column in columns]
     lines = [list(line) for line in zip(*texts, strict=True)]
     if _width(columns, lines) > width and len(columns) > len(lines) + 1:
-        headers = [columns[0], *texts[0]]
-        lines = [[column, *line] for column, line in zip(columns[1:], texts[1:], strict=True)]
+        names = headers
+        headers = [names[0], *texts[0]]
+        lines = [[column, *line] for column, line in zip(names[1:], texts[1:], strict=True)]
         numeric = [False] + [any(numeric[1:])] * len(texts[0])
     # Text, not str: a film called "[rec]" is no markup.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -224,11 +303,30 @@ def _render(title: str, columns: Sequence[str], cells: Sequence[Sequence[object]
     for line in lines:
         table.add_row(*(Text(cell) for cell in line))
     with console.capture() as captured:
-        console.print(Text(title, style="italic"))  # not the table's own, which wraps at its width
+        console.print(Text(shown(title), style="italic"))  # not the table's own, which wraps at its width
         console.print(table)
         if not cells:
             console.print(Text("(no rows)"))
     return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+class _Lines:
+    """Takes lines of CSV, which end as text does here."""
+
+    def __init__(self) -> None:
+        self.content: list[str] = []
+
+    def write(self, line: str) -> None:
+        """Take one line."""
+        self.content.append(line.removesuffix("\r\n") + "\n")
+
+
+def _asked_width() -> int | None:
+    """Return the width that COLUMNS asks for; what is no number, or too narrow for a table, is left aside."""
+    text = os.environ.get("COLUMNS", "")
+    if not (text.isascii() and text.isdigit() and len(text) < 7):
+        return None
+    return int(text) if int(text) >= _NARROWEST else None
 
 
 def _width(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
@@ -265,4 +363,4 @@ def _format(value: object, spec: str) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return _MISSING if math.isnan(value) else format(value, spec)
-    return str(value)  # an integer may be an id: no thousands separators
+    return shown(str(value))  # an integer may be an id: no thousands separators

@@ -11,6 +11,7 @@ from pyro_bmf.files import write_json
 
 from .options import data_dir_option, moved_data_option, seed_option
 from .output import TableWriter, note, table_options
+from .outputs import OutputPath
 from .progress import bar
 from .report import split_words
 from .run_folder import RUN, RunFolder
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @moved_data_option
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputPath(beside=(".png",)),
     metavar="FILE",
     help="Where all numbers go as JSON, the figure beside it.  [default: RUN/ppc.json]",
 )

@@ -79,7 +79,7 @@ def command(
     if clip:
         table = limited(table, posterior.scale)
     if out is not None:
-        tables.say(f"{write_parts(out, [table]):,} predictions are in {out}.")
+        tables.say(f"{write_parts(out, [table], safe=tables.csv_safe):,} predictions are in {out}.")
         return
     cut = cut_words(posterior.scale if clip else None)
     title = (

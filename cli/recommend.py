@@ -154,7 +154,7 @@ def command(
         options["exclude"] = folder.load_split(data_dir, data).ratings
     parts = _parts(posterior, user_ids, clip=clip, **options)
     if out is not None:
-        rows = write_parts(out, parts)
+        rows = write_parts(out, parts, safe=tables.csv_safe)
         tables.say(f"{rows:,} recommendations for {len(user_ids):,} users are in {out}.")
         return
     import pandas as pd

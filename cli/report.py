@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from .output import Row, TableWriter, note
 from .progress import bar
 
@@ -121,7 +119,7 @@ def evaluation_tables(
     tables.show(title, rows, name="systems", screen=[_main_row(row, shown) for row in rows])
     _tell_unknown(split, part, model.fitted_on)
     if not tables.json:
-        click.echo(_legend(comparison, shown))
+        tables.say(_legend(comparison, shown))
     if detail:
         _detail_tables(comparison, tables)
     return comparison
@@ -380,7 +378,7 @@ def show_ratings(
     shown = shown if hidden is None else shown.drop(columns=hidden)
     tables.show(title, table.to_dict("records"), name=name, screen=rating_rows(shown, interval))
     if len(table) > SHOWN and not tables.json:
-        click.echo(f"… and {len(table) - SHOWN:,} more rows: write all with --out FILE or --csv FILE.")
+        tables.say(f"… and {len(table) - SHOWN:,} more rows: write all with --out FILE or --csv FILE.")
 
 
 def recommendations(posterior: Posterior, user: str, tables: TableWriter, *, n: int = 10) -> None:

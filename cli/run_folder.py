@@ -198,6 +198,7 @@ class RunFolder:
         if not isinstance(fitted, dict):
             return
         config = self.read_config()
+        self.settings(config)  # what is damaged is not another run's
         mine, its = _flat(config["settings"]), _flat(fitted)
         ours = _OF_REFIT if config["refit"] else frozenset()
         for name in sorted(mine.keys() & its.keys() - ours):

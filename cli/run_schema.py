@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
@@ -29,17 +30,20 @@ def read_json(path: Path, schema: Callable[[], Any], remedy: str) -> dict[str, A
     SavedFileError
         Naming the file and the place in it.
     """
-    import msgspec
-
     try:
-        content = msgspec.json.decode(path.read_bytes())
+        # Not by msgspec: a path may hold bytes that are no text, which only this reader lets through.
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise SavedFileError(f"{path} cannot be read ({error.strerror or error}). {remedy}") from error
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SavedFileError(f"{path} is no JSON ({error}). {remedy}") from error
     check(content, schema(), str(path), remedy)
     result: dict[str, Any] = content
     return result
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def check(content: object, kind: Any, where: str, remedy: str) -> None:

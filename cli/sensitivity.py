@@ -10,6 +10,7 @@ from pyro_bmf.files import atomic_write, write_json
 
 from .options import seed_option
 from .output import TableWriter, table_options
+from .outputs import OutputPath
 from .progress import bar
 from .run_folder import RUN, RunFolder
 
@@ -31,7 +32,7 @@ from .run_folder import RUN, RunFolder
 @seed_option
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputPath(beside=(".csv",)),
     metavar="FILE",
     help="Where the summary goes as JSON, every user as CSV beside it.  [default: RUN/sensitivity.json]",
 )

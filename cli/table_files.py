@@ -10,6 +10,9 @@ import click
 
 from pyro_bmf.files import atomic_write
 
+from .outputs import OutputPath
+from .text import guarded
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,15 +25,17 @@ def _known_suffix(context: click.Context, parameter: click.Parameter, value: Pat
 
 out_option = click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputPath(),
     callback=_known_suffix,
     metavar="FILE",
     help="Write the table to FILE.csv or FILE.parquet instead of the screen.",
 )
 
 
-def write_parts(path: Path, parts: Iterable[pd.DataFrame]) -> int:
+def write_parts(path: Path, parts: Iterable[pd.DataFrame], *, safe: bool = False) -> int:
     """Write the parts of one table, holding one at a time; the file appears when it is whole.
+
+    With `safe` text that a spreadsheet would take for a formula is guarded in CSV.
 
     Returns
     -------
@@ -45,6 +50,8 @@ def write_parts(path: Path, parts: Iterable[pd.DataFrame]) -> int:
         if path.suffix == ".csv":
             with open(temporary, "w", encoding="utf-8", newline="") as file:
                 for number, part in enumerate(parts):
+                    if safe:
+                        part = part.map(guarded)
                     part.to_csv(file, index=False, header=number == 0, lineterminator="\n")
                     rows += len(part)
             return rows

@@ -167,7 +167,7 @@ def test_refit_trains_on_train_and_validation(cli: Run, own_csv: Path) -> None:
     assert not list(Path("refitted").glob("checkpoint*"))
     outcome = cli("evaluate", "refitted", "--part", "valid")
     assert outcome.code == 1
-    assert "cannot be evaluated on valid" in outcome.err
+    assert "was fitted to the validation ratings too: measure it on test" in outcome.err
 
 
 def test_warm_start_takes_new_rows_and_tells_what_it_has_seen(
