@@ -252,7 +252,7 @@ def _damage_line(rng: random.Random, file: File) -> None:
     elif what == "empty":
         fields[rng.randrange(2)] = rng.choice(["", " "])
     elif what == "stray":
-        fields[0] = '"' + user.replace('"', "").replace(delimiter, "_")
+        fields[0] = ('"' + user.replace('"', "").replace(delimiter, "_")).strip()
         if not file.quoted:
             file.must, file.named = "read", None
             file.rows[row] = (fields[0], item, rating)
