@@ -97,6 +97,13 @@ def raw_of_table(table: pa.Table, columns: Columns | None, name: str) -> RawColu
     table = table.select(list(layout.names))
     with located(f"{name} cannot be used", "make the text UTF-8", FOREIGN_PARQUET):
         table.validate(full=True)
+        # Polars gives text as views, which the rest of Arrow does little with.
+        views = [pa.types.is_string_view(field.type) for field in table.schema]
+        fields = [
+            field.with_type(pa.large_string()) if view else field
+            for field, view in zip(table.schema, views, strict=True)
+        ]
+        table = table.cast(pa.schema(fields)) if any(views) else table
     return _from_table(table, layout, lambda row: f"row {row} (counted from 0)")
 
 

@@ -33,6 +33,10 @@ FORMS: dict[str, tuple[Any, Any]] = {
     "nullable": (FRAME.convert_dtypes(), None),
     "known names": (FRAME.rename(columns={"user": "userId", "item": "movieId"}), None),
     "Arrow": (pa.table(COLUMNS), None),
+    "Arrow, text as views, as Polars has it": (
+        pa.table(COLUMNS | {"user": pa.array(COLUMNS["user"], pa.string_view())}),
+        None,
+    ),
 }
 
 
