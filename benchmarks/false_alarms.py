@@ -35,7 +35,6 @@ GIBBS: dict[str, Any] = {
     "sweeps": 150,
     "burn_in": 50,
     "kept_draws": 100,
-    "plain_sweeps": 0,
 }
 ENCODERS: dict[str, Any] = {
     "beta_user": 1.0,

@@ -38,7 +38,6 @@ def one(data: str | None, changes: dict[str, Any], iterations: int, threads: int
     split = random_split(ratings, seed=0)
     settings = preset("amortized").replace(
         n_factors=10,
-        n_units=50,
         user_batch_size=500,
         item_batch_size=500,
         max_iterations=iterations,

@@ -16,7 +16,7 @@ from .output import TableWriter, note, table_options
 from .outputs import OutputPath
 from .progress import bar
 from .run_folder import RUN, RunFolder
-from .settings_options import check_types, settings_options
+from .settings_options import Changes, settings_options
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Split
@@ -67,7 +67,7 @@ def command(
     out: Path | None,
     threads: int | None,
     simulation_seed: int,
-    changes: dict[str, Any],
+    changes: Changes,
     reading: Reading,
     splitting: Splitting,
     tables: TableWriter,
@@ -85,11 +85,12 @@ def command(
       pyro-bmf calibrate --data ml1m --users 600 --items 400 --factors 4 --out check.json
     """
     if path is not None:
-        if changes:
+        if changes.values:
             raise click.UsageError("RUN brings its own settings: leave out those that are given.")
         folder = RunFolder.existing(path)
         settings = folder.settings(folder.read_config())
         split = folder.load_split(reading.data_dir, data)
+        folder.tell_unread(settings, split.ratings.scale.levels)
         if folder.model.is_file():
             folder.load_posterior()  # refused where it is another run's: the folder is then not what it says
         file = folder.path / "calibration.json" if out is None else out
@@ -98,6 +99,7 @@ def command(
             raise click.UsageError("Give a RUN, or say which ratings' pairs to simulate: --data ml100k.")
         settings = _settings(preset_name, changes)
         split = make_split(data, reading, splitting)
+        changes.check_read(settings, levels=split.ratings.scale.levels, validated=len(split.valid_rows) > 0)
         file = Path("calibration.json") if out is None else out
     check = _run(
         split, settings, file, refits=refits, users=users, items=items, threads=threads, seed=simulation_seed
@@ -124,12 +126,12 @@ def command(
         note(f"Not right, beyond chance: {', '.join(flagged)}. {advice}")
 
 
-def _settings(preset_name: str, changes: dict[str, Any]) -> Preset:
+def _settings(preset_name: str, changes: Changes) -> Preset:
     from pyro_bmf.inference import preset
 
-    settings = preset(preset_name)
-    check_types(changes, settings.to_dict())
-    return settings.replace(**changes)
+    settings = changes.apply(preset(preset_name))
+    changes.check_read(settings, ratings_known=False)
+    return settings
 
 
 def _run(

@@ -47,7 +47,10 @@ GROUPS = (
     help="A file for netcdf, a folder for parquet.",
 )
 @click.option(
-    "--draws", type=click.IntRange(1), metavar="N", help="Draws from the posterior (netcdf). [default: 400]"
+    "--draws",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Draws from the posterior (netcdf). [default: 400; of a chain, those it kept, and no more]",
 )
 @click.option("--seed", type=click.IntRange(0), metavar="S", help="Of the draws (netcdf). [default: 0]")
 @click.option(
@@ -109,7 +112,7 @@ def command(
 
     \b
     Examples:
-      pyro-bmf export runs/ml100k --format netcdf --out ml100k.nc --draws 200
+      pyro-bmf export runs/ml100k --format netcdf --out ml100k.nc --draws 50
       pyro-bmf export runs/ml100k --format netcdf --out some.nc --users some_users.csv --group posterior
       pyro-bmf export runs/ml100k --format parquet --out ml100k-factors
     """

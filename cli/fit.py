@@ -21,7 +21,7 @@ from .options import Reading, Splitting, data_options, make_split, split_options
 from .output import TableWriter, note, table_options
 from .report import evaluation_tables, recommendations, with_chain
 from .run_folder import RUN, RunFolder, config_of_options
-from .settings_options import check_types, settings_options
+from .settings_options import Changes, settings_options
 from .text import shell_word
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def command(
     deterministic: bool,
     checkpoint_every: int,
     quiet: bool,
-    changes: dict[str, Any],
+    changes: Changes,
     reading: Reading,
     splitting: Splitting,
     tables: TableWriter,
@@ -119,7 +119,7 @@ def command(
     Examples:
       pyro-bmf fit --data ml1m
       pyro-bmf fit --data ratings.csv --columns user,item,stars --scale 1:5:1 --factors 16
-      pyro-bmf fit --data ml100k --no-feedback --out runs/ablation
+      pyro-bmf fit --data ml100k --preset amortized --no-feedback --out runs/ablation
       pyro-bmf fit --data ml1m --prior student-t:df=4 --likelihood ordered-logistic
       pyro-bmf fit --resume runs/ml1m
       pyro-bmf fit --data more_ratings.csv --warm-start runs/ratings
@@ -152,7 +152,11 @@ def command(
         if "preset_name" not in given and warm_start is None:
             preset_name = _preset_for(preset_name, changes)
         settings = _settings(preset_name, warm_start, changes)
-        job = _new(data, out, reading, splitting, settings, warm_start, refit, running, recommend_for)
+        if "checkpoint_every" in given:
+            _check_checkpoints(settings)
+        job = _new(
+            data, out, reading, splitting, settings, changes, warm_start, refit, running, recommend_for
+        )
     with _ctrl_c() as pressed:
         try:
             how_it_went = _fit_and_save(job, resume=resumed is not None, progress=not quiet)
@@ -218,12 +222,12 @@ def _given_options() -> dict[str, str]:
     }
 
 
-def _preset_for(preset_name: str, changes: dict[str, Any]) -> str:
+def _preset_for(preset_name: str, changes: Changes) -> str:
     """Return the preset, where the sweeps of the default know prior and likelihood, and else amortized."""
     from pyro_bmf.inference.build import SWEEP_LIKELIHOODS, SWEEP_PRIORS
 
     for name, known in (("prior", SWEEP_PRIORS), ("likelihood", ("auto", *SWEEP_LIKELIHOODS))):
-        word, _, arguments = str(changes.get(name, known[0])).partition(":")
+        word, _, arguments = str(changes.values.get(name, known[0])).partition(":")
         own_cuts = "cuts=user" in arguments.replace(" ", "").split(",")
         if word not in known or own_cuts:
             what = f"{name} {word}" + (" with cut points by user" if own_cuts else "")
@@ -235,17 +239,31 @@ def _preset_for(preset_name: str, changes: dict[str, Any]) -> str:
     return preset_name
 
 
-def _settings(preset_name: str, warm_start: Path | None, changes: dict[str, Any]) -> Preset:
+def _settings(preset_name: str, warm_start: Path | None, changes: Changes) -> Preset:
     """Return the settings asked for, those of the earlier run when the start is warm."""
     from pyro_bmf.inference import preset
 
     settings = preset(preset_name)
     if warm_start is not None:
         folder = RunFolder.existing(warm_start)
+        settings = folder.settings(folder.read_config())
         # Weights that are good already need no growing KL.
-        settings = folder.settings(folder.read_config()).replace(warmup_iterations=0)
-    check_types(changes, settings.to_dict())
-    return settings.replace(**changes)
+        warm = replace(settings.fit, warmup_iterations=0)
+        settings = replace(settings, fit=warm)
+    settings = changes.apply(settings)
+    changes.check_read(settings, ratings_known=False)
+    if warm_start is None and (followed := changes.followed(settings)):
+        note(f"Settings that follow those given: {followed}.")
+    return settings
+
+
+def _check_checkpoints(settings: Preset) -> None:
+    """Refuse a rhythm of checkpoints for a fit that writes none."""
+    if settings.fit.method == "conjugate" and not settings.gibbs.sweeps:
+        raise click.UsageError(
+            "Coordinate ascent writes no checkpoints: leave out --checkpoint-every (the presets default, "
+            "amortized and paper read it)."
+        )
 
 
 def _new(
@@ -254,12 +272,15 @@ def _new(
     reading: Reading,
     splitting: Splitting,
     settings: Preset,
+    changes: Changes,
     warm_start: Path | None,
     refit: bool,
     running: dict[str, Any],
     recommend_for: str | None,
 ) -> Job:
     """Load and check everything, then make the run's folder and write what it is made of."""
+    from pyro_bmf.inference.reads import Case, in_force
+
     if out is not None:
         RunFolder.check_free(out)
     earlier = None if warm_start is None else RunFolder.existing(warm_start).load_posterior()
@@ -271,6 +292,8 @@ def _new(
         raise click.UsageError(
             "--refit needs validation ratings to choose the iterations by: split some off."
         )
+    levels, validated = split.ratings.scale.levels, len(split.valid_rows) > 0
+    changes.check_read(settings, levels=levels, validated=validated)
     _check_user(recommend_for, split)
     folder = RunFolder.create(out, _run_name(data))
     click.get_current_context().with_resource(folder.locked())
@@ -279,7 +302,7 @@ def _new(
         folder.write_config(
             {
                 **config_of_options(data, reading, splitting),
-                "settings": settings.to_dict(),
+                "settings": in_force(Case.of(settings, levels=levels, validated=validated)),
                 "warm_start": None if warm_start is None else str(warm_start.resolve()),
                 "refit": refit,
                 "running": running,
@@ -389,7 +412,7 @@ def _fit_and_save(job: Job, *, resume: bool, progress: bool) -> str | None:
 
 def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
     """Fit; with `refit`, choose the iterations first and then train on train and validation."""
-    from pyro_bmf.inference import chosen_iterations, fit
+    from pyro_bmf.inference import chosen_iterations, fit, refit_settings
 
     def run(settings: Preset, *, refit: bool) -> FitResult:
         checkpoint = job.folder.checkpoint(refit=refit)
@@ -413,10 +436,10 @@ def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
     if stop_after is None:
         chosen = run(job.settings, refit=False)
         stop_after = chosen_iterations(chosen).fit.stop_after
+        assert stop_after is not None
         write_json(job.folder.selection, {"iterations": stop_after, "history": chosen.history})
     note(f"{stop_after} iterations chosen on validation; now training on train and validation.")
-    settings = replace(job.settings, fit=replace(job.settings.fit, stop_after=stop_after))
-    return run(settings, refit=True)
+    return run(refit_settings(job.settings, stop_after), refit=True)
 
 
 def _how_it_went(result: FitResult, *, refit: bool) -> str:

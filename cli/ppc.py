@@ -73,7 +73,7 @@ def command(
     \b
     Examples:
       pyro-bmf ppc runs/ml100k
-      pyro-bmf ppc runs/ml100k --part train --draws 1000 --out check.json
+      pyro-bmf ppc runs/ml100k --part train --draws 100 --out check.json
     """
     from pyro_bmf.evaluation.evaluate import json_ready
     from pyro_bmf.posterior.check_plot import plot_predictive_check

@@ -18,7 +18,7 @@ import errno
 import os
 import platform
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import pyro_bmf
-from pyro_bmf.errors import SavedFileError, SettingsError
+from pyro_bmf.errors import PyroBmfError, SavedFileError, SettingsError
 from pyro_bmf.files import atomic_write, clean_leftovers, is_stream, make_folder, write_error, write_json
 
 from . import run_lock, run_schema
 from .options import Reading, Splitting, make_split
+from .output import note
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pyro_bmf.data import Split
     from pyro_bmf.inference import FitResult, Preset
     from pyro_bmf.posterior import Posterior
@@ -56,6 +59,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._told = False
         self.model = path / "model.safetensors"
         self.config = path / "config.json"
         self.split = path / "split-hash.json"
@@ -161,6 +165,16 @@ class RunFolder:
         run_schema.check_settings(config["settings"], str(self.config), _AGAIN)
         return settings
 
+    def tell_unread(self, settings: Preset, levels: np.ndarray | None) -> None:
+        """Say once which recorded settings the run's method never read, where they are not the defaults."""
+        from pyro_bmf.inference.reads import Case, never_read
+
+        unread = never_read(Case.of(settings, levels=levels))
+        if unread and not self._told:
+            self._told = True
+            listed = ", ".join(f"{name} {value}" for name, value in sorted(unread.items()))
+            note(f"{self.path} records settings that its fit never read, so they changed nothing: {listed}.")
+
     def _foreign(self, error: Exception) -> str:
         return (
             f"{self.config} holds settings that this version does not know ({error}): use the pyro-bmf that "
@@ -184,6 +198,9 @@ class RunFolder:
             )
         posterior = Posterior.load(self.model)
         self._check_belongs(posterior)
+        # Predictions need the model alone: what is wrong with the config is told where that is needed.
+        with suppress(PyroBmfError):
+            self.tell_unread(self.settings(self.read_config()), posterior.scale.levels)
         return posterior
 
     def _check_belongs(self, posterior: Posterior) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pyro_bmf.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pyro_bmf.inference import Preset
 
 _POSITIVE = click.FloatRange(0, min_open=True)
 _NOT_NEGATIVE = click.FloatRange(0)
@@ -211,19 +216,85 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Changes:
+    """Settings that were given on the command line.
+
+    Attributes
+    ----------
+    values : dict
+        By their Python names.
+    flags : dict
+        What the user wrote for each, as in ``--no-feedback`` or ``--set ema_decay=0.9``.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    flags: dict[str, str] = field(default_factory=dict)
+
+    def spelled(self, name: str, value: Any) -> str:
+        """Return a setting as it was written, or as it may be."""
+        if name in self.flags:
+            return self.flags[name]
+        for declaration, owner, _ in _OPTIONS:
+            if owner == name:
+                return _flag(declaration, value)
+        return f"--preset {value}" if name == "preset" else f"--set {name}={value}"
+
+    def apply(self, settings: Preset) -> Preset:
+        """Return the settings with these changes, each of the right type.
+
+        Raises
+        ------
+        SettingsError
+            If a value is of the wrong type or out of range, or some do not go together: with their flags.
+        """
+        check_types(self.values, settings.to_dict())
+        try:
+            return settings.replace(**self.values)
+        except SettingsError as error:
+            named = [flag for name, flag in self.flags.items() if re.search(rf"\b{name}\b", str(error))]
+            if not named:
+                raise
+            raise SettingsError(f"{error} (Given: {', '.join(dict.fromkeys(named))}.)") from error
+
+    def check_read(self, settings: Preset, **known: Any) -> None:
+        """Refuse settings that the method of `settings` would not read; `known` is of the ratings."""
+        from pyro_bmf.inference.reads import Case, check_read
+
+        check_read(Case.of(settings, **known), self.spelled)
+
+    def followed(self, settings: Preset) -> str | None:
+        """Return a line about the settings that followed those that were given, if any did."""
+        values = settings.values()
+        told = [f"{name} {values[name]}" for name in sorted(settings.settled - self.values.keys())]
+        return ", ".join(told) or None
+
+
+def _flag(declaration: str, value: Any) -> str:
+    on, _, off = declaration.partition("/")
+    if off:
+        return on if value else off
+    return f"{on} {value:g}" if isinstance(value, float) else f"{on} {value}"
+
+
 def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a click command the options above, and one argument `changes`, the settings that were given."""
-    names = [name for _, name, _ in _OPTIONS]
 
     @wraps(function)
     def with_changes(*args: Any, beta: float | None, more: tuple[tuple[str, Any], ...], **kwargs: Any) -> Any:
-        taken = {name: kwargs.pop(name) for name in names}
-        changes = {name: value for name, value in taken.items() if value is not None}
-        if beta is not None:
-            changes = {"beta_user": beta, "beta_item": beta, **changes}
-        if changes.get("feedback") is False:
-            changes.setdefault("attention", "none")
-        return function(*args, changes={**changes, **dict(more)}, **kwargs)
+        changes = Changes()
+        taken = [(name, kwargs.pop(name), declaration) for declaration, name, _ in _OPTIONS]
+        given = [(name, value, _flag(declaration, value)) for name, value, declaration in taken]
+        given += [(name, beta, _flag("--beta", beta)) for name in ("beta_user", "beta_item")]
+        given = [one for one in given if one[1] is not None]
+        for name, value, flag in (*given, *((name, value, f"--set {name}={value}") for name, value in more)):
+            if name in changes.values and changes.values[name] != value:
+                raise click.UsageError(
+                    f"{changes.flags[name]} and {flag} set {name} to two values: give one of them."
+                )
+            if name not in changes.values:
+                changes.values[name], changes.flags[name] = value, flag
+        return function(*args, changes=changes, **kwargs)
 
     decorated: Callable[..., Any] = with_changes
     decorated = click.option(

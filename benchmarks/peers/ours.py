@@ -78,7 +78,7 @@ def main() -> None:
     data = options.data or split.ratings.name
     description = {
         "request": cells.request(options.system, data, split.hash, options.seed, asked),
-        "preset": settings.to_dict(),
+        "preset": result.posterior.info["settings"],
         "own_distribution": True,
         "valid_rmse": valid_rmse,
         "trace": trace.pairs,

@@ -1,6 +1,6 @@
 """Algorithm 1: the objective, the loop, its settings and its checkpoints."""
 
-from .fit import DivergenceError, FitResult, chosen_iterations, fit
+from .fit import DivergenceError, FitResult, chosen_iterations, fit, refit_settings
 from .settings import FitSettings, ModelSettings, Preset, preset
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "chosen_iterations",
     "fit",
     "preset",
+    "refit_settings",
 ]

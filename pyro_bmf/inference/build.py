@@ -52,10 +52,7 @@ def build_model(
         If the likelihood needs levels and there are none, sweeps do not know prior or likelihood, or a
         prior's mean is to follow from ratings whose mean is not known or not positive.
     """
-    word = settings.likelihood
-    if word == "auto":
-        few = levels is not None and len(levels) <= _MANY_LEVELS
-        word = "ordered-probit" if few else "normal"
+    word = resolve_likelihood(settings.likelihood, levels)
     name = word.partition(":")[0]
     if gibbs and name not in SWEEP_LIKELIHOODS:
         raise SettingsError(
@@ -97,6 +94,14 @@ def build_model(
     )
 
 
+def resolve_likelihood(word: str, levels: np.ndarray | None) -> str:
+    """Return the word of a likelihood; ``auto`` is one that goes with the rating scale's levels."""
+    if word != "auto":
+        return word
+    few = levels is not None and len(levels) <= _MANY_LEVELS
+    return "ordered-probit" if few else "normal"
+
+
 def _prior_mean(settings: ModelSettings, mean_rating: float | None) -> float | None:
     """Return the mean that the settings give the factors' prior, None where they give none."""
     if not settings.prior_mean:
@@ -124,7 +129,7 @@ def _sampled_prior(settings: ModelSettings) -> str:
     # One that follows from the ratings was a place to start at, and is learned here.
     if given and given != "ratings":
         raise SettingsError(
-            f"Gibbs sweeps draw the mean of the factors, and here it is given, as {given}: leave it at 0, or "
-            "fit a guide instead (--preset amortized)."
+            f"Gibbs sweeps draw the mean of the factors, and here it is given, as {given} "
+            "(prior_mean, or loc in the prior): leave it at 0, or fit a guide instead (--preset amortized)."
         )
     return "normal-wishart" + (f":scale={arguments['scale']}" if "scale" in arguments else "")

@@ -7,6 +7,7 @@ loss, `checkpoint` the state between iterations, `settings` every choice, `polis
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from .objective import Objective
 from .polish import Chain, check_gibbs
 from .process import computing, pick_device
 from .progress import Bar, Reporter, Silent
+from .reads import ASCENT, SVI, SWEEPS, Case, check_read, check_refit, in_force
 from .settings import Preset, preset
 from .warm_start import carry_over
 
@@ -108,7 +110,8 @@ def fit(
     settings : Preset
         Settings of model, guide and inference; the default preset when not given.
     model : FactorizationModel, optional
-        A model with priors and a likelihood of your own; ``settings.model`` is then not used.
+        A model with priors and a likelihood of your own, in the place of the one that ``settings.model``
+        describes; every stage of the fit is of this model.
     warm_start : Posterior, optional
         An earlier fit to start from: rows that it knows keep their weights, new ones start fresh.
     refit : bool
@@ -128,6 +131,9 @@ def fit(
 
     Raises
     ------
+    SettingsError
+        If a setting was given that the method does not read, or one that says another thing than `model`; or
+        if a stage of the fit does not know the model's priors or likelihood.
     DataError
         If a training rating is outside the likelihood's support.
     FitError
@@ -147,51 +153,82 @@ def fit(
             "fit a guide first (method 'svi', as in the preset amortized)."
         )
     if refit:
-        settings = settings.replace(keep="last", patience=None)
+        check_refit(settings)
+        settings = _refitting(settings)
     reporter: Reporter = progress if not isinstance(progress, bool) else (Bar() if progress else Silent())
     split.warn_of_unknown()
     train = split.train_valid if refit else split.train
     valid = None if refit or len(split.valid) == 0 else split.valid
+    case = Case.of(settings, levels=train.scale.levels, validated=refit or valid is not None, own=model)
+    check_read(case)
+    if resume and case.methods == (ASCENT,):
+        raise SettingsError("Coordinate ascent writes no checkpoint to resume from: leave resume out.")
+    if case.own is not None and case.own.implicit is not None and SVI in case.methods:
+        raise SettingsError(
+            "The model has implicit feedback, which encoders do not know: build it without, or sample from "
+            "the start (method='none', with sweeps)."
+        )
+    sampled = _sampled_model(case, train) if SWEEPS in case.methods else None
     with computing(pick_device(device), threads=threads, deterministic=deterministic) as where:
         file = None if checkpoint is None else Path(checkpoint)
         in_chain = resume and file is not None and is_of_kind(file, CHAIN_CHECKPOINT)
         try:
             first: FitResult | None = None
-            if settings.fit.method == "conjugate" and not in_chain:
-                first = _ascend(split, train, valid, settings, model, where, reporter)
-            elif settings.fit.method == "svi" and not in_chain:
-                run = _Run(split, train, valid, settings, model, warm_start, where, reporter)
+            if ASCENT in case.methods and not in_chain:
+                first = _ascend(split, train, valid, case, where, reporter)
+            elif SVI in case.methods and not in_chain:
+                run = _Run(split, train, valid, case, warm_start, where, reporter)
                 first = run(file, checkpoint_every, resume=resume)
-            if not settings.gibbs.sweeps:
+            if sampled is None:
                 assert first is not None
                 return first
             return _polish(
                 split,
                 train,
                 valid,
-                settings,
-                model if settings.fit.method == "none" else None,
+                case,
+                sampled,
                 first,
                 where,
                 reporter,
                 checkpoint=file,
                 every=checkpoint_every,
-                resume=in_chain or (resume and settings.fit.method == "none"),
+                resume=in_chain or (resume and case.methods == (SWEEPS,)),
             )
         finally:
             reporter.close()
+
+
+def _sampled_model(case: Case, train: Ratings) -> FactorizationModel:
+    """Return the model of the sweeps, not yet started; refuse one that they do not know.
+
+    A model of one's own is that of both stages where sweeps follow a guide: the sweeps then get a copy, as
+    the guide's fit learns parameters of it.
+    """
+    if case.own is None:
+        built = build_model(case.settings.model, train.scale.levels, gibbs=True, ends=_ends(train))
+        check_gibbs(built)
+        return built
+    if ASCENT in case.methods:
+        raise SettingsError(
+            "Coordinate ascent needs Normal priors and Gibbs sweeps need Normal-Wishart ones: no model of "
+            "your own is known to both. Leave out the sweeps (sweeps=0), or sample from the start "
+            "(method='none')."
+        )
+    check_gibbs(case.own)
+    return copy.deepcopy(case.own) if SVI in case.methods else case.own
 
 
 def _ascend(
     split: Split,
     train: Ratings,
     valid: Ratings | None,
-    settings: Preset,
-    model: FactorizationModel | None,
+    case: Case,
     device: torch.device,
     reporter: Reporter,
 ) -> FitResult:
     """Run coordinate ascent until the bound, or validation RMSE, stops moving; the last state is kept."""
+    settings, model = case.settings, case.own
     if model is None:
         # Rows' own noise is the sweeps' alone where these come after: the ascent has none.
         plain = replace(settings.model, row_noise="none")
@@ -229,7 +266,7 @@ def _ascend(
             stopped = "patience"
             break
     ascent.finish()
-    info = _info(split, train, settings, device) | {
+    info = _info(split, train, case, device) | {
         "beta_user": 1.0,
         "beta_item": 1.0,
         "iterations": len(history),
@@ -251,8 +288,8 @@ def _polish(
     split: Split,
     train: Ratings,
     valid: Ratings | None,
-    settings: Preset,
-    model: FactorizationModel | None,
+    case: Case,
+    model: FactorizationModel,
     first: FitResult | None,
     device: torch.device,
     reporter: Reporter,
@@ -262,9 +299,8 @@ def _polish(
     resume: bool,
 ) -> FitResult:
     """Run the chain from the guide's posterior, or from the prior, and make the posterior of its draws."""
-    built = build_model(settings.model, train.scale.levels, gibbs=True, ends=_ends(train))
-    model = built if model is None else model
-    check_gibbs(model)
+    settings = case.settings
+    identity = _identity(split, train, case, model, device)
     model.start(train.ratings)
     pairs = None
     if valid is not None:
@@ -288,20 +324,10 @@ def _polish(
         checkpoint=checkpoint,
         every=every,
         resume=resume,
-        identity={
-            "settings": _plain(replace(settings, name="").to_dict()),
-            "model": _plain(
-                build_model(settings.model, train.scale.levels, gibbs=True, ends=_ends(train)).settings()
-            ),
-            "split_hash": split.hash,
-            "refit": len(train) != len(split.train_rows),
-            "device": device.type,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        },
+        identity=identity,
         history=history,
     )
-    info = _info(split, train, settings, device) | {
+    info = _info(split, train, case, device) | {
         "beta_user": 1.0,
         "beta_item": 1.0,
         "iterations": 0 if first is None else len(first.history),
@@ -331,15 +357,31 @@ def _polish(
     )
 
 
-def _info(split: Split, train: Ratings, settings: Preset, device: torch.device) -> dict[str, Any]:
-    """Return what a posterior remembers of its fit."""
+def _identity(
+    split: Split, train: Ratings, case: Case, model: FactorizationModel, device: torch.device
+) -> dict[str, Any]:
+    """Return what must agree with a checkpoint: what decides the result, not how often it is written."""
+    settings = {part: content for part, content in in_force(case).items() if part != "preset"}
+    return {
+        "settings": _plain(settings),
+        "model": _plain(model.settings()),
+        "split_hash": split.hash,
+        "refit": len(train) != len(split.train_rows),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _info(split: Split, train: Ratings, case: Case, device: torch.device) -> dict[str, Any]:
+    """Return what a posterior remembers of its fit: of the settings, those that were read."""
     return {
         "data_name": split.ratings.name,
         "data_hash": split.ratings.data_hash,
         "split_hash": split.hash,
         "split_scheme": split.scheme,
         "trained_on": "train+valid" if len(train) != len(split.train_rows) else "train",
-        "settings": settings.to_dict(),
+        "settings": in_force(case),
         "device": str(device),
     }
 
@@ -348,7 +390,24 @@ def chosen_iterations(result: FitResult) -> Preset:
     """Return the settings of a refit on train and validation: the schedule, stopped where it was best."""
     kept = max((r["iteration"] for r in result.history if r.get("stage") != "gibbs"), default=1)
     best = result.best_iteration if result.stopped != "sweeps" else kept
-    return result.preset.replace(stop_after=max(1, best), keep="last", patience=None)
+    return refit_settings(result.preset, max(1, best))
+
+
+def refit_settings(settings: Preset, stop_after: int) -> Preset:
+    """Return the settings of a refit that stops after so many iterations; a chain alone has none to stop."""
+    if settings.fit.method == "none":
+        return settings
+    last = {"keep": "last"} if settings.fit.method == "svi" else {}
+    return settings.replace(stop_after=stop_after, patience=None, **last)
+
+
+def _refitting(settings: Preset) -> Preset:
+    """Return the settings without what needs validation ratings."""
+    forced: dict[str, Any] = {"patience": None} if settings.fit.method != "none" else {}
+    if settings.fit.method == "svi":
+        forced["keep"] = "last"
+    settled = settings.settled | (forced.keys() - settings.given)
+    return replace(settings, fit=replace(settings.fit, **forced), settled=settled)
 
 
 class _Run:
@@ -359,15 +418,15 @@ class _Run:
         split: Split,
         train: Ratings,
         valid: Ratings | None,
-        settings: Preset,
-        model: FactorizationModel | None,
+        case: Case,
         warm_start: Posterior | None,
         device: torch.device,
         reporter: Reporter,
     ) -> None:
-        self.split, self.train, self.settings, self.device = split, train, settings, device
+        self.split, self.train, self.case, self.device = split, train, case, device
         self.reporter = reporter
-        self.fit = settings.fit
+        settings, model = case.settings, case.own
+        self.settings, self.fit = settings, settings.fit
         if model is None:
             model = build_model(
                 settings.model, train.scale.levels, ends=_ends(train), mean_rating=float(train.ratings.mean())
@@ -393,7 +452,9 @@ class _Run:
             n_style_edges=0 if edges is None else len(edges),
         )
         if warm_start is not None:
-            carry_over(warm_start, model, guide, train)
+            left = carry_over(warm_start, model, guide, train)
+            if left:
+                reporter.note(f"The warm start leaves behind {left}, which this fit has otherwise.")
         self.objective = Objective(model, guide, elbo=self.fit.elbo, num_particles=self.fit.num_particles).to(
             device
         )
@@ -464,22 +525,18 @@ class _Run:
 
     def __call__(self, checkpoint: Path | None, every: int, *, resume: bool) -> FitResult:
         """Run the iterations that are left and return the kept state's posterior."""
-        # What decides the result must agree with the checkpoint; how often it is written need not.
-        identity = {
-            "settings": _plain(replace(self.settings, name="").to_dict()),
-            "model": _plain(self.model.settings()),
-            "split_hash": self.split.hash,
-            "refit": len(self.train) != len(self.split.train_rows),
-            "device": self.device.type,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
+        identity = _identity(self.split, self.train, self.case, self.model, self.device)
         state = FitState()
         if resume and checkpoint is not None:
             state = load_checkpoint(checkpoint, self.objective, self.optimizer, identity)
             self.reporter.note(f"Resumed after iteration {state.iteration}.")
         last = self.fit.last_iteration
         self.reporter.start(last, len(self.blocks), state.iteration)
+        if last < self.fit.warmup_iterations:
+            self.reporter.note(
+                f"The weights of the KL grow over {self.fit.warmup_iterations:g} iterations and the fit has "
+                f"{last}: they end at {last / self.fit.warmup_iterations:.0%} of beta."
+            )
         stopped = "max-iterations"
         while state.iteration < last:
             if self._out_of_patience(state):
@@ -648,7 +705,7 @@ class _Run:
         assert state.best is not None
         self.objective.load_state_dict(state.best)
         self.objective.requires_grad_(False)
-        info = _info(self.split, self.train, self.settings, self.device) | {
+        info = _info(self.split, self.train, self.case, self.device) | {
             "beta_user": self.fit.beta_user,
             "beta_item": self.fit.beta_item,
             "iterations": state.iteration,
@@ -704,4 +761,4 @@ def _plain(content: Any) -> Any:
     return content
 
 
-__all__ = ["DivergenceError", "FitResult", "build_model", "chosen_iterations", "fit"]
+__all__ = ["DivergenceError", "FitResult", "build_model", "chosen_iterations", "fit", "refit_settings"]

@@ -10,6 +10,7 @@ from ..errors import SettingsError
 from ..guide.settings import GuideSettings
 from ..model.kinds import LIKELIHOODS, PRIORS
 from ..model.words import parse_word
+from .follow import follow
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class FitSettings:
     num_particles : int
         Draws a step.
     learning_rate, final_learning_rate : float
-        Of Adam, at the first and at the last iteration; in between it falls as half a cosine.
+        Of Adam, at the first and at the last iteration; in between it falls as half a cosine (or rises,
+        where both are given so).
     weight_decay : float
         Decoupled (AdamW), a share of the learning rate.
     clip_norm : float or None
@@ -94,6 +96,11 @@ class FitSettings:
                 raise SettingsError(
                     f"{name} is {getattr(self, name)}: give a positive number, such as 0.001."
                 )
+        if self.stop_after is not None and self.stop_after > self.max_iterations:
+            raise SettingsError(
+                f"stop_after is {self.stop_after} and max_iterations {self.max_iterations}: a schedule has "
+                "no more iterations than that. Give fewer, or a longer schedule."
+            )
         for name in ("beta_user", "beta_item", "weight_decay", "warmup_iterations"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0.0):
                 raise SettingsError(f"{name} is {getattr(self, name)}: give a number of 0 or more.")
@@ -265,13 +272,27 @@ class GibbsSettings:
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of model, guide and inference that belong together."""
+    """Settings of model, guide and inference that belong together.
+
+    Attributes
+    ----------
+    name : str
+        Of the preset that they are, or started from.
+    model, guide, fit, gibbs
+        Their parts.
+    given : frozenset of str
+        Names of the settings that `replace` was asked for: each is read in a fit, or refused.
+    settled : frozenset of str
+        Names of those that nobody asked for: they followed another, or were read from a file.
+    """
 
     name: str
     model: ModelSettings = field(default_factory=ModelSettings)
     guide: GuideSettings = field(default_factory=GuideSettings)
     fit: FitSettings = field(default_factory=FitSettings)
     gibbs: GibbsSettings = field(default_factory=GibbsSettings)
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    settled: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.gibbs.sweeps:
@@ -291,26 +312,52 @@ class Preset:
     def replace(self, **changes: Any) -> Preset:
         """Return the preset with some settings changed, each given by its name alone.
 
+        Settings that were not given, now or before, follow where they would contradict those that were:
+        fewer sweeps keep fewer draws, and without feedback there is no attention.
+
         Raises
         ------
         SettingsError
-            If a name is no setting of model, guide or inference.
+            If a name is no setting of model, guide or inference, or given settings contradict each other.
         """
-        parts: dict[str, Any] = {
-            "model": self.model,
-            "guide": self.guide,
-            "fit": self.fit,
-            "gibbs": self.gibbs,
-        }
+        parts = self._parts()
+        owners = {name: part for part, settings in parts.items() for name in settings.to_dict()}
+        for name in changes:
+            if name not in owners:
+                raise SettingsError(f"{name!r} is no setting: there are {', '.join(sorted(owners))}.")
+        given = self.given | changes.keys()
+        followed = follow({**self.values(), **changes}, given) if changes else {}
         # One replacement a part: settings that are only valid together may come in any order.
         wanted: dict[str, dict[str, Any]] = {part: {} for part in parts}
-        for name, value in changes.items():
-            owners = [part for part, settings in parts.items() if name in settings.to_dict()]
-            if not owners:
-                known = sorted(known for settings in parts.values() for known in settings.to_dict())
-                raise SettingsError(f"{name!r} is no setting: there are {', '.join(known)}.")
-            wanted[owners[0]][name] = value
-        return replace(self, **{part: replace(parts[part], **wanted[part]) for part in parts})
+        for name, value in {**changes, **followed}.items():
+            wanted[owners[name]][name] = value
+        return replace(
+            self,
+            **{part: replace(parts[part], **wanted[part]) for part in parts},
+            given=given,
+            settled=(self.settled | followed.keys()) - given,
+        )
+
+    def _parts(self) -> dict[str, Any]:
+        return {"model": self.model, "guide": self.guide, "fit": self.fit, "gibbs": self.gibbs}
+
+    def values(self) -> dict[str, Any]:
+        """Return all settings by their names alone."""
+        return {name: value for part in self._parts().values() for name, value in part.to_dict().items()}
+
+    def differs(self, name: str) -> bool:
+        """Whether a setting differs from that of the preset of this name, and from its class's default."""
+        value = self.values()[name]
+        start = PRESETS[self.name]() if self.name in PRESETS else Preset("")
+        return all(value != other.values()[name] for other in (start, Preset("")))
+
+    def asked(self) -> set[str]:
+        """Return the names of the settings that the user gave, to `replace` or to the classes."""
+        return {
+            name
+            for name in self.values()
+            if name in self.given or (name not in self.settled and self.differs(name))
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as plain values."""
@@ -324,15 +371,18 @@ class Preset:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Preset:
-        """Return the preset whose `to_dict` this is."""
-        return cls(
-            name=content["preset"],
-            model=ModelSettings(**content["model"]),
-            guide=GuideSettings(**content["guide"]),
-            fit=FitSettings(**content["fit"]),
-            # Written before there were sweeps: none.
-            gibbs=GibbsSettings(**content.get("gibbs", {})),
-        )
+        """Return the preset whose `to_dict` this is; settings that are not there are those of the preset."""
+        name = content["preset"]
+        start = PRESETS[name]() if name in PRESETS else cls(name)
+        recorded = {part: dict(content.get(part, {})) for part in start._parts()}
+        known = {key: value for part in recorded.values() for key, value in part.items()}
+        # What was not read is not there, and must not contradict what is.
+        followed = follow({**start.values(), **known}, known)
+        parts = {}
+        for part, settings in start._parts().items():
+            own = {key: value for key, value in followed.items() if key in settings.to_dict()}
+            parts[part] = replace(settings, **own, **recorded[part])
+        return cls(name, **parts, settled=frozenset(start.values()))
 
 
 def paper_preset() -> Preset:

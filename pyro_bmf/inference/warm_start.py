@@ -18,13 +18,18 @@ from ..posterior import Posterior
 @torch.no_grad()
 def carry_over(
     earlier: Posterior, model: FactorizationModel, guide: CrossFeedbackGuide, train: Ratings
-) -> None:
+) -> str:
     """Put an earlier fit's weights and embeddings into a new guide, row by row of the raw ids.
 
     First-layer weights belong to rows of the other side: rows that the earlier fit knew keep theirs, new
     ones start at zero, so that what they add to a sum has to be learned; with posteriors, new ones have the
     width that they start with in any fit. Residuals belong to rows of their own side: new ones start fresh.
     Everything else is copied.
+
+    Returns
+    -------
+    str
+        What the earlier fit had learned and this one cannot take over, in words; empty if there is nothing.
 
     Raises
     ------
@@ -47,6 +52,7 @@ def carry_over(
         "user": _matches(train.user_vocabulary, earlier.user_vocabulary),
         "item": _matches(train.item_vocabulary, earlier.item_vocabulary),
     }
+    left = []
     for side, other in (("user", "item"), ("item", "user")):
         new_rows, old_rows = known[other]
         encoder, before = getattr(guide, f"{side}_encoder"), getattr(old, f"{side}_encoder")
@@ -69,7 +75,9 @@ def carry_over(
                 values[part] = table
             residual.load_state_dict(values)
         style, old_style = getattr(guide, f"{side}_style"), getattr(old, f"{side}_style")
-        if style is not None and style.edges.shape == old_style.edges.shape:
+        if style is not None and style.edges.shape != old_style.edges.shape:
+            left.append(f"what it read from the histograms of {side}s' ratings (another scale)")
+        elif style is not None:
             # Edges and means are taken from the new ratings; what the network has learned of them goes on.
             for part in ("hidden", "out"):
                 getattr(style, part).load_state_dict(getattr(old_style, part).state_dict())
@@ -78,9 +86,12 @@ def carry_over(
     # The likelihood's learned parameters go on from where they were.
     if model.likelihood.settings() == earlier.model.likelihood.settings():
         model.likelihood.load_state_dict(earlier.model.likelihood.state_dict())
+    elif earlier.model.likelihood.state_dict():
+        left.append(f"the parameters of its {type(earlier.model.likelihood).__name__}")
     for own, before in ((model.row_noise, earlier.model.row_noise), (model.row_cuts, earlier.model.row_cuts)):
         if own is not None and before is not None:
             own.load_state_dict(before.state_dict())
+    return " and ".join(left)
 
 
 def _matches(new: Vocabulary, old: Vocabulary) -> tuple[Tensor, Tensor]:

@@ -260,7 +260,7 @@ def _number_of_draws(posterior: Posterior, asked: int | None) -> int:
     if asked is not None and asked > posterior.n_draws:
         raise SettingsError(
             f"num_samples is {asked}, but the chain kept {posterior.n_draws} draws: ask for at most that, or "
-            "fit again with more draws kept."
+            "fit again with more draws kept (--kept-draws)."
         )
     return check_count("num_samples", posterior.n_draws if asked is None else asked)
 

@@ -271,6 +271,6 @@ def number_of_draws(posterior: Posterior, asked: int | None) -> int:
     if asked is not None and asked > kept:
         raise SettingsError(
             f"num_samples is {asked}, but the chain kept {kept} draws: ask for at most that, or fit again "
-            "with more draws kept."
+            "with more draws kept (--kept-draws)."
         )
     return check_count("num_samples", kept if asked is None else asked)

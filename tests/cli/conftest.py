@@ -21,7 +21,7 @@ N_USERS, N_ITEMS = 40, 30
 #: Quick settings: one block, narrow layers.
 QUICK = (
     *("--preset", "amortized", "--threads", "1", "--batch-users", "100", "--batch-items", "100"),
-    *("--factors", "4", "--units", "8", "--tower-outputs", "8"),
+    *("--factors", "4", "--tower-outputs", "8"),
 )
 
 

@@ -29,7 +29,7 @@ QUICK = (
         "--iterations",
         "2",
     ),
-    *("--factors", "4", "--units", "8", "--tower-outputs", "8"),
+    *("--factors", "4", "--tower-outputs", "8"),
 )
 COLUMNS = ("--columns", "user,item,stars", "--scale", "1:5:1")
 
@@ -227,7 +227,7 @@ def raw_pairs(posterior: Posterior) -> tuple[list[Any], list[Any]]:
         (("--learning-rate", "nan"), 1, "learning_rate is nan"),
         (("--set", "ema_decay=high"), 1, "ema_decay is 'high': give a number"),
         (("--set", "biases=1"), 1, "biases is 1: give true or false"),
-        (("--set", "n_factors=none"), 1, "n_factors is None: give a whole number"),
+        (("--set", "n_head_layers=none"), 1, "n_head_layers is None: give a whole number"),
         (("--set", "colour=red"), 1, "'colour' is no setting"),
         (("--set", "colour"), 2, "write NAME=VALUE"),
         (("--no-feedback", "--no-data-input"), 1, "both off"),

@@ -21,7 +21,7 @@ COMMAND = "import sys; from pyro_bmf.cli.main import main; main(sys.argv[1:])"
 FIT = (
     *("--preset", "amortized"),
     *("--columns", "user,item,stars", "--scale", "1:5:1", "--threads", "1", "--quiet"),
-    *("--batch-users", "10", "--batch-items", "10", "--factors", "4", "--units", "16"),
+    *("--batch-users", "10", "--batch-items", "10", "--factors", "4"),
     *("--checkpoint-every", "1", "--patience", "1000", "--iterations"),
 )
 

@@ -21,7 +21,6 @@ from pyro_bmf.model import FactorizationModel, NormalLikelihood
 
 SMALL = preset("amortized").replace(
     n_factors=3,
-    n_units=8,
     n_tower_outputs=8,
     user_batch_size=30,
     item_batch_size=25,
@@ -69,7 +68,6 @@ def test_planted_truth_is_recovered() -> None:
     split = random_split(data.ratings, seed=1)
     settings = preset("amortized").replace(
         n_factors=2,
-        n_units=32,
         n_tower_outputs=32,
         user_batch_size=50,
         item_batch_size=40,

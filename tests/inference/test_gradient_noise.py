@@ -93,9 +93,7 @@ def test_a_closed_form_has_less_noise_of_draws() -> None:
 
 def test_a_chain_has_no_gradients() -> None:
     split = random_split(synthetic_ratings(40, 30, 700, n_factors=2, seed=0).ratings, seed=0)
-    settings = preset("default").replace(
-        n_factors=2, likelihood="normal", sweeps=6, burn_in=3, kept_draws=3, plain_sweeps=1
-    )
+    settings = preset("default").replace(n_factors=2, likelihood="normal", sweeps=6, burn_in=3, kept_draws=3)
     posterior = fit(split, settings, threads=1, progress=False).posterior
     with pytest.raises(SettingsError, match="has none"):
         gradient_noise(posterior, settings)

@@ -23,7 +23,6 @@ def test_planted_truth_is_recovered(elbo: str) -> None:
         bias_scale=0.4,
         n_tower_layers=0,
         n_head_layers=0,
-        n_units=30,
         n_tower_outputs=30,
         attention="sum",
         attention_scope="local",

@@ -123,7 +123,7 @@ def test_other_guides_run_or_say_why_not(guide: str, prior: str, split: Split) -
     settings = (
         settings.replace(max_iterations=2)
         if guide == "conjugate"
-        else settings.replace(sweeps=6, burn_in=3, kept_draws=3, plain_sweeps=1)
+        else settings.replace(sweeps=6, burn_in=3, kept_draws=3)
     )
     if prior in RUNS[guide]:
         posterior = fit(split, settings, threads=1, progress=False).posterior

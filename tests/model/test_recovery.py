@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,9 @@ def planted(pairs: Split, settings: Preset, *, centre: float = 3.0, seed: int = 
     model.start(pairs.train.ratings)
     simulated, truth = simulate(model, pairs, centre=centre, noise_prior=False, seed=seed)
     own = build_model(settings.model, LEVELS)
+    # The model stands for its settings, which are then nobody's wish.
+    model_names = settings.model.to_dict().keys()
+    settings = replace(settings, given=settings.given - model_names, settled=frozenset(model_names))
     fitted = fit(simulated, settings, model=own, threads=1, progress=False)
     return fitted.posterior, truth
 

@@ -1,0 +1,181 @@
+"""Every setting under every method: it is read, and bits change, or it is refused by its name."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_bmf.data import RatingScale, Split, random_split, ratings_from_arrays
+from pyro_bmf.errors import SettingsError
+from pyro_bmf.inference import Preset, fit, preset
+from pyro_bmf.inference.reads import READS, Case, is_read
+
+SVI = {"n_tower_outputs": 3, "max_iterations": 3, "warmup_iterations": 2, "user_batch_size": 6}
+SWEEPS = {"sweeps": 12, "burn_in": 5, "kept_draws": 3}
+#: Settings of each method, small; where sweeps follow, the model is one that both stages know.
+METHODS: dict[str, Preset] = {
+    "svi": preset("amortized").replace(n_factors=2, item_batch_size=6, **SVI),
+    "conjugate": preset("conjugate").replace(n_factors=2, max_iterations=6),
+    "sweeps": preset("default").replace(n_factors=2, **SWEEPS),
+    "svi then sweeps": preset("amortized").replace(n_factors=2, item_batch_size=6, **SVI, **SWEEPS),
+    "conjugate then sweeps": preset("conjugate").replace(n_factors=2, max_iterations=6, **SWEEPS),
+}
+#: Another value of every setting, than any of those above has.
+OTHER: dict[str, Any] = {
+    # the model
+    **{"n_factors": 3, "biases": False, "centred": False, "prior_scale": 0.7, "bias_scale": 0.9},
+    **{"prior_mean": 0.2, "noise": 0.6, "prior": "normal:scale=2", "likelihood": "ordered-probit"},
+    **{"implicit": True, "row_noise": "user"},
+    # the encoders
+    **{"n_tower_layers": 1, "n_head_layers": 1, "n_units": 5, "n_tower_outputs": 4, "attention": "softmax"},
+    **{"attention_scope": "global", "attention_merge": "add", "data_input": False, "feedback": False},
+    **{"count_input": False, "held_out_input": True, "input_dropout": 0.1, "input_power": 0.3},
+    **{"initial_scale": 0.2, "residual": True, "covariance": "low-rank", "covariance_rank": 1},
+    **{"bayesian_input": True, "input_prior_scale": 0.5, "n_bases": 2},
+    # the fit
+    **{"method": "svi", "user_batch_size": 4, "item_batch_size": 4, "kl_counting": "per_block"},
+    **{"shuffle_blocks": False, "beta_user": 0.5, "beta_item": 0.5, "warmup_iterations": 1, "elbo": "trace"},
+    **{"num_particles": 2, "learning_rate": 0.01, "final_learning_rate": 1e-5, "weight_decay": 0.5},
+    **{"clip_norm": 0.1, "max_iterations": 4, "stop_after": 2, "patience": 1, "keep": "last"},
+    **{"ema_decay": 0.5, "ema_start": 0.1, "seed": 3},
+    # the sweeps
+    **{"sweeps": 14, "burn_in": 8, "kept_draws": 2, "plain_sweeps": 4, "solver_tolerance": 1e-6},
+    **{"start_scale": 0.3, "scale_moves": True},
+}
+#: What must stand beside a setting for its value to matter, where the methods above have it not.
+BESIDE: dict[str, dict[str, Any]] = {
+    "n_units": {"n_tower_layers": 1},
+    "covariance_rank": {"covariance": "low-rank"},
+    "input_prior_scale": {"bayesian_input": True},
+    "prior_mean": {"centred": False},
+    "scale_moves": {"row_noise": "user"},
+    "solver_tolerance": {"implicit": True},
+    "patience": {"learning_rate": 0.05, "max_iterations": 8},
+    "keep": {"learning_rate": 0.05, "max_iterations": 8},
+    "attention_merge": {"attention": "softmax"},
+    "ema_decay": {"keep": "last"},
+    "ema_start": {"keep": "last"},
+}
+
+
+@cache
+def ratings() -> Split:
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random((14, 11)) < 0.7)
+    values = 3.3 + (rng.normal(0, 0.8, (14, 2)) @ rng.normal(0, 0.8, (2, 11)))[users, items]
+    values = np.clip(np.round(values), 1, 5)
+    return random_split(ratings_from_arrays(users, items, values, scale=RatingScale(1, 5, 1)))
+
+
+_DONE: dict[str, str] = {}
+
+
+def bits(settings: Preset) -> str:
+    """Return a digest of a fit: all tensors of the posterior, and the number of iterations."""
+    key = repr(settings)
+    if key in _DONE:
+        return _DONE[key]
+    result = fit(ratings(), settings, threads=1, progress=False, device="cpu")
+    posterior, digest = result.posterior, hashlib.sha256()
+    tensors = [*posterior.model.state_dict().values(), *posterior.guide.state_dict().values()]
+    for rows in (posterior.user_rows, posterior.item_rows):
+        tensors += [value for value in vars(rows).values() if isinstance(value, torch.Tensor)]
+    for tensor in tensors:
+        digest.update(tensor.detach().numpy().tobytes())
+    digest.update(str(len(result.history)).encode())
+    _DONE[key] = digest.hexdigest()
+    return _DONE[key]
+
+
+def unasked(settings: Preset, **changes: Any) -> Preset:
+    """Return the settings with changes that nobody asked for: what is not read is then not refused."""
+    changed = settings.replace(**changes)
+    return replace(changed, given=settings.given, settled=changed.settled | changes.keys())
+
+
+def case(settings: Preset) -> Case:
+    return Case.of(settings, levels=ratings().ratings.scale.levels)
+
+
+def other(settings: Preset, name: str) -> Any:
+    """Return a value that the settings do not have."""
+    now, value = settings.values()[name], OTHER[name]
+    if name == "likelihood" and now == "auto":
+        return "normal"  # auto is the ordered probit here
+    return value if value != now else "none" if name == "method" else not value
+
+
+def refusal(settings: Preset) -> str:
+    with pytest.raises(SettingsError) as error:
+        fit(ratings(), settings, threads=1, progress=False, device="cpu")
+    return str(error.value)
+
+
+def test_the_table_names_every_setting() -> None:
+    assert set(OTHER) == set(preset().values()) == set(READS)
+
+
+def beside(start: Preset, name: str) -> Preset:
+    """Return the settings with what must stand beside a setting, as far as the method reads it."""
+    for one, value in BESIDE.get(name, {}).items():
+        try:
+            wanted = start.replace(**{one: value})
+        except SettingsError:
+            continue
+        start = wanted if is_read(one, case(wanted)) else start
+    if name == "method":
+        # What was given for one method is not for another: here all are the presets' own.
+        start = unasked(start, max_iterations=2)
+        start = replace(start, given=frozenset(), settled=frozenset(start.values()))
+    return start
+
+
+@pytest.mark.parametrize("name", list(OTHER))
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=[pytest.mark.slow] * ("then" in name)) for name in METHODS],
+)
+def test_a_setting_is_read_or_refused_by_its_name(method: str, name: str) -> None:
+    start = beside(METHODS[method], name)
+    try:
+        changed = start.replace(**{name: other(start, name)})
+        read = is_read(name, case(changed))
+        new = bits(changed) if read else None
+    except SettingsError as error:
+        if name not in str(error):
+            raise
+        return
+    if read:
+        assert new != bits(start)
+        return
+    assert f"{name}=" in refusal(changed)
+    # And rightly so: in force without being asked for, it changes nothing.
+    if name != "prior_mean":  # which the sweeps' and the ascent's models refuse in any case
+        assert bits(unasked(start, **{name: other(start, name)})) == bits(start)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        *(("svi", name) for name in ("n_units", "covariance_rank", "input_prior_scale", "prior_mean")),
+        *(("sweeps", name) for name in ("scale_moves", "solver_tolerance")),
+    ],
+)
+def test_a_setting_whose_condition_fails_is_refused_with_the_condition(method: str, name: str) -> None:
+    start = METHODS[method]
+    value = other(start, name)
+    if method == "sweeps":
+        start = start.replace(implicit=False, row_noise="none")
+    if name == "prior_mean":
+        value = "ratings"  # about a centre it is zero
+    (beside,) = BESIDE[name]
+    told = refusal(start.replace(**{name: value}))
+    assert f"{name}={value!r}: read only where" in told
+    assert beside in told or name == "prior_mean"
+    assert bits(unasked(start, **{name: value})) == bits(start)
