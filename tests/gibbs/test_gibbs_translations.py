@@ -83,6 +83,9 @@ def test_shifts(move: Callable[[Sweeps, ChainState], None], side: str, columns: 
         move(sweeps, state)
         drawn.append(getattr(state, side).location[columns] - before)
     torch.testing.assert_close(sweeps.predictors(state), eta)
+    # Rows move as their location does: the other way, predictors would stay too.
+    rows = getattr(state, side).rows[:, columns] - getattr(start, side).rows[:, columns]
+    torch.testing.assert_close(rows, drawn[-1].expand_as(rows))
 
     # The log density is quadratic in the shift: its Hessian and gradient at zero tell the whole of it.
     def density(d: Tensor) -> Tensor:
