@@ -257,7 +257,7 @@ def check_conjugate(model: FactorizationModel) -> None:
             )
         if prior is not None and prior.origin != 0.0:
             raise SettingsError(
-                f"Coordinate ascent needs priors about zero, and there is one with loc={prior.origin:g}: "
+                "Coordinate ascent needs priors about zero, and there is one with another mean: "
                 "leave loc out, or fit by SVI (method='svi')."
             )
     if model.row_noise is not None or model.row_cuts is not None:

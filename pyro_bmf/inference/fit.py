@@ -22,6 +22,7 @@ from ..data.blocks import TrainingBlocks
 from ..data.feedback import Feedback
 from ..data.ratings import Ratings
 from ..data.splits import Split
+from ..data.units import Units
 from ..errors import FitError, SettingsError
 from ..guide import CrossFeedbackGuide, RowPosterior
 from ..guide.encoder import first_width
@@ -36,6 +37,7 @@ from .build import build_model
 from .checkpoint import CHAIN_CHECKPOINT, FitState, State, load_checkpoint, save_checkpoint
 from .coordinate_ascent import CoordinateAscent
 from .estimate import check_needs, estimate_needs, estimate_parameters
+from .in_units import InRatings, posterior_in_ratings, record_in_ratings, settings_in, units_of
 from .objective import Objective
 from .polish import Chain, check_gibbs
 from .process import computing, pick_device
@@ -100,6 +102,7 @@ def fit(
     checkpoint_every: int = 10,
     resume: bool = False,
     progress: bool | Reporter = True,
+    units: Units | None = None,
 ) -> FitResult:
     """Fit the model to the train part of a split.
 
@@ -128,6 +131,8 @@ def fit(
         Go on from `checkpoint`, to the same bits as without the interruption.
     progress : bool or Reporter
         A bar on standard error, nothing, or a reporter of your own.
+    units : Units, optional
+        Standard units to work in; those of the training ratings when not given.
 
     Raises
     ------
@@ -168,6 +173,20 @@ def fit(
             "The model has implicit feedback, which encoders do not know: build it without, or sample from "
             "the start (method='none', with sweeps)."
         )
+    units = units_of(settings.model, train, own=model, earlier=warm_start) if units is None else units
+    case = replace(case, settings=replace(settings, model=settings_in(settings.model, units)))
+    raw, train = train, units.of_ratings(train)
+    valid = None if valid is None else units.of_ratings(valid)
+    reporter = InRatings(reporter, units)
+
+    def in_ratings(result: FitResult) -> FitResult:
+        return replace(
+            result,
+            posterior=posterior_in_ratings(result.posterior, units, raw, settings.model),
+            history=[record_in_ratings(record, units) for record in result.history],
+            preset=settings,
+        )
+
     sampled = _sampled_model(case, train) if SWEEPS in case.methods else None
     with computing(pick_device(device), threads=threads, deterministic=deterministic) as where:
         file = None if checkpoint is None else Path(checkpoint)
@@ -181,8 +200,8 @@ def fit(
                 first = run(file, checkpoint_every, resume=resume)
             if sampled is None:
                 assert first is not None
-                return first
-            return _polish(
+                return in_ratings(first)
+            polished = _polish(
                 split,
                 train,
                 valid,
@@ -195,6 +214,10 @@ def fit(
                 every=checkpoint_every,
                 resume=in_chain or (resume and case.methods == (SWEEPS,)),
             )
+            return in_ratings(polished)
+        except DivergenceError as error:
+            last = None if error.result is None else in_ratings(error.result)
+            raise DivergenceError(str(error), last) from error
         finally:
             reporter.close()
 
@@ -313,7 +336,8 @@ def _polish(
         model, train, pairs, settings.gibbs, seed=settings.fit.seed, device=device, reporter=reporter
     )
     history = [] if first is None else list(first.history)
-    noise = 0.9 * max(float(train.ratings.std()), 1e-3)
+    # Ratings that are all equal leave sums of squares of rounding, which no precision is to be read off.
+    noise = 0.9 * max(float(train.ratings.std()), 0.05 if settings.model.standardised else 1e-3)
     if first is not None:
         noise = history[first.best_iteration - 1]["noise"] or noise
     elif isinstance(model.likelihood, NormalLikelihood) and not model.likelihood.learned:
@@ -594,7 +618,10 @@ class _Run:
             return f"the loss became {float(loss_sum)} in iteration {number}"
         rmse = self._finish(state, number)
         if rmse is not None and not rmse < self.worst_rmse:
-            return f"validation RMSE became {rmse:.4g} in iteration {number}"
+            share = rmse / (self.worst_rmse / _DIVERGED)
+            return (
+                f"validation RMSE became {share:.4g} standard deviations of the ratings in iteration {number}"
+            )
         record |= {name: float(value) for name, value in parts.items()}
         record["loss"] = float(loss_sum)
         record["loss_per_rating"] = float(loss_sum) / len(self.train)

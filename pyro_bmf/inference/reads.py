@@ -163,6 +163,7 @@ READS: dict[str, dict[str, When]] = {
     # the model
     **{name: dict.fromkeys(EVERY, ALWAYS) for name in ("n_factors", "biases", "centred", "prior")},
     **{name: dict.fromkeys(EVERY, ALWAYS) for name in ("likelihood", "implicit", "row_noise")},
+    **{name: dict.fromkeys(EVERY, ALWAYS) for name in ("standardised", "in_rating_units")},
     "prior_scale": dict.fromkeys(EVERY, _SCALED),
     "bias_scale": dict.fromkeys(EVERY, _BIASES),
     "prior_mean": {SVI: _PRIOR_MEAN},

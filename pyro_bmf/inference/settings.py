@@ -149,6 +149,10 @@ class FitSettings:
         return asdict(self)
 
 
+#: Settings of the model that have a unit.
+UNIT_SETTINGS = ("bias_scale", "noise", "prior_mean", "prior_scale")
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """A factorization, as plain values; priors and likelihood by a word such as ``student-t:df=4``.
@@ -176,6 +180,13 @@ class ModelSettings:
         Whether rows' prior means come from which pairs were rated (SVD++ on both sides).
     row_noise : {"none", "user", "item", "both"}
         Which rows have noise of their own.
+    standardised : bool
+        Whether the fit works in standard units of the ratings, so that their unit decides nothing
+        (`pyro_bmf.data.units`). Counts, yes or no and shares are never standardised.
+    in_rating_units : tuple of str
+        Which of `prior_scale`, `bias_scale`, `prior_mean` and `noise` are in the user's unit, as those are
+        that `Preset.replace` is given; the others are in standard units. Numbers in a word are the user's.
+        Factors' numbers are in units of the root of a rating, as a product of two is a rating.
 
     `implicit` needs Gibbs sweeps, whose priors are Normal-Wishart with `prior_scale` and `bias_scale` as
     guesses; `row_noise` needs sweeps or the encoders.
@@ -192,8 +203,16 @@ class ModelSettings:
     likelihood: str = "normal"
     implicit: bool = False
     row_noise: Literal["none", "user", "item", "both"] = "none"
+    standardised: bool = True
+    in_rating_units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "in_rating_units", tuple(sorted(self.in_rating_units)))
+        unknown = set(self.in_rating_units) - set(UNIT_SETTINGS)
+        if unknown:
+            raise SettingsError(
+                f"in_rating_units names {', '.join(sorted(unknown))}: it may name {', '.join(UNIT_SETTINGS)}."
+            )
         if self.row_noise not in ("none", "user", "item", "both"):
             raise SettingsError(f"row_noise is {self.row_noise!r}: it may be one of none, user, item, both.")
         name, _ = parse_word(self.prior, PRIORS, "prior")
@@ -331,11 +350,15 @@ class Preset:
         wanted: dict[str, dict[str, Any]] = {part: {} for part in parts}
         for name, value in {**changes, **followed}.items():
             wanted[owners[name]][name] = value
+        # Numbers that a preset brings are in standard units, and those that are given in the user's.
+        mine = {name for name in UNIT_SETTINGS if name in changes}
+        if mine and "in_rating_units" not in changes:
+            wanted["model"]["in_rating_units"] = tuple(mine | set(self.model.in_rating_units))
         return replace(
             self,
             **{part: replace(parts[part], **wanted[part]) for part in parts},
             given=given,
-            settled=(self.settled | followed.keys()) - given,
+            settled=(self.settled | followed.keys() | {"in_rating_units"}) - given,
         )
 
     def _parts(self) -> dict[str, Any]:
@@ -375,6 +398,8 @@ class Preset:
         name = content["preset"]
         start = PRESETS[name]() if name in PRESETS else cls(name)
         recorded = {part: dict(content.get(part, {})) for part in start._parts()}
+        # Written before there were standard units: ratings were taken as they were.
+        recorded["model"].setdefault("standardised", False)
         known = {key: value for part in recorded.values() for key, value in part.items()}
         # What was not read is not there, and must not contradict what is.
         followed = follow({**start.values(), **known}, known)
@@ -393,7 +418,13 @@ def paper_preset() -> Preset:
     return Preset(
         name="paper",
         model=ModelSettings(
-            n_factors=10, biases=False, centred=False, prior_mean="ratings", prior_scale=0.3, noise=1.0
+            n_factors=10,
+            biases=False,
+            centred=False,
+            prior_mean="ratings",
+            prior_scale=0.3,
+            noise=1.0,
+            standardised=False,
         ),
         guide=GuideSettings(
             n_tower_layers=0,

@@ -10,7 +10,7 @@ factors are never ranked, as they may rotate.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,14 @@ from torch import Tensor
 from ..data import Ratings, RatingScale, Split, random_split, ratings_from_arrays
 from ..data.blocks import Block
 from ..data.feedback import Feedback
+from ..data.units import AS_GIVEN
 from ..errors import DataError
 from ..guide import ChainGuide
 from ..model import FactorizationModel, NormalLikelihood
 from ..posterior import Posterior
 from .build import build_model
 from .fit import fit
+from .in_units import settings_in, units_of
 from .settings import Preset
 from .sweeps import NOISE_PRIOR
 
@@ -170,7 +172,10 @@ def simulate(
     }
     drawn = values.pop("rating").double().numpy()
     scale = ratings.scale
-    if scale.levels is None or not np.isin(drawn, scale.levels).all():
+    nearest = scale.nearest_level(drawn)
+    if scale.step is not None and np.abs(drawn - nearest).max() < 1e-4 * scale.step:
+        drawn = nearest  # levels, but for single precision
+    else:
         scale = RatingScale.infer(drawn)
     simulated = Ratings(
         ratings.users,
@@ -205,6 +210,11 @@ def refit_ranks(
     """
     started = time.perf_counter()
     sweeps = settings.gibbs.sweeps > 0
+    # Truths and fits are in the real ratings' standard units: those of simulated ones would be others.
+    units = units_of(settings.model, split.train)
+    settings = replace(settings, model=settings_in(settings.model, units))
+    parts = (split.train_rows, split.valid_rows, split.test_rows)
+    split = Split(units.of_ratings(split.ratings), *parts, split.scheme, split.settings)
     model = build_model(
         settings.model,
         split.ratings.scale.levels,
@@ -228,6 +238,7 @@ def refit_ranks(
         threads=threads,
         device=device,
         progress=False,
+        units=AS_GIVEN,
     )
     ranks, errors = _rank(fitted.posterior, simulated, truth, seed)
     return Refit(ranks, errors, time.perf_counter() - started)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from ..data.vocabulary import Vocabulary
 from ..errors import SettingsError
 from ..guide import CrossFeedbackGuide
 from ..guide.encoder import FIRST_LAYER
-from ..model import FactorizationModel
+from ..model import FactorizationModel, Likelihood
 from ..posterior import Posterior
 
 
@@ -84,14 +86,25 @@ def carry_over(
         embeddings: Tensor = getattr(guide, f"{other}_factors")
         embeddings[new_rows] = getattr(old, f"{other}_factors").to(embeddings)[old_rows]
     # The likelihood's learned parameters go on from where they were.
-    if model.likelihood.settings() == earlier.model.likelihood.settings():
-        model.likelihood.load_state_dict(earlier.model.likelihood.state_dict())
-    elif earlier.model.likelihood.state_dict():
-        left.append(f"the parameters of its {type(earlier.model.likelihood).__name__}")
-    for own, before in ((model.row_noise, earlier.model.row_noise), (model.row_cuts, earlier.model.row_cuts)):
-        if own is not None and before is not None:
-            own.load_state_dict(before.state_dict())
+    likelihood, before = model.likelihood, earlier.model.likelihood
+    if _shape(likelihood) == _shape(before):
+        learned = {name: value for name, value in before.state_dict().items() if name != "levels"}
+        likelihood.load_state_dict(learned, strict=False)
+    elif before.state_dict():
+        left.append(f"the parameters of its {type(before).__name__}")
+    for own, known_by in (
+        (model.row_noise, earlier.model.row_noise),
+        (model.row_cuts, earlier.model.row_cuts),
+    ):
+        if own is not None and known_by is not None:
+            own.load_state_dict(known_by.state_dict())
     return " and ".join(left)
+
+
+def _shape(likelihood: Likelihood) -> dict[str, Any]:
+    """Return a likelihood's settings; of levels only their number, as they are written in another unit."""
+    settings = likelihood.settings()
+    return settings | ({"levels": len(settings["levels"])} if "levels" in settings else {})
 
 
 def _matches(new: Vocabulary, old: Vocabulary) -> tuple[Tensor, Tensor]:

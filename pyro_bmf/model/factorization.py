@@ -21,6 +21,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ..data.blocks import Block
+from ..data.units import AS_GIVEN, Units
 from ..errors import SettingsError
 from .implicit import ImplicitFeedback
 from .kinds import likelihood_from_settings, prior_from_settings
@@ -88,6 +89,7 @@ class FactorizationModel(nn.Module):
         shifts = self.likelihood.n_shifts if isinstance(self.likelihood, OrderedLikelihood) else 0
         self.row_cuts = RowCuts(shifts) if shifts else None
         self.register_buffer("centre", torch.zeros(()))
+        self.units = AS_GIVEN
         self._check_priors()
         for _, _, prior, width in self._priors():
             prior.prepare(width)
@@ -137,6 +139,14 @@ class FactorizationModel(nn.Module):
     def predictor_centre(self) -> Tensor:
         """What every predictor starts from: the link of the mean training rating, or 0 where not centred."""
         return self.likelihood.predictor_centre(self.centre) if self.centred else self.centre
+
+    def finish_in(self, units: Units) -> None:
+        """Say that the model was fitted in standard units, which its likelihood then converts to ratings.
+
+        Predictors, priors, centre, noise and cut points stay in standard units.
+        """
+        self.likelihood.finish_in(units)
+        self.units = units
 
     def _priors(self) -> Iterator[tuple[str, str, Prior, int | None]]:
         """Give (plate, site, prior, factors) of every latent site, in the order of sampling."""
@@ -236,6 +246,7 @@ class FactorizationModel(nn.Module):
             "likelihood": self.likelihood.settings(),
             "implicit": None if self.implicit is None else self.implicit.settings(),
             "row_noise": None if self.row_noise is None else self.row_noise.settings(),
+            "units": self.units.to_dict(),
         }
 
     @classmethod
@@ -251,7 +262,7 @@ class FactorizationModel(nn.Module):
         def of(name: str) -> Prior | None:
             return None if settings[name] is None else prior_from_settings(settings[name], priors)
 
-        return cls(
+        model = cls(
             settings["n_factors"],
             user_prior=of("user_prior"),
             item_prior=of("item_prior"),
@@ -264,3 +275,7 @@ class FactorizationModel(nn.Module):
             implicit=ImplicitFeedback(**settings["implicit"]) if settings.get("implicit") else None,
             row_noise=RowNoise(**settings["row_noise"]) if settings.get("row_noise") else None,
         )
+        if settings.get("units"):
+            # Levels are saved by their own values already.
+            model.units = model.likelihood.units = Units.from_dict(settings["units"])
+        return model

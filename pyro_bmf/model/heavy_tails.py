@@ -20,7 +20,8 @@ from scipy.special import gammaincinv, stdtr
 from torch import Tensor, nn
 
 from ..errors import SettingsError
-from .likelihoods import Likelihood, normal_cells
+from .likelihoods import Likelihood, in_ratings, normal_cells
+from .standard_units import InUnits, standardised
 
 _NODES = 48
 
@@ -44,6 +45,7 @@ class StudentTLikelihood(Likelihood):
     support = constraints.real
     density = "t_df(x; eta, scale)"
     identity_mean = True
+    standardises = True
     _log_scale: Tensor
 
     def __init__(self, df: float = 4.0, scale: float | str = "learned") -> None:
@@ -73,11 +75,13 @@ class StudentTLikelihood(Likelihood):
     def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
         """Return the distribution of ratings; `relative` multiplies s."""
         df = torch.tensor(self.df, dtype=eta.dtype, device=eta.device)
-        return cast(TorchDistribution, dist.StudentT(df, eta, self._scale(eta, relative)))
+        standard = cast(TorchDistribution, dist.StudentT(df, eta, self._scale(eta, relative)))
+        return standard if self.units.identity else InUnits(standard, self.units)
 
     def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the log-probability of each level's cell, without a gradient."""
-        cuts = (levels.double()[1:] + levels.double()[:-1]) / 2
+        levels = standardised(levels, self.units).double()
+        cuts = (levels[1:] + levels[:-1]) / 2
         scale = self._scale(eta, relative).double().expand_as(eta).unsqueeze(-1)
         z = ((cuts - eta.double().unsqueeze(-1)) / scale).detach().cpu().numpy()
         # A cell above the mean is mirrored below it, where a difference of small tails keeps its digits.
@@ -92,13 +96,15 @@ class StudentTLikelihood(Likelihood):
     ) -> tuple[Tensor, Tensor]:
         """Return (m, v + s^2 df / (df - 2)): exact."""
         scale = self._scale(eta_mean, relative)
-        return eta_mean, eta_variance + scale**2 * (self.df / (self.df - 2.0))
+        variance = eta_variance + scale**2 * (self.df / (self.df - 2.0))
+        return in_ratings(eta_mean, variance, self.units)
 
     def predictive_pmf(
         self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor, relative: Tensor | None = None
     ) -> Tensor:
         """Return the cells' probabilities for a Normal predictor, by quadrature over the mixture's w."""
         nodes, weights = _mixture(self.df)
+        levels = standardised(levels, self.units)
         spread = self._scale(eta_mean, relative).double() ** 2
         total: Tensor | None = None
         for node, weight in zip(nodes, weights, strict=True):

@@ -16,7 +16,9 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
+from ..data.units import AS_GIVEN, Units
 from ..errors import DataError, SettingsError
+from .standard_units import InUnits, standardised
 
 _NODES = 32
 
@@ -33,6 +35,10 @@ class Likelihood(nn.Module):
     density: str = ""
     #: Whether the mean rating is the predictor itself.
     identity_mean: bool = False
+    #: Whether ratings may be fitted in standard units.
+    standardises: bool = False
+    #: What predictors' units are, where those are standard ones.
+    units: Units = AS_GIVEN
     #: What to take instead when a rating is outside the support.
     instead: str = "normal, student-t or an ordered likelihood"
 
@@ -86,6 +92,18 @@ class Likelihood(nn.Module):
         The mean rating itself where predictors are in rating units, as by default; its link elsewhere.
         """
         return centre
+
+    def finish_in(self, units: Units) -> None:
+        """Speak of ratings in their own unit from now on, with predictors in standard units as before.
+
+        Raises
+        ------
+        SettingsError
+            If the likelihood has no standard units, and these are some.
+        """
+        if not (units.identity or self.standardises):
+            raise SettingsError(f"The {type(self).__name__} has no standard units: fit ratings as they are.")
+        self.units = units
 
     def mean(self, eta: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the mean rating given the predictor, in rating units."""
@@ -150,6 +168,7 @@ class NormalLikelihood(Likelihood):
     support = constraints.real
     density = "N(x; eta, noise^2)"
     identity_mean = True
+    standardises = True
     _log_noise: Tensor
 
     def __init__(self, noise: float | str = "learned") -> None:
@@ -183,18 +202,19 @@ class NormalLikelihood(Likelihood):
 
     def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
         """Return Normal(eta, noise), the noise times `relative` where that is given."""
-        return dist.Normal(eta, self._scale(eta, relative))
+        standard = dist.Normal(eta, self._scale(eta, relative))
+        return standard if self.units.identity else InUnits(standard, self.units)
 
     def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the log-probability of each level's cell: cuts midway, tails to the end levels."""
         scale = self._scale(eta, relative).expand_as(eta)
-        return normal_cells(eta, scale, levels).clamp_min(1e-300).log()
+        return normal_cells(eta, scale, standardised(levels, self.units)).clamp_min(1e-300).log()
 
     def log_prob_observed(
         self, eta: Tensor, places: Tensor, levels: Tensor, relative: Tensor | None = None
     ) -> Tensor:
         """Return the log-probability of one level's cell for each predictor."""
-        levels = levels.double()
+        levels = standardised(levels, self.units).double()
         end = levels.new_full((1,), torch.inf)
         cuts = torch.cat([-end, (levels[1:] + levels[:-1]) / 2, end])
         scale = self._scale(eta, relative).double()
@@ -207,21 +227,22 @@ class NormalLikelihood(Likelihood):
     def expected_log_prob(self, ratings: Tensor, eta_mean: Tensor, eta_variance: Tensor) -> Tensor:
         """Return E[log N(x; eta, noise^2)], whose square is (x - m)^2 + v: exact for any predictor."""
         scale = self._scale(eta_mean, None)
-        square = (ratings - eta_mean) ** 2 + eta_variance
-        return -0.5 * square / scale**2 - scale.log() - 0.5 * math.log(2.0 * math.pi)
+        square = (standardised(ratings, self.units) - eta_mean) ** 2 + eta_variance
+        log_unit = math.log(2.0 * math.pi * self.units.scale**2)
+        return -0.5 * square / scale**2 - scale.log() - 0.5 * log_unit
 
     def predictive_moments(
         self, eta_mean: Tensor, eta_variance: Tensor, relative: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return (m, v + noise^2): exact."""
-        return eta_mean, eta_variance + self._scale(eta_mean, relative) ** 2
+        return in_ratings(eta_mean, eta_variance + self._scale(eta_mean, relative) ** 2, self.units)
 
     def predictive_pmf(
         self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor, relative: Tensor | None = None
     ) -> Tensor:
         """Return the cells' probabilities under N(m, v + noise^2): exact for a Normal predictor."""
-        mean, variance = self.predictive_moments(eta_mean, eta_variance, relative)
-        return normal_cells(mean, variance.sqrt(), levels)
+        variance = eta_variance + self._scale(eta_mean, relative) ** 2
+        return normal_cells(eta_mean, variance.sqrt(), standardised(levels, self.units))
 
     def _scale(self, eta: Tensor, relative: Tensor | None) -> Tensor:
         noise = self.noise.to(eta.dtype)
@@ -230,6 +251,13 @@ class NormalLikelihood(Likelihood):
     def settings(self) -> dict[str, Any]:
         """Return the kind and whether noise is learned or which number it is."""
         return {"kind": "normal", "noise": "learned" if self.learned else self._fixed}
+
+
+def in_ratings(mean: Tensor, variance: Tensor, units: Units) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of a rating in its own unit."""
+    if units.identity:
+        return mean, variance
+    return mean * units.scale + units.shift, variance * units.scale**2
 
 
 def refuse_noise(relative: Tensor | None, likelihood: Likelihood) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.units import Units
 from ..errors import SettingsError
 from .levels import check_levels
 from .likelihoods import Likelihood
@@ -33,6 +34,7 @@ class OrderedLikelihood(Likelihood):
     """
 
     levels: Tensor
+    standardises = True
     #: What the likelihood is called in messages.
     called: str = "ordered"
 
@@ -62,6 +64,12 @@ class OrderedLikelihood(Likelihood):
     def cuts(self) -> Tensor:
         """The shared cut points, shape (n_levels - 1,), ascending, rating units."""
         return torch.cat([self.first_cut.reshape(1), self.first_cut + self.log_gaps.exp().cumsum(0)])
+
+    def finish_in(self, units: Units) -> None:
+        """Call the levels by their own values, with predictors and cut points in standard units as before."""
+        super().finish_in(units)
+        self._given = units.raw(self._given).tolist()
+        self.levels = torch.tensor(self._given, dtype=torch.float64, device=self.levels.device)
 
     def check(self, ratings: np.ndarray) -> None:
         """Raise DataError for the first rating that is no level."""

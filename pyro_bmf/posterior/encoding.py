@@ -41,7 +41,8 @@ def feedback_of(
 ) -> Feedback:
     """Return what an encoder reads of these ratings: centred as the model is, in its dtype, on its device."""
     centre = model.centre
-    values = torch.tensor(ratings, dtype=centre.dtype, device=centre.device) - centre
+    standard = model.units.standard(ratings)
+    values = torch.tensor(standard, dtype=centre.dtype, device=centre.device) - centre
     return Feedback.from_coo(
         torch.tensor(rows, device=centre.device),
         torch.tensor(columns, device=centre.device),

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.splits import Split
+from ..data.units import Units
 from ..errors import SettingsError
 from ..files import atomic_write, reserve, write_json
 from ..guide.rows import RowDraws, Rows, working_dtype
@@ -21,6 +22,7 @@ from .arviz import plan_groups, tree_attributes
 from .chain_draws import hyperparameter_draws, sampling_attributes
 from .groups import GROUPS, GroupPlan
 from .posterior import Posterior
+from .rating_units import in_ratings
 
 
 def export_netcdf(
@@ -148,7 +150,9 @@ def export_parquet(posterior: Posterior, folder: Path | str) -> Path:
         ("items", items, posterior.item_rows),
     ):
         with atomic_write(target / f"{name}.parquet") as temporary:
-            pd.DataFrame({**head, **_parameters(rows)}).to_parquet(temporary, index=False)
+            pd.DataFrame({**head, **_parameters(rows, posterior.model.units)}).to_parquet(
+                temporary, index=False
+            )
     draws = _chain_table(posterior)
     if draws is not None:
         with atomic_write(target / "chain.parquet") as temporary:
@@ -171,7 +175,8 @@ def _chain_table(posterior: Posterior) -> pd.DataFrame | None:
     if n_draws is None:
         return None
     columns: dict[str, NDArray[Any]] = {"draw": np.arange(n_draws)}
-    for name, values in hyperparameter_draws(posterior, np.arange(n_draws)).items():
+    for name, drawn in hyperparameter_draws(posterior, np.arange(n_draws)).items():
+        values = in_ratings(name, drawn, posterior.model.units)
         if name == "cuts":
             columns |= {f"cut_{cut + 1}": values[:, cut] for cut in range(values.shape[1])}
         elif values.ndim == 1:
@@ -179,7 +184,7 @@ def _chain_table(posterior: Posterior) -> pd.DataFrame | None:
     return pd.DataFrame(columns)
 
 
-def _parameters(rows: Rows) -> dict[str, NDArray[Any]]:
+def _parameters(rows: Rows, units: Units) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {}
     if rows.noise is not None:
         columns["noise"] = rows.noise.cpu().numpy()
@@ -187,12 +192,15 @@ def _parameters(rows: Rows) -> dict[str, NDArray[Any]]:
         # Single factors of a chain have no identity from draw to draw: there is nothing to tabulate.
         if rows.bias:
             bias = rows.draws[..., -1].to(working_dtype(rows.draws))
-            columns |= {"bias_loc": bias.mean(1).cpu().numpy(), "bias_scale": bias.std(1).cpu().numpy()}
+            columns |= {
+                "bias_loc": in_ratings("user_bias", bias.mean(1).cpu().numpy(), units),
+                "bias_scale": in_ratings("user_bias", bias.std(1).cpu().numpy(), units),
+            }
         return columns
     for name, tensor in (("bias_loc", rows.bias_loc), ("bias_scale", rows.bias_scale)):
         if tensor is not None:
-            columns[name] = tensor.cpu().numpy()
+            columns[name] = in_ratings("user_bias", tensor.cpu().numpy(), units)
     for name, matrix in (("loc", rows.loc), ("scale", rows.scale)):
-        values = matrix.cpu().numpy()
+        values = in_ratings("user_factors", matrix.cpu().numpy(), units)
         columns |= {f"{name}_{k}": values[:, k] for k in range(values.shape[1])}
     return columns

@@ -25,6 +25,7 @@ from .draws import Stream, draw_seed
 from .posterior import Posterior
 from .predictive import Indices, chunks, own_generator
 from .prior_draws import chain_priors, draw_prior_rows, prior_of
+from .rating_units import InRatings
 
 GROUPS = (
     "posterior",
@@ -178,6 +179,7 @@ class GroupPlan:
     @torch.no_grad()
     def fill(self, sink: Sink) -> None:
         """Draw everything and put it where it belongs, holding some tens of megabytes at a time."""
+        sink = InRatings(sink, self.posterior.model.units, self.posterior.n_factors)
         self._fill_data(sink)
         if not set(self.groups) - {"observed_data", "constant_data"}:
             return

@@ -418,6 +418,9 @@ class Posterior:
             )
             places, items, found = best_scores(scores, rows, chosen, n, exclusion, self.n_items)
             order, ranks = ordered_by(found, places, items)
+            units = self.model.units
+            if strategy != "prob-top" and not units.identity:
+                found = found * units.scale + units.shift
             places, items, score = places[order], items[order], {"score": found[order]}
         users = rows[places]
         values = prediction_columns(

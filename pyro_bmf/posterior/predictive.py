@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..guide.rows import RowPosterior, Rows
-from ..model import FactorizationModel, Likelihood
+from ..model import FactorizationModel, Likelihood, NormalLikelihood
 from ..model.pair_terms import pair_terms
 from .draws import TERMS, Stream, draw_seed, row_noise
 
@@ -226,7 +226,8 @@ class PairPredictive:
 
     def interval_kind(self, levels: Floats | None) -> str:
         """Return how `rating_interval` finds its ends: ``"normal"``, ``"levels"`` or ``"drawn"``."""
-        if isinstance(self.likelihood(torch.zeros(1, device=self.device)), torch.distributions.Normal):
+        drawn = self.likelihood(torch.zeros(1, device=self.device))
+        if isinstance(drawn, torch.distributions.Normal) or isinstance(self.likelihood, NormalLikelihood):
             return "normal"
         return "drawn" if levels is None else "levels"
 
@@ -327,7 +328,8 @@ class PairPredictive:
     ) -> NDArray[np.float32]:
         """Return the mean rating for moments of the predictor of every pair, both (n_users, n_items)."""
         if self.likelihood.identity_mean:
-            return mean.float().cpu().numpy()
+            units = self.model.units
+            return (mean if units.identity else mean * units.scale + units.shift).float().cpu().numpy()
         shape = mean.shape
         mean, variance = mean.flatten(), variance.flatten()
         own, other = users.repeat(len(items)), np.tile(items, len(users))
@@ -420,6 +422,8 @@ class PairPredictive:
             if kind == "rating":
                 terms = self.draw_terms(users, items, draws, seed)
                 values = self.draw_ratings(values, draws, seed, relative=terms)
+            else:
+                values = in_rating_units(values, self.model)
             result[part] = values.float().cpu().numpy()
         return result
 
@@ -455,6 +459,12 @@ class PairPredictive:
             lows.append(low)
             highs.append(high)
         return torch.cat(lows), torch.cat(highs)
+
+
+def in_rating_units(eta: Tensor, model: FactorizationModel) -> Tensor:
+    """Return predictors in the ratings' unit."""
+    units = model.units
+    return eta if units.identity else eta * units.scale + units.shift
 
 
 def _quadrature(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,7 @@ from ..guide.rows import RowDraws, RowPosterior
 from ..model import NormalLikelihood
 from ..model.discrete_rating import LevelProbabilities
 from ..model.pair_terms import pair_terms
+from ..model.standard_units import standardised
 from .draws import Stream, draw_seed
 from .posterior import Posterior
 from .predictive import Indices, own_generator
@@ -332,7 +333,8 @@ class RowTargets:
         )
         if noise:
             weight = weight / noise[0] ** 2
-        z = ratings[entries] - self.posterior.model.predictor_centre.double()
+        units = self.posterior.model.units
+        z = standardised(ratings[entries], units) - self.posterior.model.predictor_centre.double()
         second, mean, with_bias, bias = self._products
         indptr = torch.cat([counts.new_zeros(1), torch.cumsum(counts, 0)]).int()
 
@@ -343,7 +345,7 @@ class RowTargets:
         information = summed(second.flatten(1), weight).view(len(at), width, width)
         linear = summed(mean, weight * z) - summed(with_bias, weight)
         square = weight * (z**2 - 2.0 * z * bias[own, 0] + bias[own, 1])
-        each = 0.5 * (weight.log() - _LOG_2PI - square)
+        each = 0.5 * (weight.log() - _LOG_2PI - square) - math.log(units.scale)
         constant = torch.zeros(len(at), dtype=torch.float64, device=at.device).index_add(0, row, each)
         return information, linear, constant
 

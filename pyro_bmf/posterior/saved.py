@@ -26,7 +26,8 @@ from ..tensor_files import Kind, first_line, is_finite, read_tensors, write_tens
 from .encoding import Guide, rows_of
 
 FORMAT = "pyro-bmf posterior"
-FORMAT_VERSION = 1
+#: Version 1 had no units: its ratings are as they were given.
+FORMAT_VERSION = 2
 #: Draws of a chain's rows, which stand in half precision where there are many.
 _HALF = ("draws", "means")
 FILE_NAME = "posterior.safetensors"
