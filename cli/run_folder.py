@@ -156,14 +156,13 @@ class RunFolder:
         """
         from pyro_bmf.inference import Preset
 
+        run_schema.check_settings(config["settings"], str(self.config), _AGAIN)
         try:
-            settings = Preset.from_dict(config["settings"])
+            return Preset.from_dict(config["settings"])
         except SettingsError as error:
             raise SavedFileError(f"{self.config}: {error} {_AGAIN}") from error
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise SavedFileError(self._foreign(error)) from error
-        run_schema.check_settings(config["settings"], str(self.config), _AGAIN)
-        return settings
 
     def tell_unread(self, settings: Preset, levels: np.ndarray | None) -> None:
         """Say once which recorded settings the run's method never read, where they are not the defaults."""

@@ -280,7 +280,7 @@ def test_csv_safe_needs_csv(cli: Run) -> None:
     assert "--csv-safe is about CSV files" in outcome.err
 
 
-@pytest.mark.parametrize("columns", ["0", "1", "-5", "abc", "", "²", "9" * 30])
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "abc", "", "9" * 30])
 def test_a_width_that_is_none_is_left_aside(
     columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,3 +290,9 @@ def test_a_width_that_is_none_is_left_aside(
     assert lines[0] == "A title"
     assert lines[1].split() == ["name", "n"]
     assert lines[3].split() == ["value", "1"]
+
+
+def test_a_width_that_only_looks_like_a_number() -> None:
+    outcome = process("priors", stdout=subprocess.PIPE, env={**os.environ, "COLUMNS": "²"})
+    assert outcome.returncode == 0, outcome.stderr
+    assert "normal" in outcome.stdout
