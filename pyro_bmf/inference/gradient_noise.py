@@ -112,7 +112,11 @@ def gradient_noise(
             for _ in range(2):
                 loss, _ = objective(blocks.block(pick // n_q, pick % n_q), beta=beta)
                 found = torch.autograd.grad(loss, parameters, allow_unused=True)
-                pair.append(torch.cat([one.flatten() for one in found if one is not None]).double())
+                # A block without ratings says nothing of the noise: its gradient is zero there.
+                known = [
+                    torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)
+                ]
+                pair.append(torch.cat([one.flatten() for one in known]).double())
             within += float(((pair[0] - pair[1]) ** 2).sum()) / 2.0 / len(picks)
             total.append((pair[0] + pair[1]) / 2.0)
     stacked = torch.stack(total)
