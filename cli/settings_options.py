@@ -266,7 +266,9 @@ class Changes:
     def followed(self, settings: Preset) -> str | None:
         """Return a line about the settings that followed those that were given, if any did."""
         values = settings.values()
-        told = [f"{name} {values[name]}" for name in sorted(settings.settled - self.values.keys())]
+        # In which unit a number was given is no setting that anybody would give.
+        followed = settings.settled - self.values.keys() - {"in_rating_units"}
+        told = [f"{name} {values[name]}" for name in sorted(followed)]
         return ", ".join(told) or None
 
 

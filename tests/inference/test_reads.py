@@ -31,7 +31,7 @@ OTHER: dict[str, Any] = {
     # the model
     **{"n_factors": 3, "biases": False, "centred": False, "prior_scale": 0.7, "bias_scale": 0.9},
     **{"prior_mean": 0.2, "noise": 0.6, "prior": "normal:scale=2", "likelihood": "ordered-probit"},
-    **{"implicit": True, "row_noise": "user"},
+    **{"implicit": True, "row_noise": "user", "standardised": False, "in_rating_units": ("bias_scale",)},
     # the encoders
     **{"n_tower_layers": 1, "n_head_layers": 1, "n_units": 5, "n_tower_outputs": 4, "attention": "softmax"},
     **{"attention_scope": "global", "attention_merge": "add", "data_input": False, "feedback": False},
@@ -57,7 +57,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "scale_moves": {"row_noise": "user"},
     "solver_tolerance": {"implicit": True},
     "patience": {"learning_rate": 0.05, "max_iterations": 8},
-    "keep": {"learning_rate": 0.05, "max_iterations": 8},
+    "keep": {"learning_rate": 0.03, "max_iterations": 8},
     "attention_merge": {"attention": "softmax"},
     "ema_decay": {"keep": "last"},
     "ema_start": {"keep": "last"},
