@@ -186,7 +186,7 @@ class NormalLikelihood(Likelihood):
 
     @property
     def noise(self) -> Tensor:
-        """Standard deviation of a rating around its predictor: a positive scalar."""
+        """Standard deviation of a rating around its predictor, in the predictor's unit (`units`)."""
         return self._log_noise.exp()
 
     @torch.no_grad()

@@ -85,7 +85,7 @@ def test_planted_truth_is_recovered() -> None:
     error = np.sqrt(np.mean((predicted - truth) ** 2))
     assert np.corrcoef(predicted, truth)[0, 1] > 0.9
     assert error < 0.5 * truth.std()
-    assert 0.36 < float(result.posterior.model.likelihood.noise) < 0.55
+    assert 0.36 < result.history[-1]["noise"] < 0.55
 
 
 def test_same_seed_same_bits_other_seed_other_bits(split: Split) -> None:
