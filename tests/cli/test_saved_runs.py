@@ -70,12 +70,17 @@ def test_a_checkpoint_without_a_checksum_is_refused_by_name(name: str, copied: P
     assert "Delete it and start over" in outcome.err
     for file in (copied / name).glob("checkpoint*"):
         file.unlink()
+    begins_anew(name, copied, cli)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(copied: Path, cli: Any) -> None:
+    begins_anew("conjugate-before-its-end", copied, cli)
+
+
+def begins_anew(name: str, copied: Path, cli: Any) -> None:
+    """Fit by today's methods with the run's own data and settings: much the same model, not the same bits."""
     outcome = cli("fit", "--resume", name)
     assert outcome.code == 0, outcome.err
-    assert_same(predictions(copied / name / "model.safetensors"), finished_of(name))
-
-
-def test_a_run_killed_before_its_first_checkpoint_goes_on_to_the_same_model(copied: Path, cli: Any) -> None:
-    outcome = cli("fit", "--resume", "conjugate-before-its-end")
-    assert outcome.code == 0, outcome.err
-    assert_same(predictions(copied / "conjugate-before-its-end" / "model.safetensors"), "conjugate")
+    found = predictions(copied / name / "model.safetensors")["mean"]
+    expected = load_file(RUNS / finished_of(name) / "expected.safetensors")["mean"]
+    assert float((found - expected).square().mean().sqrt()) < 0.25
