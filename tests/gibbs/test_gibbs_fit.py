@@ -61,14 +61,16 @@ def starred(stars: Split) -> FitResult:
 
 def test_planted_truth_is_recovered(planted: Any, split: Split, fitted: FitResult) -> None:
     posterior = fitted.posterior
-    assert float(posterior.model.likelihood.noise) == pytest.approx(0.5, abs=0.04)
+    units = posterior.model.units
+    assert units.scale * float(posterior.model.likelihood.noise) == pytest.approx(0.5, abs=0.04)
     test = split.test
     found = evaluate(posterior, split)
     assert found.rmse < 0.62
     at = found.calibration.levels.index(0.9)
     assert found.calibration.overall.pit_coverage[at] == pytest.approx(0.9, abs=0.04)
     mean, variance = posterior.pairs.eta_moments(test.users, test.items)
-    z = (planted.truth.eta[split.test_rows] - mean.numpy()) / np.sqrt(variance.numpy())
+    error = units.standard(planted.truth.eta[split.test_rows]) - mean.numpy()
+    z = error / np.sqrt(variance.numpy())
     # Posterior intervals of the identifiable predictor are as wide as they must be.
     assert z.std() == pytest.approx(1.0, abs=0.15)
 

@@ -84,9 +84,9 @@ def test_probabilities_and_intervals(fitted: FitResult, stars: Split) -> None:
     drawn = posterior.sample(*ids, num_samples=30, seed=0)
     assert drawn.shape == (30, 5)
     eta = posterior.sample(*ids, num_samples=30, seed=0, kind="eta")
-    np.testing.assert_allclose(
-        eta.mean(0), posterior.pairs.eta_moments(test.users[:5], test.items[:5])[0], atol=0.35
-    )
+    units = posterior.model.units
+    moments = posterior.pairs.eta_moments(test.users[:5], test.items[:5])
+    np.testing.assert_allclose(eta.mean(0), moments[0] * units.scale + units.shift, atol=0.35)
 
 
 def test_saving_keeps_every_bit(fitted: FitResult, tmp_path: Path, stars: Split) -> None:
@@ -143,7 +143,8 @@ def test_folded_row_is_the_exact_conditional_of_each_draw(stars: Split) -> None:
     items = posterior.item_vocabulary.index(list(ratings))
     found = posterior.fold_in(ratings).posterior
     guide: Any = posterior.guide
-    x = torch.tensor(list(ratings.values())).double() - posterior.model.centre.double()
+    x = torch.from_numpy(posterior.model.units.standard(list(ratings.values())))
+    x = x - posterior.model.centre.double()
     for s in (0, 11, 29):
         v = posterior.item_rows.draws[items, s].double()  # type: ignore[union-attr]
         feature = torch.cat([v[:, :2], torch.ones(len(v), 1).double()], 1)

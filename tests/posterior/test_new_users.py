@@ -60,7 +60,10 @@ def test_the_integral_over_a_row_is_the_dense_normals(posterior: Posterior) -> N
     noise = likelihood.noise.double() ** 2  # type: ignore[union-attr, operator]
     covariance = f @ torch.linalg.inv(precision) @ f.T + noise * torch.eye(len(at), dtype=torch.float64)
     centre = posterior.model.predictor_centre.double() + bias[train.items[at]] + f @ mean[0]
-    dense = torch.distributions.MultivariateNormal(centre, covariance)
+    units = posterior.model.units
+    dense = torch.distributions.MultivariateNormal(
+        units.scale * centre + units.shift, units.scale**2 * covariance
+    )
     expected = dense.log_prob(torch.tensor(train.ratings[at]))
     assert float(found) == pytest.approx(float(expected.detach()), abs=1e-4)
     assert float(error) < 1e-4

@@ -63,7 +63,7 @@ def test_a_folder_has_a_readable_copy(posterior: Posterior, tmp_path: Path) -> N
     path = posterior.save(tmp_path / "here")
     assert sorted(p.name for p in path.parent.iterdir()) == ["posterior.json", "posterior.safetensors"]
     described = json.loads((tmp_path / "here" / "posterior.json").read_text(encoding="utf-8"))
-    assert described["format_version"] == 1
+    assert described["format_version"] == 2
     assert described["model"]["n_factors"] == 3
     assert described["tensors"]["users.loc"] == ["float32", [60, 3]]
     (tmp_path / "here" / "posterior.json").unlink()
@@ -262,9 +262,9 @@ def rewritten(source: Path, target: Path, change: Rewrite, *, sign: bool = True)
 
 def test_a_newer_format_asks_for_an_update(small: Path, tmp_path: Path) -> None:
     def newer(tensors: Any, about: Any, document: Any) -> None:
-        about["version"] = "2"
+        about["version"] = "3"
 
-    with pytest.raises(SavedFileError, match=r"version 2 is newer than the 1 .*Update it"):
+    with pytest.raises(SavedFileError, match=r"version 3 is newer than the 2 .*Update it"):
         Posterior.load(rewritten(small, tmp_path / "a.safetensors", newer))
 
     def odd(tensors: Any, about: Any, document: Any) -> None:

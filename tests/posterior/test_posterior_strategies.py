@@ -38,7 +38,8 @@ def every_draw(posterior: Posterior, num_samples: int, seed: int = 0) -> np.ndar
     u, b = posterior.pairs.draw_rows("user", np.arange(posterior.n_users), draws, seed)
     v, c = posterior.pairs.draw_rows("item", np.arange(posterior.n_items), draws, seed)
     eta = torch.einsum("sik,sjk->sij", u, v) + b[:, :, None] + c[:, None, :] + posterior.model.centre
-    return eta.numpy()
+    units = posterior.model.units
+    return np.asarray(eta.numpy() * units.scale + units.shift)
 
 
 def test_prob_top_is_the_share_of_draws_in_which_an_item_is_among_the_best(posterior: Posterior) -> None:
