@@ -18,8 +18,8 @@ from . import fields, times
 from .border import RawColumns
 from .counts import ReadCounts
 from .layout import DELIMITERS, ROLES, Layout
-from .notices import notice
-from .text import Dialect, MarkTakenError, NotUtf8Error, TextSource
+from .notices import notice, warn
+from .text import BLANKS, Dialect, MarkTakenError, NotUtf8Error, TextSource
 
 _CODED = pa.dictionary(pa.int32(), pa.string())
 _CODED_BYTES = pa.dictionary(pa.int32(), pa.binary())
@@ -109,9 +109,13 @@ def _read(
                 raise NotUtf8Error from None
             wrong = source.other_shape(layout.n_columns)
             if wrong is not None:
+                line, n_fields, quotes = wrong
+                other = "none" if dialect.quoting else "csv"
+                quoting = f", or say quoting {other} (--quoting {other}) for its quotes" if quotes else ""
                 raise DataError(
-                    f"line {wrong[0]} of {name} has {wrong[1]} fields where the first line has "
-                    f"{layout.n_columns}: correct the line, or give the format ({layout.format} was used)"
+                    f"line {line} of {name} has {n_fields} field{'s' if n_fields != 1 else ''} where the "
+                    f"first line has {layout.n_columns}: correct the line, or give the format "
+                    f"({layout.format} was used){quoting}"
                 ) from None
             if types is plain:
                 raise DataError(f"{name} cannot be read as {layout.format}: {error}") from None
@@ -122,13 +126,27 @@ def _read(
             f"{name}: {counts.records - layout.skip:,} lines of data gave {table.num_rows:,} rows: give the "
             f"format ({layout.format} was used)"
         )
+    if counts.doubtful and not line_ends:
+        warn(
+            f"{name}: {counts.doubtful:,} lines within quoted text look like ratings, and were taken for "
+            "text: if the quotes are characters there, say quoting none (--quoting none)"
+        )
+    # What was read as latin-1 may be Windows-1252, where NEL's byte is an ellipsis.
+    blanks = BLANKS if encoding is None else BLANKS.replace("\x85", "")
     found = {
         role: fields.texts(
-            table.column(role), dialect, role, place, line_ends=line_ends and role in ROLES[:2]
+            table.column(role), dialect, role, place, line_ends=line_ends and role in ROLES[:2], blanks=blanks
         )
         for role in roles
         if types[role] is kind
     }
+    if not dialect.quoting:
+        for role in ROLES[:2]:
+            if fields.all_quoted(found[role]):
+                warn(
+                    f"{name}: every {role} id begins and ends with a quote, which is taken for a part of it: "
+                    "if it is not, say quoting csv (--quoting csv)"
+                )
     columns = [
         fields.ids(found[role], role, bool(as_text), place)
         for role, as_text in zip(ROLES[:2], text_ids, strict=True)

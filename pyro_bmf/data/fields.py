@@ -44,6 +44,7 @@ def texts(
     place: Callable[[int], str],
     *,
     line_ends: bool = False,
+    blanks: str = BLANKS,
 ) -> Coded:
     """Return a column's fields as texts: blanks around them gone, quotes taken off.
 
@@ -75,13 +76,19 @@ def texts(
         raise NotUtf8Error from None
     # The first way of reading kept blanks around ids, but never around numbers.
     trimmed = dialect.padded or role not in ("user", "item")
-    clean = pc.utf8_trim(values, BLANKS) if trimmed else values
+    clean = pc.utf8_trim(values, blanks) if trimmed else values
     if dialect.quoting:
         within = pc.utf8_trim(values, " \t") if dialect.padded else values
         quoted = pc.starts_with(within, '"')
         inner = pc.replace_substring(pc.utf8_slice_codeunits(within, 1, -1), '""', '"')
         clean = pc.if_else(quoted, inner, clean)
     return _merged(codes, values, clean)
+
+
+def all_quoted(found: Coded) -> bool:
+    """Tell whether every one of the texts begins and ends with a quote."""
+    values = found[1]
+    return len(values) > 0 and bool(pc.all(pc.match_substring_regex(values, r'(?s)^".*"$')).as_py())
 
 
 def _merged(codes: NDArray[Any], values: pa.Array, clean: pa.Array) -> Coded:
@@ -145,7 +152,9 @@ def numbers(
             what = f"is {shortened(value)}, not a finite number"
             if value.startswith('"') and not quoting:
                 remedy = "say quoting csv (--quoting csv) if the quotes are not part of it, or correct it"
-            elif "," in value and commas:
+            elif "," in value and not commas:
+                remedy = "write ratings with a decimal point, or part fields by something else than a comma"
+            elif "," in value:
                 remedy = "write all ratings with a decimal point, or all with a decimal comma"
         more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
         raise DataError(f"the rating in {place(row)} {what}{more}: {remedy}")
@@ -164,7 +173,7 @@ def finite(ratings: NDArray[np.float64], place: Callable[[int], str]) -> NDArray
     if len(bad):
         row = int(bad[0])
         value = ratings[row]
-        what = "is missing" if np.isnan(value) else f"is {value}, not a finite number"
+        what = "is missing (or NaN)" if np.isnan(value) else f"is {value}, not a finite number"
         more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
         raise DataError(f"the rating in {place(row)} {what}{more}: correct or remove it")
     return ratings

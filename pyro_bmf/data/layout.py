@@ -37,7 +37,7 @@ _HEAD = 1 << 16
 #: Readings of files: 1 kept blanks around ids, took quotes for such in every format but ``::``, and cut
 #: times to seconds; 2 is described in the documentation.
 READERS = (1, 2)
-_SEPARATOR = re.compile(r'"?sep=(.)"? *(?:[\r\n]|\Z)', re.IGNORECASE)
+_SEPARATOR = re.compile(r'"?sep=(.{1,2}?)"? *(?:[\r\n]|\Z)', re.IGNORECASE)
 
 Columns = str | Sequence[str | int]
 
@@ -194,6 +194,17 @@ def _format(
     if likely in DELIMITERS:
         return str(likely), False
     first = next(line for line in text.split("\n") if line.strip(BLANKS))
+    quoted = [
+        name
+        for name in candidates
+        if reading.quoting is None
+        and _fits(split_head(head, Dialect(DELIMITERS[name], True), reading.whole, 50))
+    ]
+    if quoted:
+        raise DataError(
+            f"the first lines of {path} ({first[:60]!r}) are {quoted[0]} if quotes enclose fields "
+            f"there: say quoting csv (--quoting csv), or give the format as one of {', '.join(FORMATS)}"
+        )
     raise DataError(
         f"cannot tell the format of {path} from its first lines ({first[:60]!r}): give it as one of "
         f"{', '.join(FORMATS)}"
@@ -267,10 +278,7 @@ def _text_layout(
         positions = tuple(matched[role] for role in ROLES if role in matched)
     else:
         if len(first) < 3:
-            raise DataError(
-                f"line 1 of {path} has {len(first)} field(s) read as {format}: at least user, item and "
-                "rating are needed; give the format"
-            )
+            raise DataError(_too_few(path, format, decoded(head), len(first), separator, dialect.quoting))
         timed = len(first) > 3 and all(len(row) > 3 and is_number(row[3]) for row in rows)
         positions = (0, 1, 2, 3) if timed else (0, 1, 2)
     return Layout(
@@ -283,6 +291,27 @@ def _text_layout(
         dialect.quoting,
         dialect.padded,
         reading.reader == 1,
+    )
+
+
+def _too_few(path: RatingsFile, format: str, text: str, n_fields: int, separator: bool, quoting: bool) -> str:
+    """Say that the first line of data has fewer than three fields, and what may be the reason."""
+    if "\0" in text:
+        return f"{path} holds NUL bytes: it is damaged, or no text; give CSV, TSV, JSON lines or parquet"
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    filled = [number for number, line in enumerate(lines) if line.strip(BLANKS)]
+    number = filled[min(int(separator), len(filled) - 1)]
+    remedy = "give the format"
+    if quoting and '"' in lines[number]:
+        remedy = (
+            "close the quote, say quoting none (--quoting none) if quotes are characters there, or give "
+            "the format"
+        )
+    elif separator:
+        remedy = "the line before it names the separator; correct that, or remove it"
+    return (
+        f"line {number + 1} of {path} has {n_fields} field{'s' if n_fields != 1 else ''} read as {format}: "
+        f"at least user, item and rating are needed; {remedy}"
     )
 
 

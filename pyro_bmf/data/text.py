@@ -21,13 +21,18 @@ from ..errors import DataError
 
 #: What stands for a carriage return (that ends no line), a delimiter and a line end within quotes.
 INNER_RETURN, INNER_DELIMITER, INNER_END = 0xFD, 0xFE, 0xFF
-#: Blanks around fields: white space of Unicode, and the byte order mark that joined files leave within.
+#: Blanks around fields: white space of Unicode, blanks of no width, and the byte order mark that joined
+#: files leave within.
 BLANKS = (
     "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008"
-    "\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+    "\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff\u200b\u2060\u180e"
 )
 _BLOCK = (1 << 22) - (1 << 16)  # with what waits from the block before, still one block of the parser
 _QUOTE, _END, _SPACE, _TAB, _RETURN = b'"\n \t\r'
+# Bytes of a plain number (1), digits among them (2); a blank is none: text has one after a comma.
+_KINDS = np.zeros(256, np.uint8)
+_KINDS[np.frombuffer(b'+-.,eE"', np.uint8)] = 1
+_KINDS[ord("0") : ord("9") + 1] = 2
 _BLANK_LINES = re.compile(rb"^[ \t]+$", re.MULTILINE)
 # Marks that the encodings of Unicode begin with; UTF-32's holds UTF-16's.
 _MARKS = (
@@ -88,12 +93,15 @@ class LineCounts:
         Line ends within quoted fields.
     records
         The rest: a header, and lines of data.
+    doubtful
+        Lines within quoted fields that look like ratings.
     """
 
     lines: int = 0
     blank: int = 0
     quoted: int = 0
     records: int = 0
+    doubtful: int = 0
 
 
 def encoding_of(head: bytes) -> tuple[str, int]:
@@ -200,22 +208,25 @@ class TextSource:
 
     def place(self, row: int) -> str:
         """Tell the line of a row, as ``line 17 of r.csv``; it walks the file, so only an error calls it."""
-        for first, lines, _ in self._records():
+        for first, lines, _, _ in self._records():
             if row + self.skip < first + len(lines):
                 return f"line {int(lines[row + self.skip - first])} of {self.name}"
         return f"line ? of {self.name}"
 
-    def other_shape(self, n_columns: int) -> tuple[int, int] | None:
-        """Return line and number of fields of the first record that has not `n_columns`; None if all have."""
-        for first, lines, fields in self._records():
+    def other_shape(self, n_columns: int) -> tuple[int, int, bool] | None:
+        """Return line and number of fields of the first record that has not `n_columns`; None if all have.
+
+        And whether quotes stand in that line.
+        """
+        for first, lines, fields, quotes in self._records():
             wrong = np.flatnonzero(fields != n_columns)
             wrong = wrong[wrong + first >= self.skip]
             if len(wrong):
-                return int(lines[wrong[0]]), int(fields[wrong[0]])
+                return int(lines[wrong[0]]), int(fields[wrong[0]]), bool(quotes[wrong[0]])
         return None
 
-    def _records(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-        """Give, block by block, the first record's number, each record's line and its number of fields."""
+    def _records(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]]:
+        """Give, block by block, the first record's number; each record's line, fields, whether quoted."""
         again = TextSource(self.opener, self.name, self.dialect, encoding=self.encoding)
         first, base = 0, 1
         for block in again.blocks():
@@ -228,7 +239,9 @@ class TextSource:
             cuts = np.flatnonzero(data == ord(delimiter)) if delimiter else np.zeros(0, np.int64)
             fields = np.searchsorted(cuts, ends) - np.searchsorted(cuts, starts) + 1
             filled = ends > starts
-            yield first, lines[filled], fields[filled]
+            marks = np.flatnonzero(data == _QUOTE)
+            quotes = np.searchsorted(marks, ends) > np.searchsorted(marks, starts)
+            yield first, lines[filled], fields[filled], quotes[filled]
             first += int(filled.sum())
             base += len(breaks)
 
@@ -394,28 +407,44 @@ class TextSource:
         base: int,
         opening_line: int | None,
     ) -> None:
-        """Refuse a quoted field whose lines are ratings by their looks: its quote was a character."""
+        """Refuse a quoted field most of whose lines are ratings by their looks: its quote was a character."""
         if self.shape is None:
             return
         n_columns, position = self.shape
         line_starts = np.concatenate(([0], ends[:-1] + 1))
-        whole = np.searchsorted(cuts, ends) - np.searchsorted(cuts, line_starts) == n_columns - 1
-        record = np.concatenate(([0], np.cumsum(~inner)[:-1]))
-        firsts = np.flatnonzero(np.diff(record, prepend=-1))
-        alike = np.logical_and.reduceat(whole, firsts)
-        several = np.diff(firsts, append=len(ends)) > 1
-        for index in np.flatnonzero(alike & several):
-            start = int(firsts[index])
-            stop = int(firsts[index + 1]) if index + 1 < len(firsts) else len(ends)
-            texts = [bytes(array[line_starts[k] : ends[k]]) for k in range(start + 1, stop)]
-            delimiter = self.dialect.byte.encode()
-            if all(is_number(text.split(delimiter)[position].decode("latin-1")) for text in texts):
-                line = opening_line if start == 0 and opening_line else base + start
-                raise DataError(
-                    f"a quoted field that begins in line {line} of {self.name} holds the following "
-                    f"{len(texts):,} line(s), which look like ratings: close the quote, or say quoting none "
-                    "(--quoting none) if quotes are characters there"
-                )
+        within = np.concatenate(
+            ([opening_line is not None], inner[:-1])
+        )  # lines that begin in a quoted field
+        record = np.cumsum(~within)  # a number for each record, also for one that began in the block before
+        first_cut = np.searchsorted(cuts, line_starts)
+        whole = np.searchsorted(cuts, ends) - first_cut >= n_columns - 1
+        bounds = np.concatenate(([-1], cuts, ends[-1:]))  # where the fields of a whole line lie
+        begin = np.where(whole, bounds[np.where(whole, first_cut + position, 0)] + 1, 0)
+        if position == 0:
+            begin = np.where(whole, line_starts, 0)
+        stop = np.where(whole, np.minimum(bounds[np.where(whole, first_cut + position + 1, 0)], ends), 0)
+        kinds = _KINDS[array]
+        if bool((array[begin[whole & ~within]] == _SPACE).any()):
+            kinds[array == _SPACE] = 1  # this file has blanks after its delimiters
+        numeric, digit = (np.concatenate(([0], np.cumsum(kinds >= kind))) for kind in (1, 2))
+        number = whole & (digit[stop] > digit[begin])
+        number &= numeric[stop] - numeric[begin] == stop - begin
+        # A quote that is a character stands in a line that is a rating itself, unlike text that comes first.
+        opens = np.flatnonzero(np.diff(record, prepend=record[0] - 1))
+        number &= (number | within)[opens][record - record[0]]
+        filled = ends > line_starts
+        counts = np.bincount(record, weights=within & filled)
+        alike = np.bincount(record, weights=within & number)
+        self.counts.doubtful += int(alike.sum())
+        bad = np.flatnonzero((alike > 0) & (alike > 0.5 * counts))
+        if len(bad):
+            start = int(np.argmax(record == bad[0]))
+            line = opening_line if within[start] and opening_line else base + start
+            raise DataError(
+                f"a quoted field that begins in line {line} of {self.name} holds the following "
+                f"{int(counts[bad[0]]):,} line(s), of which {int(alike[bad[0]]):,} look like ratings: close "
+                "the quote, or say quoting none (--quoting none) if quotes are characters there"
+            )
 
 
 def _past_blanks(

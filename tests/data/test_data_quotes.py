@@ -32,7 +32,9 @@ def items(ratings: Ratings) -> list[object]:
 
 
 def test_a_stray_quote_swallows_no_ratings(write: Write) -> None:
-    with pytest.raises(DataError, match=r"line 2 of r.csv holds the following 2 line\(s\), which look like"):
+    with pytest.raises(
+        DataError, match=r"line 2 of r.csv holds the following 2 line\(s\), of which 2 look like"
+    ):
         load_ratings(write("r.csv", SWALLOWED.format(",")), scale="1:5:1")
     for path, options in (
         (write("r.tsv", SWALLOWED.format("\t")), {}),
