@@ -21,6 +21,8 @@ from .scale import RatingScale
 from .suspicions import warn_of_slips
 from .vocabulary import Vocabulary, id_array
 
+#: What pandas calls columns of objects that are all numbers.
+_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty")
 DUPLICATES = ("error", "last", "mean")
 
 
@@ -111,12 +113,11 @@ def ratings_from_arrays(
     DataError
         For columns that cannot be used; the message names the row.
     """
+    for values_of, what in ((user_ids, "user ids"), (item_ids, "item ids"), (timestamps, "timestamps")):
+        refuse_masked(values_of, what)
     user_codes, users = _factorize(user_ids, "user")
     item_codes, items = _factorize(item_ids, "item")
-    try:
-        values = np.array(ratings, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"ratings must be numbers: {error}") from None
+    values = rating_array(ratings)
 
     def place(row: int) -> str:
         return f"row {row} (counted from 0)"
@@ -125,7 +126,7 @@ def ratings_from_arrays(
     lengths = {len(user_codes), len(item_codes), len(values)} | (
         {len(seconds)} if seconds is not None else set()
     )
-    if len(lengths) != 1 or values.ndim != 1:
+    if len(lengths) != 1:
         raise DataError(f"user_ids, item_ids, ratings and timestamps differ in length: {sorted(lengths)}")
     raw = RawColumns(user_codes, users, item_codes, items, values, seconds, place, ticks)
     result, _ = canonical(raw, scale=as_scale(scale), duplicates=duplicates, name=name)
@@ -135,6 +136,41 @@ def ratings_from_arrays(
         )
         result = with_titles(result, titles)
     return result
+
+
+def rating_array(ratings: ArrayLike, what: str = "ratings") -> NDArray[np.float64]:
+    """Return ratings as float64, shape (n,); what is missing becomes NaN.
+
+    Raises
+    ------
+    DataError
+        For anything but a column of numbers: text, dates, complex numbers; and for masked values.
+    """
+    refuse_masked(ratings, what)
+    try:
+        array = np.asarray(ratings)
+        if array.dtype.kind == "O":
+            # Text that looks like a number is text: float() would take "1_0" for ten.
+            kind = pd.api.types.infer_dtype(array.ravel(), skipna=True)
+            kind = "" if kind in _NUMBERS else kind
+        else:
+            kind = "" if array.dtype.kind in "fiub" else str(array.dtype)
+        if not kind:
+            array = array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{what} must be numbers: {error}") from None
+    if kind:
+        raise DataError(f"{what} must be numbers, not {kind}: convert them first")
+    if array.ndim != 1:
+        raise DataError(f"{what} must be one column, not an array of shape {array.shape}")
+    return array
+
+
+def refuse_masked(values: object, what: str) -> None:
+    """Raise for a masked array of which something is masked: NumPy would give what lies below the mask."""
+    if isinstance(values, np.ma.MaskedArray) and bool(np.ma.getmaskarray(values).any()):
+        row = int(np.argmax(np.ma.getmaskarray(values).ravel()))
+        raise DataError(f"{what}: row {row} (counted from 0) is masked: leave such rows out (compressed())")
 
 
 def as_scale(scale: RatingScale | str | None) -> RatingScale | None:
@@ -173,6 +209,8 @@ def canonical(
     """
     if duplicates not in DUPLICATES:
         raise DataError(f"duplicates={duplicates!r}: use one of {', '.join(DUPLICATES)}")
+    if min_ratings < 0:
+        raise DataError(f"min_ratings={min_ratings}: a number of ratings, 0 for all users and items")
     if len(raw) == 0:
         raise DataError(f"{name} holds no ratings: check the file and its format")
     _check_finite(raw)
@@ -251,7 +289,10 @@ def _note_likenesses(vocabulary: Vocabulary, name: str) -> None:
     except (pa.ArrowInvalid, UnicodeEncodeError):
         return  # half a surrogate pair: nothing can be said about its form
     plain = pc.utf8_normalize(texts, form="NFKC")
-    plain = pc.utf8_lower(pc.replace_substring_regex(plain, r"[\s\p{Z}\x{200b}\x{feff}]+", ""))
+    # Blanks, and characters that show nothing: joiners, marks of direction, soft hyphens.
+    plain = pc.replace_substring_regex(plain, r"[\s\p{Z}\p{Cf}\x{85}]+", "")
+    # By way of capitals: a final sigma has the same one as any other. Sharp s has two letters for its own.
+    plain = pc.replace_substring(pc.utf8_lower(pc.utf8_upper(plain)), "\u00df", "ss")
     plain = pc.utf8_normalize(plain, form="NFKC")  # lower case may leave accents apart
     if pc.count_distinct(plain).as_py() == len(texts):
         return

@@ -10,13 +10,16 @@ import pyarrow as pa
 
 from ..errors import DataError
 from .border import RawColumns
-from .foreign import located
-from .layout import Columns
+from .foreign import FOREIGN_PARQUET, located
+from .layout import Columns, table_layout
 from .readers import raw_of_table
+from .times import with_nanoseconds
 
 
 def is_table(candidate: object) -> bool:
     """Tell whether something is a table of ratings in memory rather than a name or a path."""
+    if isinstance(candidate, (pd.Series, type)):  # a series streams as one column, which is no table
+        return False
     return (
         isinstance(candidate, (pd.DataFrame, pa.Table))
         or hasattr(candidate, "__arrow_c_stream__")
@@ -50,12 +53,12 @@ def raw_of_frame(frame: Any, columns: Columns | None, name: str) -> RawColumns:
     if is_sparse(frame):
         return _raw_of_sparse(frame, columns, name)
     remedy = "make ids whole numbers or text, ratings numbers, and all of a column alike"
-    with located(f"the data frame {name} cannot be read", remedy, (pa.ArrowException, TypeError)):
-        table = _arrow(frame)
+    with located(f"the data frame {name} cannot be read", remedy, FOREIGN_PARQUET):
+        table, columns = _arrow(frame, columns, name)
     return raw_of_table(table, columns, name)
 
 
-def _arrow(frame: Any) -> pa.Table:
+def _arrow(frame: Any, columns: Columns | None, name: str) -> tuple[pa.Table, Columns | None]:
     if isinstance(frame, pd.DataFrame):
         named = frame.set_axis([str(label) for label in frame.columns], axis="columns")
         repeated = named.columns[named.columns.duplicated()]
@@ -63,14 +66,30 @@ def _arrow(frame: Any) -> pa.Table:
             raise DataError(
                 f"the data frame has two columns called {repeated[0]!r}: give them names of their own"
             )
+        # The columns that are read alone: what others hold is nobody's concern.
+        read = table_layout(list(named.columns), columns, name).names
+        # Arrow would cut the nanoseconds of single time stamps, and takes no sparse columns.
+        parts = {
+            label: with_nanoseconds(named[label])
+            if named[label].dtype == object
+            else named[label].sparse.to_dense()
+            if isinstance(named[label].dtype, pd.SparseDtype)
+            else named[label]
+            for label in read
+        }
         # NaN, None and NaT become missing values, which are refused with their row.
-        return pa.Table.from_pandas(named, preserve_index=False)
-    return frame if isinstance(frame, pa.Table) else pa.table(frame)
+        return pa.Table.from_pandas(pd.DataFrame(parts), preserve_index=False), read
+    return (frame if isinstance(frame, pa.Table) else pa.table(frame)), columns
 
 
 def _raw_of_sparse(matrix: Any, columns: Columns | None, name: str) -> RawColumns:
     if columns is not None:
         raise DataError("columns are not for a sparse matrix: its rows are users, its columns items")
+    if matrix.format in ("dia", "bsr"):
+        raise DataError(
+            f"a sparse matrix in {matrix.format!r} format fills up with zeros that are no ratings: give it "
+            "in another format, such as tocsr(), with the zeros that are none left out (eliminate_zeros())"
+        )
     entries = matrix.tocoo()
     if entries.ndim != 2:
         raise DataError(

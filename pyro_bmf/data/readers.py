@@ -81,6 +81,8 @@ def _read_parquet(path: RatingsFile, layout: Layout) -> RawColumns:
         file = pq.ParquetFile(path.arrow(), page_checksum_verification=True)
         table = file.read(columns=list(layout.names))
         table.validate(full=True)  # Arrow takes text that is no UTF-8, and places beyond a column's end
+    if table.num_rows == 0:
+        raise DataError(f"{path} holds no ratings: a ratings file has a row for each rating")
     return _from_table(table, layout, lambda row: f"row {row} (counted from 0) of {path.name}")
 
 
@@ -95,6 +97,8 @@ def raw_of_table(table: pa.Table, columns: Columns | None, name: str) -> RawColu
     """Take the rating columns of a table in memory; see `read_raw`."""
     layout = table_layout(table.column_names, columns, name)
     table = table.select(list(layout.names))
+    if table.num_rows == 0:
+        raise DataError(f"{name} holds no ratings: a row for each rating is needed")
     with located(f"{name} cannot be used", "make the text UTF-8", FOREIGN_PARQUET):
         table.validate(full=True)
         # Polars gives text as views, which the rest of Arrow does little with.
@@ -111,12 +115,17 @@ def _from_table(table: pa.Table, layout: Layout, place: Callable[[int], str]) ->
     table = table.rename_columns(list(ROLES[: len(layout.names)]))
     ids = [_typed_ids(table.column(role), role, place) for role in ("user", "item")]
     rating = table.column("rating")
+    if pa.types.is_dictionary(rating.type):
+        rating = rating.cast(rating.type.value_type)
     if not (
         pa.types.is_integer(rating.type)
         or pa.types.is_floating(rating.type)
         or pa.types.is_decimal(rating.type)
     ):
-        raise DataError(f"ratings are of type {rating.type}: they must be numbers; convert the column first")
+        raise DataError(
+            f"the rating in {place(0)} is {fields.shortened(rating[0].as_py())}, and the column of type "
+            f"{rating.type}: ratings must be numbers; convert the column first"
+        )
     ratings = fields.finite(np.array(rating.cast(pa.float64()).to_numpy(), dtype=np.float64), place)
     stamps = times.of_column(table.column("timestamp"), place) if len(layout.names) > 3 else None
     timestamps, ticks = stamps or (None, 1)
@@ -134,8 +143,9 @@ def _typed_ids(
         raise DataError(f"the {role} id in {place(row)} is missing")
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise DataError(
-            f"{role} ids are of type {kind}: they must be integers or text; convert the column first, so "
-            "that no id changes on the way"
+            f"the {role} id in {place(0)} is {fields.shortened(column[0].as_py())}, and the column of "
+            f"type {kind}: ids must be integers or text; convert the column first, so that no id changes on "
+            "the way"
         )
     codes, values = fields.coded(column)
     if pa.types.is_integer(kind):

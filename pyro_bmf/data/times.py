@@ -23,6 +23,8 @@ from .notices import notice
 #: How many parts of a second a timestamp may count.
 TICKS = (1, 1_000, 1_000_000, 1_000_000_000)
 _DECIMAL = r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
+_BEGINS_AS_DATE = r"^[-+]?[0-9]{4}"
+_FINER = r"\.[0-9]{9}[0-9]*[1-9]"
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _REMEDY = "use numbers or ISO dates throughout, or name only the user, item and rating columns"
 
@@ -121,8 +123,12 @@ def of_texts(
         pd.Series(values.to_numpy(zero_copy_only=False), dtype=object), errors="coerce", utc=True,
         format="ISO8601",
     )  # fmt: skip
-    no_date = dates.isna().to_numpy() | number
+    # pandas takes "now" and "today" for times as well.
+    spelled = pc.match_substring_regex(values, _BEGINS_AS_DATE).to_numpy(zero_copy_only=False)
+    no_date = dates.isna().to_numpy() | number | ~spelled
     if not bool(no_date[used].any()):
+        if pc.any(pc.match_substring_regex(values, _FINER)).as_py():
+            notice(f"timestamps are finer than the {10**9:,}th part of a second: the rest is cut")
         ticks = _UNITS[str(dates.dt.unit)]
         return coarsest(np.asarray(dates.astype("int64"), dtype=np.int64)[codes], ticks)
     bad_number, bad_date = ~number[codes], no_date[codes]
@@ -178,8 +184,15 @@ def of_array(values: ArrayLike, place: Callable[[int], str]) -> Stamps:
         For anything else, and for a time that is missing or infinite.
     """
     array = np.asarray(values)
+    if array.ndim != 1:
+        raise DataError(f"timestamps must be one column, not an array of shape {array.shape}")
+    if array.dtype.kind == "O":
+        array = np.asarray(with_nanoseconds(pd.Series(array, dtype=object)))
     if array.dtype.kind == "M":
         unit = np.datetime_data(array.dtype)[0]
+        if unit in ("ps", "fs", "as"):
+            notice(f"timestamps are finer than the {10**9:,}th part of a second: the rest is cut")
+            unit = "ns"
         array = array.astype(f"datetime64[{unit if unit in _UNITS else 's'}]")
         missing = np.isnat(array)
         if bool(missing.any()):
@@ -198,6 +211,16 @@ def of_array(values: ArrayLike, place: Callable[[int], str]) -> Stamps:
         if found is not None:
             return found
     raise DataError(f"timestamps must be numbers of at most 64 bits or dates, not {array.dtype}")
+
+
+def with_nanoseconds(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Make a column of single time stamps one of times in UTC, none of them cut; leave others as they are.
+
+    Arrow takes such objects for microseconds.
+    """
+    if pd.api.types.infer_dtype(column, skipna=True) not in ("datetime", "datetime64"):
+        return column
+    return pd.to_datetime(column, utc=True, errors="coerce").dt.tz_localize(None)
 
 
 def is_decimal(kind: pa.DataType) -> bool:

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ..data.border import rating_array
 from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
 from ..errors import DataError
@@ -313,10 +314,7 @@ def _checked(
     rows: Indices, other_ids: Any, values: Any, side: str, others: Vocabulary, scale: RatingScale
 ) -> tuple[Indices, NDArray[np.float64]]:
     columns = others.index(other_ids)
-    try:
-        ratings = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError(f"the ratings of a new {side} must be numbers") from None
+    ratings = rating_array(values, f"the ratings of a new {side}")
     raw = others.raw(columns)
 
     def refuse(wrong: NDArray[np.bool_], what: str) -> None:

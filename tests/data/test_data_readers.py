@@ -169,10 +169,10 @@ def test_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("user_id", [1.0, 1.0, 2.0], "user ids are of type double"),
+        ("user_id", [1.0, 1.0, 2.0], "user id in row 0 .* is 1.0, and the column of type double"),
         ("user_id", [1, None, 2], "user id in row 1 .* missing|type double"),
         ("item_id", ["a", "", "b"], "item id in row 1 .* empty"),
-        ("rating", ["4", "3", "2"], "ratings are of type .*string"),
+        ("rating", ["4", "3", "2"], "rating in row 0 .* is '4', and the column of type .*string"),
         ("rating", [4.0, None, 2.0], "rating in row 1 .* missing"),
         ("rating", [4.0, float("inf"), 2.0], "row 1 .*inf"),
         ("timestamp", [1, None, 3], "timestamp in row 1"),
