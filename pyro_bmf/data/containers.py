@@ -49,6 +49,20 @@ _ARCHIVES = (
     ("a RAR archive", re.compile(rb"Rar!\x1a\x07")),
     ("a tar archive", re.compile(rb".{257}ustar", re.DOTALL)),
 )
+# What is sometimes given for a table of ratings, and would be taken for odd text.
+_OTHERS = (
+    ("an LZ4 file", re.compile(rb"\x04\x22\x4d\x18")),
+    ("a file of compress (.Z)", re.compile(rb"\x1f\x9d")),
+    ("an LZMA file of old", re.compile(rb"\x5d\x00\x00.{2}\xff{8}", re.DOTALL)),
+    ("an HDF5 file", re.compile(rb"\x89HDF\r\n\x1a\n")),
+    ("an SQLite database", re.compile(rb"SQLite format 3\x00")),
+    ("a pickle", re.compile(rb"\x80[\x02-\x05][\x95}\]c(]")),
+    ("an old Excel workbook", re.compile(rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")),
+    ("a PDF document", re.compile(rb"%PDF-")),
+    ("an image", re.compile(rb"\x89PNG\r\n|GIF8|\xff\xd8\xff")),
+    ("an Arrow (Feather) file", re.compile(rb"ARROW1\x00\x00|FEA1")),
+    ("a NumPy file", re.compile(rb"\x93NUMPY")),
+)
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
@@ -108,7 +122,9 @@ def open_source(path: str | Path | RatingsFile, *, progress: bool = False) -> Ra
     if isinstance(path, RatingsFile):
         return path
     if str(path) == STDIN:
-        if sys.stdin is None or sys.stdin.isatty():
+        if sys.stdin is None:
+            raise DataError("standard input is closed: pipe the ratings in, as in 'zcat FILE | ...'")
+        if sys.stdin.isatty():
             raise DataError("standard input is a terminal: pipe the ratings in, as in 'zcat FILE | ...'")
         stream = getattr(sys.stdin, "buffer", None) or open(0, "rb", closefd=False)  # noqa: SIM115
         return _of_pipe(stream, "standard input", "standard input", progress)
@@ -212,8 +228,11 @@ def _unpacked(raw: IO[bytes], shown: str, name: str, progress: bool) -> IO[bytes
         _refuse_archive(head, shown)
         named = _SUFFIXES.get(Path(name).suffix.lower())
         if named is not None and (not head or _BINARY.search(head)):
-            what = "is empty" if not head else f"is damaged: it does not begin as {named} does"
-            raise DataError(f"{shown} {what}, as its name says it should; get the file again")
+            what = "is empty" if not head else "is damaged"
+            raise DataError(
+                f"{shown} {what}: it does not begin as a {named} file does, which its name says it is; get "
+                "the file again"
+            )
         return None
     raw.seek(0)
     plain = _copy(raw, kind, shown, progress)
@@ -239,6 +258,9 @@ def _refuse_archive(head: bytes, shown: str) -> None:
     for what, mark in _ARCHIVES:
         if mark.match(head):
             raise DataError(f"{shown} is {what}: unpack it and give the ratings file inside")
+    for what, mark in _OTHERS:
+        if mark.match(head):
+            raise DataError(f"{shown} is {what}, which is not read: give CSV, TSV, JSON lines or parquet")
 
 
 def _copy(raw: IO[bytes], kind: str, shown: str, progress: bool) -> IO[bytes]:

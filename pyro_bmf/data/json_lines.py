@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NoReturn
 
@@ -128,6 +129,11 @@ def _object(line: bytes, number: int, name: str) -> dict[str, Any]:
             f"line {number} of {name} is nested too deeply: write one flat object a line"
         ) from None
     except ValueError as problem:
+        if not isinstance(problem, json.JSONDecodeError):  # Python reads no whole number of 4,301 digits
+            raise DataError(
+                f"line {number} of {name} holds a whole number of thousands of digits, which does not fit 64 "
+                "bits: give the ids as text"
+            ) from None
         if text.lstrip().startswith("["):
             what = "not a JSON object but the beginning of an array: write one object a line"
         else:
@@ -160,10 +166,16 @@ def _refuse(
             number_wanted = role >= 2 and expected in (pa.int64(), pa.float64())
             fits = kind == expected or (number_wanted and kind in (pa.int64(), pa.float64()))
             if not fits or isinstance(value, (bool, list, dict)):
-                what = "a number" if number_wanted else expected
+                what = "a number" if number_wanted else "a whole number" if expected == pa.int64() else "text"
+                if kind == expected:  # the first line's own value is of no kind that is read
+                    what = "a number or text" if role == 3 else "a whole number or text"
                 raise DataError(
                     f"{key} in {where} is {shortened(value)}, where {what} is expected: ids keep the type of "
                     "the first line, ratings are numbers"
+                )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise DataError(
+                    f"{key} in {where} is {shortened(value)}, not a finite number: correct or remove it"
                 )
             if isinstance(value, int) and role != 2 and not -(2**63) <= value < 2**63:
                 remedy = "give the ids as text" if role < 2 else "count in a coarser unit"

@@ -105,8 +105,9 @@ def load_ratings(
     if source is None:
         read = {"format": format, "columns": columns, "header": header, "quoting": quoting, "reader": reader}
         return _load_path(name_or_path, read, scale, duplicates, min_ratings, progress)
-    if quoting is not None:
-        raise DataError(f"quoting {quoting!r} is for a file: how {source.name} is written is known")
+    for name, value in {"format": format, "columns": columns, "header": header, "quoting": quoting}.items():
+        if value is not None:
+            raise DataError(f"{name} {value!r} is for a file: how {source.name} is written is known")
     if source.name == "synthetic":
         return default_synthetic().ratings
     from .download import locate  # brings pooch and requests, which a file on disk does not need
@@ -128,7 +129,7 @@ def _load_path(
     ratings, _ = canonical(
         raw,
         scale=as_scale(scale),
-        duplicates=duplicates or "error",
+        duplicates="error" if duplicates is None else duplicates,
         min_ratings=min_ratings or 0,
         name=file.name,
     )
@@ -148,7 +149,10 @@ def _load_frame(
             raise DataError(f"{name} is for files: a {type(frame).__name__} has none")
     raw = raw_of_frame(frame, columns, "ratings")
     ratings, _ = canonical(
-        raw, scale=as_scale(scale), duplicates=duplicates or "error", min_ratings=min_ratings or 0
+        raw,
+        scale=as_scale(scale),
+        duplicates="error" if duplicates is None else duplicates,
+        min_ratings=min_ratings or 0,
     )
     return ratings
 
@@ -187,7 +191,7 @@ def _load_source(
     ratings, _ = canonical(
         raw,
         scale=as_scale(scale) or RatingScale.parse(source.scale, "declared"),
-        duplicates=duplicates or source.duplicates,
+        duplicates=source.duplicates if duplicates is None else duplicates,
         min_ratings=filtered,
         name=source.name,
     )

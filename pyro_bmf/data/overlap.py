@@ -7,6 +7,7 @@ ways, ``1`` beside ``1.0``. Then every figure is that of the mean, so it is said
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,10 @@ ALARM = 0.5
 _LOOKED_AT = 1000
 #: Fewer ratings than this in a part say nothing by their share.
 _FEW = 10
+_NAMED = re.compile(r"\A[^0-9]*?0*([0-9]+)[^0-9]*\Z", re.ASCII)
+#: Blanks, and characters that show nothing.
+_UNSEEN = re.compile("[\\s\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]+")
+_DECIMAL = r"[0-9]+(\.[0-9]+)?e[+-]?[0-9]+"
 _NUMBER = re.compile(r"\A([+-]?)0*([0-9]+?)(?:\.0*)?\Z", re.ASCII)
 #: Splits that hold users out on purpose.
 _COLD_USERS = ("users",)
@@ -116,7 +121,12 @@ def unknown_ratings(split: Split, *, train: Ratings | None = None) -> tuple[Unkn
             intended = kind == "user" and split.scheme in _COLD_USERS
             alike = None
             if not intended and (split.scheme == "given" or strange.mean() > ALARM):
-                alike = _look_alike(vocabulary, np.unique(codes[strange]), np.flatnonzero(counts > 0))
+                missing, present = np.unique(codes[strange]), np.flatnonzero(counts > 0)
+                alike = _look_alike(vocabulary, missing, present, spellings, spellings)
+                if alike is None and strange.mean() > ALARM:
+                    # A way of writing that was used throughout: u17, user_17, 1.7e+01.
+                    for ways in ((numbers_in, spellings), (spellings, numbers_in)):
+                        alike = alike or _look_alike(vocabulary, missing, present, *ways)
             found.append(Unknown(part, kind, int(strange.sum()), len(held_out), intended, alike))
     return tuple(found)
 
@@ -142,20 +152,35 @@ def _remedy(unknown: Unknown) -> str:
 def spellings(raw_ids: NDArray[Any]) -> pd.Series[str]:
     """Return what ids have in common that differ in case, blanks, Unicode form or a number's spelling."""
     text = pd.Series(raw_ids, dtype=object).astype(str).str.normalize("NFKC").str.casefold()
-    text = text.str.replace(r"\s+", "", regex=True).str.strip("\"'")
+    text = text.str.replace(_UNSEEN, "", regex=True).str.strip("\"'")
     return text.str.replace(_NUMBER, r"\1\2", regex=True).str.removeprefix("+")
 
 
+def numbers_in(raw_ids: NDArray[Any]) -> pd.Series[str]:
+    """Return the number that an id holds beside a name for what it is, as ``17`` in ``user_17``; else ""."""
+    text = spellings(raw_ids)
+    decimal = text.str.fullmatch(_DECIMAL)
+    whole = pd.to_numeric(text.where(decimal, ""), errors="coerce")
+    plain = text.str.replace(_NAMED, r"\1", regex=True)
+    plain = plain.where(plain.str.fullmatch("[0-9]+"), "")
+    exact = whole.notna() & (whole.abs() < 2**53) & (whole == whole.round())
+    return plain.where(~exact, whole.where(exact, 0).astype("int64").astype(str))
+
+
 def _look_alike(
-    vocabulary: Vocabulary, unknown: NDArray[np.int64], known: NDArray[np.int64]
+    vocabulary: Vocabulary,
+    unknown: NDArray[np.int64],
+    known: NDArray[np.int64],
+    of_unknown: Callable[[NDArray[Any]], pd.Series[str]],
+    of_known: Callable[[NDArray[Any]], pd.Series[str]],
 ) -> tuple[str, str] | None:
     """Return an unknown id and a known one in another spelling, if the first unknown ones have any."""
     if vocabulary.is_integer or not len(known):
         return None  # an integer is written in one way
     strange, familiar = vocabulary.raw(unknown[:_LOOKED_AT]), vocabulary.raw(known)
-    there = spellings(familiar)
-    alike = spellings(strange)
-    matched = np.flatnonzero(alike.isin(there))
+    there = of_known(familiar)
+    alike = of_unknown(strange)
+    matched = np.flatnonzero(alike.isin(there) & (alike != ""))
     if not len(matched):
         return None
     return str(strange[matched[0]]), str(familiar[int(np.argmax(there == alike[matched[0]]))])
