@@ -190,7 +190,8 @@ def fit(
     sampled = _sampled_model(case, train) if SWEEPS in case.methods else None
     with computing(pick_device(device), threads=threads, deterministic=deterministic) as where:
         file = None if checkpoint is None else Path(checkpoint)
-        in_chain = resume and file is not None and is_of_kind(file, CHAIN_CHECKPOINT)
+        chained = file is not None and is_of_kind(file, CHAIN_CHECKPOINT)
+        in_chain = resume and chained and sampled is not None
         try:
             first: FitResult | None = None
             if ASCENT in case.methods and not in_chain:

@@ -267,11 +267,16 @@ def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: Factorization
             shapes |= {"bias_loc": (n,), "bias_scale": (n,)}
         if "tril" in found:
             shapes["tril"] = (n, width, width)
+    own_noise = model.row_noise is not None and side.removesuffix("s") in model.row_noise.sides
     for name in ("noise", "noise_scale"):
-        if name in found:
+        if name in found or (own_noise and name == "noise"):
             shapes[name] = (n,)
     if model.row_cuts is not None and side == "users":
         shapes |= dict.fromkeys(("cuts", "cuts_scale"), (n, model.row_cuts.n_shifts))
+    if unknown := sorted(found.keys() - shapes.keys()):
+        raise SavedFileError(
+            f"the tensor {side}.{unknown[0]} is not of this model: save the posterior again."
+        )
     for name, shape in shapes.items():
         tensor = found.get(name)
         if tensor is None:
