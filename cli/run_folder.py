@@ -133,8 +133,9 @@ class RunFolder:
         SavedFileError
             If the file is damaged or of a newer format.
         """
-        content = run_schema.read_json(self.config, run_schema.config, _AGAIN)
-        if content.get("format") != "pyro-bmf run":
+        # Which format it is comes first: a newer one may hold other things.
+        content = run_schema.read_json(self.config, run_schema.any_format, _AGAIN)
+        if content["format"] != "pyro-bmf run":
             raise SavedFileError(
                 f"{self.config} is no config of a pyro-bmf run: give a folder that fit wrote."
             )
@@ -144,6 +145,7 @@ class RunFolder:
                 f"{self.config} has format {version}, this version reads up to {FORMAT_VERSION}: install "
                 "the newer pyro-bmf that wrote it."
             )
+        run_schema.check(content, run_schema.config(), str(self.config), _AGAIN)
         return content
 
     def settings(self, config: dict[str, Any]) -> Preset:

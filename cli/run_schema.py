@@ -63,6 +63,18 @@ def check(content: object, kind: Any, where: str, remedy: str) -> None:
 
 
 @cache
+def any_format() -> Any:
+    """Return the type of what says which format a file has."""
+    from typing import Annotated
+
+    import msgspec
+
+    return msgspec.defstruct(
+        "file", [("format", str), ("format_version", Annotated[int, msgspec.Meta(ge=1)], 1)]
+    )
+
+
+@cache
 def config() -> Any:
     """Return the type of config.json."""
     from typing import Annotated

@@ -345,6 +345,9 @@ def check_types(changes: Mapping[str, Any], current: Mapping[str, Mapping[str, A
             kind = "a number or ratings"
         elif isinstance(now, bool):
             fits, kind = isinstance(value, bool), "true or false"
+        elif isinstance(now, tuple):
+            fits = isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value)
+            kind = "a list of words"
         elif isinstance(now, str):
             fits, kind = isinstance(value, str), "a word"
         elif isinstance(now, int) or name in _OPTIONAL - {"clip_norm"}:

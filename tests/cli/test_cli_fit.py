@@ -272,7 +272,7 @@ def test_a_diverged_fit_keeps_the_last_good_state(cli: Run, own_csv: Path) -> No
     assert np.isfinite(Posterior.load("wild/model.safetensors").predict(["u 1"], ["film 1"])["mean"][0])
 
 
-@pytest.mark.parametrize("option", [("--data", "ml100k"), ("--refit",), ("--preset", "paper"),
+@pytest.mark.parametrize("option", [("--refit",), ("--preset", "paper"),
                                     ("--factors", "3"), ("--scale", "1:5:1"), ("--split-seed", "1"),
                                     ("--out", "x"), ("--set", "seed=2")])  # fmt: skip
 def test_resume_takes_no_other_data_or_settings(cli: Run, tiny_run: Path, option: tuple[str, ...]) -> None:
@@ -295,13 +295,14 @@ def test_resume_of_a_finished_run_shows_it(cli: Run, tiny_run: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        ("config.json", "{", "config.json cannot be read"),
-        ("config.json", "[]", "holds no JSON object"),
+        ("config.json", "{", "config.json is no JSON"),
+        ("config.json", "[]", "Expected `object`, got `array`"),
         ("config.json", '{"format": "else"}', "is no config of a pyro-bmf run"),
         ("config.json", '{"format": "pyro-bmf run", "format_version": 99}', "install the newer pyro-bmf"),
-        ("config.json", '{"format": "pyro-bmf run", "format_version": 1}', "lacks data, reading"),
-        ("split-hash.json", "{", "split-hash.json cannot be read"),
-        ("split-hash.json", '{"hash": "0123"}', "The ratings are not those of the run"),
+        ("config.json", '{"format": "pyro-bmf run", "format_version": 1}', "missing required field `data`"),
+        ("split-hash.json", "{", "split-hash.json is no JSON"),
+        ("split-hash.json", '{"hash": "0123"}', "split-hash.json is damaged"),
+        ("split-hash.json", json.dumps({"hash": "0123" * 16}), "is of another run"),
     ],
 )
 def test_damaged_run_folders(
