@@ -11,7 +11,9 @@ import click
 from pyro_bmf.errors import DataError, SavedFileError
 from pyro_bmf.files import write_json
 
-from .options import Reading, Splitting, data_options, make_split, split_options
+from . import run_schema
+from .given import given_options
+from .options import Reading, Splitting, check_data_dir, data_options, make_split, split_options
 from .output import TableWriter, note, table_options
 from .outputs import OutputPath
 from .progress import bar
@@ -24,11 +26,23 @@ if TYPE_CHECKING:
     from pyro_bmf.inference import Preset
 
 _FORMAT = "pyro-bmf calibration"
+# What may be given beside RUN; all else is the run's own.
+_WITH_RUN = frozenset(
+    {
+        *("path", "data", "data_dir", "refits", "users", "items", "out", "threads", "simulation_seed"),
+        *("as_json", "csv_path", "csv_safe"),
+    }
+)
 
 
 @click.command()
 @click.argument("path", metavar="[RUN]", type=RUN, required=False)
-@click.option("--data", metavar="NAME|FILE", help="Without RUN: ratings whose pairs are simulated.")
+@click.option(
+    "--data",
+    metavar="NAME|FILE",
+    help="Without RUN: ratings whose pairs are simulated. With RUN: where its ratings are now, if they have "
+    "moved.",
+)
 @click.option(
     "--preset",
     "preset_name",
@@ -85,12 +99,16 @@ def command(
       pyro-bmf calibrate --data ml1m --users 600 --items 400 --factors 4 --out check.json
     """
     if path is not None:
-        if changes.values:
-            raise click.UsageError("RUN brings its own settings: leave out those that are given.")
+        own = [option for name, option in given_options().items() if name not in _WITH_RUN]
+        if own:
+            raise click.UsageError(
+                f"RUN brings its own ratings, split and settings: leave out {', '.join(own)}, or RUN."
+            )
         folder = RunFolder.existing(path)
-        settings = folder.settings(folder.read_config())
+        config = folder.read_config()
+        settings = folder.settings(config)
         split = folder.load_split(reading.data_dir, data)
-        folder.tell_unread(settings, split.ratings.scale.levels)
+        folder.tell_unread(config, split.ratings.scale.levels)
         if folder.model.is_file():
             folder.load_posterior()  # refused where it is another run's: the folder is then not what it says
         file = folder.path / "calibration.json" if out is None else out
@@ -98,6 +116,7 @@ def command(
         if data is None and splitting.train is None:
             raise click.UsageError("Give a RUN, or say which ratings' pairs to simulate: --data ml100k.")
         settings = _settings(preset_name, changes)
+        check_data_dir(data, reading.data_dir)
         split = make_split(data, reading, splitting)
         changes.check_read(settings, levels=split.ratings.scale.levels, validated=len(split.valid_rows) > 0)
         file = Path("calibration.json") if out is None else out
@@ -129,6 +148,11 @@ def command(
 def _settings(preset_name: str, changes: Changes) -> Preset:
     from pyro_bmf.inference import preset
 
+    if "seed" in changes.values:
+        raise click.UsageError(
+            f"{changes.flags['seed']}: each simulated fit has a seed of its own, which follows from "
+            "--simulation-seed: give that instead."
+        )
     settings = changes.apply(preset(preset_name))
     changes.check_read(settings, ratings_known=False)
     return settings
@@ -148,13 +172,18 @@ def _run(
     """Do the refits that the file lacks, write file and figure, and summarise."""
     from pyro_bmf.evaluation.rank_plot import plot_ranks
     from pyro_bmf.evaluation.simulation import check_ranks
+    from pyro_bmf.inference.reads import Case, in_force
     from pyro_bmf.inference.simulation import refit_ranks, subsample
 
     part = subsample(split, users, items, seed)
+    case = Case.of(settings, levels=part.ratings.scale.levels, validated=len(part.valid_rows) > 0)
+    recorded = in_force(case)
+    # A simulated fit's seed is its own.
+    recorded["fit"] = {name: value for name, value in recorded["fit"].items() if name != "seed"}
     identity = {
         "format": _FORMAT,
         "split_hash": part.hash,
-        "settings": json.loads(json.dumps(settings.to_dict())),
+        "settings": json.loads(json.dumps(recorded)),
         "seed": seed,
     }
     done: dict[str, Any] = _read(file, identity) if file.exists() else {}
@@ -184,12 +213,10 @@ def _run(
 
 def _read(file: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """Return the refits of an earlier call, if it was of the same configuration."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SavedFileError(f"{file} cannot be read as JSON ({error}): give another --out.") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise SavedFileError(f"{file} is no file of this command: give another --out.")
+    remedy = "Give another --out, or remove it."
+    content = run_schema.read_json(file, run_schema.calibration, remedy)
+    if content["format"] != _FORMAT:
+        raise SavedFileError(f"{file} is no file of this command. {remedy}")
     differing = [name for name, value in identity.items() if content.get(name) != value]
     if differing:
         raise DataError(

@@ -10,6 +10,7 @@ import click
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.files import write_json
 
+from .given import refuse_unread
 from .options import data_dir_option, moved_data_option, seed_option
 from .output import TableWriter, note, table_options
 from .outputs import OutputPath
@@ -89,6 +90,8 @@ def command(
     from pyro_bmf.posterior.held_out import held_out_log_prob
 
     names = _names(paths)
+    if not loo:
+        refuse_unread(("loo_ratings",), "with --loo alone")
     folders = [RunFolder.existing(path) for path in paths]
     posteriors = [folder.load_posterior() for folder in folders]
     split = _common_split(folders, names, data_dir, data)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import Reading, Splitting, data_options, load, make_splits, split_options
+from .options import (
+    Reading,
+    Splitting,
+    check_data_dir,
+    check_written,
+    data_options,
+    load,
+    make_splits,
+    split_options,
+)
 from .output import Row, TableWriter, table_options
 
 if TYPE_CHECKING:
@@ -88,8 +97,10 @@ def info(name: str, reading: Reading, tables: TableWriter) -> None:
     from pyro_bmf.data.sources import find_source
 
     source = find_source(name)
+    check_data_dir(name, reading.data_dir)
     if source is None:
         if (Path(name) / "split.json").is_file():
+            check_written(name, reading)
             split = read_split(name)
             tables.show(f"{name}: {split.scheme} split", _split_rows(split))
             tables.show(f"{name}: ratings", _pairs(_statistics(split.ratings)), name="ratings")
@@ -165,6 +176,7 @@ def split(
     from pyro_bmf.data import write_split
     from pyro_bmf.data.synthetic import default_synthetic
 
+    check_data_dir(name, reading.data_dir)
     splits = make_splits(name, reading, splitting)
     several = len(splits) > 1
     for fold, made in enumerate(splits):

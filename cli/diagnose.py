@@ -9,6 +9,7 @@ import click
 
 from pyro_bmf.files import write_json
 
+from .given import refuse_unread
 from .options import seed_option
 from .output import TableWriter, note, table_options
 from .outputs import OutputPath
@@ -42,7 +43,7 @@ _REMEDIES = {
     default=400,
     show_default=True,
     metavar="S",
-    help="Draws of each row's posterior; of a chain, those it kept.",
+    help="Draws of each row's variational posterior.",
 )
 @click.option(
     "--worst", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="Rows listed a side."
@@ -53,7 +54,7 @@ _REMEDIES = {
     default=100,
     show_default=True,
     metavar="N",
-    help="Rows a side whose gaps are searched for, where they have no closed form.",
+    help="Rows a side whose gaps are searched for, where they have no closed form (variational posteriors).",
 )
 @seed_option
 @click.option(
@@ -83,6 +84,10 @@ def command(
     file = folder.path / "diagnosis.json" if out is None else out
     name = path.resolve().name
     if posterior.n_draws is not None:
+        refuse_unread(
+            ("draws", "searched"),
+            f"of a variational posterior alone, and {name} holds {posterior.n_draws} draws of a chain",
+        )
         _chain(posterior, name, file, worst, seed, tables)
     else:
         _variational(folder, posterior, name, file, draws, worst, searched, seed, tables)

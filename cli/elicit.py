@@ -97,9 +97,10 @@ def command(
             "sd": float(sd[place]),
         }
         lines.append(line)
+    some = popular < len(train.item_counts)
+    among = f"the {popular:,} items rated most" if some else f"all {len(train.item_counts):,} items"
     tables.show(
-        f"What to ask {whom}, of the {popular:,} items rated most: expected information in nats, given the "
-        "questions above, and alone",
+        f"What to ask {whom}, of {among}: expected information in nats, given the questions above, and alone",
         lines,
     )
     tables.say(

@@ -9,6 +9,7 @@ import click
 
 from pyro_bmf.errors import SettingsError
 
+from .given import refuse_unread
 from .id_files import FILE, parse_ids, read_table
 from .options import moved_data_option
 from .output import TableWriter, table_options
@@ -129,8 +130,8 @@ def command(
             "--format parquet writes the parameters of all users and items: it takes no options of draws, "
             "rows or groups (those are for --format netcdf)."
         )
-    if data is not None and part not in ("valid", "test"):
-        raise click.UsageError("--data is read with --part valid or test alone: leave it out.")
+    if part not in ("valid", "test"):
+        refuse_unread(("data", "data_dir"), "with --part valid or test alone")
     _check_target(out, kind, overwrite)
     folder = RunFolder.existing(path)
     posterior = folder.load_posterior()

@@ -12,12 +12,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from pyro_bmf.errors import PyroBmfError, SettingsError, UnknownIdError
 from pyro_bmf.files import is_stream, write_json
 
-from .options import Reading, Splitting, data_options, make_split, split_options
+from .given import given_options
+from .options import Reading, Splitting, check_data_dir, data_options, make_split, split_options
 from .output import TableWriter, note, table_options
 from .report import evaluation_tables, recommendations, with_chain
 from .run_folder import RUN, RunFolder, config_of_options
@@ -124,7 +124,7 @@ def command(
       pyro-bmf fit --resume runs/ml1m
       pyro-bmf fit --data more_ratings.csv --warm-start runs/ratings
     """
-    given = _given_options()
+    given = given_options()
     running = {
         "device": device,
         "threads": threads,
@@ -211,17 +211,6 @@ class Job:
     running: dict[str, Any]
 
 
-def _given_options() -> dict[str, str]:
-    """Return what stands on the command line, or comes from the environment: option by parameter name."""
-    context = click.get_current_context()
-    unsaid = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    return {
-        parameter.name: parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name is not None and context.get_parameter_source(parameter.name) not in unsaid
-    }
-
-
 def _preset_for(preset_name: str, changes: Changes) -> str:
     """Return the preset, where the sweeps of the default know prior and likelihood, and else amortized."""
     from pyro_bmf.inference.build import SWEEP_LIKELIHOODS, SWEEP_PRIORS
@@ -285,6 +274,7 @@ def _new(
         RunFolder.check_free(out)
     earlier = None if warm_start is None else RunFolder.existing(warm_start).load_posterior()
     running = _with_machine(running)
+    check_data_dir(data, reading.data_dir)
     split = make_split(data, reading, splitting)
     if len(split.train_rows) == 0:
         raise SettingsError("The split has no train ratings: there is nothing to fit to.")

@@ -9,6 +9,7 @@ import click
 
 from pyro_bmf.errors import DataError
 
+from .given import refuse_unread
 from .id_files import FILE, parse_ids, parse_ratings, read_table
 from .output import TableWriter, table_options
 from .report import cut_words, limited, recommendation_title, show_ratings
@@ -65,7 +66,7 @@ def equations(
     default=10,
     show_default=True,
     metavar="N",
-    help="Recommendations.",
+    help="Recommendations (without --predict).",
 )
 @click.option(
     "--predict",
@@ -104,8 +105,8 @@ def command(
 ) -> None:
     """Recommend to a new user, from a few ratings and without training again.
 
-    The encoder reads the ratings and gives the new user's posterior; nothing that is known of others
-    changes. A new item (--side item) is given the users who may like it best.
+    The new user's posterior is given by the encoder, which reads the ratings, or by each draw of a chain;
+    nothing that is known of others changes. A new item (--side item) is given the users who may like it best.
 
     \b
     Examples:
@@ -115,6 +116,8 @@ def command(
     """
     if (file is None) == (not typed):
         raise click.UsageError("Give the new ratings: --ratings FILE, or --rating ID=RATING once or more.")
+    if predicted:
+        refuse_unread(("n",), "without --predict alone")
     posterior = RunFolder.existing(path).load_posterior()
     table, whom = _folded(posterior, file, typed, side, n, predicted, interval)
     if clip:

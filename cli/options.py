@@ -213,6 +213,23 @@ def _with_split_options(function: Callable[..., Any], seed: str) -> Callable[...
     return with_splitting
 
 
+def check_data_dir(data: str | None, data_dir: Path | None) -> None:
+    """Refuse a folder of named sets beside ratings that are no named set: it would not be read.
+
+    Raises
+    ------
+    UsageError
+        If both are given.
+    """
+    from pyro_bmf.data.sources import find_source
+
+    if data_dir is not None and (data is None or find_source(data) is None):
+        what = "given files" if data is None else data
+        raise click.UsageError(
+            f"--data-dir is where named sets are, and {what} is none of them: leave it out."
+        )
+
+
 def load(data: str, reading: Reading) -> Ratings:
     """Load a named set or a file as the options say, with a progress bar for downloads."""
     from pyro_bmf.data import load_ratings
@@ -316,14 +333,19 @@ def _given(data: str | None, reading: Reading, settings: dict[str, Any]) -> Spli
 def _written(data: str, reading: Reading, splitting: Splitting) -> Split:
     from pyro_bmf.data import read_split
 
+    check_written(data, reading, splitting)
+    return read_split(data)
+
+
+def check_written(data: str, *chosen: Reading | Splitting) -> None:
+    """Refuse options of reading or splitting beside a written split, which is read as it is."""
     if any(
         getattr(options, field.name) is not None
-        for options in (reading, splitting)
+        for options in chosen
         for field in fields(options)
         if field.name not in ("data_dir", "reader")
     ):
         raise click.UsageError(f"{data} is a written split: it takes no options of reading or splitting.")
-    return read_split(data)
 
 
 def _numbers(text: str, count: int, kind: type, parameter: click.Parameter) -> tuple[Any, ...]:

@@ -39,6 +39,14 @@ class OutputPath(click.Path):
         super().__init__(dir_okay=folder, path_type=Path)
         self.beside = beside
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what other commands take for standard output: a file of that name would be made."""
+        if value == "-":
+            self.fail(
+                "'-' is no file: write /dev/stdout for standard output, or ./- for that name.", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
     def all_files(self, path: Path) -> Iterator[Path]:
         """Give every file that is written."""
         yield path
@@ -73,7 +81,13 @@ def check_outputs(context: click.Context) -> None:
                 f"{option} {path}: further files are put beside it, so give the name of a file instead of a "
                 "device or a pipe."
             )
-        for file in kind.all_files(path):
+        files = list(kind.all_files(path))
+        if len(set(files)) < len(files):
+            raise SettingsError(
+                f"{option} {path}: a second file goes beside it, to that very name: give one that "
+                "ends in .json."
+            )
+        for file in files:
             _check_file(option, file, inputs)
             real = os.path.realpath(file)
             if not stream and taken.setdefault(real, option) != option:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pyro_bmf.errors import SettingsError
+
+from .given import given_options, refuse_unread
 from .id_files import FILE, parse_ids, read_table
 from .options import moved_data_option, seed_option
 from .output import TableWriter, table_options
@@ -78,7 +81,7 @@ _ROWS_AT_ONCE = 50_000
     default=200,
     show_default=True,
     metavar="S",
-    help="Joint draws of the strategies other than mean.",
+    help="Joint draws of the strategies lower and prob-top; of a chain, those it kept at most.",
 )
 @seed_option
 @click.option(
@@ -134,10 +137,22 @@ def command(
         raise click.UsageError("--all needs a file: give --out FILE.csv or FILE.parquet.")
     if include_seen and exclude_held_out:
         raise click.UsageError("--include-seen and --exclude-held-out exclude each other.")
-    if data is not None and not exclude_held_out:
-        raise click.UsageError("--data is read with --exclude-held-out alone: leave it out.")
+    if not exclude_held_out:
+        refuse_unread(("data", "data_dir"), "with --exclude-held-out alone")
+    if strategy != "lower":
+        refuse_unread(("quantile",), "with --strategy lower alone")
+    if strategy in ("mean", "thompson"):
+        refuse_unread(("num_samples",), "with --strategy lower or prob-top alone")
+    if strategy == "mean":
+        refuse_unread(("seed",), "with --strategy lower, thompson or prob-top alone")
     folder = RunFolder.existing(path)
     posterior = folder.load_posterior()
+    kept = posterior.n_draws
+    if kept is not None and num_samples > kept and "num_samples" in given_options():
+        raise SettingsError(
+            f"--samples is {num_samples}, but the chain of {path} kept {kept} draws: ask for at most that, "
+            "or fit again with more draws kept (--kept-draws)."
+        )
     if everybody:
         user_ids = posterior.user_vocabulary.ids
     else:

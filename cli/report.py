@@ -60,6 +60,16 @@ def split_words(split: Split) -> str:
     return f"{split.scheme} split"
 
 
+def _part_in_the_fit(posterior: Posterior) -> str | None:
+    """Return what validation ratings decided in a fit; a chain keeps its draws whatever they say."""
+    settings = posterior.info.get("settings", {}).get("fit", {})
+    if posterior.n_draws is not None or settings.get("method") == "none":
+        return None
+    if settings.get("method") == "conjugate":
+        return "these ratings said when to stop" if settings.get("patience") is not None else None
+    return "these ratings chose the state that is kept" if settings.get("keep") == "best" else None
+
+
 def evaluation_tables(
     posterior: Posterior,
     split: Split,
@@ -104,10 +114,8 @@ def evaluation_tables(
         )
     model = comparison.model
     trained = "train + validation" if model.fitted_on == "train+valid" else "train"
-    if part == "valid" and posterior.info.get("settings", {}).get("fit", {}).get("keep") == "best":
-        caveat = "these ratings chose the state that is kept"
-    elif part == "valid":
-        caveat = None
+    if part == "valid":
+        caveat = _part_in_the_fit(posterior)
     settling = settling_of(posterior)
     caveats = [text for text in (caveat, None if settling is None else settling["words"]) if text]
     title = (

@@ -30,7 +30,7 @@ from pyro_bmf.errors import PyroBmfError, SavedFileError, SettingsError
 from pyro_bmf.files import atomic_write, clean_leftovers, is_stream, make_folder, write_error, write_json
 
 from . import run_lock, run_schema
-from .options import Reading, Splitting, make_split
+from .options import Reading, Splitting, check_data_dir, make_split
 from .output import note
 
 if TYPE_CHECKING:
@@ -166,11 +166,14 @@ class RunFolder:
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise SavedFileError(self._foreign(error)) from error
 
-    def tell_unread(self, settings: Preset, levels: np.ndarray | None) -> None:
+    def tell_unread(self, config: dict[str, Any], levels: np.ndarray | None) -> None:
         """Say once which recorded settings the run's method never read, where they are not the defaults."""
         from pyro_bmf.inference.reads import Case, never_read
 
-        unread = never_read(Case.of(settings, levels=levels))
+        recorded = {name for part in config["settings"].values() if isinstance(part, dict) for name in part}
+        unread = never_read(Case.of(self.settings(config), levels=levels))
+        # What is not recorded was not in force, whatever it follows now.
+        unread = {name: value for name, value in unread.items() if name in recorded}
         if unread and not self._told:
             self._told = True
             listed = ", ".join(f"{name} {value}" for name, value in sorted(unread.items()))
@@ -201,7 +204,7 @@ class RunFolder:
         self._check_belongs(posterior)
         # Predictions need the model alone: what is wrong with the config is told where that is needed.
         with suppress(PyroBmfError):
-            self.tell_unread(self.settings(self.read_config()), posterior.scale.levels)
+            self.tell_unread(self.read_config(), posterior.scale.levels)
         return posterior
 
     def _check_belongs(self, posterior: Posterior) -> None:
@@ -273,6 +276,7 @@ class RunFolder:
         except (TypeError, KeyError, ValueError) as error:
             raise SavedFileError(self._foreign(error)) from error
         if data_dir is not None:
+            check_data_dir(config["data"] if data is None else data, data_dir)
             reading = Reading(**{**_values(reading), "data_dir": data_dir})
         split = make_split(*self._found(config["data"], data, reading, splitting))
         if self.split.is_file():
@@ -298,6 +302,8 @@ class RunFolder:
         self, source: str | None, data: str | None, reading: Reading, splitting: Splitting
     ) -> tuple[str | None, Reading, Splitting]:
         """Return where the ratings are: where they were, or where `data` says that they are now."""
+        from pyro_bmf.data.sources import find_source
+
         files = {name: path for name in ("train", "valid", "test") if (path := getattr(splitting, name))}
         if data is not None:
             if not files:
@@ -316,7 +322,7 @@ class RunFolder:
                     f"{self.path} was fitted to what came through {place}, which is not kept: say where its "
                     "ratings are, with --data FILE."
                 )
-            if os.path.isabs(place) and not os.path.lexists(place):
+            if find_source(place) is None and not os.path.lexists(place):
                 raise SavedFileError(
                     f"{place}, to which {self.path} was fitted, is not there any more: say where its ratings "
                     "are now, with --data."

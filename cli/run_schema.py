@@ -125,6 +125,16 @@ def selection() -> Any:
     return msgspec.defstruct("selection", [("iterations", positive), ("history", list[dict[str, Any]])])
 
 
+@cache
+def calibration() -> Any:
+    """Return the type of what ``calibrate`` writes, as far as it is gone on with."""
+    import msgspec
+
+    numbers = dict[str, list[float]]
+    refit: Any = msgspec.defstruct("refit", [("ranks", numbers), ("errors", numbers), ("seconds", float)])
+    return msgspec.defstruct("calibration", [("format", str), ("refits", dict[str, refit])])
+
+
 def check_settings(settings: dict[str, Any], where: str, remedy: str) -> None:
     """Refuse settings of other types than a preset's.
 

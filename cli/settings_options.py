@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import click
 
@@ -233,12 +233,14 @@ class Changes:
 
     def spelled(self, name: str, value: Any) -> str:
         """Return a setting as it was written, or as it may be."""
-        if name in self.flags:
+        if name in self.flags and self.values[name] == value:
             return self.flags[name]
         for declaration, owner, _ in _OPTIONS:
             if owner == name:
                 return _flag(declaration, value)
-        return f"--preset {value}" if name == "preset" else f"--set {name}={value}"
+        if name == "preset":
+            return f"--preset {value}"
+        return f"--set {name}={str(value).lower() if isinstance(value, bool) else value}"
 
     def apply(self, settings: Preset) -> Preset:
         """Return the settings with these changes, each of the right type.
@@ -248,14 +250,30 @@ class Changes:
         SettingsError
             If a value is of the wrong type or out of range, or some do not go together: with their flags.
         """
-        check_types(self.values, settings.to_dict())
         try:
+            check_types(self.values, settings.to_dict())
             return settings.replace(**self.values)
         except SettingsError as error:
+            # A setting that no method reads needs no better value: that is what is to be told first.
+            self._check_methods(settings)
             named = [flag for name, flag in self.flags.items() if re.search(rf"\b{name}\b", str(error))]
             if not named:
                 raise
             raise SettingsError(f"{error} (Given: {', '.join(dict.fromkeys(named))}.)") from error
+
+    def _check_methods(self, settings: Preset) -> None:
+        """Refuse settings that no method of the fit reads, whatever the others are."""
+        from pyro_bmf.inference.reads import Case, check_methods
+
+        chosen = {name: value for name, value in self.values.items() if name in ("method", "sweeps")}
+        try:
+            check_types(chosen, settings.to_dict())
+            case = Case.of(settings.replace(**chosen), ratings_known=False)
+        except SettingsError:
+            return  # which methods those are is itself in error
+        # The case has not the values that were given.
+        given = {name: flag for name, flag in self.flags.items() if name not in chosen}
+        check_methods(case, self.values, lambda name, value: given.get(name) or self.spelled(name, value))
 
     def check_read(self, settings: Preset, **known: Any) -> None:
         """Refuse settings that the method of `settings` would not read; `known` is of the ratings."""
@@ -265,10 +283,13 @@ class Changes:
 
     def followed(self, settings: Preset) -> str | None:
         """Return a line about the settings that followed those that were given, if any did."""
+        from pyro_bmf.inference.reads import Case, is_read
+
         values = settings.values()
+        case = Case.of(settings, ratings_known=False)
         # In which unit a number was given is no setting that anybody would give.
         followed = settings.settled - self.values.keys() - {"in_rating_units"}
-        told = [f"{name} {values[name]}" for name in sorted(followed)]
+        told = [f"{name} {values[name]}" for name in sorted(followed) if is_read(name, case)]
         return ", ".join(told) or None
 
 
@@ -283,13 +304,15 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a click command the options above, and one argument `changes`, the settings that were given."""
 
     @wraps(function)
-    def with_changes(*args: Any, beta: float | None, more: tuple[tuple[str, Any], ...], **kwargs: Any) -> Any:
+    def with_changes(
+        *args: Any, beta: float | None, more: tuple[tuple[str, Any, str], ...], **kwargs: Any
+    ) -> Any:
         changes = Changes()
         taken = [(name, kwargs.pop(name), declaration) for declaration, name, _ in _OPTIONS]
         given = [(name, value, _flag(declaration, value)) for name, value, declaration in taken]
         given += [(name, beta, _flag("--beta", beta)) for name in ("beta_user", "beta_item")]
         given = [one for one in given if one[1] is not None]
-        for name, value, flag in (*given, *((name, value, f"--set {name}={value}") for name, value in more)):
+        for name, value, flag in (*given, *more):
             if name in changes.values and changes.values[name] != value:
                 raise click.UsageError(
                     f"{changes.flags[name]} and {flag} set {name} to two values: give one of them."
@@ -330,8 +353,18 @@ def check_types(changes: Mapping[str, Any], current: Mapping[str, Mapping[str, A
     SettingsError
         Naming the setting and what it is now.
     """
+    from pyro_bmf.inference import Preset
+
     known = {
         name: value for part in current.values() if isinstance(part, Mapping) for name, value in part.items()
+    }
+    # A number may be whole in a preset all the same.
+    numbers = {
+        one.name
+        for part in get_type_hints(Preset).values()
+        if is_dataclass(part)
+        for one in fields(part)
+        if str(one.type).startswith("float")
     }
     for name, value in changes.items():
         now = known.get(name)
@@ -350,7 +383,7 @@ def check_types(changes: Mapping[str, Any], current: Mapping[str, Mapping[str, A
             kind = "a list of words"
         elif isinstance(now, str):
             fits, kind = isinstance(value, str), "a word"
-        elif isinstance(now, int) or name in _OPTIONAL - {"clip_norm"}:
+        elif (isinstance(now, int) and name not in numbers) or name in _OPTIONAL - {"clip_norm"}:
             fits, kind = isinstance(value, int) and not isinstance(value, bool), "a whole number"
         else:
             fits, kind = _is_number(value), "a number"
@@ -364,14 +397,14 @@ def _is_number(value: object) -> bool:
 
 def _settings(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str, Any], ...]:
-    """Read ``name=value`` pairs; a value is a JSON scalar, or else text."""
+) -> tuple[tuple[str, Any, str], ...]:
+    """Read ``name=value`` pairs, each with its flag as typed; a value is a JSON scalar, or else text."""
     import json
 
     pairs = []
     for value in values:
         name, equals, text = value.partition("=")
-        if not equals:
+        if not equals or not name.strip():
             raise click.BadParameter(f"{value!r}: write NAME=VALUE", param=parameter)
         try:
             parsed = json.loads(
@@ -379,5 +412,5 @@ def _settings(
             )
         except ValueError:
             parsed = text
-        pairs.append((name.strip().replace("-", "_"), parsed))
+        pairs.append((name.strip().replace("-", "_"), parsed, f"--set {value}"))
     return tuple(pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -190,8 +191,11 @@ def canonical(
     duplicates: str = "error",
     min_ratings: int = 0,
     name: str = "ratings",
+    several: bool = False,
 ) -> tuple[Ratings, NDArray[np.int64]]:
     """Check raw columns and bring them into canonical order.
+
+    `several`: the rows are those of more than one file, each a part of a split.
 
     Returns
     -------
@@ -252,7 +256,12 @@ def canonical(
         repeated = key[1:] == key[:-1]
         if bool(repeated.any()):
             if duplicates == "error":
-                _refuse_duplicates(raw, key, rows, repeated, user_vocabulary, item_vocabulary, name)
+                remedy = (
+                    "a pair may stand once in all files of a split together, so remove one of the two"
+                    if several
+                    else "choose duplicates 'last' or 'mean'"
+                )
+                _refuse_duplicates(raw, key, rows, repeated, user_vocabulary, item_vocabulary, name, remedy)
             key, ratings, timestamps, rows = _merge(
                 key, ratings, timestamps, rows, repeated, duplicates, scale, name
             )
@@ -300,6 +309,9 @@ def _note_likenesses(vocabulary: Vocabulary, name: str) -> None:
     several = np.flatnonzero(np.bincount(codes)[codes] > 1)
     first = several[0]
     examples = [repr(text) for text in vocabulary.ids[np.flatnonzero(codes == codes[first])[:3]]]
+    if len({unicodedata.normalize("NFKC", text) for text in examples}) < len(examples):
+        # Two of them would look the same.
+        examples = [ascii(text) for text in vocabulary.ids[np.flatnonzero(codes == codes[first])[:3]]]
     warn(
         f"{name}: {len(several):,} {vocabulary.kind} ids differ from another only in blanks, letter case or "
         f"the form of their characters, as {' and '.join(examples)}: they are kept as different "
@@ -386,6 +398,7 @@ def _refuse_duplicates(
     user_vocabulary: Vocabulary,
     item_vocabulary: Vocabulary,
     name: str,
+    remedy: str,
 ) -> NoReturn:
     first = int(np.argmax(repeated))
     user, item = divmod(int(key[first]), len(item_vocabulary))
@@ -393,8 +406,7 @@ def _refuse_duplicates(
         f"{name} holds {int(repeated.sum()):,} duplicate (user, item) rows, the first for user "
         f"{user_vocabulary.raw([user]).tolist()[0]!r} and item "
         f"{item_vocabulary.raw([item]).tolist()[0]!r} in "
-        f"{raw.place(int(rows[first]))} and {raw.place(int(rows[first + 1]))}: choose duplicates 'last' "
-        "or 'mean'"
+        f"{raw.place(int(rows[first]))} and {raw.place(int(rows[first + 1]))}: {remedy}"
     )
 
 

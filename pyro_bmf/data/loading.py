@@ -52,8 +52,9 @@ def load_ratings(
         Folder where named sets are looked for and downloaded to; None takes the environment variable
         ``PYRO_BMF_DATA_DIR``, else the user's cache folder.
     format, columns, header
-        How to read a file; None reads it off the file. Columns are user, item, rating and perhaps timestamp,
-        by header name or by position counted from 0: ``"userId,movieId,rating"`` or ``(1, 0, 2, 3)``.
+        How to read a file, not a named set; None reads it off the file. Columns are user, item, rating and
+        perhaps timestamp, by header name or by position counted from 0: ``"userId,movieId,rating"`` or
+        ``(1, 0, 2, 3)``.
     scale
         The rating scale, as ``"1:5:1"`` (low:high:step) or ``"0:10"`` (continuous); None takes the set's
         declared scale, or infers it and says so.
@@ -105,9 +106,23 @@ def load_ratings(
     if source is None:
         read = {"format": format, "columns": columns, "header": header, "quoting": quoting, "reader": reader}
         return _load_path(name_or_path, read, scale, duplicates, min_ratings, progress)
-    for name, value in {"format": format, "columns": columns, "header": header, "quoting": quoting}.items():
-        if value is not None:
-            raise DataError(f"{name} {value!r} is for a file: how {source.name} is written is known")
+    for_files: dict[str, object] = {
+        "format": format,
+        "columns": columns,
+        "header": header,
+        "quoting": quoting,
+    }
+    known = f"how {source.name} is written is known"
+    if source.name == "synthetic":
+        for_files |= {"scale": scale, "duplicates": duplicates, "min_ratings": min_ratings}
+        known = "synthetic is generated"
+    given = [f"{name} {value!r}" for name, value in for_files.items() if value is not None]
+    if given:
+        several = len(given) > 1
+        raise DataError(
+            f"{' and '.join(given)} {'are' if several else 'is'} for a file: {known}. Leave "
+            f"{'them' if several else 'it'} out (for a file of that name write ./{source.name})"
+        )
     if source.name == "synthetic":
         return default_synthetic().ratings
     from .download import locate  # brings pooch and requests, which a file on disk does not need

@@ -228,7 +228,7 @@ def given_split(
         # One file's ids look like integers, another's do not: then they are text in all of them.
         raws = read((mixed[0] or None, mixed[1] or None))
     joined = _join(raws)
-    ratings, rows = canonical(joined, scale=as_scale(scale), name=paths["train"].name)
+    ratings, rows = canonical(joined, scale=as_scale(scale), name=paths["train"].name, several=True)
     labels = np.repeat([PARTS.index(part) for part in paths], [len(raw) for raw in raws])[rows]
     part_rows = [np.flatnonzero(labels == code) for code in range(len(PARTS))]
     if valid_fraction:

@@ -124,11 +124,16 @@ def evaluate_ranking(
     Raises
     ------
     SettingsError
-        For an unknown part, protocol or list length, or scores of the wrong shape.
+        For an unknown part, protocol or list length, a threshold that is not finite, or scores of the wrong
+        shape.
     FitError
         If a score is not finite.
     """
     check_ranking_settings(part, n, protocols)
+    if not np.isfinite(threshold):
+        raise SettingsError(
+            f"threshold is {threshold}: give a finite rating, above which an item is relevant."
+        )
     if not protocols:
         return ()
     held_out = split.test if part == "test" else split.valid

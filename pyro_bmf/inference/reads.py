@@ -6,8 +6,8 @@ settings that it read (`in_force`). Nothing else in the project knows which meth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,21 +98,35 @@ class Case:
 
 @dataclass(frozen=True)
 class When:
-    """A condition under which a method reads a setting, and how it is told."""
+    """A condition under which a method reads a setting, how it is told, and settings that bring it about."""
 
     holds: Callable[[Case], bool]
     text: str
+    choices: tuple[tuple[str, Any], ...] = ()
 
 
 ALWAYS = When(lambda case: True, "always")
 _HIDDEN_LAYERS = When(
     lambda case: bool(case.settings.guide.n_tower_layers or case.settings.guide.n_head_layers),
     "n_tower_layers or n_head_layers is 1 or more",
+    (("n_tower_layers", 1), ("n_head_layers", 1)),
 )
-_ATTENTION = When(lambda case: case.settings.guide.attention != "none", "attention is sum or softmax")
-_LOW_RANK = When(lambda case: case.settings.guide.covariance == "low-rank", "covariance is low-rank")
-_BAYESIAN = When(lambda case: case.settings.guide.bayesian_input, "bayesian_input is true")
-_AVERAGED = When(lambda case: case.settings.fit.ema_decay > 0.0, "ema_decay is above 0")
+_ATTENTION = When(
+    lambda case: case.settings.guide.attention != "none",
+    "attention is sum or softmax",
+    (("attention", "sum"),),
+)
+_LOW_RANK = When(
+    lambda case: case.settings.guide.covariance == "low-rank",
+    "covariance is low-rank",
+    (("covariance", "low-rank"),),
+)
+_BAYESIAN = When(
+    lambda case: case.settings.guide.bayesian_input, "bayesian_input is true", (("bayesian_input", True),)
+)
+_AVERAGED = When(
+    lambda case: case.settings.fit.ema_decay > 0.0, "ema_decay is above 0", (("ema_decay", 0.8),)
+)
 _PATIENT = When(
     lambda case: case.validated or case.settings.fit.patience is None, "there are validation ratings"
 )
@@ -120,6 +134,7 @@ _KEPT = When(lambda case: case.validated or case.settings.fit.keep == "last", "t
 _SCALED = When(
     lambda case: case.prior()[0] in NORMAL_PRIORS and "scale" not in case.prior()[1],
     "prior is of the Normal family and gives no scale of its own",
+    (("prior", "normal"),),
 )
 _PRIOR_MEAN = When(
     lambda case: (
@@ -129,15 +144,19 @@ _PRIOR_MEAN = When(
     ),
     "prior is normal and gives no loc of its own, and about a centre it is a number",
 )
-_BIASES = When(lambda case: case.settings.model.biases, "biases is true")
-_NORMAL = When(lambda case: case.is_one_of("normal"), "likelihood is normal")
-_ORDERED = When(lambda case: case.is_one_of("ordered-probit"), "likelihood is ordered-probit")
+_BIASES = When(lambda case: case.settings.model.biases, "biases is true", (("biases", True),))
+_NORMAL = When(lambda case: case.is_one_of("normal"), "likelihood is normal", (("likelihood", "normal"),))
+_ORDERED = When(
+    lambda case: case.is_one_of("ordered-probit"),
+    "likelihood is ordered-probit",
+    (("likelihood", "ordered-probit"),),
+)
 _ORDERED_NOISE = When(
     lambda case: case.row_noise and case.is_one_of("ordered-probit"),
     "likelihood is ordered-probit and row_noise is not none",
 )
-_IMPLICIT = When(lambda case: case.implicit, "implicit is true")
-_NO_GUIDE = When(lambda case: case.settings.fit.method == "none", "method is none")
+_IMPLICIT = When(lambda case: case.implicit, "implicit is true", (("implicit", True),))
+_NO_GUIDE = When(lambda case: case.settings.fit.method == "none", "method is none", (("method", "none"),))
 
 
 def _arguments(word: str) -> dict[str, Any]:
@@ -156,7 +175,11 @@ def _takes_noise(case: Case) -> bool:
     return "noise" in arguments_of(LIKELIHOODS[name]) and "noise" not in arguments
 
 
-_NOISY = When(_takes_noise, "likelihood has a noise (normal, ordered-probit) and gives none of its own")
+_NOISY = When(
+    _takes_noise,
+    "likelihood has a noise (normal, ordered-probit) and gives none of its own",
+    (("likelihood", "normal"),),
+)
 
 #: Which methods read a setting, and when: what is not here is not read.
 READS: dict[str, dict[str, When]] = {
@@ -280,6 +303,19 @@ def check_read(case: Case, spelling: Spelling = in_python) -> None:
         )
 
 
+def check_methods(case: Case, names: Iterable[str], spelling: Spelling = in_python) -> None:
+    """Refuse those of some settings that none of the fit's methods reads under any condition.
+
+    Raises
+    ------
+    SettingsError
+        As `check_read` does.
+    """
+    foreign = frozenset(name for name in names if name in READS and not set(READS[name]) & set(case.methods))
+    if foreign:
+        check_read(replace(case, settings=replace(case.settings, given=foreign)), spelling)
+
+
 def _method(case: Case) -> str:
     what = ", then ".join(METHODS[method][0] for method in case.methods)
     preset = f" (preset {case.settings.name})" if case.settings.name else ""
@@ -290,7 +326,10 @@ def _reason(name: str, case: Case, spelling: Spelling) -> str:
     readers = READS[name]
     conditions = dict.fromkeys(readers[method].text for method in case.methods if method in readers)
     if conditions:
-        return f"read only where {' or '.join(conditions)}."
+        found = [one for method in case.methods if method in readers for one in readers[method].choices]
+        choose = [spelling(*one) for one in dict.fromkeys(found)]
+        how = f", as with {' or '.join(choose)}" if choose else ""
+        return f"read only where {' or '.join(conditions)}{how}."
     who = " and ".join(METHODS[method][0] for method in readers)
     choices = [spelling(*choice) for method in readers for choice in METHODS[method][1]]
     return f"read by {who} alone; choose with {', '.join(choices[:-1])} or {choices[-1]}."
@@ -331,4 +370,14 @@ def check_refit(settings: Preset) -> None:
             )
 
 
-__all__ = ["READS", "Case", "check_read", "check_refit", "in_force", "in_python", "is_read", "never_read"]
+__all__ = [
+    "READS",
+    "Case",
+    "check_methods",
+    "check_read",
+    "check_refit",
+    "in_force",
+    "in_python",
+    "is_read",
+    "never_read",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -326,7 +327,10 @@ class Preset:
                     "SVI or Gibbs sweeps, or set row_noise to 'none'."
                 )
             if self.fit.method == "none":
-                raise SettingsError("method is 'none' and sweeps is 0: nothing would be fitted.")
+                raise SettingsError(
+                    "method is 'none' and sweeps is 0: nothing would be fitted. Set sweeps, or a method that "
+                    "fits a guide (svi, conjugate)."
+                )
 
     def replace(self, **changes: Any) -> Preset:
         """Return the preset with some settings changed, each given by its name alone.
@@ -343,7 +347,9 @@ class Preset:
         owners = {name: part for part, settings in parts.items() for name in settings.to_dict()}
         for name in changes:
             if name not in owners:
-                raise SettingsError(f"{name!r} is no setting: there are {', '.join(sorted(owners))}.")
+                near = difflib.get_close_matches(name, owners, n=1)
+                hint = f"did you mean {near[0]!r}? There are" if near else "there are"
+                raise SettingsError(f"{name!r} is no setting: {hint} {', '.join(sorted(owners))}.")
         given = self.given | changes.keys()
         followed = follow({**self.values(), **changes}, given) if changes else {}
         # One replacement a part: settings that are only valid together may come in any order.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,17 @@ def carry_over(
             "A warm start needs an earlier fit of this guide, and the given one has the guide "
             f"{old.settings()['kind']!r}: start from a fit of the same method."
         )
-    for name in ("guide_settings", "n_factors", "biases", "row_noise", "n_cuts"):
-        if getattr(old, name) != getattr(guide, name):
-            raise SettingsError(
-                f"A warm start needs the same architecture: {name} is {getattr(old, name)} in the earlier "
-                f"fit and {getattr(guide, name)} here. Give the earlier fit's settings."
-            )
+    was, now = _architecture(old), _architecture(guide)
+    differing = [
+        f"{name} is {was[name]} in the earlier fit and {now[name]} here"
+        for name in was
+        if was[name] != now[name]
+    ]
+    if differing:
+        raise SettingsError(
+            f"A warm start needs the same architecture: {', '.join(differing)}. Give the earlier fit's "
+            "settings."
+        )
     known = {
         "user": _matches(train.user_vocabulary, earlier.user_vocabulary),
         "item": _matches(train.item_vocabulary, earlier.item_vocabulary),
@@ -99,6 +105,12 @@ def carry_over(
         if own is not None and known_by is not None:
             own.load_state_dict(known_by.state_dict())
     return " and ".join(left)
+
+
+def _architecture(guide: CrossFeedbackGuide) -> dict[str, Any]:
+    """Return all that two guides must have in common, by name."""
+    names = ("n_factors", "biases", "row_noise", "n_cuts")
+    return asdict(guide.guide_settings) | {name: getattr(guide, name) for name in names}
 
 
 def _shape(likelihood: Likelihood) -> dict[str, Any]:

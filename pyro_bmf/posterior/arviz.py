@@ -233,7 +233,7 @@ def chain_diagnostics(posterior: Posterior, *, n_pairs: int = 200, seed: int = 0
     if posterior.n_draws is None or posterior.n_draws < 8:
         raise SettingsError(
             "R-hat and effective sample sizes need the draws of a chain, eight or more: fit with Gibbs "
-            "sweeps."
+            "sweeps, and keep as many (kept_draws, --kept-draws)."
         )
     train = posterior.train
     rows = np.random.default_rng(seed).permutation(len(train))[: check_count("n_pairs", n_pairs)]

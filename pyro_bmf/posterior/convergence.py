@@ -58,7 +58,10 @@ def _halves(draws: Floats) -> Floats:
     chains = draws[:, None] if draws.ndim == 2 else draws
     s = chains.shape[2]
     if s < 8:
-        raise SettingsError(f"R-hat of {s} draws: eight or more are needed.")
+        raise SettingsError(
+            f"R-hat of {s} draws: eight or more are needed. Fit again with more draws kept (kept_draws, "
+            "--kept-draws)."
+        )
     half = s // 2
     return np.concatenate([chains[:, :, :half], chains[:, :, s - half :]], axis=1)
 

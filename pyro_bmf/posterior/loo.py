@@ -270,7 +270,7 @@ def number_of_draws(posterior: Posterior, asked: int | None) -> int:
         return check_count("num_samples", 400 if asked is None else asked)
     if asked is not None and asked > kept:
         raise SettingsError(
-            f"num_samples is {asked}, but the chain kept {kept} draws: ask for at most that, or fit again "
-            "with more draws kept (--kept-draws)."
+            f"num_samples (--draws) is {asked}, but the chain kept {kept} draws: ask for at most that, or "
+            "fit again with more draws kept (--kept-draws)."
         )
     return check_count("num_samples", kept if asked is None else asked)

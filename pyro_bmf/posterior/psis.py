@@ -75,7 +75,8 @@ def tail_length(n_draws: int, efficiency: float = 1.0) -> int:
     if n_draws < MIN_DRAWS:
         raise SettingsError(
             f"Pareto smoothing of {n_draws} draws: a tail of five needs {MIN_DRAWS} or more draws, and good "
-            "estimates need hundreds."
+            "estimates need hundreds. Take more draws; of a chain, fit again with more draws kept "
+            "(kept_draws, --kept-draws)."
         )
     if not (math.isfinite(efficiency) and efficiency > 0):
         raise SettingsError(f"the efficiency of the draws is {efficiency}: give a positive number.")

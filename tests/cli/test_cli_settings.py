@@ -108,3 +108,229 @@ def test_the_ablations_of_the_benchmark_need_encoders(monkeypatch: pytest.Monkey
     assert "data_input=False" in told
     assert "preset('amortized')" in told
     assert not Path("never.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        # The remedy is another value than the one that was given.
+        (["--preset", "amortized", "--method", "conjugate", "--units", "9"], "or --method svi."),
+        (["--preset", "amortized", "--sweeps", "0", "--burn-in", "5"], "or --sweeps 150."),
+        # What is not read is told first, and needs no better value.
+        (["--final-learning-rate", "0.1"], "--final-learning-rate 0.1: read by encoders fitted by SVI alone"),
+        (["--set", "ema_start=2"], "--set ema_start=2: read by encoders fitted by SVI alone"),
+        (["--preset", "conjugate", "--set", "input_dropout=x"], "--set input_dropout=x: read by encoders"),
+        # A condition comes with what brings it about, and a value as it was typed.
+        (["--preset", "amortized", "--units", "9"], "as with --tower-layers 1 or --head-layers 1."),
+        (["--preset", "amortized", "--set", "covariance_rank=2"], "as with --set covariance=low-rank."),
+        (["--preset", "amortized", "--set", "input_prior_scale=2"], "as with --set bayesian_input=true."),
+        (["--noise", "0.5"], "read only where likelihood is normal, as with --likelihood normal."),
+        (["--set", "residual=true"], "--set residual=true: read by"),
+        # Others.
+        (["--sweeps", "0"], "Set sweeps, or a method that fits a guide (svi, conjugate)."),
+        (["--set", "factors=3"], "did you mean 'n_factors'?"),
+        (["--set", "n_factors=x"], "a whole number (it is 24 in the preset). (Given: --set n_factors=x.)"),
+        (["--set", "=3"], "'=3': write NAME=VALUE"),
+    ],
+)  # fmt: skip
+def test_the_remedy_is_what_to_type(fit: Any, options: list[str], told: str) -> None:
+    outcome = fit(*options)
+    assert outcome.code != 0
+    assert told in outcome.err, outcome.err
+
+
+def test_a_number_may_be_whole_or_not(fit: Any) -> None:
+    for warmup in ("1", "0.5"):
+        outcome = fit(
+            *("--preset", "amortized", "--iterations", 2, "--factors", 2, "--batch-users", 40),
+            *("--warmup", warmup, "--out", f"warm{warmup}"),
+        )
+        assert outcome.code == 0, outcome.err
+        config = json.loads(Path(f"warm{warmup}/config.json").read_text(encoding="utf-8"))
+        assert config["settings"]["fit"]["warmup_iterations"] == float(warmup)
+
+
+def test_a_warm_start_names_the_settings_that_differ(fit: Any) -> None:
+    outcome = fit("--warm-start", RUNS / "amortized", "--no-feedback", "--factors", 3, "--out", "warm")
+    assert outcome.code == 1
+    told = "feedback is True in the earlier fit and False here"
+    assert told in outcome.err
+    assert "n_factors is " in outcome.err
+    assert "GuideSettings(" not in outcome.err
+    assert not Path("warm").exists()
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        ("amortized", "these ratings chose the state that is kept"),
+        ("conjugate", "these ratings said when to stop"),
+        ("default", None),
+        ("guide-then-sweeps", None),
+    ],
+)
+def test_what_validation_ratings_decided(cli: Any, run: str, told: str | None) -> None:
+    outcome = cli("evaluate", RUNS / run, "--part", "valid", "--data", RUNS / "ratings.csv")
+    assert outcome.code == 0, outcome.err
+    title = outcome.out.splitlines()[0]
+    assert ("these ratings" in title) == (told is not None)
+    assert told is None or title.endswith(told)
+
+
+def test_what_follows_is_told_and_recorded_where_it_is_read_alone(fit: Any, cli: Any) -> None:
+    outcome = fit("--preset", "conjugate", "--factors", 2, "--iterations", 3, "--out", "short")
+    assert outcome.code == 0, outcome.err
+    assert "warmup_iterations" not in outcome.err
+    assert "warmup_iterations" not in Path("short/config.json").read_text(encoding="utf-8")
+    assert "never read" not in cli("recommend", "short", "--user", "1").err
+
+
+def test_a_relative_path_that_is_gone_has_its_remedy(cli: Any) -> None:
+    outcome = cli("evaluate", RUNS / "conjugate")  # its ratings were ratings.csv in another folder
+    assert outcome.code == 1
+    assert "is not there any more: say where its ratings are now, with --data" in outcome.err
+
+
+def test_a_pair_that_stands_in_two_files_of_a_split(cli: Any) -> None:
+    for name in ("train.csv", "test.csv"):
+        Path(name).write_text("user,item,rating\n1,1,3\n2,2,4\n1,2,5\n", encoding="utf-8")
+    outcome = cli("fit", "--train", "train.csv", "--test", "test.csv")
+    assert outcome.code == 1
+    assert "a pair may stand once in all files of a split together" in outcome.err
+    assert "duplicates 'last'" not in outcome.err  # which given files do not take
+
+
+def test_a_dash_is_no_output_file(cli: Any) -> None:
+    outcome = cli("predict", RUNS / "conjugate", "--user", "u1", "--item", "i1", "--csv", "-")
+    assert outcome.code == 2
+    assert "write /dev/stdout for standard output" in outcome.err
+    assert not Path("-").exists()
+
+
+@pytest.mark.parametrize("words", [["ppc", "o.png"], ["sensitivity", "o.csv"], ["calibrate", "o.png"]])
+def test_a_file_that_goes_beside_another_does_not_replace_it(cli: Any, words: list[str]) -> None:
+    outcome = cli(words[0], RUNS / "conjugate", "--out", words[1])
+    assert outcome.code == 1
+    assert f"--out {words[1]}: a second file goes beside it" in outcome.err
+    assert not Path(words[1]).exists()
+
+
+@pytest.mark.parametrize("threshold", ["nan", "inf"])
+def test_a_threshold_is_a_rating(cli: Any, threshold: str) -> None:
+    words = ("--part", "valid", "--data", RUNS / "ratings.csv", "--threshold", threshold)
+    outcome = cli("evaluate", RUNS / "conjugate", *words)
+    assert outcome.code == 1
+    assert f"threshold is {threshold}: give a finite rating" in outcome.err
+
+
+def test_what_to_ask_is_chosen_among_the_items_there_are(cli: Any) -> None:
+    title = cli("elicit", RUNS / "conjugate", "--user", "u1", "--n", 2).out.splitlines()[0]
+    assert "of all 16 items" in title
+    few = cli("elicit", RUNS / "conjugate", "--user", "u1", "--n", 2, "--popular", 9).out.splitlines()[0]
+    assert "of the 9 items rated most" in few
+
+
+def test_the_unit_of_a_number_is_no_setting_that_follows(fit: Any) -> None:
+    outcome = fit("--preset", "conjugate", "--iterations", 1, "--prior-scale", "0.5", "--out", "units")
+    assert outcome.code == 0, outcome.err
+    assert "Settings that follow" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["recommend", "--user", "u1", "--quantile", "0.2"], "--quantile is read with --strategy lower"),
+        (["recommend", "--user", "u1", "--samples", "9", "--seed", "1"], "--samples is read with --strategy"),
+        (["recommend", "--user", "u1", "--seed", "1"], "--seed is read with --strategy lower, thompson"),
+        (["recommend", "--user", "u1", "--strategy", "thompson", "--samples", "9"], "lower or prob-top"),
+        (["recommend", "--user", "u1", "--strategy", "lower", "--samples", "999"], "--samples is 999"),
+        (["recommend", "--user", "u1", "--data-dir", "."], "--data-dir is read with --exclude"),
+        (["fold-in", "--rating", "i1=3", "--predict", "i2", "--n", "3"], "--n is read without --predict"),
+        (["diagnose", "--draws", "200", "--searched", "3"], "--draws and --searched are read of a"),
+        (["export", "--format", "netcdf", "--out", "o.nc", "--data-dir", "."], "--data-dir is read with"),
+        (["evaluate", "--data-dir", "."], "--data-dir is where named sets are, and"),
+        (["ppc", "--draws", "999", "--data", RUNS / "ratings.csv"], "(--draws) is 999, but the chain"),
+        (["calibrate", "--preset", "default"], "leave out --preset, or RUN."),
+        (["calibrate", "--split-seed", "3", "--scheme", "time"], "leave out --scheme, --split-seed, or RUN."),
+        (["calibrate", "--columns", "0,1,2"], "leave out --columns, or RUN."),
+    ],
+)  # fmt: skip
+def test_options_that_a_command_would_not_read_are_refused(cli: Any, words: list[str], told: str) -> None:
+    outcome = cli(words[0], RUNS / "default", *words[1:])
+    assert outcome.code in (1, 2), outcome.out
+    assert told in outcome.err, outcome.err
+
+
+def test_loo_ratings_need_loo(cli: Any) -> None:
+    outcome = cli("compare", RUNS / "default", RUNS / "conjugate", "--loo-ratings", 50)
+    assert outcome.code == 2
+    assert "--loo-ratings is read with --loo alone: leave it out." in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["data", "info", "ml100k", "--columns", "1,0,2"], "columns '1,0,2' is for a file: how ml100k"),
+        (["fit", "--data", "ml100k", "--format", "csv", "--no-header"], "format 'csv' and header False are for a"),
+        (["fit", "--data", "synthetic", "--scale", "1:10:1", "--min-ratings", "3"], "min_ratings 3 are for a file: synth"),
+        (["fit", "--data", "r.csv", "--data-dir", "."], "named sets are, and r.csv is none"),
+        (["data", "split", "r.csv", "--data-dir", ".", "--out", "x"], "--data-dir is where named sets are"),
+        (["calibrate", "--data", "synthetic", "--seed", "3"], "--seed 3: each simulated fit has a seed"),
+    ],
+)  # fmt: skip
+def test_options_of_reading_that_are_not_read_are_refused(
+    cli: Any, data_dir: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    monkeypatch.setenv("PYRO_BMF_DATA_DIR", str(data_dir))
+    Path("r.csv").write_text("user,item,rating\n1,1,3\n", encoding="utf-8")
+    outcome = cli(*words)
+    assert outcome.code in (1, 2), outcome.out
+    assert told in outcome.err, outcome.err
+    assert not Path("runs").exists()
+
+
+def test_a_written_split_takes_no_options_of_reading(cli: Any) -> None:
+    lines = "".join(f"{user},{item},{1 + (user + item) % 5}\n" for user in range(6) for item in range(6))
+    Path("r.csv").write_text(f"user,item,rating\n{lines}", encoding="utf-8")
+    assert cli("data", "split", "r.csv", "--out", "here").code == 0
+    assert cli("data", "info", "here").code == 0
+    outcome = cli("data", "info", "here", "--columns", "0,1,2")
+    assert outcome.code == 2
+    assert "takes no options of reading" in outcome.err
+
+
+def _accuracy(monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
+    import sys
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import accuracy
+
+    monkeypatch.setattr(sys, "argv", ["accuracy.py", "--data", "synthetic", "--out", "cells.json", *words])
+    return accuracy
+
+
+def test_cells_of_the_benchmark_are_those_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    words = ("--preset", "conjugate", "--set", "n_factors=2", "--set", "max_iterations=2")
+    _accuracy(monkeypatch, *words).main()
+    before = Path("cells.json").read_bytes()
+    table = capsys.readouterr().out
+    assert "| full model, seed 0 |" in table
+    _accuracy(monkeypatch, *words).main()  # is there already
+    assert Path("cells.json").read_bytes() == before
+    for other, told in (
+        (
+            ("--preset", "conjugate", "--set", "n_factors=3", "--set", "max_iterations=2"),
+            "n_factors 2, not 3",
+        ),
+        (("--preset", "default"), "preset 'conjugate', not 'default'"),
+        ((*words, "--data", "ml100k"), "data synthetic, not ml100k"),
+        (("--set", "seed=3"), "--set seed: the cell 'full model' sets it itself"),
+        (("--set", "n_factors"), "write NAME=VALUE"),
+        (("--set", "nosuch=3"), "'nosuch' is no setting"),
+    ):
+        with pytest.raises(SystemExit):
+            _accuracy(monkeypatch, *other).main()
+        assert told in capsys.readouterr().err
+    assert Path("cells.json").read_bytes() == before
