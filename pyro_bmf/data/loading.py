@@ -106,17 +106,12 @@ def load_ratings(
     if source is None:
         read = {"format": format, "columns": columns, "header": header, "quoting": quoting, "reader": reader}
         return _load_path(name_or_path, read, scale, duplicates, min_ratings, progress)
-    for_files: dict[str, object] = {
-        "format": format,
-        "columns": columns,
-        "header": header,
-        "quoting": quoting,
-    }
+    unread: dict[str, object] = {"format": format, "columns": columns, "header": header, "quoting": quoting}
     known = f"how {source.name} is written is known"
     if source.name == "synthetic":
-        for_files |= {"scale": scale, "duplicates": duplicates, "min_ratings": min_ratings}
+        unread |= {"scale": scale, "duplicates": duplicates, "min_ratings": min_ratings}
         known = "synthetic is generated"
-    given = [f"{name} {value!r}" for name, value in for_files.items() if value is not None]
+    given = [f"{name} {value!r}" for name, value in unread.items() if value is not None]
     if given:
         several = len(given) > 1
         raise DataError(

@@ -271,8 +271,8 @@ def test_loo_ratings_need_loo(cli: Any) -> None:
     ("words", "told"),
     [
         (["data", "info", "ml100k", "--columns", "1,0,2"], "columns '1,0,2' is for a file: how ml100k"),
-        (["fit", "--data", "ml100k", "--format", "csv", "--no-header"], "format 'csv' and header False are for a"),
-        (["fit", "--data", "synthetic", "--scale", "1:10:1", "--min-ratings", "3"], "min_ratings 3 are for a file: synth"),
+        (["fit", "--data", "ml100k", "--format", "csv", "--no-header"], "format 'csv' and header False are"),
+        (["fit", "--data", "synthetic", "--scale", "1:10:1", "--min-ratings", "3"], "min_ratings 3 are for"),
         (["fit", "--data", "r.csv", "--data-dir", "."], "named sets are, and r.csv is none"),
         (["data", "split", "r.csv", "--data-dir", ".", "--out", "x"], "--data-dir is where named sets are"),
         (["calibrate", "--data", "synthetic", "--seed", "3"], "--seed 3: each simulated fit has a seed"),
