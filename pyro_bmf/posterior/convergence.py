@@ -105,12 +105,14 @@ def _ess(chains: Floats) -> Floats:
     even, odd = rho[:, 0 : 2 * n_pairs : 2], rho[:, 1 : 2 * n_pairs : 2]
     sums = even + odd
     ended = np.cumsum(sums <= 0, axis=1) > 0
-    # The pair at which the sequence ends adds its even lag alone, where that is positive.
-    last = np.where(ended.any(axis=1), ended.argmax(axis=1), n_pairs - 1)
+    # The pair at which the sequence ends, or the last there is, adds its even lag alone; where the sequence
+    # ends, if it is positive.
+    stops = ended.any(axis=1)
+    last = np.where(stops, ended.argmax(axis=1), n_pairs - 1)
     monotone = np.minimum.accumulate(np.where(ended, np.inf, sums), axis=1)
-    kept = np.where(ended, 0.0, monotone).sum(axis=1)
+    kept = np.where(np.arange(n_pairs) < last[:, None], monotone, 0.0).sum(axis=1)
     tail = np.take_along_axis(even, last[:, None], axis=1)[:, 0]
-    tau = -1.0 + 2.0 * kept + np.where(ended.any(axis=1), np.maximum(tail, 0.0), 0.0)
+    tau = -1.0 + 2.0 * kept + np.where(stops, np.maximum(tail, 0.0), tail)
     tau = np.maximum(tau, 1.0 / np.log10(n_chains * m))
     result: Floats = np.where(still, float(n_chains * m), n_chains * m / tau)
     return result

@@ -91,11 +91,16 @@ class Settling:
         return tuple(sorted((q for q in self.quantities if not q.settled), key=lambda q: -q.r_hat))
 
     def longer(self) -> tuple[int, int]:
-        """Return sweeps and burn-in to try next, from what the least effective quantity lacks."""
+        """Return sweeps and burn-in to try next, from what the least effective quantity lacks.
+
+        Twice to ten times the sweeps that there were, half of them burn-in.
+        """
         kept = self.sweeps - self.burn_in
         least = min((one.ess for one in self.unsettled), default=LEAST_ESS)
         times = min(max(math.ceil(4.0 * LEAST_ESS / max(least, 1.0)), 2), 10)
-        sweeps = _round(2 * times * kept if times < 10 else times * self.sweeps)
+        # A chain that kept few of its sweeps is not told to make fewer.
+        wanted = max(2 * times * kept, 2 * self.sweeps) if times < 10 else 10 * self.sweeps
+        sweeps = _round(min(wanted, 10 * self.sweeps))
         return sweeps, sweeps // 2
 
     def words(self) -> str | None:

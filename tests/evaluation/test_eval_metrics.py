@@ -46,6 +46,10 @@ def test_level_positions_by_hand():
     half = np.arange(0.5, 5.01, 0.5)
     assert level_positions([0.5, 3.0, 5.0], half).tolist() == [0, 5, 9]
     assert level_positions([1, 5, 2], [1, 2, 5]).tolist() == [0, 2, 1]
+    # To a millionth of the distance of levels.
+    assert level_positions([300.00005], [100, 200, 300]).tolist() == [2]
+    with pytest.raises(DataError, match="not on the scale"):
+        level_positions([0.10000001], [0.1, 0.101, 0.102])
 
 
 @pytest.mark.parametrize("wrong", [3.5, 0.0, 6.0, np.nan])

@@ -45,6 +45,10 @@ def test_equal_levels_are_taken_from_below():
     assert smallest_sets([[0.3, 0.1 + 0.2, 0.4]], 0.7)[0].tolist() == [[1, 0, 1]]
     # A probability that is met exactly is met: 0.1 nine times over is 0.9.
     assert smallest_sets(np.full((1, 10), 0.1), 0.9)[0].sum() == 9
+    # On many levels too, where sorting algorithms that keep no order begin.
+    many = np.where(np.arange(100) % 2, 0.015, 0.005)
+    assert np.flatnonzero(smallest_sets([many], 0.6)[0][0]).tolist() == list(range(1, 80, 2))
+    assert smallest_sets([[0.6, 0.4 + 2e-16]], 0.999)[1].tolist() == [1.0]  # never more than one, by rounding
 
 
 def test_sets_are_no_larger_than_central_intervals():
@@ -66,6 +70,8 @@ def test_words():
         [[0, 0, 0, 1, 1], [0, 1, 1, 1, 0], [1, 0, 1, 1, 1], [0, 0, 1, 0, 0], [1, 1, 1, 1, 1]], bool
     )
     assert set_words(inside, grid).tolist() == ["2, 2.5", "1 to 2", "0.5, 1.5 to 2.5", "1.5", "0.5 to 2.5"]
+    gaps = np.array([[1, 0, 1, 0, 0], [1, 1, 0, 1, 1], [1, 1, 1, 0, 1]], bool)
+    assert set_words(gaps, grid).tolist() == ["0.5, 1.5", "0.5, 1, 2, 2.5", "0.5 to 1.5, 2.5"]
     assert set_words(np.zeros((0, 5), bool), grid).tolist() == []
     many = np.zeros((3, 300), bool)
     many[:, 290:] = True

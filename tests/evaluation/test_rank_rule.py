@@ -108,6 +108,72 @@ def test_simulated_ranks_are_uniform_and_correlate_as_asked() -> None:
     assert quantities_of(ranks_of(rng, 50, 1)) == Quantities(1, 0.0, 0.0)
 
 
+@pytest.mark.parametrize("narrow", [1.0, 0.7])
+def test_simulated_checks_are_those_of_correlated_ranks(narrow: float) -> None:
+    """Rank by rank from the definition: signs and sizes of Normals with the covariance that is asked for."""
+    one, n_fits, checks = Quantities(12, 0.8, 0.6), 3, 800
+    rng = np.random.default_rng(8)
+
+    def correlated(correlation: float) -> np.ndarray:
+        covariance = correlation + (1.0 - correlation) * np.eye(one.n)
+        return rng.multivariate_normal(np.zeros(one.n), covariance, (checks, n_fits))
+
+    side, half = np.sign(correlated(one.side)), stats.halfnorm.ppf(stats.norm.cdf(correlated(one.size)))
+    ranks = stats.norm.cdf(side * half / narrow)
+    expected = np.array([statistics_of(check.tolist()) for check in ranks])
+    found = simulate_statistics(one, n_fits, 4_000, [0], narrow=narrow)
+    apart = simulate_statistics(Quantities(12, 0.0, 0.0), n_fits, 4_000, [0], narrow=narrow)
+    for share in (0.1, 0.5, 0.9):
+        spread = expected.std(0)
+        here, there = np.quantile(found, share, axis=0), np.quantile(expected, share, axis=0)
+        np.testing.assert_allclose((here / spread)[2:5], (there / spread)[2:5], atol=0.2)  # not of few steps
+    np.testing.assert_allclose(found.mean(0) / spread, expected.mean(0) / spread, atol=0.2)
+    # What correlations do: shares of the middle are set by half-Normals, mean ranks by sides.
+    for place in (0, 2, 4):
+        assert found[:, place].std() > 1.2 * apart[:, place].std()
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5])
+def test_correlations_are_analyses_of_variance_and_two_errors(shared: float) -> None:
+    n_fits, n = 14, 5
+    ranks = np.clip(ranks_of(np.random.default_rng(4), n_fits, n, shared=shared), 0.002, 0.998)
+
+    def intraclass(groups: np.ndarray) -> float:
+        f = stats.f_oneway(*groups).statistic
+        found = (f - 1) / (f + n - 1)
+        error = (1 - found) * (1 + (n - 1) * found) * np.sqrt(2 / (n * (n - 1) * (n_fits - 1)))
+        return float(np.clip(found + 2 * error, 0.0, 0.9))
+
+    side = intraclass(np.sign(ranks - 0.5))
+    # |rank - 1/2| is uniform, and so how far a rank is from the middle has a Normal score of its own.
+    size = intraclass(stats.norm.ppf(2 * np.abs(ranks - 0.5)))
+    found = quantities_of(ranks.tolist())
+    assert found.n == n
+    assert found.side == pytest.approx(min(np.sin(np.pi / 2 * side), 0.9))
+    assert found.size == pytest.approx(size)
+    assert (found.side > 0.1) == (shared > 0)
+
+
+def test_thresholds_are_those_of_their_false_alarms() -> None:
+    """A fortieth of the simulated largest scores is above it: the largest over statistics and kinds."""
+    quantities = {"uv": Quantities(6, 0.2, 0.1), "noise": Quantities(1, 0.0, 0.0)}
+    rule = make_rule(quantities, 10, repeats=800, seed=3)
+    largest = []
+    for place, (kind, one) in enumerate(quantities.items()):
+        found = simulate_statistics(one, 10, 800, [3, 0, place])
+        low, high = np.percentile(found, 2.5, axis=0), np.percentile(found, 97.5, axis=0)
+        np.testing.assert_allclose(rule.low[kind], low)
+        np.testing.assert_allclose(rule.high[kind], high)
+        low, high = np.minimum(low, -0.1), np.maximum(high, 0.1)
+        largest.append(np.where(found > 0, found / high, found / low).max(1))
+    together = np.max(largest, axis=0)
+    np.testing.assert_allclose(rule.largest, np.sort(together))
+    assert np.mean(together > rule.threshold) == pytest.approx(0.025, abs=0.002)
+    assert rule.p_value(0.0) == 1.0
+    assert rule.p_value(np.inf) == pytest.approx(1 / 801)
+    assert rule.p_value(np.sort(together)[-3]) == pytest.approx(4 / 801)  # it and two more, and itself once
+
+
 def test_statistics_by_hand() -> None:
     ranks = [[0.5, 0.3, 0.97], [0.02, 0.6, 0.8]]
     z = stats.norm.ppf(ranks)

@@ -15,7 +15,14 @@ from pyro_bmf.guide.rows import RowDraws
 from pyro_bmf.inference import fit, preset
 from pyro_bmf.model import FactorizationModel, NormalLikelihood
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.settling import LEAST_ESS, Settling, check_settling, settling_of
+from pyro_bmf.posterior.settling import (
+    LEAST_ESS,
+    Quantity,
+    Settling,
+    _sampled,
+    check_settling,
+    settling_of,
+)
 
 N_CUTS = 4
 
@@ -74,6 +81,136 @@ def rank_r_hat(values: np.ndarray) -> float:
         return float(np.sqrt(((m - 1) / m * within + between / m) / within))
 
     return max(of(values), of(np.abs(values - np.median(values))))
+
+
+def by_definition(posterior: Posterior, pairs: np.ndarray) -> dict[str, tuple[float, float, bool]]:
+    """R-hat, ESS (ArviZ's) and verdict of everything that is looked at, one quantity at a time."""
+    from arviz_stats.base import array_stats
+
+    def ess(draws: np.ndarray) -> float:
+        return float(array_stats.ess(draws[None], chain_axis=0, draw_axis=1))
+
+    # Of an even number of draws the two middle ones are equally far from the median but for rounding.
+    u, v = posterior.user_rows.draws.numpy(), posterior.item_rows.draws.numpy()
+    most = 1.05 if u.shape[1] >= 400 else 1.1
+    cuts = posterior.guide.cuts.numpy()
+    uv = np.stack([u[i, :, 0] * v[j, :, 0] + u[i, :, 1] * v[j, :, 1] for i, j in pairs.T]).astype(float)
+    biases = np.stack([u[i, :, 2].astype(float) + v[j, :, 2] for i, j in pairs.T])
+    named = {f"cut point {k + 1}": cuts[:, k] for k in range(N_CUTS)}
+    for side, rows in (("user", u), ("item", v)):
+        named[f"sd of {side} biases"] = rows[..., 2].astype(float).std(0, ddof=1)
+    named["spread of u.v"] = uv.std(0)
+    found = {}
+    for name, draws in named.items():
+        r_hat, size = rank_r_hat(draws), ess(draws)
+        found[name] = (r_hat, size, r_hat <= most and size >= 25)
+    for name, many in (("predictors of pairs", uv + biases), ("u.v of pairs", uv)):
+        r_hats, sizes = [rank_r_hat(one) for one in many], [ess(one) for one in many]
+        typical = float(np.median(sizes))
+        fine = np.mean(np.array(r_hats) > most) <= 0.05 and typical >= 25
+        found[name] = (float(np.quantile(r_hats, 0.95)), typical, bool(fine))
+    return found
+
+
+def wave(n: int, periods: int) -> torch.Tensor:
+    """The same in both halves, and so of an R-hat of one, but of few effective draws."""
+    return torch.sin(2 * np.pi * periods * (torch.arange(n, dtype=torch.float64) + 0.5) / n)
+
+
+@pytest.mark.parametrize("n_draws", [100, 398, 400])
+def test_the_verdict_is_the_definitions(split: Split, n_draws: int) -> None:
+    """One at a time: R-hats on both sides of both limits, few effective draws, and pairs of some users."""
+    posterior = posterior_of(split, n_draws)
+    train, guide = split.train, posterior.guide
+    pairs = np.stack([train.users, train.items])[:, :: len(train) // 60]
+    late = (torch.arange(n_draws) >= n_draws // 2).double()
+    noise = guide.cuts[:, 0].clone()
+    guide.cuts[:, 3] = wave(n_draws, 4)
+    verdicts = []
+    for share, wider in ((0.0, 0.0), (0.05, 0.5), (0.3, 0.7), (1.0, 1.2)):
+        more = wider if n_draws == 100 else 1.4 * wider
+        guide.cuts[:, 0] = noise * (1.0 + more * late)  # another spread, not another mean
+        rows = posterior.user_rows.draws.clone()
+        held = torch.arange(len(rows)) < share * len(rows)
+        moved = late if share < 1.0 else wave(n_draws, 4)
+        rows[held] = 0.2 * rows[held] + 0.6 * moved.float()[:, None]
+        own = Posterior(
+            posterior.model, guide, RowDraws(rows, rows, torch.tensor(True)), posterior.item_rows, train, {}
+        )
+        expected = by_definition(own, pairs)
+        found = check_settling(own, (pairs[0], pairs[1]), sweeps=n_draws + 50, burn_in=50)
+        assert [one.name for one in found.quantities] == list(expected)
+        for one in found.quantities:
+            r_hat, ess, fine = expected[one.name]
+            assert (one.r_hat, one.ess) == pytest.approx((r_hat, ess), rel=5e-3), one.name
+            assert one.settled == fine, one.name
+        verdicts.append(found.quantities)
+    # All that decides is there: R-hat alone, effective draws alone, and either side of the limit.
+    first = [one[0] for one in verdicts]
+    assert {one.settled for one in first} == {True, False}
+    assert any(1.05 < one.r_hat < 1.1 and one.settled == (n_draws < 400) for one in first)
+    assert any(1.1 < one.r_hat < 1.3 and not one.settled and one.ess > 40 for one in first)
+    assert all(one[3].r_hat < 1.0 and not one[3].settled for one in verdicts)
+    predictors = [one[-2] for one in verdicts]
+    assert [one.settled for one in predictors] == [True, True, False, False]
+    assert predictors[2].ess > 40
+    assert predictors[3].r_hat < 1.05
+
+
+def test_a_longer_chain_is_longer() -> None:
+    """Twice to ten times the sweeps, by what the least effective quantity lacks of a hundred draws."""
+
+    def longer(ess: float, sweeps: int, burn_in: int) -> tuple[int, int]:
+        bad = Quantity("a", 1.2, ess, False)
+        better = Quantity("b", 1.3, 2.0 * ess, False)
+        good = Quantity("c", 1.0, 0.5 * ess, True)  # what has settled is not asked
+        return Settling(100, 1.1, (good, better, bad), sweeps, burn_in).longer()
+
+    assert longer(1.0, 150, 50) == (1500, 750)
+    assert longer(0.1, 150, 50) == (1500, 750)
+    assert longer(30.0, 150, 50) == (800, 400)
+    assert longer(90.0, 150, 50) == (400, 200)
+    assert longer(40.0, 1234, 34) == (7200, 3600)
+    assert longer(1.0, 26, 10) == (260, 130)
+    # Nearly all sweeps were burn-in: the next chain is no shorter for that.
+    assert longer(90.0, 100, 90) == (200, 100)
+    lengths = [longer(ess, 150, 50)[0] for ess in (200, 60, 30, 20, 12, 11, 9, 2)]
+    assert lengths == sorted(lengths)
+
+
+def test_what_is_said_and_written() -> None:
+    worst, least = Quantity("noise", 1.456, 12.3, False), Quantity("cut point 1", 1.2, 8.76, False)
+    more = [Quantity(f"q{n}", 1.11 + n / 1000, 30.0, False) for n in range(4)]
+    found = Settling(100, 1.1, (least, Quantity("fine", 1.0, 90.0, True), worst, *more), 150, 50)
+    assert [one.name for one in found.unsettled] == ["noise", "cut point 1", "q3", "q2", "q1", "q0"]
+    assert found.words() == "the chain has not settled (R-hat of noise 1.46)"
+    assert found.sentence() == (
+        "The chain has not settled: noise, cut point 1, q3, q2 and 2 more (worst R-hat 1.46, noise, where "
+        "1.1 is the most; fewest effective draws 9 of 100, cut point 1, where 25 is the least). Means are "
+        "hardly touched, intervals and hyperparameters are: fit longer, --sweeps 1500 --burn-in 750 instead "
+        "of 150 and 50."
+    )
+    written = found.to_dict()
+    assert written["settled"] is False
+    assert (written["words"], written["sentence"]) == (found.words(), found.sentence())
+    assert (written["n_draws"], written["r_hat_limit"], written["least_ess"]) == (100, 1.1, 25.0)
+    assert (written["sweeps"], written["burn_in"]) == (150, 50)
+    assert written["quantities"][0] == {"name": "cut point 1", "r_hat": 1.2, "ess": 8.8, "settled": False}
+    fine = Settling(100, 1.1, (Quantity("fine", 1.0, 90.0, True),), 150, 50)
+    assert (fine.settled, fine.words(), fine.sentence(), fine.unsettled) == (True, None, None, ())
+    few = Settling(7, float("nan"), (), 57, 50)
+    assert few.settled is None
+    assert few.words() == "7 draws of the chain are too few to tell whether it has settled"
+    assert few.to_dict()["r_hat_limit"] is None
+
+
+def test_the_same_five_hundred_pairs_are_looked_at() -> None:
+    assert _sampled(500).tolist() == list(range(500))
+    some = _sampled(40_000)
+    assert len(np.unique(some)) == 500
+    assert (np.diff(some) > 0).all()
+    assert np.array_equal(some, _sampled(40_000))
+    assert some.mean() == pytest.approx(20_000, rel=0.1)
 
 
 def test_drifting_cut_points_are_named(split: Split) -> None:
