@@ -62,8 +62,8 @@ def texts(
             if not line_ends:
                 row = int(np.argmax(ends.to_numpy(zero_copy_only=False)[codes]))
                 raise DataError(
-                    f"the quoted {role} in {place(row)} holds a line end: close the quote, or say quoting "
-                    "none (--quoting none) if quotes are characters there"
+                    f"the quoted {role} in {place(row)} holds a line end: close the quote, take the line "
+                    "end out, or say quoting none (--quoting none) if quotes are characters there"
                 )
             values = pc.replace_substring(values, bytes([INNER_END]), b"\n")
         if line_ends:

@@ -271,6 +271,11 @@ def checked_many(
         codes, distinct = pd.factorize(id_values(ratings[own_name]))
         vocabulary = Vocabulary(distinct, side)
         rows = vocabulary.index(distinct)[codes] if len(codes) else np.zeros(0, dtype=np.int64)
+    elif not isinstance(ratings, Mapping):
+        raise DataError(
+            f"ratings of many new rows must be a mapping of {own_name} to ratings, or a data frame with "
+            f"columns {own_name}, {other_name} and rating, not {ratings!r:.80}"
+        )
     else:
         lists = {row_id: _pairs(given, other_name) for row_id, given in ratings.items()}
         vocabulary = Vocabulary(list(lists), side)

@@ -190,6 +190,9 @@ def test_intervals_shrink_as_ratings_come_in() -> None:
         ({1000: 7.0}, "7 of item 1000 is not on the rating scale 0.5:5:0.5"),
         ({1000: 3.25}, "3.25 of item 1000 is not on the rating scale"),
         ({1000: "good"}, "must be numbers"),
+        ({1000: "3"}, "must be numbers"),
+        ({1000: 10**400}, "must be numbers: int too large"),
+        ({1000: 3j}, "must be numbers, not complex128"),
         ([(1000, 3.0), (1007, 3.0), (1000, 4.0)], "4 of item 1000 is the second one"),
         ([(1000, 3.0, 1)], "pairs"),
         (pd.DataFrame({"item": [1000], "rating": [3.0]}), "no column item_id"),
@@ -198,6 +201,12 @@ def test_intervals_shrink_as_ratings_come_in() -> None:
 def test_wrong_ratings_are_named(posterior: Posterior, ratings: Any, named: str) -> None:
     with pytest.raises(DataError, match=named):
         posterior.fold_in(ratings)
+
+
+@pytest.mark.parametrize("ratings", [None, [1000], "a"])
+def test_many_new_users_are_a_mapping_or_a_frame(posterior: Posterior, ratings: Any) -> None:
+    with pytest.raises(DataError, match="must be a mapping of user_id to ratings, or a data frame"):
+        posterior.fold_in_users(ratings)
 
 
 def test_the_same_item_for_two_new_users_is_no_repetition(posterior: Posterior) -> None:
