@@ -302,7 +302,7 @@ def test_resume_of_a_finished_run_shows_it(cli: Run, tiny_run: Path) -> None:
         ("config.json", '{"format": "pyro-bmf run", "format_version": 1}', "missing required field `data`"),
         ("split-hash.json", "{", "split-hash.json is no JSON"),
         ("split-hash.json", '{"hash": "0123"}', "split-hash.json is damaged"),
-        ("split-hash.json", json.dumps({"hash": "0123" * 16}), "is of another run"),
+        ("split-hash.json", json.dumps({"hash": "0123" * 16}), "says 012301230123"),
     ],
 )
 def test_damaged_run_folders(
