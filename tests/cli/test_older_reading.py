@@ -25,7 +25,8 @@ def folder(tmp_path: Path, reader: int) -> RunFolder:
     path.write_text(TEXT)
     run = RunFolder(tmp_path)
     config = config_of_options(str(path), Reading(scale="1:5:1", reader=reader), Splitting())
-    run.write_config({**config, "settings": {}, "warm_start": None, "refit": False, "running": {}})
+    running = {"device": "cpu", "threads": 1, "deterministic": False, "checkpoint_every": 1}
+    run.write_config({**config, "settings": {}, "warm_start": None, "refit": False, "running": running})
     split = random_split(load_ratings(path, scale="1:5:1", reader=reader))
     run.write_split(split)
     return run
