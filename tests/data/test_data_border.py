@@ -212,3 +212,10 @@ def test_merging_agrees_with_a_dictionary(data: st.DataObject) -> None:
         items = made.item_vocabulary.raw(made.items).tolist()
         assert list(zip(users, items, strict=True)) == sorted(expected)
         np.testing.assert_allclose(made.ratings, values, rtol=1e-12)
+
+
+def test_ids_that_look_the_same_are_told_apart() -> None:
+    from pyro_bmf.data.notices import DataWarning
+
+    with pytest.warns(DataWarning, match=r"as 'e\\u0301' and '\\xe9': they are kept"):
+        ratings_from_arrays(["e\u0301", "\xe9", "z", "z"], [1, 2, 1, 2], [1.0, 2.0, 3.0, 4.0], scale="1:5:1")
