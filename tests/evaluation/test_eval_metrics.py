@@ -181,3 +181,8 @@ def test_ndcg_rewards_moving_a_hit_forward(relevant, place):
     totals = relevant.sum(axis=1)
     before, after = ndcg_at(relevant, totals, 12), ndcg_at(swapped, totals, 12)
     assert (after[forward] > before[forward]).all()
+
+
+def test_lists_without_places_have_no_gain():
+    np.testing.assert_array_equal(ndcg_at(np.zeros((2, 0), bool), [3, 0], 5), [0.0, np.nan])
+    np.testing.assert_array_equal(recall_at(np.zeros((2, 0), bool), [3, 0], 5), [0.0, np.nan])

@@ -82,6 +82,14 @@ def test_equal_weights_need_no_smoothing() -> None:
     # Weights beyond the range of numbers: not smoothed, and flagged.
     ratios = torch.linspace(0.0, 1e5, 100, dtype=torch.float64)[None]
     assert float(smooth_tail(ratios).k_hat) == float("inf")
+    one_far = torch.zeros(1, 100, dtype=torch.float64)
+    one_far[0, 7] = 1e5
+    assert float(smooth_tail(one_far).k_hat) == float("inf")
+    # A row beside them is smoothed as if it were alone.
+    plain = torch.linspace(-2.0, 1.0, 100, dtype=torch.float64)[None] ** 3
+    together = smooth_tail(torch.cat([ratios, plain, one_far]))
+    assert float(together.k_hat[1]) == float(smooth_tail(plain).k_hat)
+    torch.testing.assert_close(together.tail[1:2], smooth_tail(plain).tail)
 
 
 def test_too_few_draws_are_refused() -> None:
