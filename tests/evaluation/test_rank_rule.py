@@ -169,6 +169,12 @@ def test_thresholds_are_those_of_their_false_alarms() -> None:
     together = np.max(largest, axis=0)
     np.testing.assert_allclose(rule.largest, np.sort(together))
     assert np.mean(together > rule.threshold) == pytest.approx(0.025, abs=0.002)
+    fresh = [
+        rule.scores(kind, simulate_statistics(one, 10, 800, [3, 1, place])).max(1) > rule.threshold
+        for place, (kind, one) in enumerate(quantities.items())
+    ]
+    alarms, _ = error_rates(rule, repeats=800, seed=3)
+    assert alarms == np.logical_or(*fresh).mean() > max(np.mean(fresh, axis=1))  # of either kind
     assert rule.p_value(0.0) == 1.0
     assert rule.p_value(np.inf) == pytest.approx(1 / 801)
     assert rule.p_value(np.sort(together)[-3]) == pytest.approx(4 / 801)  # it and two more, and itself once
