@@ -15,6 +15,8 @@ The model is written after everything else that the fit gives, so a folder that 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterable
@@ -160,11 +162,24 @@ class RunFolder:
 
         run_schema.check_settings(config["settings"], str(self.config), _AGAIN)
         try:
-            return Preset.from_dict(config["settings"])
+            settings = Preset.from_dict(config["settings"])
         except SettingsError as error:
             raise SavedFileError(f"{self.config}: {error} {_AGAIN}") from error
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise SavedFileError(self._foreign(error)) from error
+        self._check_unchanged(config)
+        return settings
+
+    def _check_unchanged(self, config: dict[str, Any]) -> None:
+        """Refuse a config that says another fit than when the fit began."""
+        if not self.split.is_file():
+            return
+        begun = run_schema.read_json(self.split, run_schema.split, _AGAIN).get("fit")
+        if begun is not None and begun != _fit_digest(config):
+            raise SavedFileError(
+                f"{self.config} or {self.split.name} is of another run, or was changed since the fit began: "
+                f"they tell different settings. {_AGAIN}"
+            )
 
     def tell_unread(self, config: dict[str, Any], levels: np.ndarray | None) -> None:
         """Say once which recorded settings the run's method never read, where they are not the defaults."""
@@ -215,11 +230,17 @@ class RunFolder:
                 f"{self.model} is of another run: it was fitted to the split {str(known)[:12]}, "
                 f"{self.split.name} says {own[:12]}. Put the run's own model back, or fit again."
             )
-        fitted = posterior.info.get("settings")
-        if not isinstance(fitted, dict):
-            return
         config = self.read_config()
         self.settings(config)  # what is damaged is not another run's
+        fitted, trained_on = posterior.info.get("settings"), posterior.info.get("trained_on")
+        expected = "train+valid" if config["refit"] else "train"
+        if trained_on not in (None, expected):
+            raise SavedFileError(
+                f"{self.model} is of another run: it was fitted to {trained_on}, {self.config.name} asks for "
+                f"{expected}. Put the run's own model back, or fit again."
+            )
+        if not isinstance(fitted, dict):
+            return
         mine, its = _flat(config["settings"]), _flat(fitted)
         ours = _OF_REFIT if config["refit"] else frozenset()
         for name in sorted(mine.keys() & its.keys() - ours):
@@ -358,6 +379,7 @@ class RunFolder:
                 "n_valid": len(split.valid_rows),
                 "n_test": len(split.test_rows),
                 "n_test_seen_by_warm_start": seen,
+                "fit": _fit_digest(self.read_config()),
             },
         )
 
@@ -409,6 +431,12 @@ def _first_free(stem: Path) -> Path:
             number += 1
         except OSError as error:
             raise write_error(out, error.errno or errno.EACCES) from error
+
+
+def _fit_digest(config: dict[str, Any]) -> str:
+    """Return a SHA-256 of what a config says of the fit; its data may move, and its machine may change."""
+    told = {name: config[name] for name in ("settings", "refit", "warm_start")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -111,7 +111,12 @@ def split() -> Any:
 
     count = Annotated[int, msgspec.Meta(ge=0)]
     digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-    return msgspec.defstruct("split", [("hash", digest), ("n_test_seen_by_warm_start", count, 0)])
+    entries: list[Any] = [
+        ("hash", digest),
+        ("n_test_seen_by_warm_start", count, 0),
+        ("fit", digest | None, None),
+    ]
+    return msgspec.defstruct("split", entries)
 
 
 @cache

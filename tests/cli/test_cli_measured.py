@@ -51,6 +51,7 @@ def other(cli: Run, runs: Path) -> Path:
     return runs / "other"
 
 
+_CONJUGATE = ("--preset", "conjugate", "--factors", 2, "--iterations", 2, "--quiet")
 MEASURES: tuple[tuple[object, ...], ...] = (
     ("evaluate", "amortized"),
     ("ppc", "amortized"),
@@ -83,6 +84,24 @@ def test_a_model_of_other_settings_is_refused(cli: Run, runs: Path) -> None:
     assert outcome.code == 1
     assert "is of another run: it was fitted with" in outcome.err
     assert cli("evaluate", "paper").code == 0
+
+
+def test_a_model_of_other_parts_or_a_config_of_another_fit_is_refused(cli: Run, runs: Path) -> None:
+    outcome = cli("fit", "--data", "ratings.csv", *_CONJUGATE, "--out", "a")
+    assert outcome.code == 0, outcome.err
+    assert cli("fit", "--data", "ratings.csv", *_CONJUGATE, "--refit", "--out", "b").code == 0
+    kept = Path("b/model.safetensors").read_bytes()
+    shutil.copy("a/model.safetensors", "b/model.safetensors")
+    outcome = cli("evaluate", "b")
+    assert outcome.code == 1
+    assert "it was fitted to train, config.json asks for train+valid" in outcome.err
+    Path("b/model.safetensors").write_bytes(kept)
+    assert cli("evaluate", "b").code == 0
+    Path("b/model.safetensors").unlink()
+    shutil.copy("a/config.json", "b/config.json")
+    outcome = cli("fit", "--resume", "b")
+    assert outcome.code == 1
+    assert "b/config.json or split-hash.json is of another run, or was changed" in outcome.err
 
 
 @pytest.mark.filterwarnings("ignore::pyro_bmf.data.notices.DataNotice")
