@@ -273,6 +273,8 @@ def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: Factorization
             shapes[name] = (n,)
     if model.row_cuts is not None and side == "users":
         shapes |= dict.fromkeys(("cuts", "cuts_scale"), (n, model.row_cuts.n_shifts))
+    if "positive" in found:
+        shapes["positive"] = (n,)
     if unknown := sorted(found.keys() - shapes.keys()):
         raise SavedFileError(
             f"the tensor {side}.{unknown[0]} is not of this model: save the posterior again."
@@ -281,7 +283,11 @@ def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: Factorization
         tensor = found.get(name)
         if tensor is None:
             raise SavedFileError(f"the tensor {side}.{name} is missing: save the posterior again.")
-        if tuple(tensor.shape) != shape or not (tensor.is_floating_point() or name == "biased"):
+        if tuple(tensor.shape) != shape or not (
+            tensor.dtype == torch.bool
+            if name == "positive"
+            else tensor.is_floating_point() or name == "biased"
+        ):
             raise SavedFileError(
                 f"the tensor {side}.{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; {shape} is "
                 "needed: save the posterior again."

@@ -58,22 +58,28 @@ def test_the_tree_is_a_chain(posterior: Posterior) -> None:
     q = tree["posterior"]
     assert q.sizes["chain"] == 1
     assert q["draw"].values.tolist() == list(range(20))
-    np.testing.assert_array_equal(q["noise"].values[0], guide.noise.double().numpy() ** -0.5)
+    # The guide's are in standard units: a rating is `unit` of them, and the product of two factors.
+    unit, start = posterior.model.units.scale, posterior.model.units.shift
+
+    def assert_is(name: str, standard: Any, factor: float = unit, shift: float = 0.0) -> None:
+        np.testing.assert_allclose(q[name].values[0], standard * factor + shift, rtol=1e-6, atol=1e-7)
+
+    assert_is("noise", guide.noise.double().numpy() ** -0.5)
     for side in ("user", "item"):
         precision = getattr(guide, f"{side}_precision").double().numpy()
-        np.testing.assert_array_equal(q[f"{side}_bias_scale"].values[0], precision[:, 2, 2] ** -0.5)
-        np.testing.assert_array_equal(q[f"{side}_factors_precision"].values[0], precision[:, :2, :2])
+        assert_is(f"{side}_bias_scale", precision[:, 2, 2] ** -0.5)
+        assert_is(f"{side}_factors_precision", precision[:, :2, :2], 1.0 / unit)
         location = getattr(guide, f"{side}_location").double().numpy()
-        np.testing.assert_array_equal(q[f"{side}_bias_location"].values[0], location[:, 2])
-        np.testing.assert_array_equal(q[f"{side}_factors_location"].values[0], location[:, :2])
+        assert_is(f"{side}_bias_location", location[:, 2])
+        assert_is(f"{side}_factors_location", location[:, :2], unit**0.5)
     # In step with the rows: the biases of the same draw.
     own = posterior.user_rows.draws[:, :, 2].double().numpy()  # type: ignore[union-attr]
-    np.testing.assert_array_equal(q["user_bias"].values[0], own[[0, 5]].T.astype(np.float32))
+    assert_is("user_bias", own[[0, 5]].T)
     assert "noise" not in tree["constant_data"]
     if guide.n_cuts:
         assert q["cuts"].dims == ("chain", "draw", "cut")
         assert q["cut"].values.tolist() == [1.5, 2.5, 3.5, 4.5]
-        np.testing.assert_array_equal(q["cuts"].values[0], guide.cuts.numpy())
+        assert_is("cuts", guide.cuts.numpy(), unit, start)
         assert bool((np.diff(q["cuts"].values, axis=-1) > 0).all())
     else:
         assert "cuts" not in q
@@ -145,7 +151,8 @@ def test_fewer_draws_are_the_first(posterior: Posterior) -> None:
     torch.manual_seed(0)
     tree = to_arviz(posterior, user_ids=[100], num_samples=6, groups=("posterior",))
     guide: Any = posterior.guide
-    np.testing.assert_array_equal(tree["posterior"]["noise"].values[0], guide.noise.numpy()[:6] ** -0.5)
+    first = guide.noise.numpy()[:6] ** -0.5 * posterior.model.units.scale
+    np.testing.assert_allclose(tree["posterior"]["noise"].values[0], first, rtol=1e-12)
 
 
 def test_draws_of_a_guide_are_no_chain(stars: Split) -> None:

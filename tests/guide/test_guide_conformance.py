@@ -427,7 +427,9 @@ def single_precision() -> Iterator[None]:
 
 
 def run(split: Split, case: Case, **more: Any) -> Posterior:
-    short = {"n_factors": 3, "max_iterations": 3, "user_batch_size": 20, "item_batch_size": 15}
+    short: dict[str, Any] = {"n_factors": 3, "max_iterations": 3}
+    if case.fit.get("method", "svi") == "svi":  # no other method has blocks
+        short |= {"user_batch_size": 20, "item_batch_size": 15}
     settings = preset("amortized").replace(**{**short, **case.fit})
     return fit(split, settings, threads=1, progress=False, device="cpu", **more).posterior
 

@@ -128,5 +128,7 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     assert "takes more fits" in second.stderr
     with pytest.raises(DataError, match="another check"):
         CliRunner().invoke(
-            command, [*asked, "--refits", "3", "--out", str(out), "--seed", "3"], catch_exceptions=False
+            command,
+            [*asked, "--refits", "3", "--out", str(out), "--simulation-seed", "3"],
+            catch_exceptions=False,
         )

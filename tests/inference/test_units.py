@@ -94,6 +94,12 @@ def original(word: str) -> Figures:
     return Figures.of(split_of(pairs()[2]), settings_of(word))
 
 
+@cache
+def seeds(word: str) -> list[float]:
+    """Test RMSE of five seeds of the fit."""
+    return [Figures.of(split_of(pairs()[2]), settings_of(word, seed=seed)).rmse for seed in range(5)]
+
+
 @pytest.mark.parametrize("word", CONTINUOUS)
 @pytest.mark.parametrize("factor", [8.0, 0.25])
 def test_a_power_of_two_gives_the_same_bits(word: str, factor: float) -> None:
@@ -110,8 +116,9 @@ def test_a_power_of_two_gives_the_same_bits(word: str, factor: float) -> None:
 )
 def test_any_unit_gives_the_same_fit(word: str, factor: float, shift: float) -> None:
     here, there = original(word), Figures.of(split_of(factor * pairs()[2] + shift), settings_of(word))
-    if factor < 0:  # mirrored: another fit of the same quality
-        assert there.rmse / abs(factor) == pytest.approx(here.rmse, rel=0.2)
+    if factor < 0:  # mirrored: another fit of the same quality, as other seeds give
+        others = seeds(word)
+        assert 0.8 * min(others) < there.rmse / abs(factor) < 1.2 * max(others)
         return
     np.testing.assert_allclose((there.mean - shift) / factor, here.mean, atol=2e-3)
     assert there.rmse / factor == pytest.approx(here.rmse, rel=1e-3)
@@ -263,17 +270,18 @@ def test_a_warm_start_goes_on_in_the_earlier_units() -> None:
     assert later.model.units != Units.of(more.train)
 
 
+@pytest.mark.filterwarnings("ignore:ratings:pyro_bmf.data.DataWarning")  # a user each, on purpose
 def test_units_of_hard_ratings() -> None:
     def of(ratings: list[float], scale: RatingScale, **more: Any) -> Units:
         n = len(ratings)
         return Units.of(
-            ratings_from_arrays(np.arange(n), np.zeros(n, dtype=int), np.array(ratings), scale=scale), **more
+            ratings_from_arrays(np.arange(n), np.arange(n) % 2, np.array(ratings), scale=scale), **more
         )
 
     interval = RatingScale(0.0, 10.0, None)
     assert of([3.7] * 5, interval) == Units(3.7, 5.0)
     assert of([5.0] * 5, RatingScale(1.0, 5.0, 1.0)) == Units(4.0, 1.0, 1.0, 1.0)
-    assert of([5.0], RatingScale(1.0, 5.0, 1.0)).scale == 1.0
+    assert of([5.0, 5.0], RatingScale(1.0, 5.0, 1.0)).scale == 1.0
     big = of([1e9 + 0.25, 1e9 + 0.5, 1e9 + 0.75], RatingScale(1e9, 1e9 + 1, None))
     np.testing.assert_allclose(big.standard([1e9 + 0.25, 1e9 + 0.75]), [-(1.5**0.5), 1.5**0.5], rtol=1e-9)
     raw = of([2.0, 4.0], interval, centred=False)

@@ -106,6 +106,9 @@ def test_positive_factors_alone_make_a_rating(split: Split, tmp_path: Path) -> N
     assert float(posterior.user_rows.loc.min()) > 0
     u, _ = posterior.pairs.draw_rows("user", np.arange(5), np.arange(50), 0)
     assert float(u.min()) > 0
+    # A saved posterior knows that its factors are positive, and draws the same.
+    again, _ = Posterior.load(tmp_path / "model").pairs.draw_rows("user", np.arange(5), np.arange(50), 0)
+    assert bool((again == u).all())
 
 
 RUNS = {
