@@ -187,13 +187,22 @@ def load_checkpoint(
         checked(header, iteration=int, history=list, best_iteration=int, best_rmse=(float, int, type(None)))
         all_finite(tensors)
         live = _part(tensors, "live")
-        _same_types(live, module.state_dict())
+        same_kinds(live, module.state_dict(), "live")
+        if best := _part(tensors, "best"):
+            same_kinds(best, module.state_dict(), "best")
+        if average := _part(tensors, "average"):
+            same_kinds(average, dict(module.named_parameters()), "average")
         module.load_state_dict(live)
         saved = optimizer.state_dict()
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in _part(tensors, "optimizer").items():
             index, key = name.split(".", 1)
             entries.setdefault(int(index), {})[key] = value
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, entry in entries.items():
+            parameter = parameters[number]
+            needed = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            same_kinds(entry, needed, f"optimizer.{number}")
         optimizer.load_state_dict({"state": entries, "param_groups": saved["param_groups"]})
         if header["iteration"] != len(header["history"]):
             raise ValueError(f"{header['iteration']} iterations with {len(header['history'])} records")
@@ -209,10 +218,23 @@ def load_checkpoint(
     )
 
 
-def _same_types(found: State, expected: State) -> None:
+def same_kinds(found: State, expected: State, part: str) -> None:
+    """Refuse tensors of other names, types or shapes than those that are needed.
+
+    Raises
+    ------
+    ValueError
+        Naming the first.
+    """
+    if odd := sorted(found.keys() ^ expected.keys()):
+        raise ValueError(f"the tensor {part}.{odd[0]} is {'missing' if odd[0] in expected else 'unknown'}")
     for name, value in found.items():
-        if name in expected and value.dtype != expected[name].dtype:
-            raise TypeError(f"the tensor {name} is {value.dtype}, {expected[name].dtype} is needed")
+        needed = expected[name]
+        if (value.dtype, value.shape) != (needed.dtype, needed.shape):
+            raise ValueError(
+                f"the tensor {part}.{name} is {value.dtype} of shape {tuple(value.shape)}, {needed.dtype} of "
+                f"shape {tuple(needed.shape)} is needed"
+            )
 
 
 def _part(tensors: State, kind: str, device: torch.device | None = None) -> State:

@@ -22,7 +22,15 @@ from ..errors import FitError, SettingsError
 from ..guide import ChainGuide, RowDraws, RowPosterior, Rows
 from ..model import FactorizationModel, NormalLikelihood, OrderedProbitLikelihood
 from .chain_state import ChainState, SideState
-from .checkpoint import CHAIN_CHECKPOINT, all_finite, checked, put_back, read_tensors, write_tensors
+from .checkpoint import (
+    CHAIN_CHECKPOINT,
+    all_finite,
+    checked,
+    put_back,
+    read_tensors,
+    same_kinds,
+    write_tensors,
+)
 from .estimate import check_needs, estimate_chain, kept_dtype
 from .progress import Reporter
 from .settings import GibbsSettings
@@ -373,8 +381,14 @@ class Chain:
         with put_back(path):
             checked(header, history=list, sweep=int, kept=int, averaged=int, drawing_cuts=bool)
             all_finite(tensors)
+            same_kinds(part("kept."), kept.tensors(), "kept")
             kept.load(part("kept."), header["kept"])
             if self.average is not None:
+                same_kinds(
+                    part("average."),
+                    {n.removeprefix("average."): v for n, v in self.average.tensors().items()},
+                    "average",
+                )
                 self.average.load(tensors, header["averaged"])
             state = ChainState.from_tensors(part("state."))
             state.check(len(kept.user), len(kept.item), kept.user.shape[-1])

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_bmf import tensor_files
 from pyro_bmf.data import Split, random_split, ratings_from_arrays, synthetic_ratings
 from pyro_bmf.errors import FitError, SavedFileError, SettingsError
 from pyro_bmf.inference import DivergenceError, FitResult, Preset, chosen_iterations, fit, preset
+from pyro_bmf.inference.checkpoint import CHECKPOINT
 from pyro_bmf.inference.estimate import Needs, check_needs
 from pyro_bmf.model import FactorizationModel, NormalLikelihood
 
@@ -428,3 +430,18 @@ def test_settings_refuse_what_they_cannot_mean() -> None:
     for changes in ({"feedback": False, "attention": "none"}, {"attention": "none", "feedback": False}):
         assert not preset("amortized").replace(**changes).guide.feedback
     assert Preset.from_dict(preset("paper").to_dict()) == preset("paper")
+
+
+@pytest.mark.parametrize("part", ["live", "best", "optimizer"])
+def test_resume_refuses_tensors_that_do_not_fit(split: Split, tmp_path: Path, part: str) -> None:
+    file = tmp_path / "checkpoint.safetensors"
+    run(split, checkpoint=file, checkpoint_every=3)
+    header, tensors = tensor_files.read_tensors(file, CHECKPOINT)
+    name = next(n for n, t in sorted(tensors.items()) if n.startswith(f"{part}.") and t.ndim == 2)
+    for other in (None, tensors[name].long(), tensors[name].reshape(-1), tensors[name].half()):
+        changed = {n: t for n, t in tensors.items() if n != name}
+        if other is not None:
+            changed[name] = other
+        tensor_files.write_tensors(file, CHECKPOINT, header, changed)
+        with pytest.raises(SavedFileError, match="does not fit this model"):
+            run(split, checkpoint=file, resume=True)
