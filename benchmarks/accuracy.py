@@ -25,8 +25,9 @@ from pyro_bmf.data import load_ratings, random_split
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation import evaluate_with_references
 from pyro_bmf.files import write_json
-from pyro_bmf.inference import Preset, fit, preset
-from pyro_bmf.inference.reads import Case, check_read
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.reads import Case, check_read
+from pyro_bmf.methods.settings import Preset, preset
 
 #: Table 4 of the paper: each takes one component away from the full model.
 ABLATIONS: dict[str, dict[str, Any]] = {

@@ -141,8 +141,8 @@ def tree_of(source: Path, n_users: int) -> xr.DataTree:
     if source.suffix == ".nc":
         with xr.open_datatree(source, engine="h5netcdf") as tree:
             return tree.load()
+    from pyro_bmf.export.arviz import to_arviz
     from pyro_bmf.posterior import Posterior
-    from pyro_bmf.posterior.arviz import to_arviz
 
     posterior = Posterior.load(source / "model.safetensors" if source.is_dir() else source)
     ids = posterior.user_vocabulary.ids[:n_users]

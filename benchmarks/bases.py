@@ -19,7 +19,8 @@ from typing import Any
 
 from pyro_bmf.data import load_ratings, random_split
 from pyro_bmf.files import write_json
-from pyro_bmf.inference import fit, preset
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import preset
 
 
 def one(data: str, n_bases: int | None) -> dict[str, Any]:

@@ -17,15 +17,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pyro_bmf.checking.held_out import held_out_log_prob
+from pyro_bmf.checking.predictive_check import check_predictive
+from pyro_bmf.checking.row_diagnosis import diagnose_rows
 from pyro_bmf.data import Split, random_split
 from pyro_bmf.data.synthetic import synthetic_ratings
 from pyro_bmf.evaluation.elpd import compare_elpd
 from pyro_bmf.files import write_json
-from pyro_bmf.inference import fit, preset
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import preset
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.held_out import held_out_log_prob
-from pyro_bmf.posterior.predictive_check import check_predictive
-from pyro_bmf.posterior.row_diagnosis import diagnose_rows
 
 TRUTHS = {"normal": None, "student-t": 3.0}
 GIBBS: dict[str, Any] = {

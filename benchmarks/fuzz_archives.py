@@ -39,7 +39,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pyro_bmf.data import load_ratings
-from pyro_bmf.data.archives import unpack
+from pyro_bmf.data.reading.archives import unpack
 from pyro_bmf.errors import DataError
 
 try:

@@ -27,7 +27,8 @@ ENCODERS = {
 def one(data: str | None, changes: dict[str, Any], iterations: int, threads: int) -> dict[str, Any]:
     """Fit a few iterations here, and return seconds and this process's peak memory."""
     from pyro_bmf.data import load_ratings, random_split, synthetic_ratings
-    from pyro_bmf.inference import fit, preset
+    from pyro_bmf.fitting import fit
+    from pyro_bmf.methods.settings import preset
 
     if data is None:
         ratings = synthetic_ratings(

@@ -27,7 +27,8 @@ import torch
 from pyro_bmf.data import load_ratings, random_split
 from pyro_bmf.evaluation import evaluate_with_references
 from pyro_bmf.files import atomic_write, write_json
-from pyro_bmf.inference import fit, preset
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import preset
 
 #: Preset, prior, likelihood.
 ROWS = [

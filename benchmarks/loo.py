@@ -16,12 +16,15 @@ import time
 import numpy as np
 import torch
 
+from pyro_bmf.checking.loo import psis_loo
 from pyro_bmf.data import Ratings, RatingScale, Vocabulary
 from pyro_bmf.data.synthetic import generated_pairs
-from pyro_bmf.guide import CrossFeedbackGuide, GuideSettings, RowPosterior
-from pyro_bmf.model import FactorizationModel, NormalLikelihood
+from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.loo import psis_loo
 from pyro_bmf.posterior.pair_draws import PairDraws
 
 N_USERS, N_ITEMS, N_FACTORS = 6040, 3706, 10

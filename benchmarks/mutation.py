@@ -1,6 +1,6 @@
 """What was broken on purpose without a test that saw it: a table of a mutation run, of what mutmut leaves.
 
-    make mutation MUTATE="pyro_bmf.inference.hyper_draws*"
+    make mutation MUTATE="pyro_bmf.methods.gibbs.hyper_draws*"
 
 runs mutmut on the modules named (all that ``[tool.mutmut]`` of pyproject.toml lists, when none are) and then
 this, which puts counts and surviving mutants by module into benchmarks/results/mutation.json. Modules that

@@ -41,7 +41,8 @@ def one(n_ratings: int, guide: str, n_factors: int, threads: int) -> dict[str, A
     import numpy as np
 
     from pyro_bmf.data import Split, synthetic_ratings
-    from pyro_bmf.inference import fit, preset
+    from pyro_bmf.fitting import fit
+    from pyro_bmf.methods.settings import preset
 
     share = n_ratings / 2e7
     n_users, n_items = max(round(138_493 * share), 200), max(round(26_744 * share**0.5), 150)

@@ -11,19 +11,19 @@ import click
 from pyro_bmf.errors import DataError, SavedFileError
 from pyro_bmf.files import write_json
 
-from . import run_schema
 from .given import given_options
 from .options import Reading, Splitting, check_data_dir, data_options, make_split, split_options
-from .output import TableWriter, note, table_options
-from .outputs import OutputPath
-from .progress import bar
-from .run_folder import RUN, RunFolder
+from .printing.output import TableWriter, note, table_options
+from .printing.outputs import OutputPath
+from .printing.progress import bar
+from .runs import schema as run_schema
+from .runs.folder import RUN, RunFolder
 from .settings_options import Changes, settings_options
 
 if TYPE_CHECKING:
+    from pyro_bmf.checking.simulated_ranks import RankCheck, RankSummary
     from pyro_bmf.data import Split
-    from pyro_bmf.evaluation.simulation import RankCheck, RankSummary
-    from pyro_bmf.inference import Preset
+    from pyro_bmf.methods.settings import Preset
 
 _FORMAT = "pyro-bmf calibration"
 # What may be given beside RUN; all else is the run's own.
@@ -146,7 +146,7 @@ def command(
 
 
 def _settings(preset_name: str, changes: Changes) -> Preset:
-    from pyro_bmf.inference import preset
+    from pyro_bmf.methods.settings import preset
 
     if "seed" in changes.values:
         raise click.UsageError(
@@ -170,10 +170,10 @@ def _run(
     seed: int,
 ) -> RankCheck:
     """Do the refits that the file lacks, write file and figure, and summarise."""
-    from pyro_bmf.evaluation.rank_plot import plot_ranks
-    from pyro_bmf.evaluation.simulation import check_ranks
-    from pyro_bmf.inference.reads import Case, in_force
-    from pyro_bmf.inference.simulation import refit_ranks, subsample
+    from pyro_bmf.checking.calibration import refit_ranks, subsample
+    from pyro_bmf.checking.rank_plot import plot_ranks
+    from pyro_bmf.checking.simulated_ranks import check_ranks
+    from pyro_bmf.methods.reads import Case, in_force
 
     part = subsample(split, users, items, seed)
     case = Case.of(settings, levels=part.ratings.scale.levels, validated=len(part.valid_rows) > 0)

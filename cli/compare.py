@@ -12,11 +12,11 @@ from pyro_bmf.files import write_json
 
 from .given import refuse_unread
 from .options import data_dir_option, moved_data_option, seed_option
-from .output import TableWriter, note, table_options
-from .outputs import OutputPath
-from .progress import bar
-from .report import split_words
-from .run_folder import RUN, RunFolder
+from .printing.output import TableWriter, note, table_options
+from .printing.outputs import OutputPath
+from .printing.progress import bar
+from .printing.report import split_words
+from .runs.folder import RUN, RunFolder
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Split
@@ -86,8 +86,8 @@ def command(
       pyro-bmf compare runs/* --loo --loo-ratings 20000 --out compare.json
       pyro-bmf compare runs/normal runs/ordered --new-users 300
     """
+    from pyro_bmf.checking.held_out import held_out_log_prob
     from pyro_bmf.evaluation.elpd import compare_elpd
-    from pyro_bmf.posterior.held_out import held_out_log_prob
 
     names = _names(paths)
     if not loo:
@@ -197,8 +197,8 @@ def _loo(
     subset: int | None,
     tables: TableWriter,
 ) -> list[dict[str, Any]]:
-    from pyro_bmf.posterior.loo import compare_loo, psis_loo
-    from pyro_bmf.posterior.psis import good_k
+    from pyro_bmf.checking.loo import compare_loo, psis_loo
+    from pyro_bmf.numerics.psis import good_k
 
     sizes = {len(posterior.train) for posterior in posteriors}
     if len(sizes) > 1:
@@ -269,9 +269,9 @@ def _new_users(
 ) -> list[dict[str, Any]]:
     import numpy as np
 
+    from pyro_bmf.checking.new_users import leave_users_out
     from pyro_bmf.evaluation.elpd import compare_elpd
-    from pyro_bmf.posterior.new_users import leave_users_out
-    from pyro_bmf.posterior.psis import count_k_hats
+    from pyro_bmf.numerics.psis import count_k_hats
 
     known = np.flatnonzero(posteriors[0].train.user_counts)
     users = np.sort(np.random.default_rng([seed, 0x10]).permutation(known)[:n])
@@ -324,8 +324,8 @@ def _new_users(
 def _folded(
     names: list[str], posteriors: list[Posterior], split: Split, seed: int, tables: TableWriter
 ) -> list[dict[str, Any]]:
+    from pyro_bmf.checking.new_users import fold_in_half
     from pyro_bmf.evaluation.elpd import compare_elpd
-    from pyro_bmf.posterior.new_users import fold_in_half
 
     results = [fold_in_half(posterior, split, seed=seed) for posterior in posteriors]
     rows = compare_elpd(names, [values for _, values in results], results[0][0], ["probability"] * len(names))

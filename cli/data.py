@@ -17,7 +17,7 @@ from .options import (
     make_splits,
     split_options,
 )
-from .output import Row, TableWriter, table_options
+from .printing.output import Row, TableWriter, table_options
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Ratings, Source, Split

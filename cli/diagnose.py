@@ -11,16 +11,16 @@ from pyro_bmf.files import write_json
 
 from .given import refuse_unread
 from .options import seed_option
-from .output import TableWriter, note, table_options
-from .outputs import OutputPath
-from .progress import bar
-from .run_folder import RUN, RunFolder
+from .printing.output import TableWriter, note, table_options
+from .printing.outputs import OutputPath
+from .printing.progress import bar
+from .runs.folder import RUN, RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pyro_bmf.checking.row_diagnosis import RowDiagnosis
     from pyro_bmf.posterior import Posterior
-    from pyro_bmf.posterior.row_diagnosis import RowDiagnosis
 
 _COLUMNS = ("id", "n_ratings", "k_hat", "k_hat_beta_1", "amortization_gap", "approximation_gap")
 
@@ -94,9 +94,9 @@ def command(
 
 
 def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, tables: TableWriter) -> None:
+    from pyro_bmf.checking.chain_diagnosis import PAIRS_A_ROW, diagnose_chain
     from pyro_bmf.evaluation.evaluate import json_ready
-    from pyro_bmf.posterior.chain_diagnosis import PAIRS_A_ROW, diagnose_chain
-    from pyro_bmf.posterior.convergence import GOOD_R_HAT
+    from pyro_bmf.numerics.convergence import GOOD_R_HAT
 
     with bar("Pairs", (posterior.n_users + posterior.n_items) * PAIRS_A_ROW, "pairs") as advance:
         found = diagnose_chain(posterior, seed=seed, advance=advance)
@@ -145,11 +145,11 @@ def _variational(
 ) -> None:
     import pandas as pd
 
+    from pyro_bmf.checking.diagnosis_plot import plot_diagnosis
+    from pyro_bmf.checking.row_diagnosis import diagnose_rows
     from pyro_bmf.evaluation.evaluate import json_ready
-    from pyro_bmf.guide import CrossFeedbackGuide
-    from pyro_bmf.inference.gradient_noise import gradient_noise
-    from pyro_bmf.posterior.diagnosis_plot import plot_diagnosis
-    from pyro_bmf.posterior.row_diagnosis import diagnose_rows
+    from pyro_bmf.methods.cross_feedback.gradient_noise import gradient_noise
+    from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 
     # Every row twice: its k-hat, then its gaps.
     with bar("Rows", 2 * (posterior.n_users + posterior.n_items), "rows") as advance:
@@ -237,7 +237,7 @@ def _write(table: pd.DataFrame, file: Path, side: str) -> None:
 
 def _remedy(line: dict[str, Any], found: RowDiagnosis, residual: bool) -> str:
     """Say what to do about one row."""
-    from pyro_bmf.posterior.row_diagnosis import LARGE_GAP
+    from pyro_bmf.checking.row_diagnosis import LARGE_GAP
 
     encoder, family = line["amortization_gap"], line["approximation_gap"]
     if not line["flagged"]:

@@ -8,8 +8,8 @@ import click
 
 from .fold_in import equations
 from .id_files import parse_ids, parse_ratings
-from .output import TableWriter, table_options
-from .run_folder import RUN, RunFolder
+from .printing.output import TableWriter, table_options
+from .runs.folder import RUN, RunFolder
 
 
 @click.command()
@@ -57,7 +57,7 @@ def command(
     import numpy as np
     import pandas as pd
 
-    from pyro_bmf.posterior.elicitation import elicit
+    from pyro_bmf.checking.elicitation import elicit
 
     if user is not None and typed:
         raise click.UsageError("Give --user for a user of the run, or --rating for a new one, not both.")

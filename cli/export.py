@@ -12,12 +12,12 @@ from pyro_bmf.errors import SettingsError
 from .given import refuse_unread
 from .id_files import FILE, parse_ids, read_table
 from .options import moved_data_option
-from .output import TableWriter, table_options
-from .outputs import OutputPath
-from .progress import bar
-from .run_folder import RUN, RunFolder
+from .printing.output import TableWriter, table_options
+from .printing.outputs import OutputPath
+from .printing.progress import bar
+from .runs.folder import RUN, RunFolder
 
-# As `pyro_bmf.posterior.groups.GROUPS`, which brings torch.
+# As `pyro_bmf.export.groups.GROUPS`, which brings torch.
 GROUPS = (
     "posterior",
     "prior",
@@ -135,7 +135,7 @@ def command(
     _check_target(out, kind, overwrite)
     folder = RunFolder.existing(path)
     posterior = folder.load_posterior()
-    from pyro_bmf.posterior.export import export_netcdf, export_parquet
+    from pyro_bmf.export.files import export_netcdf, export_parquet
 
     if kind == "parquet":
         export_parquet(posterior, out)

@@ -18,15 +18,16 @@ from pyro_bmf.files import is_stream, write_json
 
 from .given import given_options
 from .options import Reading, Splitting, check_data_dir, data_options, make_split, split_options
-from .output import TableWriter, note, table_options
-from .report import evaluation_tables, recommendations, with_chain
-from .run_folder import RUN, RunFolder, config_of_options
+from .printing.output import TableWriter, note, table_options
+from .printing.report import evaluation_tables, recommendations, with_chain
+from .printing.text import shell_word
+from .runs.folder import RUN, RunFolder, config_of_options
 from .settings_options import Changes, settings_options
-from .text import shell_word
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Ratings, Split
-    from pyro_bmf.inference import FitResult, Preset
+    from pyro_bmf.fitting import FitResult
+    from pyro_bmf.methods.settings import Preset
     from pyro_bmf.posterior import Posterior
 
 # What may be given beside --resume; all else is the run's own.
@@ -213,7 +214,7 @@ class Job:
 
 def _preset_for(preset_name: str, changes: Changes) -> str:
     """Return the preset, where the sweeps of the default know prior and likelihood, and else amortized."""
-    from pyro_bmf.inference.build import SWEEP_LIKELIHOODS, SWEEP_PRIORS
+    from pyro_bmf.methods.build_model import SWEEP_LIKELIHOODS, SWEEP_PRIORS
 
     for name, known in (("prior", SWEEP_PRIORS), ("likelihood", ("auto", *SWEEP_LIKELIHOODS))):
         word, _, arguments = str(changes.values.get(name, known[0])).partition(":")
@@ -230,7 +231,7 @@ def _preset_for(preset_name: str, changes: Changes) -> str:
 
 def _settings(preset_name: str, warm_start: Path | None, changes: Changes) -> Preset:
     """Return the settings asked for, those of the earlier run when the start is warm."""
-    from pyro_bmf.inference import preset
+    from pyro_bmf.methods.settings import preset
 
     settings = preset(preset_name)
     if warm_start is not None:
@@ -268,7 +269,7 @@ def _new(
     recommend_for: str | None,
 ) -> Job:
     """Load and check everything, then make the run's folder and write what it is made of."""
-    from pyro_bmf.inference.reads import Case, in_force
+    from pyro_bmf.methods.reads import Case, in_force
 
     if out is not None:
         RunFolder.check_free(out)
@@ -347,7 +348,7 @@ def _with_machine(running: dict[str, Any]) -> dict[str, Any]:
     """Put names in the place of what is chosen by the machine, so that a resumed fit gets the same."""
     import torch
 
-    from pyro_bmf.inference.process import pick_device
+    from pyro_bmf.process import pick_device
 
     threads = running["threads"] or torch.get_num_threads()
     return {**running, "device": str(pick_device(running["device"])), "threads": threads}
@@ -379,7 +380,7 @@ def _n_shared(some: Ratings, others: Ratings) -> int:
 
 def _fit_and_save(job: Job, *, resume: bool, progress: bool) -> str | None:
     """Fit and save, unless that is done already; return a line about how it went."""
-    from pyro_bmf.inference import DivergenceError
+    from pyro_bmf.fitting import DivergenceError
 
     if job.folder.model.is_file():
         note(f"{job.folder.path} is finished already.")
@@ -402,7 +403,7 @@ def _fit_and_save(job: Job, *, resume: bool, progress: bool) -> str | None:
 
 def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
     """Fit; with `refit`, choose the iterations first and then train on train and validation."""
-    from pyro_bmf.inference import chosen_iterations, fit, refit_settings
+    from pyro_bmf.fitting import chosen_iterations, fit, refit_settings
 
     def run(settings: Preset, *, refit: bool) -> FitResult:
         checkpoint = job.folder.checkpoint(refit=refit)

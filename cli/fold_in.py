@@ -11,10 +11,10 @@ from pyro_bmf.errors import DataError
 
 from .given import refuse_unread
 from .id_files import FILE, parse_ids, parse_ratings, read_table
-from .output import TableWriter, table_options
-from .report import cut_words, limited, recommendation_title, show_ratings
-from .run_folder import RUN, RunFolder
-from .table_files import out_option, write_parts
+from .printing.output import TableWriter, table_options
+from .printing.report import cut_words, limited, recommendation_title, show_ratings
+from .printing.table_files import out_option, write_parts
+from .runs.folder import RUN, RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -120,7 +120,7 @@ def parse_ratings(texts: Any, path: Path | str) -> NDArray[Any]:
 def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    from pyro_bmf.data.foreign import FOREIGN_PARQUET, reason
+    from pyro_bmf.data.reading.foreign import FOREIGN_PARQUET, reason
 
     try:
         if path.suffix == ".parquet":

@@ -23,8 +23,8 @@ import pyro_bmf
 from pyro_bmf.errors import PyroBmfError
 from pyro_bmf.files import write_error
 
-from .output import note, one_line
-from .text import shown
+from .printing.output import note, one_line
+from .printing.text import shown
 
 EXIT_ERROR = 1
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -55,9 +55,9 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
         "evaluate": LazyCommand(
             "pyro_bmf.cli.evaluate", "command", "Measure a saved run on its test ratings."
         ),
-        "priors": LazyCommand("pyro_bmf.cli.kinds", "priors", "List the priors that --prior may name."),
+        "priors": LazyCommand("pyro_bmf.cli.catalogue", "priors", "List the priors that --prior may name."),
         "likelihoods": LazyCommand(
-            "pyro_bmf.cli.kinds", "likelihoods", "List the likelihoods that --likelihood may name."
+            "pyro_bmf.cli.catalogue", "likelihoods", "List the likelihoods that --likelihood may name."
         ),
         "predict": LazyCommand("pyro_bmf.cli.predict", "command", "Predict ratings, with their uncertainty."),
         "recommend": LazyCommand("pyro_bmf.cli.recommend", "command", "Recommend items to users."),

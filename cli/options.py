@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import note
+from .printing.output import note
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Ratings, Split
 
 FORMATS = ("csv", "tsv", "::", "semicolon", "pipe", "space", "parquet", "jsonl")
-#: The newest of `pyro_bmf.data.layout.READERS`.
+#: The newest of `pyro_bmf.data.reading.layout.READERS`.
 READER = 2
 SCHEMES = ("random", "users", "leave-last", "time", "k-fold", "subsample", "given")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

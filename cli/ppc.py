@@ -10,14 +10,14 @@ import click
 from pyro_bmf.files import write_json
 
 from .options import data_dir_option, moved_data_option, seed_option
-from .output import TableWriter, note, table_options
-from .outputs import OutputPath
-from .progress import bar
-from .report import split_words
-from .run_folder import RUN, RunFolder
+from .printing.output import TableWriter, note, table_options
+from .printing.outputs import OutputPath
+from .printing.progress import bar
+from .printing.report import split_words
+from .runs.folder import RUN, RunFolder
 
 if TYPE_CHECKING:
-    from pyro_bmf.posterior.predictive_check import PredictiveCheck
+    from pyro_bmf.checking.predictive_check import PredictiveCheck
 
 
 @click.command()
@@ -75,10 +75,10 @@ def command(
       pyro-bmf ppc runs/ml100k
       pyro-bmf ppc runs/ml100k --part train --draws 100 --out check.json
     """
+    from pyro_bmf.checking.check_plot import plot_predictive_check
+    from pyro_bmf.checking.loo import number_of_draws
+    from pyro_bmf.checking.predictive_check import check_predictive
     from pyro_bmf.evaluation.evaluate import json_ready
-    from pyro_bmf.posterior.check_plot import plot_predictive_check
-    from pyro_bmf.posterior.loo import number_of_draws
-    from pyro_bmf.posterior.predictive_check import check_predictive
 
     folder = RunFolder.existing(path)
     posterior, split = folder.load_measured(part, data_dir, data)

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from .id_files import FILE, parse_ids, read_table
-from .output import TableWriter, table_options
-from .report import cut_words, limited, show_ratings
-from .run_folder import RUN, RunFolder
-from .table_files import out_option, write_parts
+from .printing.output import TableWriter, table_options
+from .printing.report import cut_words, limited, show_ratings
+from .printing.table_files import out_option, write_parts
+from .runs.folder import RUN, RunFolder
 
 
 @click.command()

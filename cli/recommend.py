@@ -13,11 +13,11 @@ from pyro_bmf.errors import SettingsError
 from .given import given_options, refuse_unread
 from .id_files import FILE, parse_ids, read_table
 from .options import moved_data_option, seed_option
-from .output import TableWriter, table_options
-from .progress import bar
-from .report import limited, recommendation_title, show_ratings
-from .run_folder import RUN, RunFolder
-from .table_files import out_option, write_parts
+from .printing.output import TableWriter, table_options
+from .printing.progress import bar
+from .printing.report import limited, recommendation_title, show_ratings
+from .printing.table_files import out_option, write_parts
+from .runs.folder import RUN, RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd

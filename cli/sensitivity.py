@@ -9,10 +9,10 @@ import click
 from pyro_bmf.files import atomic_write, write_json
 
 from .options import seed_option
-from .output import TableWriter, table_options
-from .outputs import OutputPath
-from .progress import bar
-from .run_folder import RUN, RunFolder
+from .printing.output import TableWriter, table_options
+from .printing.outputs import OutputPath
+from .printing.progress import bar
+from .runs.folder import RUN, RunFolder
 
 
 @click.command()
@@ -51,8 +51,8 @@ def command(
       pyro-bmf sensitivity runs/ml100k
       pyro-bmf sensitivity runs/ml1m --n 20 --most 30 --csv users.csv
     """
+    from pyro_bmf.checking.sensitivity import power_scale_users
     from pyro_bmf.evaluation.evaluate import json_ready
-    from pyro_bmf.posterior.sensitivity import power_scale_users
 
     folder = RunFolder.existing(path)
     posterior = folder.load_posterior()

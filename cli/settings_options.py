@@ -14,7 +14,7 @@ import click
 from pyro_bmf.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pyro_bmf.inference import Preset
+    from pyro_bmf.methods.settings import Preset
 
 _POSITIVE = click.FloatRange(0, min_open=True)
 _NOT_NEGATIVE = click.FloatRange(0)
@@ -263,7 +263,7 @@ class Changes:
 
     def _check_methods(self, settings: Preset) -> None:
         """Refuse settings that no method of the fit reads, whatever the others are."""
-        from pyro_bmf.inference.reads import Case, check_methods
+        from pyro_bmf.methods.reads import Case, check_methods
 
         chosen = {name: value for name, value in self.values.items() if name in ("method", "sweeps")}
         try:
@@ -277,13 +277,13 @@ class Changes:
 
     def check_read(self, settings: Preset, **known: Any) -> None:
         """Refuse settings that the method of `settings` would not read; `known` is of the ratings."""
-        from pyro_bmf.inference.reads import Case, check_read
+        from pyro_bmf.methods.reads import Case, check_read
 
         check_read(Case.of(settings, **known), self.spelled)
 
     def followed(self, settings: Preset) -> str | None:
         """Return a line about the settings that followed those that were given, if any did."""
-        from pyro_bmf.inference.reads import Case, is_read
+        from pyro_bmf.methods.reads import Case, is_read
 
         values = settings.values()
         case = Case.of(settings, ratings_known=False)
@@ -353,7 +353,7 @@ def check_types(changes: Mapping[str, Any], current: Mapping[str, Mapping[str, A
     SettingsError
         Naming the setting and what it is now.
     """
-    from pyro_bmf.inference import Preset
+    from pyro_bmf.methods.settings import Preset
 
     known = {
         name: value for part in current.values() if isinstance(part, Mapping) for name, value in part.items()

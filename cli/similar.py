@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from .output import TableWriter, table_options
-from .report import fixed, spans
-from .run_folder import RUN, RunFolder
+from .printing.output import TableWriter, table_options
+from .printing.report import fixed, spans
+from .runs.folder import RUN, RunFolder
 
 
 @click.command()

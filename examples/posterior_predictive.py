@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pyro_bmf
-from pyro_bmf.posterior.arviz import arviz_module, to_arviz
+from pyro_bmf.export.arviz import arviz_module, to_arviz
 
 split = pyro_bmf.random_split(pyro_bmf.load_ratings("synthetic"), seed=0)
 settings = pyro_bmf.preset().replace(n_factors=4, sweeps=240, burn_in=40, kept_draws=200)
 posterior = pyro_bmf.fit(split, settings, progress=False).posterior
 
 # Draws of the 50 users and the 50 items with most ratings, in ArviZ's DataTree. Everything at once would go
-# to disk: pyro_bmf.posterior.export.export_netcdf.
+# to disk: pyro_bmf.export.files.export_netcdf.
 tree = to_arviz(posterior, split, num_samples=200)
 print(tree["posterior"].dataset.sizes)
 

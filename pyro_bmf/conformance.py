@@ -17,8 +17,8 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from .model.likelihoods import Likelihood
-from .model.priors import Prior
+from .model.likelihoods.normal import Likelihood
+from .model.priors.normal import Prior
 
 __all__ = ["check_likelihood", "check_prior"]
 

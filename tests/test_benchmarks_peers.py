@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyro_bmf.data import Split, random_split, ratings_from_arrays, write_split
+from pyro_bmf.data import Split, random_split, write_split
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.evaluation import normal_pmf, paired_difference
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "peers"

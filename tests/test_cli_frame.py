@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import pyro_bmf
 from pyro_bmf.cli.main import COMMANDS, LazyCommand, LazyGroup, root, run
-from pyro_bmf.cli.output import TableWriter, note, show_table, table_options
+from pyro_bmf.cli.printing.output import TableWriter, note, show_table, table_options
 from pyro_bmf.errors import DataError, UnknownIdError
 
 

@@ -13,7 +13,8 @@ import pytest
 from pyro_bmf.data import DataWarning, Split, load_ratings, random_split
 from pyro_bmf.errors import DataError
 from pyro_bmf.evaluation import evaluate
-from pyro_bmf.inference import fit, preset
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import preset
 
 # Notes about scale and licence are for people.
 pytestmark = pytest.mark.filterwarnings(f"ignore::{DataWarning.__module__}.{DataWarning.__name__}")

@@ -26,8 +26,9 @@ from worker import part_arrays, peak_memory, versions
 
 from pyro_bmf.data import read_split
 from pyro_bmf.evaluation import level_positions, nll
-from pyro_bmf.inference import fit, preset
-from pyro_bmf.inference.progress import Silent
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.progress import Silent
 
 PACKAGES = ("pyro-bmf", "pyro-ppl", "torch", "numpy", "scipy")
 _PAIRS_AT_ONCE, _USERS_AT_ONCE = 50_000, 500

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .border import ratings_from_arrays
 from .loading import load_ratings
 from .notices import DataNotice, DataWarning
 from .ratings import Ratings
@@ -19,6 +18,7 @@ from .splits import (
     users_split,
 )
 from .synthetic import SyntheticRatings, SyntheticTruth, generated_counts, generated_pairs, synthetic_ratings
+from .validation import ratings_from_arrays
 from .vocabulary import Vocabulary
 
 __all__ = [

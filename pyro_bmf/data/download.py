@@ -18,11 +18,11 @@ import pooch
 
 from ..errors import DataError
 from ..files import atomic_write, sha256_file, temporary_folder
-from .archives import unpack
-from .containers import open_source
-from .layout import fields_in, head_of
 from .notices import notice, warn
 from .progress import DownloadBar
+from .reading.archives import unpack
+from .reading.containers import open_source
+from .reading.layout import fields_in, head_of
 from .sources import SOURCES, Member, Source, Wheel
 
 ENVIRONMENT = "PYRO_BMF_DATA_DIR"

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from .border import as_scale, canonical, with_titles
-from .containers import STDIN, open_source, printable
-from .frames import is_table, raw_of_frame
-from .layout import READERS, Columns
 from .notices import warn
 from .ratings import Ratings
-from .readers import read_raw
+from .reading.containers import STDIN, open_source, printable
+from .reading.frames import is_table, raw_of_frame
+from .reading.layout import READERS, Columns
+from .reading.readers import read_raw
 from .scale import RatingScale
 from .sources import SOURCES, Source, find_source
 from .synthetic import default_synthetic
 from .titles import read_titles
+from .validation import as_scale, canonical, with_titles
 
 if TYPE_CHECKING:
     from .download import Located

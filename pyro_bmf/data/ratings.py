@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
-from .counts import ReadCounts
+from .reading.counts import ReadCounts
+from .reading.times import TICKS
 from .scale import RatingScale
-from .times import TICKS
 from .vocabulary import Vocabulary
 
 __all__ = ["RatingScale", "Ratings", "Vocabulary"]

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, PyroBmfError, SavedFileError
 from ..files import temporary_folder, write_json
-from . import times
-from .border import RawColumns, as_scale, canonical
-from .containers import open_source
-from .counts import ReadCounts
-from .layout import READERS, Columns
 from .ratings import Ratings
-from .readers import read_raw
+from .reading import times
+from .reading.containers import open_source
+from .reading.counts import ReadCounts
+from .reading.layout import READERS, Columns
+from .reading.readers import read_raw
 from .scale import RatingScale
 from .splits import PARTS, Split, seeded
+from .validation import RawColumns, as_scale, canonical
 from .vocabulary import Vocabulary
 
 _FORMAT, _VERSION = "pyro-bmf split", 1

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .overlap import Unknown, unknown_ratings, warn_of_unknown
 from .ratings import Ratings
-from .times import first_at, in_seconds
+from .reading.times import first_at, in_seconds
 
 PARTS = ("train", "valid", "test")
 

@@ -6,11 +6,11 @@ from pyro_bmf.evaluation.bootstrap import bootstrap_by_user
 from pyro_bmf.evaluation.calibration import Calibration, CalibrationGroup, calibrate, normal_pmf
 from pyro_bmf.evaluation.comparison import Comparison, compare, evaluate_with_references
 from pyro_bmf.evaluation.evaluate import Evaluation, PerRating, evaluate
-from pyro_bmf.evaluation.level_sets import set_words, smallest_sets
 from pyro_bmf.evaluation.metrics import level_positions, mae, ndcg_at, nll, recall_at, rmse, rps
 from pyro_bmf.evaluation.paired import PairedDifference, paired_difference
 from pyro_bmf.evaluation.predictor import Predictor
 from pyro_bmf.evaluation.protocols import PROTOCOLS, Ranking, evaluate_ranking
+from pyro_bmf.posterior.level_sets import set_words, smallest_sets
 
 __all__ = [
     "PROTOCOLS",

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
-from pyro_bmf.baselines.cells import normal_pmf
 from pyro_bmf.errors import SettingsError
+from pyro_bmf.numerics.normal_cells import normal_pmf
 
 __all__ = [
     "COVERAGE_LEVELS",

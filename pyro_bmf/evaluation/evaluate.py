@@ -16,7 +16,6 @@ from pyro_bmf.errors import DataError, FitError, SettingsError
 from pyro_bmf.evaluation import calibration as cal
 from pyro_bmf.evaluation import metrics
 from pyro_bmf.evaluation.bootstrap import RATING_METRICS, bootstrap_by_user
-from pyro_bmf.evaluation.level_sets import smallest_sets
 from pyro_bmf.evaluation.predictor import Predictor, checked_array
 from pyro_bmf.evaluation.protocols import (
     PROTOCOLS,
@@ -26,6 +25,7 @@ from pyro_bmf.evaluation.protocols import (
     evaluate_ranking,
 )
 from pyro_bmf.evaluation.provenance import check_provenance
+from pyro_bmf.posterior.level_sets import smallest_sets
 
 Floats = NDArray[np.float64]
 FittedOn = Literal["train", "train+valid"]

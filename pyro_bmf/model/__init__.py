@@ -1,20 +1,20 @@
 """The generative side: priors, likelihoods and the factorization that joins them."""
 
-from .binarised import BernoulliLikelihood
-from .bounded import BetaLikelihood
-from .counts import NegativeBinomialLikelihood, PoissonLikelihood
 from .factorization import FactorizationModel
-from .heavy_priors import HorseshoePrior, LaplacePrior, StudentTPrior
-from .heavy_tails import StudentTLikelihood
-from .hierarchical import HierarchicalNormalPrior, LKJPrior
-from .implicit import ImplicitFeedback
-from .likelihoods import Likelihood, NormalLikelihood
-from .ordered_logistic import OrderedLogisticLikelihood
-from .ordinal import OrderedProbitLikelihood
-from .positive import GammaPrior, LogNormalPrior
-from .priors import NormalPrior, Prior
+from .implicit_feedback import ImplicitFeedback
+from .likelihoods.bernoulli import BernoulliLikelihood
+from .likelihoods.beta import BetaLikelihood
+from .likelihoods.counts import NegativeBinomialLikelihood, PoissonLikelihood
+from .likelihoods.normal import Likelihood, NormalLikelihood
+from .likelihoods.ordered_logistic import OrderedLogisticLikelihood
+from .likelihoods.ordered_probit import OrderedProbitLikelihood
+from .likelihoods.student_t import StudentTLikelihood
+from .priors.heavy_tails import HorseshoePrior, LaplacePrior, StudentTPrior
+from .priors.hierarchical import HierarchicalNormalPrior, LKJPrior
+from .priors.normal import NormalPrior, Prior
+from .priors.normal_wishart import NormalWishartPrior
+from .priors.positive import GammaPrior, LogNormalPrior
 from .row_noise import RowNoise
-from .wishart import NormalWishartPrior
 
 __all__ = [
     "BernoulliLikelihood",

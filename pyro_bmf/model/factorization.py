@@ -20,15 +20,15 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from ..data.blocks import Block
 from ..data.units import AS_GIVEN, Units
 from ..errors import SettingsError
-from .implicit import ImplicitFeedback
-from .kinds import likelihood_from_settings, prior_from_settings
-from .likelihoods import Likelihood, NormalLikelihood
-from .ordered import OrderedLikelihood
+from .blocks import Block
+from .catalogue import likelihood_from_settings, prior_from_settings
+from .implicit_feedback import ImplicitFeedback
+from .likelihoods.normal import Likelihood, NormalLikelihood
+from .likelihoods.ordered import OrderedLikelihood
 from .pair_terms import PairTerms, Relative
-from .priors import NormalPrior, Prior
+from .priors.normal import NormalPrior, Prior
 from .row_cuts import RowCuts
 from .row_noise import RowNoise
 

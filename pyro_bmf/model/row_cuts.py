@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from .hierarchical import Hyperparameter
+from .priors.hierarchical import Hyperparameter
 
 #: Scale of the half-Normal prior of t.
 SPREAD_PRIOR = 0.5

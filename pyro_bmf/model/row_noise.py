@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ..errors import SettingsError
-from .hierarchical import Hyperparameter
+from .priors.hierarchical import Hyperparameter
 
 #: Mean and standard deviation of the logarithm of the shape a.
 SHAPE_PRIOR = (math.log(10.0), 1.0)

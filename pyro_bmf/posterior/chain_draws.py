@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..guide.chain import ChainGuide
+from ..methods.gibbs.guide import ChainGuide
 from .posterior import Posterior
 from .predictive import Indices
 

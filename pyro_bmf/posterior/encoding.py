@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.feedback import Feedback
 from ..data.ratings import Ratings
 from ..errors import SettingsError
-from ..guide.cross_feedback import CrossFeedbackGuide, Side
-from ..guide.rows import RowDraws, RowPosterior, Rows
+from ..methods.cross_feedback.guide import CrossFeedbackGuide, Side
 from ..model import FactorizationModel
+from ..model.feedback import Feedback
+from ..model.rows import RowDraws, RowPosterior, Rows
 
 Indices = NDArray[np.int64]
 _LARGE = 1_000_000  # bytes

@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..data.border import rating_array
 from ..data.scale import RatingScale
+from ..data.validation import rating_array
 from ..data.vocabulary import Vocabulary
 from ..errors import DataError
-from ..guide.cross_feedback import Side
-from ..guide.rows import Rows
-from .draws import Stream
+from ..methods.cross_feedback.guide import Side
+from ..model.rows import Rows
+from ..numerics.keyed_draws import Stream
 from .encoding import Guide, feedback_of
 from .predictive import PairPredictive
 from .ranking import Exclusion

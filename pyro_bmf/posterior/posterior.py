@@ -21,12 +21,14 @@ from ..data.scale import RatingScale
 from ..data.splits import Split
 from ..data.vocabulary import Vocabulary
 from ..errors import FitError, SettingsError
-from ..guide.chain import ChainGuide
-from ..guide.cross_feedback import Side
-from ..guide.rows import RowDraws, Rows
-from ..model import FactorizationModel, Likelihood, Prior
+from ..methods.cross_feedback.guide import Side
+from ..methods.gibbs.guide import ChainGuide
+from ..model import FactorizationModel
+from ..model.likelihoods.normal import Likelihood
+from ..model.priors.normal import Prior
+from ..model.rows import RowDraws, Rows
 from ..tensor_files import is_finite
-from .chain import ChainPredictive
+from .chain_predictive import ChainPredictive
 from .encoding import Guide, compact, encode_training_rows, plain_info, side_feedback
 from .folding import (
     CheckedRatings,

@@ -26,10 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..guide.rows import RowPosterior, Rows
-from ..model import FactorizationModel, Likelihood, NormalLikelihood
+from ..model import FactorizationModel
+from ..model.likelihoods.normal import Likelihood, NormalLikelihood
 from ..model.pair_terms import pair_terms
-from .draws import TERMS, Stream, draw_seed, row_noise
+from ..model.rows import RowPosterior, Rows
+from ..numerics.keyed_draws import TERMS, Stream, draw_seed, row_noise
 
 #: Numbers held at once by a chunk of any computation here; bounds its memory at tens of megabytes.
 CELLS = 2_000_000

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..baselines.rows import ragged_rows, row_starts
 from ..baselines.top_n import top_n
+from ..numerics.ragged_rows import ragged_rows, row_starts
 from .predictive import chunks
 
 Indices = NDArray[np.int64]

@@ -20,8 +20,13 @@ from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
 from ..errors import PyroBmfError, SavedFileError
 from ..files import write_json
-from ..guide import ChainGuide, ConjugateGuide, CrossFeedbackGuide, Rows
-from ..model import FactorizationModel, Likelihood, Prior
+from ..methods.coordinate_ascent.guide import ConjugateGuide
+from ..methods.cross_feedback.guide import CrossFeedbackGuide
+from ..methods.gibbs.guide import ChainGuide
+from ..model import FactorizationModel
+from ..model.likelihoods.normal import Likelihood
+from ..model.priors.normal import Prior
+from ..model.rows import Rows
 from ..tensor_files import Kind, first_line, is_finite, read_tensors, write_tensors
 from .encoding import Guide, rows_of
 

@@ -25,10 +25,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..baselines.rows import ragged_rows
-from ..guide.rows import RowDraws
-from ..model import OrderedProbitLikelihood
-from .chain import ChainPredictive
+from ..model.likelihoods.ordered_probit import OrderedProbitLikelihood
+from ..model.rows import RowDraws
+from ..numerics.ragged_rows import ragged_rows
+from .chain_predictive import ChainPredictive
 from .predictive import Indices, chunks
 from .ranking import Exclusion
 

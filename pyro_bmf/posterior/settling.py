@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checking.chain_diagnosis import hyperparameter_draws
 from ..errors import SettingsError
-from ..guide.chain import ChainGuide
-from .chain_diagnosis import hyperparameter_draws
-from .convergence import bulk_ess, split_r_hat
+from ..methods.gibbs.guide import ChainGuide
+from ..numerics.convergence import bulk_ess, split_r_hat
 from .posterior import Posterior
 
 Floats = NDArray[np.float64]

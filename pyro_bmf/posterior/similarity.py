@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SettingsError
-from ..guide.rows import RowDraws, RowPosterior
+from ..model.rows import RowDraws, RowPosterior
 from .predictive import PairPredictive
 
 _DRAWS = 400

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 
-from ..baselines.rows import ragged_rows
 from ..errors import SettingsError
+from ..numerics.ragged_rows import ragged_rows
 from .predictive import PairPredictive
 from .ranking import Exclusion
 

@@ -12,7 +12,7 @@ from ..data.ratings import Ratings
 from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
 from ..errors import DataError, SettingsError
-from ..evaluation.level_sets import set_words, smallest_sets
+from .level_sets import set_words, smallest_sets
 from .predictive import CELLS, PairPredictive, chunks
 from .ranking import Exclusion, best_columns, ordered_by
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from pyro_bmf.cli.output import TableWriter, note, show_table
-from pyro_bmf.cli.text import guarded, json_shown, shell_word, shown
+from pyro_bmf.cli.printing.output import TableWriter, note, show_table
+from pyro_bmf.cli.printing.text import guarded, json_shown, shell_word, shown
 
 Run = Any
 RUNS = Path(__file__).parents[1] / "fixtures" / "runs"

@@ -12,8 +12,8 @@ import pytest
 import xarray as xr
 
 from pyro_bmf.cli.export import GROUPS
+from pyro_bmf.export.groups import GROUPS as ALL_GROUPS
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.groups import GROUPS as ALL_GROUPS
 
 Run = Any
 

@@ -12,7 +12,7 @@ import pytest
 
 from pyro_bmf.cli.settings_options import check_types
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.inference import preset
+from pyro_bmf.methods.settings import preset
 from pyro_bmf.posterior import Posterior
 
 Run = Any

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from pyro_bmf.cli.run_lock import locked
+from pyro_bmf.checking.predictive_check import check_predictive
+from pyro_bmf.cli.runs.lock import locked
 from pyro_bmf.data import load_ratings, random_split
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation import evaluate, evaluate_with_references
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.predictive_check import check_predictive
 
 Run = Any
 RUNS = Path(__file__).parents[1] / "fixtures" / "runs"

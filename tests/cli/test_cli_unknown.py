@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from pyro_bmf.baselines import Popularity
-from pyro_bmf.cli.report import _legend, _tell_unknown
-from pyro_bmf.data import Ratings, Split, leave_last_split, ratings_from_arrays, users_split
+from pyro_bmf.cli.printing.report import _legend, _tell_unknown
+from pyro_bmf.data import Ratings, Split, leave_last_split, users_split
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.evaluation import compare, evaluate
 
 

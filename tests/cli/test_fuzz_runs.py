@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from pyro_bmf.inference.checkpoint import CHAIN_CHECKPOINT
+from pyro_bmf.checkpoint import CHAIN_CHECKPOINT
 from pyro_bmf.posterior.saved import FILE
 from pyro_bmf.tensor_files import read_tensors, write_tensors
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pyro_bmf.cli.options import READER, Reading, Splitting
-from pyro_bmf.cli.run_folder import RunFolder, config_of_options
+from pyro_bmf.cli.runs.folder import RunFolder, config_of_options
 from pyro_bmf.data import DataWarning, load_ratings, random_split
-from pyro_bmf.data.layout import READERS
+from pyro_bmf.data.reading.layout import READERS
 from pyro_bmf.errors import SavedFileError
 
 TEXT = "userId, movieId, rating, timestamp\n" + "".join(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from pyro_bmf.data import Ratings, ratings_from_arrays
+from pyro_bmf.data import Ratings
+from pyro_bmf.data.validation import ratings_from_arrays
 
 # No deadline: a busy machine is slow for no fault of a case. The cases are the same every time.
 settings.register_profile("data", deadline=None, derandomize=True)

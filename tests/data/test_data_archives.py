@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pyro_bmf.data import archives
-from pyro_bmf.data.archives import unpack
+from pyro_bmf.data.reading import archives
+from pyro_bmf.data.reading.archives import unpack
 from pyro_bmf.errors import DataError
 
 

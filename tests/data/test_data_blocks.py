@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_bmf.data.blocks import Block, TrainingBlocks, drop_entries, hide_block
-from pyro_bmf.data.feedback import Feedback
+from pyro_bmf.model.blocks import Block, TrainingBlocks, drop_entries, hide_block
+from pyro_bmf.model.feedback import Feedback
 
 Dense = tuple[np.ndarray, np.ndarray]
 

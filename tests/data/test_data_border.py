@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyro_bmf.data import DataNotice, Ratings, load_ratings, ratings_from_arrays
-from pyro_bmf.data.border import _stable_order
+from pyro_bmf.data import DataNotice, Ratings, load_ratings
+from pyro_bmf.data.validation import _stable_order, ratings_from_arrays
 from pyro_bmf.errors import DataError
 
 Write = Callable[[str, str | bytes], Path]

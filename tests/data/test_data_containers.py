@@ -14,7 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pyro_bmf.data import DataNotice, containers, load_ratings
+from pyro_bmf.data import DataNotice, load_ratings
+from pyro_bmf.data.reading import containers
 from pyro_bmf.errors import DataError
 
 Write = Callable[[str, str | bytes], Path]

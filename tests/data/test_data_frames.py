@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
-from pyro_bmf.data import load_ratings, ratings_from_arrays
+from pyro_bmf.data import load_ratings
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError
 
 COLUMNS: dict[str, list[Any]] = {

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from pyro_bmf.data import DataNotice, DataWarning, given_split, load_ratings, ratings_from_arrays
+from pyro_bmf.data import DataNotice, DataWarning, given_split, load_ratings
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError
 
 Write = Callable[[str, str | bytes], Path]
@@ -54,7 +55,7 @@ def test_free_text_over_lines_is_read(write: Write, case: str) -> None:
 
 
 def test_swallowing_is_seen_across_blocks(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyro_bmf.data import text as text_module
+    from pyro_bmf.data.reading import text as text_module
 
     monkeypatch.setattr(text_module, "_BLOCK", 64)
     lines = "".join(f"u{k},{k},3,fine\n" for k in range(40))

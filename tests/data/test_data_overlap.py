@@ -6,16 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pyro_bmf.data import (
-    DataWarning,
-    Ratings,
-    Split,
-    given_split,
-    random_split,
-    ratings_from_arrays,
-    users_split,
-)
+from pyro_bmf.data import DataWarning, Ratings, Split, given_split, random_split, users_split
 from pyro_bmf.data.overlap import spellings
+from pyro_bmf.data.validation import ratings_from_arrays
 
 Write = Callable[[str, str | bytes], Path]
 

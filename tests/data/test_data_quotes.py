@@ -20,7 +20,7 @@ from pyro_bmf.data import (
     read_split,
     write_split,
 )
-from pyro_bmf.data import text as text_module
+from pyro_bmf.data.reading import text as text_module
 from pyro_bmf.errors import DataError
 
 Write = Callable[[str, str | bytes], Path]

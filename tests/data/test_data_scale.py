@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyro_bmf.data import DataNotice, RatingScale, ratings_from_arrays
+from pyro_bmf.data import DataNotice, RatingScale
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError
 
 

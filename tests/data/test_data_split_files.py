@@ -16,11 +16,11 @@ from pyro_bmf.data import (
     kfold_splits,
     load_ratings,
     random_split,
-    ratings_from_arrays,
     read_split,
     subsample_split,
     write_split,
 )
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError, SavedFileError
 
 Write = Callable[[str, str | bytes], Path]

@@ -14,10 +14,10 @@ from pyro_bmf.data import (
     leave_last_split,
     load_ratings,
     random_split,
-    ratings_from_arrays,
     subsample_split,
     time_split,
 )
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError
 
 PARTS = ("train", "valid", "test")

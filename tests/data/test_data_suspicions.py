@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyro_bmf.data import DataNotice, DataWarning, load_ratings, ratings_from_arrays
+from pyro_bmf.data import DataNotice, DataWarning, load_ratings
 from pyro_bmf.data.suspicions import stand_ins
+from pyro_bmf.data.validation import ratings_from_arrays
 
 FIVE = [1.0, 2, 3, 4, 5] * 4
 

@@ -18,12 +18,12 @@ from pyro_bmf.data import (
     leave_last_split,
     load_ratings,
     random_split,
-    ratings_from_arrays,
     read_split,
     time_split,
     write_split,
 )
-from pyro_bmf.data.times import first_at, in_seconds
+from pyro_bmf.data.reading.times import first_at, in_seconds
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError
 
 Write = Callable[[str, str | bytes], Path]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pyro_bmf.evaluation.rank_rule import (
+from pyro_bmf.checking.rank_rule import (
     Quantities,
     Rule,
     error_rates,
@@ -16,7 +16,7 @@ from pyro_bmf.evaluation.rank_rule import (
     simulate_statistics,
     statistics_of,
 )
-from pyro_bmf.evaluation.simulation import check_ranks
+from pyro_bmf.checking.simulated_ranks import check_ranks
 
 KINDS = {"uv": 20, "user bias": 6, "item bias": 6, "noise": 1}
 

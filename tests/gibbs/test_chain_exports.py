@@ -12,13 +12,15 @@ import pytest
 import torch
 import xarray as xr
 
-from pyro_bmf.data import Split, random_split, ratings_from_arrays
+from pyro_bmf.data import Split, random_split
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.inference import fit, preset
+from pyro_bmf.export.arviz import arviz_module, halves, to_arviz
+from pyro_bmf.export.files import export_netcdf, export_parquet
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.numerics.convergence import split_r_hat
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.arviz import arviz_module, halves, to_arviz
-from pyro_bmf.posterior.convergence import split_r_hat
-from pyro_bmf.posterior.export import export_netcdf, export_parquet
 
 
 @pytest.fixture(scope="module")

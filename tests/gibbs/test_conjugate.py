@@ -11,15 +11,16 @@ import pytest
 import torch
 from scipy import stats
 
-from pyro_bmf.data import Split, random_split, ratings_from_arrays
+from pyro_bmf.data import Split, random_split
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation import evaluate
-from pyro_bmf.guide.truncated import truncated_mean
-from pyro_bmf.inference import fit, preset
-from pyro_bmf.inference.coordinate_ascent import CoordinateAscent
-from pyro_bmf.inference.fit import build_model
-from pyro_bmf.inference.settings import ModelSettings
-from pyro_bmf.model import FactorizationModel, NormalWishartPrior
+from pyro_bmf.fitting import build_model, fit
+from pyro_bmf.methods.coordinate_ascent.ascent import CoordinateAscent
+from pyro_bmf.methods.settings import ModelSettings, preset
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.priors.normal.normal_wishart import NormalWishartPrior
+from pyro_bmf.numerics.truncated_normal import truncated_mean
 from pyro_bmf.posterior import Posterior
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_chain import random_state, tiny_model, tiny_sweeps
 
-from pyro_bmf.inference.coarse_level import CoarseLevel
-from pyro_bmf.inference.information import DenseInformation
+from pyro_bmf.methods.gibbs.coarse_level import CoarseLevel
+from pyro_bmf.methods.gibbs.information import DenseInformation
 
 
 @pytest.mark.parametrize("side", ["user", "item"])

@@ -11,18 +11,19 @@ from scipy import stats
 from tiny_chain import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, tiny_sweeps
 from torch import Tensor
 
-from pyro_bmf.guide.conditional import conjugate_gradient
-from pyro_bmf.inference.chain_state import ChainState
-from pyro_bmf.inference.hyper_draws import (
+from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.hyper_draws import (
     draw_noise_shape,
     draw_normal_gamma,
     draw_normal_wishart,
     draw_row_noise,
     draw_weights_precision,
 )
-from pyro_bmf.inference.sweeps import Sweeps
-from pyro_bmf.inference.utilities import _at, draw_cuts_and_utilities, fit_cuts
-from pyro_bmf.model import NormalLikelihood, OrderedProbitLikelihood
+from pyro_bmf.methods.gibbs.ordered_draws import _at, draw_cuts_and_utilities, fit_cuts
+from pyro_bmf.methods.gibbs.sweeps import Sweeps
+from pyro_bmf.methods.kernel import conjugate_gradient
+from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
 
 
 def dense_rows(sweeps: Sweeps, state: ChainState, side: str) -> list[tuple[Tensor, Tensor]]:

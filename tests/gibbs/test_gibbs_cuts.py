@@ -11,11 +11,13 @@ from mpmath import mp, mpf
 from scipy import stats
 from torch import Tensor
 
-from pyro_bmf.data import Split, random_split, ratings_from_arrays
-from pyro_bmf.guide.truncated import truncated_mean
-from pyro_bmf.inference import fit, preset
-from pyro_bmf.inference.simulation import refit_ranks
-from pyro_bmf.inference.utilities import _at, draw_cuts_and_utilities, draw_tail, fit_cuts, log_cells
+from pyro_bmf.checking.calibration import refit_ranks
+from pyro_bmf.data import Split, random_split
+from pyro_bmf.data.validation import ratings_from_arrays
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.gibbs.ordered_draws import _at, draw_cuts_and_utilities, draw_tail, fit_cuts, log_cells
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.numerics.truncated_normal import truncated_mean
 
 MIDDLES = (-1.5, -0.5, 0.5, 1.5)
 TRUE = (-1.4, -0.3, 0.4, 1.6)

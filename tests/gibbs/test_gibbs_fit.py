@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_bmf.data import Split, random_split, ratings_from_arrays, synthetic_ratings
+from pyro_bmf.data import Split, random_split, synthetic_ratings
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SavedFileError, SettingsError
 from pyro_bmf.evaluation import evaluate
-from pyro_bmf.guide import RowDraws
-from pyro_bmf.inference import FitResult, Preset, fit, preset
-from pyro_bmf.inference.progress import Silent
+from pyro_bmf.export.arviz import chain_diagnostics, to_arviz
+from pyro_bmf.fitting import FitResult, fit
+from pyro_bmf.methods.settings import Preset, preset
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.posterior.arviz import chain_diagnostics, to_arviz
+from pyro_bmf.model.rows import RowDraws
+from pyro_bmf.progress import Silent
 
 SMALL = preset().replace(n_factors=3, sweeps=60, burn_in=20, kept_draws=40)
 

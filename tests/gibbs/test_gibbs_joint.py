@@ -22,13 +22,16 @@ import torch
 from tiny_chain import ITEMS, USERS, K, tiny_model, tiny_pairs
 from torch import Tensor
 
-from pyro_bmf.data.blocks import Block
-from pyro_bmf.data.feedback import Feedback
-from pyro_bmf.inference import preset, scalings
-from pyro_bmf.inference import sweeps as sweeps_module
-from pyro_bmf.inference.chain_state import ChainState, SideState
-from pyro_bmf.inference.utilities import _at, draw_truncated
-from pyro_bmf.model import FactorizationModel, NormalLikelihood, OrderedProbitLikelihood
+from pyro_bmf.methods.gibbs import scalings
+from pyro_bmf.methods.gibbs import sweeps as sweeps_module
+from pyro_bmf.methods.gibbs.chain_state import ChainState, SideState
+from pyro_bmf.methods.gibbs.ordered_draws import _at, draw_truncated
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.blocks import Block
+from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
 
 LEVELS, NOISE, BOX = [1.0, 2.0, 3.0], 0.7, 1.5
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_bmf.data import Split, random_split, ratings_from_arrays
-from pyro_bmf.inference import FitResult, fit, preset
+from pyro_bmf.data import Split, random_split
+from pyro_bmf.data.validation import ratings_from_arrays
+from pyro_bmf.export.files import export_parquet
+from pyro_bmf.fitting import FitResult, fit
+from pyro_bmf.methods.settings import preset
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.export import export_parquet
 
 PLAIN = preset().replace(
     n_factors=2, sweeps=50, burn_in=20, kept_draws=30, likelihood="normal", row_noise="none"

@@ -13,10 +13,11 @@ from tiny_chain import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, ti
 from torch import Tensor
 from torch.distributions import Gamma, MultivariateNormal, Normal, Wishart
 
-from pyro_bmf.inference.chain_state import ChainState
-from pyro_bmf.inference.scalings import _conditional, rescale_utilities, scale_by
-from pyro_bmf.inference.sweeps import Sweeps
-from pyro_bmf.model import FactorizationModel, OrderedProbitLikelihood
+from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.scalings import _conditional, rescale_utilities, scale_by
+from pyro_bmf.methods.gibbs.sweeps import Sweeps
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
 
 LEVELS, KAPPA, CENTRE = [1.0, 2.0, 3.0, 4.0], 3.0, 2.4
 

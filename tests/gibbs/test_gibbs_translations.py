@@ -12,9 +12,9 @@ from tiny_chain import K, random_state, tiny_model, tiny_sweeps
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
-from pyro_bmf.inference.chain_state import ChainState
-from pyro_bmf.inference.sweeps import Sweeps
-from pyro_bmf.inference.translations import shift_biases, shift_factors
+from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.sweeps import Sweeps
+from pyro_bmf.methods.gibbs.translations import shift_biases, shift_factors
 
 KAPPA = 3.0  # of tiny_model
 

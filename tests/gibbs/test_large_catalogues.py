@@ -13,13 +13,15 @@ from tiny_chain import K, tiny_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyro_bmf import estimate
+from pyro_bmf import fitting as fit
 from pyro_bmf.data import Split, random_split, synthetic_ratings
-from pyro_bmf.data.feedback import Feedback
 from pyro_bmf.evaluation import evaluate
-from pyro_bmf.inference import estimate, fit, preset
-from pyro_bmf.inference.build import build_model
-from pyro_bmf.inference.chain_state import ChainState
-from pyro_bmf.inference.sweeps import Sweeps
+from pyro_bmf.methods.build_model import build_model
+from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.sweeps import Sweeps
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.posterior import Posterior
 
 USERS, ITEMS = 40, 60
@@ -117,7 +119,7 @@ def test_no_table_of_a_sweep_grows_with_rows_times_the_square_of_their_width(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Chunks that are small beside this catalogue, as the real ones are beside a large one.
-    for module in ("pyro_bmf.guide.few_entries", "pyro_bmf.inference.information"):
+    for module in ("pyro_bmf.methods.few_entries", "pyro_bmf.methods.gibbs.information"):
         monkeypatch.setattr(f"{module}._CELLS", 200_000)
     n_users, n_items, n_ratings = 300, 4_000, 6_000
     ratings = synthetic_ratings(n_users, n_items, n_ratings, scale="1:5:1", seed=0).ratings
@@ -205,7 +207,7 @@ def test_lists_of_a_large_catalogue_are_those_of_its_scores(
 def test_scores_in_blocks_of_items_are_the_same(stars: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     posterior = run(stars).posterior
     whole = posterior.score_items(np.arange(7))
-    monkeypatch.setattr("pyro_bmf.posterior.chain._TABLE", 500)
+    monkeypatch.setattr("pyro_bmf.posterior.chain_predictive._TABLE", 500)
     np.testing.assert_allclose(posterior.score_items(np.arange(7)), whole, rtol=1e-5)
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
-from pyro_bmf.data.feedback import Feedback
-from pyro_bmf.guide import ChainGuide, RowDraws
+from pyro_bmf.methods.gibbs.guide import ChainGuide
+from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.rows import RowDraws
 
 N_DRAWS, N_OTHER, SHAPE, NOISE, CENTRE = 5_000, 9, 2.5, 1.7, 3.1
 LOCATION, PRECISION = np.array([0.2, -0.3]), np.array([1.4, 2.2])

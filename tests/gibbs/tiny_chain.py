@@ -5,17 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pyro_bmf.data.feedback import Feedback
-from pyro_bmf.inference.chain_state import ChainState
-from pyro_bmf.inference.sweeps import Sweeps
-from pyro_bmf.model import (
-    FactorizationModel,
-    ImplicitFeedback,
-    Likelihood,
-    NormalLikelihood,
-    NormalWishartPrior,
-    RowNoise,
-)
+from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.sweeps import Sweeps
+from pyro_bmf.model import FactorizationModel, RowNoise
+from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.implicit_feedback import ImplicitFeedback
+from pyro_bmf.model.likelihoods.normal.normal import Likelihood, NormalLikelihood
+from pyro_bmf.model.priors.normal.normal_wishart import NormalWishartPrior
 
 USERS, ITEMS, K = 6, 5, 2
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_bmf.guide import Encoder, Feedback
+from pyro_bmf.methods.cross_feedback.encoder import Encoder
+from pyro_bmf.model.feedback import Feedback
 
 
 @dataclass(frozen=True)

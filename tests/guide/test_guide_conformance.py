@@ -21,11 +21,17 @@ from torch.distributions import kl_divergence
 
 from pyro_bmf import Posterior, fit, random_split
 from pyro_bmf.data import Split, synthetic_ratings
-from pyro_bmf.data.blocks import TrainingBlocks
-from pyro_bmf.guide import ConjugateGuide, CrossFeedbackGuide, Feedback, GuideSettings, RowPosterior
-from pyro_bmf.inference import preset
-from pyro_bmf.inference.objective import Objective, eta_moments
-from pyro_bmf.model import FactorizationModel, NormalLikelihood, NormalPrior
+from pyro_bmf.methods.coordinate_ascent.guide import ConjugateGuide
+from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.methods.cross_feedback.objective import Objective, eta_moments
+from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.blocks import TrainingBlocks
+from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.priors.normal.normal import NormalPrior
+from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior.encoding import encode_training_rows
 
 N_USERS, N_ITEMS, K = 9, 7, 3
@@ -466,8 +472,8 @@ def test_a_fit_is_saved_folds_in_and_is_started_from(case: Case, split: Split, t
 @pytest.mark.usefixtures("single_precision")
 def test_warm_start(case: Case, split: Split) -> None:
     """Known rows keep what is theirs on either side; new ones start fresh; all else is copied."""
-    from pyro_bmf.inference.fit import build_model
-    from pyro_bmf.inference.warm_start import carry_over
+    from pyro_bmf.fitting import build_model
+    from pyro_bmf.methods.cross_feedback.warm_start import carry_over
 
     earlier = run(split, case)
     old = earlier.guide

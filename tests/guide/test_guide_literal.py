@@ -9,8 +9,10 @@ import pytest
 import torch
 from literal import Dense, literal_attention, literal_encoder, randomise, score_ratio
 
-from pyro_bmf.guide import CrossFeedbackGuide, Encoder, GuideSettings
-from pyro_bmf.guide.attention import GUARD, attend
+from pyro_bmf.methods.cross_feedback.attention import GUARD, attend
+from pyro_bmf.methods.cross_feedback.encoder import Encoder
+from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.methods.cross_feedback.settings import GuideSettings
 
 N_ROWS, N_OTHER, K = 7, 6, 3
 DEPTHS = list(itertools.product((0, 1, 2), (0, 1, 2)))

@@ -10,7 +10,11 @@ import torch
 from literal import Dense, randomise
 
 from pyro_bmf import PyroBmfError
-from pyro_bmf.guide import CrossFeedbackGuide, Encoder, Feedback, GuideSettings, RowPosterior
+from pyro_bmf.methods.cross_feedback.encoder import Encoder
+from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.rows import RowPosterior
 
 K, N_ROWS, N_OTHER = 3, 8, 6
 FORMS = list(itertools.product(("none", "sum", "softmax"), ("local", "global")))

@@ -14,10 +14,23 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.guide import CrossFeedbackGuide, Encoder, Feedback, GuideSettings
-from pyro_bmf.guide.covariance import CorrelatedNormal, correlation_tril, n_correlations, row_tril
-from pyro_bmf.guide.first_layer import PreActivation, basis_tables, rectified_moments, weights_kl
-from pyro_bmf.guide.residual import Residual
+from pyro_bmf.methods.cross_feedback.covariance import (
+    CorrelatedNormal,
+    correlation_tril,
+    n_correlations,
+    row_tril,
+)
+from pyro_bmf.methods.cross_feedback.encoder import Encoder
+from pyro_bmf.methods.cross_feedback.first_layer import (
+    PreActivation,
+    basis_tables,
+    rectified_moments,
+    weights_kl,
+)
+from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.methods.cross_feedback.residual import Residual
+from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.model.feedback import Feedback
 
 N_ROWS, N_OTHER, K = 7, 6, 3
 

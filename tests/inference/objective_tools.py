@@ -13,11 +13,15 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_bmf.data.blocks import Block, TrainingBlocks
-from pyro_bmf.data.feedback import Feedback
-from pyro_bmf.guide import CrossFeedbackGuide, GuideSettings, RowPosterior
-from pyro_bmf.inference.objective import Objective
-from pyro_bmf.model import FactorizationModel, NormalLikelihood, NormalPrior
+from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.methods.cross_feedback.objective import Objective
+from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.blocks import Block, TrainingBlocks
+from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.priors.normal.normal import NormalPrior
+from pyro_bmf.model.rows import RowPosterior
 
 N_USERS, N_ITEMS, K = 7, 5, 2
 PRIORS = {

@@ -14,12 +14,15 @@ import pytest
 import torch
 
 from pyro_bmf import tensor_files
-from pyro_bmf.data import Split, random_split, ratings_from_arrays, synthetic_ratings
+from pyro_bmf.checkpoint import CHECKPOINT
+from pyro_bmf.data import Split, random_split, synthetic_ratings
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import FitError, SavedFileError, SettingsError
-from pyro_bmf.inference import DivergenceError, FitResult, Preset, chosen_iterations, fit, preset
-from pyro_bmf.inference.checkpoint import CHECKPOINT
-from pyro_bmf.inference.estimate import Needs, check_needs
-from pyro_bmf.model import FactorizationModel, NormalLikelihood
+from pyro_bmf.estimate import Needs, check_needs
+from pyro_bmf.fitting import DivergenceError, FitResult, chosen_iterations, fit
+from pyro_bmf.methods.settings import Preset, preset
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
 
 SMALL = preset("amortized").replace(
     n_factors=3,
@@ -233,7 +236,8 @@ _KILLED = """
 import sys
 from pathlib import Path
 from pyro_bmf.data import read_split
-from pyro_bmf.inference import Preset, fit
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import Preset
 import json
 split = read_split(Path(sys.argv[1]))
 settings = Preset.from_dict(json.loads(Path(sys.argv[2]).read_text()))

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyro_bmf.data import RatingScale, Split, random_split, ratings_from_arrays
+from pyro_bmf.data import RatingScale, Split, random_split
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SavedFileError, SettingsError
-from pyro_bmf.inference import fit, preset
-from pyro_bmf.inference.progress import Silent
-from pyro_bmf.model import (
-    FactorizationModel,
-    ImplicitFeedback,
-    NormalLikelihood,
-    NormalWishartPrior,
-    OrderedProbitLikelihood,
-    StudentTLikelihood,
-    StudentTPrior,
-)
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.implicit_feedback import ImplicitFeedback
+from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.likelihoods.normal.student_t import StudentTLikelihood
+from pyro_bmf.model.priors.normal.heavy_tails import StudentTPrior
+from pyro_bmf.model.priors.normal.normal_wishart import NormalWishartPrior
+from pyro_bmf.progress import Silent
 
 AMORTIZED = preset("amortized").replace(n_factors=2, max_iterations=2, n_tower_outputs=3)
 CHAIN = {"sweeps": 8, "burn_in": 3, "kept_draws": 5}

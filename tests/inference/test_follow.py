@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.inference import preset
+from pyro_bmf.methods.settings import preset
 
 #: Preset, what is given, and what follows: burn-in, kept draws, sweeps, plain sweeps.
 CHAINS: list[tuple[str, dict[str, int], tuple[int, int, int, int]]] = [

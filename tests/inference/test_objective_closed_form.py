@@ -17,9 +17,12 @@ import torch
 from objective_tools import N_ITEMS, N_USERS, PRIORS, FixedDraws, K, Problem, make_model
 from torch import Tensor, nn
 
-from pyro_bmf.data.blocks import Block
-from pyro_bmf.guide import CrossFeedbackGuide, Feedback, GuideSettings, RowPosterior
-from pyro_bmf.inference.objective import Objective
+from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.methods.cross_feedback.objective import Objective
+from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.model.blocks import Block
+from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.rows import RowPosterior
 
 NOISE = 0.7
 SIZES = {"user": N_USERS, "item": N_ITEMS}

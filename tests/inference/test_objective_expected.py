@@ -23,15 +23,13 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.guide import CrossFeedbackGuide, GuideSettings, RowPosterior
-from pyro_bmf.inference.objective import Objective, eta_moments
-from pyro_bmf.model import (
-    FactorizationModel,
-    Likelihood,
-    NormalLikelihood,
-    OrderedProbitLikelihood,
-    RowNoise,
-)
+from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.methods.cross_feedback.objective import Objective, eta_moments
+from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.model import FactorizationModel, RowNoise
+from pyro_bmf.model.likelihoods.normal.normal import Likelihood, NormalLikelihood
+from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.rows import RowPosterior
 
 RAGGED = [(100, 100), (3, 2), (1, 1), (5, 3)]
 COVARIANCES = ["diagonal", "low-rank", "full"]

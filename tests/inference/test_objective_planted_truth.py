@@ -7,7 +7,7 @@ import pytest
 
 from pyro_bmf import fit, random_split
 from pyro_bmf.data import synthetic_ratings
-from pyro_bmf.inference import preset
+from pyro_bmf.methods.settings import preset
 
 NOISE = 0.5
 

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_bmf.checking import calibration as simulation
 from pyro_bmf.data import random_split, synthetic_ratings
-from pyro_bmf.data.feedback import Feedback
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.guide import CrossFeedbackGuide, GuideSettings
-from pyro_bmf.inference import fit, preset, simulation
-from pyro_bmf.inference.build import build_model
-from pyro_bmf.inference.settings import ModelSettings
-from pyro_bmf.model import HierarchicalNormalPrior, LaplacePrior, NormalPrior
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.build_model import build_model
+from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.settings import ModelSettings, preset
+from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.priors.normal.heavy_tails import LaplacePrior
+from pyro_bmf.model.priors.normal.hierarchical import HierarchicalNormalPrior
+from pyro_bmf.model.priors.normal.normal import NormalPrior
 
 LEVELS = np.arange(1.0, 6.0)
 

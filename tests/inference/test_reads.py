@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_bmf.data import RatingScale, Split, random_split, ratings_from_arrays
+from pyro_bmf.data import RatingScale, Split, random_split
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.inference import Preset, fit, preset
-from pyro_bmf.inference.reads import READS, Case, is_read
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.reads import READS, Case, is_read
+from pyro_bmf.methods.settings import Preset, preset
 
 SVI = {"n_tower_outputs": 3, "max_iterations": 3, "warmup_iterations": 2, "user_batch_size": 6}
 SWEEPS = {"sweeps": 12, "burn_in": 5, "kept_draws": 3}

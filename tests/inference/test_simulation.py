@@ -11,13 +11,13 @@ import torch
 from click.testing import CliRunner
 from scipy import stats
 
+from pyro_bmf.checking.calibration import refit_ranks, simulate, subsample
+from pyro_bmf.checking.simulated_ranks import check_ranks
 from pyro_bmf.cli.calibrate import command
 from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.errors import DataError
-from pyro_bmf.evaluation.simulation import check_ranks
-from pyro_bmf.inference import preset
-from pyro_bmf.inference.fit import build_model
-from pyro_bmf.inference.simulation import refit_ranks, simulate, subsample
+from pyro_bmf.fitting import build_model
+from pyro_bmf.methods.settings import preset
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_bmf.data import RatingScale, Split, random_split, ratings_from_arrays
+from pyro_bmf.data import RatingScale, Split, random_split
 from pyro_bmf.data.units import AS_GIVEN, Units
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError, SettingsError
 from pyro_bmf.evaluation import evaluate
-from pyro_bmf.inference import FitResult, Preset, fit, preset
-from pyro_bmf.inference.in_units import settings_in, units_of
-from pyro_bmf.model import FactorizationModel, NormalLikelihood, PoissonLikelihood, StudentTLikelihood
+from pyro_bmf.fitting import FitResult, fit
+from pyro_bmf.in_units import settings_in, units_of
+from pyro_bmf.methods.settings import Preset, preset
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.likelihoods.normal.counts import PoissonLikelihood
+from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.normal.student_t import StudentTLikelihood
 from pyro_bmf.posterior import Posterior
 
 pytestmark = pytest.mark.filterwarnings("ignore::pyro_bmf.data.notices.DataNotice")
@@ -171,7 +176,7 @@ def test_what_a_user_sees_is_in_the_users_unit() -> None:
 
 @pytest.mark.parametrize("word", ["default", "amortized"])
 def test_exports_are_in_the_users_unit(word: str) -> None:
-    from pyro_bmf.posterior.arviz import to_arviz
+    from pyro_bmf.export.arviz import to_arviz
 
     factor = 64.0
     here = original(word)

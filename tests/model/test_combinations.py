@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from pyro_bmf import Posterior, fit, random_split
-from pyro_bmf.data import Split, ratings_from_arrays, synthetic_ratings
+from pyro_bmf.data import Split, synthetic_ratings
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError, SettingsError
-from pyro_bmf.inference import preset
-from pyro_bmf.model.kinds import LIKELIHOODS, PRIORS
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.model.catalogue import LIKELIHOODS, PRIORS
 
 SHORT: dict[str, Any] = {
     "n_factors": 3,

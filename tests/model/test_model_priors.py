@@ -9,8 +9,8 @@ import scipy.stats
 import torch
 
 from pyro_bmf import PyroBmfError
-from pyro_bmf.model import NormalPrior, Prior
-from pyro_bmf.model.kinds import prior_from_settings
+from pyro_bmf.model.catalogue import prior_from_settings
+from pyro_bmf.model.priors.normal.normal import NormalPrior, Prior
 
 
 def test_the_normal_prior_is_scipys() -> None:

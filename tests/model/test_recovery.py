@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from pyro_bmf import Posterior, fit
+from pyro_bmf.checking.calibration import Truth, simulate
 from pyro_bmf.data import Split, random_split, synthetic_ratings
-from pyro_bmf.inference import Preset, preset
-from pyro_bmf.inference.build import build_model
-from pyro_bmf.inference.simulation import Truth, simulate
+from pyro_bmf.methods.build_model import build_model
+from pyro_bmf.methods.settings import Preset, preset
 
 LEVELS = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
 

@@ -14,15 +14,17 @@ from scipy.special import expit
 from test_combinations import SHORT, check_fit
 
 from pyro_bmf import Posterior, fit, random_split
-from pyro_bmf.data import Split, ratings_from_arrays, synthetic_ratings
-from pyro_bmf.data.feedback import Feedback
+from pyro_bmf.checking.held_out import held_out_log_prob
+from pyro_bmf.checking.row_diagnosis import diagnose_rows
+from pyro_bmf.data import Split, synthetic_ratings
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.guide.style import StyleEncoder, style_edges
-from pyro_bmf.inference import preset
-from pyro_bmf.model import OrderedLogisticLikelihood, OrderedProbitLikelihood
+from pyro_bmf.methods.cross_feedback.rating_histogram import StyleEncoder, style_edges
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.likelihoods.normal.ordered_logistic import OrderedLogisticLikelihood
+from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.model.pair_terms import PairTerms
-from pyro_bmf.posterior.held_out import held_out_log_prob
-from pyro_bmf.posterior.row_diagnosis import diagnose_rows
 
 LEVELS = [1.0, 2.0, 3.0, 4.0, 5.0]
 

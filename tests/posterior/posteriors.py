@@ -12,11 +12,15 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
 
-from pyro_bmf.data import Ratings, RatingScale, Vocabulary, ratings_from_arrays
-from pyro_bmf.data.blocks import TrainingBlocks
-from pyro_bmf.guide import CrossFeedbackGuide, GuideSettings, RowPosterior
-from pyro_bmf.inference.objective import Objective
-from pyro_bmf.model import FactorizationModel, Likelihood, NormalLikelihood
+from pyro_bmf.data import Ratings, RatingScale, Vocabulary
+from pyro_bmf.data.validation import ratings_from_arrays
+from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.methods.cross_feedback.objective import Objective
+from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.blocks import TrainingBlocks
+from pyro_bmf.model.likelihoods.normal.normal import Likelihood, NormalLikelihood
+from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.posterior.encoding import side_feedback
 

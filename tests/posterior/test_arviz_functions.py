@@ -13,9 +13,9 @@ import xarray as xr
 from posteriors import load_benchmark, train_posterior
 
 from pyro_bmf.data.synthetic import synthetic_ratings
-from pyro_bmf.model import OrderedLogisticLikelihood
+from pyro_bmf.export.arviz import arviz_module, to_arviz
+from pyro_bmf.model.likelihoods.normal.ordered_logistic import OrderedLogisticLikelihood
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.arviz import arviz_module, to_arviz
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,17 +10,14 @@ import torch
 from posteriors import handmade, planted, random_rows, train_posterior
 from scipy import stats
 
-from pyro_bmf.data import ratings_from_arrays
+from pyro_bmf.checking.loo import LooResult, compare_loo, psis_loo
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.guide import RowPosterior
-from pyro_bmf.guide.rows import RowDraws
-from pyro_bmf.model import NormalLikelihood
-from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.arviz import arviz_module
-from pyro_bmf.posterior.convergence import relative_efficiency
-from pyro_bmf.posterior.loo import LooResult, compare_loo, psis_loo
-from pyro_bmf.posterior.pair_draws import PairDraws
-from pyro_bmf.posterior.psis import (
+from pyro_bmf.export.arviz import arviz_module
+from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.rows import RowDraws, RowPosterior
+from pyro_bmf.numerics.convergence import relative_efficiency
+from pyro_bmf.numerics.psis import (
     count_k_hats,
     fit_generalised_pareto,
     good_k,
@@ -28,6 +25,8 @@ from pyro_bmf.posterior.psis import (
     smooth_tail,
     tail_length,
 )
+from pyro_bmf.posterior import Posterior
+from pyro_bmf.posterior.pair_draws import PairDraws
 
 
 def arviz_loo(log_likelihood: np.ndarray, reff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -143,7 +142,7 @@ def test_the_stream_equals_arviz_on_a_subset(
     kind: str, posterior: Posterior, chain: Posterior, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = posterior if kind == "variational" else chain
-    monkeypatch.setattr("pyro_bmf.posterior.loo._CELLS", 5_000)  # several chunks
+    monkeypatch.setattr("pyro_bmf.checking.loo._CELLS", 5_000)  # several chunks
     # Of a hundred draws only a very high efficiency changes the length of the tail.
     reff = 1.0 if kind == "variational" else 2.5
     result = psis_loo(chosen, num_samples=100, seed=3, subset=60, efficiency=reff)

@@ -8,14 +8,15 @@ import torch
 from posteriors import planted
 from scipy.special import logsumexp
 
+from pyro_bmf.checking.elicitation import elicit
+from pyro_bmf.checking.left_out_terms import OwnTerms
+from pyro_bmf.checking.new_users import _item_noise, _Priors, _RowIntegral, fold_in_half
 from pyro_bmf.data import random_split, users_split
 from pyro_bmf.data.synthetic import synthetic_ratings
 from pyro_bmf.errors import DataError
-from pyro_bmf.inference import fit, preset
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import preset
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.elicitation import elicit
-from pyro_bmf.posterior.new_users import _item_noise, _Priors, _RowIntegral, fold_in_half
-from pyro_bmf.posterior.own_terms import OwnTerms
 
 
 def fitted(split: object) -> Posterior:

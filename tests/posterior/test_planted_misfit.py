@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from posteriors import load_benchmark
 
+from pyro_bmf.checking.discrepancy import Discrepancies, _pooled
 from pyro_bmf.errors import DataError
-from pyro_bmf.evaluation.discrepancy import Discrepancies, _pooled
 
 BENCHMARK = load_benchmark("false_alarms")
 

@@ -14,7 +14,8 @@ from pyro_bmf.data import Ratings, random_split
 from pyro_bmf.errors import DataError, FitError, SettingsError, UnknownIdError
 from pyro_bmf.evaluation import evaluate_with_references
 from pyro_bmf.evaluation.predictor import Predictor
-from pyro_bmf.guide import Feedback, RowPosterior
+from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior import Posterior
 
 SETS = ["smallest_set", "set_probability"]

@@ -20,9 +20,10 @@ from scipy import stats
 
 from pyro_bmf.data import random_split
 from pyro_bmf.errors import DataError, SavedFileError, SettingsError, UnknownIdError
-from pyro_bmf.posterior import Posterior, groups
-from pyro_bmf.posterior.arviz import GROUPS, arviz_module, to_arviz
-from pyro_bmf.posterior.export import export_netcdf, export_parquet
+from pyro_bmf.export import groups
+from pyro_bmf.export.arviz import GROUPS, arviz_module, to_arviz
+from pyro_bmf.export.files import export_netcdf, export_parquet
+from pyro_bmf.posterior import Posterior
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from posteriors import LogNormalLikelihood, PoissonLikelihood, handmade, random_rows
 from scipy import special, stats
 
-from pyro_bmf.guide import RowPosterior
-from pyro_bmf.model import NormalLikelihood
+from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.rows import RowPosterior
+from pyro_bmf.numerics.keyed_draws import Stream, draw_seed, row_noise
 from pyro_bmf.posterior import predictive
-from pyro_bmf.posterior.draws import Stream, draw_seed, row_noise
 
 N = 200_000
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from posteriors import PoissonLikelihood, handmade, planted, random_rows, train_posterior
 
-from pyro_bmf.data import Ratings, ratings_from_arrays
+from pyro_bmf.data import Ratings
+from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError, SettingsError
-from pyro_bmf.guide import RowPosterior
+from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior import Posterior, ranking
 from pyro_bmf.posterior.ranking import Exclusion, best_columns
 

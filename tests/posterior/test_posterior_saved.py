@@ -19,8 +19,10 @@ from safetensors.torch import save_file
 from pyro_bmf import tensor_files
 from pyro_bmf.data import Ratings, RatingScale, Vocabulary
 from pyro_bmf.errors import SavedFileError, SettingsError
-from pyro_bmf.guide import CrossFeedbackGuide, RowPosterior
-from pyro_bmf.model import FactorizationModel, NormalPrior
+from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.priors.normal.normal import NormalPrior
+from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior import Posterior, saved
 
 Rewrite = Callable[[dict[str, torch.Tensor], dict[str, str], dict[str, Any]], None]

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from posteriors import planted, train_posterior
 
+from pyro_bmf.checking.discrepancy import Discrepancies, check_statistics
+from pyro_bmf.checking.predictive_check import check_predictive
 from pyro_bmf.data import random_split
 from pyro_bmf.errors import DataError
-from pyro_bmf.evaluation.discrepancy import Discrepancies, check_statistics
 from pyro_bmf.evaluation.selective import risk_coverage
-from pyro_bmf.model import FactorizationModel, NormalPrior
-from pyro_bmf.posterior.predictive_check import check_predictive
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.priors.normal.normal import NormalPrior
 
 
 def checks(n: int, rng: np.random.Generator) -> Discrepancies:

@@ -9,14 +9,15 @@ import pytest
 import torch
 from posteriors import planted
 
+from pyro_bmf.checking.row_diagnosis import _exact_gaps, _searched_gaps, diagnose_rows
+from pyro_bmf.checking.row_target import RowTargets, log_density
+from pyro_bmf.checking.sensitivity import cjs_sensitivity
 from pyro_bmf.data import random_split
-from pyro_bmf.inference import fit, preset
+from pyro_bmf.export.arviz import arviz_module
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.numerics.convergence import bulk_ess, split_r_hat
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.posterior.arviz import arviz_module
-from pyro_bmf.posterior.convergence import bulk_ess, split_r_hat
-from pyro_bmf.posterior.row_diagnosis import _exact_gaps, _searched_gaps, diagnose_rows
-from pyro_bmf.posterior.row_target import RowTargets, log_density
-from pyro_bmf.posterior.sensitivity import cjs_sensitivity
 
 
 @pytest.fixture(scope="module")

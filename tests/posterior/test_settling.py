@@ -10,10 +10,12 @@ from scipy import stats
 from pyro_bmf.data import Split, random_split
 from pyro_bmf.data.synthetic import synthetic_ratings
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.guide import ChainGuide
-from pyro_bmf.guide.rows import RowDraws
-from pyro_bmf.inference import fit, preset
-from pyro_bmf.model import FactorizationModel, NormalLikelihood
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.gibbs.guide import ChainGuide
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.model import FactorizationModel
+from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.rows import RowDraws
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.posterior.settling import (
     LEAST_ESS,

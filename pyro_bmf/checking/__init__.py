@@ -1,0 +1,1 @@
+"""Checks of a fitted posterior: predictive checks, LOO, diagnoses, sensitivity, elicitation, calibration."""

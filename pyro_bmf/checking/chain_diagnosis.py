@@ -1,0 +1,150 @@
+"""Has a chain been everywhere? R-hat and effective sample sizes of what has an identity, row by row.
+
+Single factors rotate, so they are not looked at: predictors of pairs, biases less their mean, and noise are.
+A row's figures are those of the predictors of its own rated pairs, at the middle of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ..errors import SettingsError
+from ..methods.gibbs.guide import ChainGuide
+from ..numerics.convergence import GOOD_R_HAT, bulk_ess, split_r_hat
+from ..posterior.posterior import Posterior
+from ..posterior.predictive import chunks
+
+Floats = NDArray[np.float64]
+#: Rated pairs looked at of one row, at most.
+PAIRS_A_ROW = 12
+_NUMBERS = 2_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class ChainDiagnosis:
+    """Convergence of one chain.
+
+    Attributes
+    ----------
+    n_draws : int
+    rows : dict of DataFrame
+        By side; one line a row with ratings: ``row``, ``id``, ``n_ratings``, ``r_hat``, ``ess``, ``flagged``.
+    hyperparameters : DataFrame
+        ``name``, ``r_hat``, ``ess`` of noise, cut points, and the spreads of rows' noise and of biases.
+    """
+
+    n_draws: int
+    rows: dict[str, pd.DataFrame]
+    hyperparameters: pd.DataFrame
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return one line a side."""
+        return [
+            {
+                "side": side,
+                "rows": len(table),
+                "flagged": int(table["flagged"].sum()),
+                "median_r_hat": float(table["r_hat"].median()),
+                "largest_r_hat": float(table["r_hat"].max()),
+                "median_ess": float(table["ess"].median()),
+                "smallest_ess": float(table["ess"].min()),
+            }
+            for side, table in self.rows.items()
+        ]
+
+
+def diagnose_chain(
+    posterior: Posterior, *, seed: int = 0, advance: Callable[[int], None] | None = None
+) -> ChainDiagnosis:
+    """Measure R-hat and ESS of each row's predictors, and of the hyperparameters.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Of a chain.
+    seed : int
+        Which pairs of a row with many ratings are looked at.
+    advance : callable, optional
+        Called with the number of pairs done.
+
+    Raises
+    ------
+    SettingsError
+        If the posterior is none of a chain.
+    """
+    if posterior.n_draws is None or not isinstance(posterior.guide, ChainGuide):
+        raise SettingsError("R-hat is of draws of a chain: a variational posterior has none.")
+    n_draws, train = posterior.n_draws, posterior.train
+    rng = np.random.default_rng([seed, 0xC4A1])
+    chosen = {
+        "user": _some_of_each(train.users, rng),
+        "item": _some_of_each(train.items, rng),
+    }
+    pairs = np.unique(np.concatenate(list(chosen.values())))
+    r_hat, ess = np.empty(len(pairs)), np.empty(len(pairs))
+    draws = np.arange(n_draws)
+    for part in chunks(len(pairs), max(1, _NUMBERS // n_draws)):
+        at = pairs[part]
+        eta = posterior.pairs.draw_eta(train.users[at], train.items[at], draws, 0).T.double().cpu().numpy()
+        r_hat[part], ess[part] = split_r_hat(eta), bulk_ess(eta)
+        if advance is not None:
+            advance(part.stop - part.start)
+    rows = {}
+    for side, vocabulary, own, counts in (
+        ("user", posterior.user_vocabulary, train.users, train.user_counts),
+        ("item", posterior.item_vocabulary, train.items, train.item_counts),
+    ):
+        at = np.searchsorted(pairs, chosen[side])
+        table = pd.DataFrame({"row": own[chosen[side]], "r_hat": r_hat[at], "ess": ess[at]})
+        table = table.groupby("row", as_index=False).median()
+        table.insert(1, "id", vocabulary.raw(table["row"].to_numpy()))
+        table.insert(2, "n_ratings", counts[table["row"].to_numpy()])
+        table["flagged"] = table["r_hat"] > GOOD_R_HAT
+        rows[side] = table
+    return ChainDiagnosis(n_draws, rows, _hyperparameters(posterior, posterior.guide))
+
+
+def _some_of_each(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return places of at most a few entries of each row."""
+    order = rng.permutation(len(rows))
+    order = order[np.argsort(rows[order], kind="stable")]
+    ordered = rows[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    sizes = np.diff(np.concatenate([starts, [len(rows)]]))
+    within = np.arange(len(rows)) - np.repeat(starts, sizes)
+    return order[within < PAIRS_A_ROW]
+
+
+def hyperparameter_draws(posterior: Posterior, guide: ChainGuide) -> dict[str, Floats]:
+    """Return the chain's draws of hyperparameters that have an identity, by name, (n_draws,) each.
+
+    Noise, cut points, the spread of rows' noise, and the spreads of biases; those that were held still too.
+    """
+    named: dict[str, Floats] = {"noise": guide.noise.double().rsqrt().cpu().numpy()}
+    for cut in range(guide.n_cuts):
+        named[f"cut point {cut + 1}"] = guide.cuts[:, cut].double().cpu().numpy()
+    for side in guide.row_noise:
+        shapes = getattr(guide, f"{side}_noise_shape").double()
+        named[f"spread of {side}s' noise"] = shapes.rsqrt().cpu().numpy()
+    if posterior.model.biases:
+        with torch.no_grad():
+            for side, rows in (("user", posterior.user_rows), ("item", posterior.item_rows)):
+                biases: Any = rows.draws[..., -1]  # type: ignore[union-attr]
+                named[f"sd of {side} biases"] = biases.double().std(0).cpu().numpy()
+    return named
+
+
+def _hyperparameters(posterior: Posterior, guide: ChainGuide) -> pd.DataFrame:
+    named = hyperparameter_draws(posterior, guide)
+    moving = {name: values for name, values in named.items() if values.std() > 0}
+    if not moving:
+        return pd.DataFrame({"name": [], "r_hat": [], "ess": []})
+    values = np.stack(list(moving.values()))
+    return pd.DataFrame({"name": list(moving), "r_hat": split_r_hat(values), "ess": bulk_ess(values)})

@@ -1,0 +1,276 @@
+r"""Leave-one-out predictive accuracy of training ratings, streamed at full size.
+
+:math:`\mathrm{elpd}_{loo} = \sum_{ij} \log p(x_{ij} \mid \text{all other ratings})`, by Pareto-smoothed
+importance sampling (`psis`) from draws of the posterior that has seen all of them (Vehtari, Gelman and Gabry
+2017, doi 10.1007/s11222-016-9696-4). Only chunks of ratings by draws are ever held.
+
+The draws of a variational posterior are taken as draws of the posterior itself; where q is too narrow, the
+estimate is too high and k-hat too low. Held-out ratings do not have that fault.
+
+A sum of leave-one-out terms is no better than its worst terms: one rating whose k-hat is too large can be
+wrong by more than two models differ. Where more than `MOST_HIGH_K` of them are, `compare_loo` ranks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..data.ratings import Ratings
+from ..errors import SettingsError
+from ..evaluation.elpd import ElpdRow, compare_elpd
+from ..numerics.convergence import relative_efficiency
+from ..numerics.psis import count_k_hats, good_k, leave_one_out
+from ..posterior.pair_draws import PairDraws
+from ..posterior.posterior import Posterior
+from ..posterior.predictive import Indices, chunks
+from ..posterior.tables import check_count
+
+Floats = NDArray[np.float64]
+#: Ratings by draws in a chunk: a few megabytes, which stay in a processor's cache.
+_CELLS = 200_000
+#: Share of ratings with a k-hat above its limit up to which a comparison may be believed.
+MOST_HIGH_K = 0.01
+#: Ratings whose likelihoods say how efficient the draws of a chain are.
+_EFFICIENCY_RATINGS = 500
+
+
+@dataclass(frozen=True, eq=False)
+class LooResult:
+    """PSIS-LOO of some ratings.
+
+    Attributes
+    ----------
+    users, items : ndarray, shape (n,)
+        Indices of the ratings' rows.
+    elpd : ndarray, shape (n,)
+        Log predictive probability of each rating given the rest (density on a continuous scale), nats.
+    k_hat : ndarray, shape (n,)
+        NaN where all tail weights are equal.
+    p_loo : ndarray, shape (n,)
+        What the rating itself adds: log predictive under the whole posterior less `elpd`.
+    n_draws : int
+    efficiency : float
+        Effective sample size over draws: measured for a chain unless it was given, 1 for independent draws.
+    of : {"probability", "density"}
+    tempered, variational : bool
+        Of the posterior.
+    """
+
+    users: Indices
+    items: Indices
+    elpd: Floats
+    k_hat: Floats
+    p_loo: Floats
+    n_draws: int
+    efficiency: float
+    of: str
+    tempered: bool
+    variational: bool
+
+    @property
+    def n_high_k(self) -> int:
+        """Number of ratings whose k-hat is above what so many draws allow."""
+        return int((self.k_hat > good_k(self.n_draws)).sum())
+
+    @property
+    def share_high_k(self) -> float:
+        """Share of ratings whose k-hat is above min(0.7, 1 - 1/log10 S), S the number of draws."""
+        return self.n_high_k / max(len(self.k_hat), 1)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether at most `MOST_HIGH_K` of the ratings have such a k-hat."""
+        return self.share_high_k <= MOST_HIGH_K
+
+    def k_counts(self) -> dict[str, int]:
+        """Return how many k-hats are in each range."""
+        return count_k_hats(self.k_hat)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sums and counts as plain values."""
+        n = len(self.elpd)
+        return {
+            "n_ratings": n,
+            "elpd": float(self.elpd.sum()),
+            "elpd_se": float(np.sqrt(n * self.elpd.var())),
+            "elpd_per_rating": float(self.elpd.mean()),
+            "p_loo": float(self.p_loo.sum()),
+            "n_draws": self.n_draws,
+            "efficiency": self.efficiency,
+            "good_k": good_k(self.n_draws),
+            "n_high_k": self.n_high_k,
+            "share_high_k": self.share_high_k,
+            "reliable": self.reliable,
+            **self.k_counts(),
+            "of": self.of,
+            "tempered": self.tempered,
+            "variational": self.variational,
+        }
+
+
+def psis_loo(
+    posterior: Posterior,
+    ratings: Ratings | None = None,
+    *,
+    num_samples: int | None = None,
+    seed: int = 0,
+    subset: int | None = None,
+    efficiency: float | None = None,
+    draws: PairDraws | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> LooResult:
+    """Leave each training rating out by importance sampling.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    ratings : Ratings, optional
+        Ratings that the posterior was fitted to; its own training ratings when not given.
+    num_samples, seed : int
+        Draws: 400 when not given, those that it kept for a chain.
+    subset : int, optional
+        Take so many ratings at random instead of all.
+    efficiency : float, optional
+        Effective sample size over draws, which sets the length of the smoothed tail. When not given: 1 for
+        the independent draws of a variational posterior; for a chain the mean, over some of the ratings, of
+        the effective sample sizes of their likelihoods, as of the formula's means (Vehtari et al. 2017).
+    draws : PairDraws, optional
+        Draws of all rows in hand, instead of new ones.
+    advance : callable, optional
+        Called with the number of ratings done.
+
+    Raises
+    ------
+    SettingsError
+        If there are too few draws.
+    """
+    observed = posterior.train if ratings is None else ratings
+    rows = np.arange(len(observed))
+    if subset is not None and subset < len(rows):
+        rows = np.sort(np.random.default_rng(seed).permutation(len(rows))[: check_count("subset", subset)])
+    users, items, values = observed.users[rows], observed.items[rows], observed.ratings[rows]
+    if draws is None:
+        draws = PairDraws.draw(posterior.pairs, users, items, number_of_draws(posterior, num_samples), seed)
+    if efficiency is None:
+        efficiency = 1.0 if posterior.n_draws is None else _efficiency(draws, observed, rows, seed)
+    n = len(rows)
+    elpd, k_hat, within = np.empty(n), np.empty(n), np.empty(n)
+    with torch.no_grad():
+        for part in chunks(n, _CELLS // draws.n_draws):
+            log_prob = draws.log_likelihood(users[part], items[part], values[part], observed.scale)
+            found = leave_one_out(log_prob, efficiency)
+            elpd[part], k_hat[part], within[part] = (one.cpu().numpy() for one in found)
+            if advance is not None:
+                advance(part.stop - part.start)
+    return LooResult(
+        users,
+        items,
+        elpd,
+        k_hat,
+        within - elpd,
+        draws.n_draws,
+        efficiency,
+        "density" if observed.scale.levels is None else "probability",
+        posterior.tempered and posterior.n_draws is None,
+        posterior.n_draws is None,
+    )
+
+
+def _efficiency(draws: PairDraws, observed: Ratings, rows: Indices, seed: int) -> float:
+    """Return the mean relative efficiency of the likelihoods of some of the ratings."""
+    some = rows
+    if len(rows) > _EFFICIENCY_RATINGS:
+        some = np.random.default_rng([seed, 0xEFF]).choice(rows, _EFFICIENCY_RATINGS, replace=False)
+    with torch.no_grad():
+        log_prob = draws.log_likelihood(
+            observed.users[some], observed.items[some], observed.ratings[some], observed.scale
+        )
+    likelihood = (log_prob - log_prob.amax(1, keepdim=True)).exp()
+    return float(relative_efficiency(likelihood.cpu().numpy()).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class LooComparison:
+    """Leave-one-out figures of several models beside each other.
+
+    Attributes
+    ----------
+    rows : list of ElpdRow
+        Best first; in the order given, without differences (NaN), where nothing is ranked.
+    ranked : bool
+        Whether every model's share of high k-hats is small enough to rank them.
+    shares : dict
+        By model, the share of ratings whose k-hat is above its limit.
+    """
+
+    rows: list[ElpdRow]
+    ranked: bool
+    shares: dict[str, float]
+
+    def refusal(self) -> str | None:
+        """Return in a sentence why nothing is ranked and what to do instead; None where it is."""
+        if self.ranked:
+            return None
+        high = [f"{name} {100 * share:.1f} %" for name, share in self.shares.items() if share > MOST_HIGH_K]
+        return (
+            f"Not ranked by PSIS-LOO: too many k-hats are above their limit ({', '.join(high)} of the "
+            f"ratings, where {100 * MOST_HIGH_K:g} % is the most that can be believed). Go by the held-out "
+            "ELPD, or by folds (fit --scheme k-fold); more draws (--kept-draws, --draws) may help."
+        )
+
+
+def compare_loo(names: Sequence[str], results: Sequence[LooResult]) -> LooComparison:
+    """Rank models by their leave-one-out sums, if these can be believed.
+
+    Parameters
+    ----------
+    names : sequence of str
+    results : sequence of LooResult
+        Of the same ratings.
+
+    Raises
+    ------
+    SettingsError
+        If they are of different ratings, or densities meet probabilities.
+    """
+    ranked = all(one.reliable for one in results)
+    shares = {name: one.share_high_k for name, one in zip(names, results, strict=True)}
+    rows = compare_elpd(names, [one.elpd for one in results], results[0].users, [one.of for one in results])
+    if not ranked:
+        by_name = {row.name: row for row in rows}
+        rows = [
+            replace(
+                by_name[name],
+                difference=np.nan,
+                difference_se=np.nan,
+                difference_se_by_user=np.nan,
+                clear=False,
+            )
+            for name in names
+        ]
+    return LooComparison(rows, ranked, shares)
+
+
+def number_of_draws(posterior: Posterior, asked: int | None) -> int:
+    """Return how many draws to take: a chain has those that it kept and no more.
+
+    Raises
+    ------
+    SettingsError
+        If more are asked of a chain than it kept.
+    """
+    kept = posterior.n_draws
+    if kept is None:
+        return check_count("num_samples", 400 if asked is None else asked)
+    if asked is not None and asked > kept:
+        raise SettingsError(
+            f"num_samples (--draws) is {asked}, but the chain kept {kept} draws: ask for at most that, or "
+            "fit again with more draws kept (--kept-draws)."
+        )
+    return check_count("num_samples", kept if asked is None else asked)

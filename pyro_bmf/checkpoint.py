@@ -1,0 +1,251 @@
+"""The state of a fit between two iterations, and its one file on disk.
+
+A checkpoint is a single safetensors file, tensors and a JSON header together, written beside its name and
+renamed: a crash at any moment leaves the previous one whole. Each iteration draws from generators seeded by
+(seed, iteration), so the state between iterations holds no generator, and going on from it repeats what an
+uninterrupted fit would have done, to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import tensor_files
+from .errors import SavedFileError
+from .tensor_files import Kind, first_line
+
+_REMEDY = (
+    "Delete it and start over: a fit that is resumed without its checkpoint begins anew, with its own data "
+    "and settings."
+)
+
+#: Between two iterations. Version 1 had no checksum.
+CHECKPOINT = Kind("pyro-bmf checkpoint", 2, "checkpoint", _REMEDY, oldest=2, outdated=_REMEDY)
+#: Between two sweeps of a chain.
+CHAIN_CHECKPOINT = Kind("pyro-bmf chain checkpoint", 2, "checkpoint", _REMEDY, oldest=2, outdated=_REMEDY)
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class FitState:
+    """What changes from iteration to iteration, beside the live weights and the optimizer.
+
+    Attributes
+    ----------
+    iteration : int
+        Number of iterations done.
+    history : list of dict
+        One record an iteration: parts of the objective, validation RMSE, seconds.
+    best_iteration, best_rmse : int, float
+        Where validation RMSE was lowest; 0 and infinity before the first iteration.
+    best : dict of Tensor or None
+        The weights and embeddings that the result will be made of.
+    average : dict of Tensor or None
+        Exponential moving average of the weights, once it has begun.
+    """
+
+    iteration: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_iteration: int = 0
+    best_rmse: float = float("inf")
+    best: State | None = None
+    average: State | None = None
+
+
+def save_checkpoint(
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: FitState,
+    identity: dict[str, Any],
+) -> None:
+    """Write everything that the next iteration depends on, atomically.
+
+    Parameters
+    ----------
+    identity : dict
+        What must be the same to go on: settings, split hash; and what should be, for the same bits.
+    """
+    tensors: State = {f"live.{name}": value for name, value in module.state_dict().items()}
+    for index, entry in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
+    for kind, part in (("best", state.best), ("average", state.average)):
+        tensors |= {f"{kind}.{name}": value for name, value in (part or {}).items()}
+    header = {
+        "identity": identity,
+        "iteration": state.iteration,
+        "history": state.history,
+        "best_iteration": state.best_iteration,
+        # Infinity, where nothing is validated, has no place in JSON.
+        "best_rmse": state.best_rmse if math.isfinite(state.best_rmse) else None,
+    }
+    write_tensors(path, CHECKPOINT, tensors, header)
+
+
+def write_tensors(path: Path, kind: Kind, tensors: State, header: dict[str, Any]) -> None:
+    """Write tensors and a JSON header as one file under a checksum, atomically."""
+    tensor_files.write_tensors(path, kind, header, tensor_files.apart(tensors))
+
+
+def read_tensors(path: Path, kind: Kind, identity: dict[str, Any]) -> tuple[dict[str, Any], State]:
+    """Read what `write_tensors` wrote, for the fit that `identity` tells.
+
+    Raises
+    ------
+    SavedFileError
+        If the file is missing, damaged, of another kind or format version, or of another fit.
+    """
+    if not path.is_file():
+        raise SavedFileError(f"There is no checkpoint {path}: nothing to resume. Start without --resume.")
+    header, tensors = tensor_files.read_tensors(path, kind)
+    known = header.get("identity")
+    if not isinstance(known, dict):
+        raise SavedFileError(f"{path} does not say of which fit it is. {_REMEDY}")
+    for name, expected in identity.items():
+        if known.get(name) != expected:
+            raise SavedFileError(
+                f"{path} is a checkpoint of another fit: its {name} is {_short(known.get(name))}, here it is "
+                f"{_short(expected)}. Give the same data and settings, or start anew without --resume."
+            )
+    return header, tensors
+
+
+@contextmanager
+def put_back(path: Path) -> Iterator[None]:
+    """Turn what goes wrong when a checkpoint's content is put back into a SavedFileError that names it."""
+    try:
+        yield
+    except SavedFileError:
+        raise
+    except (
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+    ) as error:
+        raise SavedFileError(f"{path} does not fit this model ({first_line(error)}). {_REMEDY}") from error
+
+
+def checked(header: dict[str, Any], **kinds: type | tuple[type, ...]) -> None:
+    """Refuse a header whose entries are of other types.
+
+    Raises
+    ------
+    TypeError
+        Naming the first.
+    """
+    for name, kind in kinds.items():
+        value = header[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{name} is {_short(value)}")
+        if isinstance(value, int) and value < 0:
+            raise TypeError(f"{name} is {value}, below 0")
+    if not all(isinstance(record, dict) for record in header["history"]):
+        raise TypeError("history holds something else than records")
+
+
+def all_finite(tensors: State, may_be_infinite: Callable[[str], bool] = lambda name: False) -> None:
+    """Refuse tensors with numbers that are not finite.
+
+    Raises
+    ------
+    ValueError
+        Naming the first.
+    """
+    for name, value in tensors.items():
+        if not may_be_infinite(name) and not tensor_files.is_finite(value):
+            raise ValueError(f"the tensor {name} holds numbers that are not finite")
+
+
+def load_checkpoint(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
+) -> FitState:
+    """Put a checkpoint back into the module and the optimizer, and return the rest of the state.
+
+    Raises
+    ------
+    SavedFileError
+        If the file is damaged, foreign, of a newer format, or of another fit (settings or split).
+    """
+    header, tensors = read_tensors(path, CHECKPOINT, identity)
+    # Every tensor has memory of its own: the alignment of a mapped file is not the allocator's, and vector
+    # kernels may then round otherwise.
+    with put_back(path):
+        checked(header, iteration=int, history=list, best_iteration=int, best_rmse=(float, int, type(None)))
+        all_finite(tensors)
+        live = _part(tensors, "live")
+        same_kinds(live, module.state_dict(), "live")
+        if best := _part(tensors, "best"):
+            same_kinds(best, module.state_dict(), "best")
+        if average := _part(tensors, "average"):
+            same_kinds(average, dict(module.named_parameters()), "average")
+        module.load_state_dict(live)
+        saved = optimizer.state_dict()
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, value in _part(tensors, "optimizer").items():
+            index, key = name.split(".", 1)
+            entries.setdefault(int(index), {})[key] = value
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, entry in entries.items():
+            parameter = parameters[number]
+            needed = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            same_kinds(entry, needed, f"optimizer.{number}")
+        optimizer.load_state_dict({"state": entries, "param_groups": saved["param_groups"]})
+        if header["iteration"] != len(header["history"]):
+            raise ValueError(f"{header['iteration']} iterations with {len(header['history'])} records")
+    device = next(module.parameters()).device
+    best, average = _part(tensors, "best", device), _part(tensors, "average", device)
+    return FitState(
+        iteration=header["iteration"],
+        history=header["history"],
+        best_iteration=header["best_iteration"],
+        best_rmse=float("inf") if header["best_rmse"] is None else header["best_rmse"],
+        best=best or None,
+        average=average or None,
+    )
+
+
+def same_kinds(found: State, expected: State, part: str) -> None:
+    """Refuse tensors of other names, types or shapes than those that are needed.
+
+    Raises
+    ------
+    ValueError
+        Naming the first.
+    """
+    if odd := sorted(found.keys() ^ expected.keys()):
+        raise ValueError(f"the tensor {part}.{odd[0]} is {'missing' if odd[0] in expected else 'unknown'}")
+    for name, value in found.items():
+        needed = expected[name]
+        if (value.dtype, value.shape) != (needed.dtype, needed.shape):
+            raise ValueError(
+                f"the tensor {part}.{name} is {value.dtype} of shape {tuple(value.shape)}, {needed.dtype} of "
+                f"shape {tuple(needed.shape)} is needed"
+            )
+
+
+def _part(tensors: State, kind: str, device: torch.device | None = None) -> State:
+    prefix = f"{kind}."
+    return {
+        name[len(prefix) :]: value if device is None else value.to(device)
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,176 @@
+"""What a fit will need, said before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import nn
+
+from .errors import FitError
+from .methods.cross_feedback.encoder import first_width
+from .methods.cross_feedback.settings import GuideSettings
+
+#: Bytes that Python, torch, Pyro and pandas take before any rating is read.
+_RUNTIME = 450_000_000
+
+
+ENCODERS_ADVICE = (
+    "Use fewer factors (n_factors) or narrower layers (n_units), leave out rows with few ratings "
+    "(--min-ratings), switch feedback off, or take a machine with more memory."
+)
+SWEEPS_ADVICE = (
+    "Keep fewer draws (kept_draws), use fewer factors (n_factors), leave out rows with few ratings "
+    "(--min-ratings), or take a machine with more memory."
+)
+ASCENT_ADVICE = (
+    "Use fewer factors (n_factors), leave out rows with few ratings (--min-ratings), or take a machine with "
+    "more memory."
+)
+#: Rows of the larger side times D squared above which sweeps take rows with few ratings as of low rank:
+#: below, one matrix a row is faster.
+DENSE_CELLS = 60_000_000
+#: Numbers in a chain's kept draws above which they stand in half precision: a gigabyte in single.
+SINGLE_NUMBERS = 250_000_000
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a fit will need.
+
+    Attributes
+    ----------
+    n_parameters : int
+        Learned numbers.
+    memory : int
+        Bytes: weights, gradients, optimizer, best state, average, feedback and working space.
+    available : int
+        Bytes free on the device.
+    advice : str
+        What makes a fit by this method smaller.
+    what : str
+        What `n_parameters` counts.
+    """
+
+    n_parameters: int
+    memory: int
+    available: int
+    device: str
+    advice: str = ENCODERS_ADVICE
+    what: str = "parameters"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_parameters / 1e6:.2f} M {self.what}, about {self.memory / 1e9:.2f} GB of memory "
+            f"({self.available / 1e9:.1f} GB free on {self.device})"
+        )
+
+
+def estimate_parameters(
+    n_users: int, n_items: int, n_factors: int, encoder: GuideSettings, *, biases: bool
+) -> int:
+    """Return the number of weights of the first layers and of residuals, which are nearly all there are."""
+    rows, width, n_bases = n_users + n_items, first_width(encoder), encoder.n_bases
+    tables = encoder.data_input * rows * 2 * width
+    if encoder.feedback:
+        tables += rows * 2 * (width * n_factors if n_bases is None else n_bases)
+    bases = 0 if n_bases is None else 2 * n_bases * n_factors * 2 * width
+    residuals = encoder.residual * rows * 2 * (n_factors + biases)
+    return tables * (1 + encoder.bayesian_input) + bases + residuals
+
+
+def estimate_needs(
+    module_parameters: int,
+    n_train: int,
+    n_users: int,
+    n_items: int,
+    width: int,
+    *,
+    average: bool,
+    device: str,
+) -> Needs:
+    """Estimate a fit's memory from its sizes, before anything is allocated.
+
+    Weights, gradients, a gradient in the making, two moments of Adam and the best state are one copy of the
+    parameters each; the average is one, and one more is put aside while it is validated. The ratings stand
+    in the whole feedback and in the batches', both ways, in the blocks and as they were read. A step works
+    on a few tables as wide as the first layer.
+    """
+    copies = 6 + 2 * average
+    ratings = n_train * (2 * 2 * 16 + 32 + 20 + 24)
+    working = 6 * 4 * 2 * width * max(n_users, n_items)
+    memory = copies * 4 * module_parameters + ratings + working + _RUNTIME
+    return Needs(module_parameters, memory, available_memory(device), device)
+
+
+def kept_dtype(n_rows: int, width: int, n_draws: int, implicit: bool) -> torch.dtype:
+    """Return the dtype of a chain's kept draws: a function of sizes alone.
+
+    Parameters
+    ----------
+    n_rows : int
+        Of both sides.
+    width : int
+        D: factors, and one for the bias.
+    n_draws : int
+    implicit : bool
+        Whether draws of implicit weights are kept beside draws and conditional means of rows.
+    """
+    return torch.float16 if kept_numbers(n_rows, width, n_draws, implicit) > SINGLE_NUMBERS else torch.float32
+
+
+def kept_numbers(n_rows: int, width: int, n_draws: int, implicit: bool) -> int:
+    """Return how many numbers a chain keeps: draws, conditional means, and draws of implicit weights."""
+    return n_rows * width * n_draws * (2 + implicit)
+
+
+def estimate_chain(
+    n_train: int, n_users: int, n_items: int, width: int, n_draws: int, *, implicit: bool, device: str
+) -> Needs:
+    """Estimate the memory of Gibbs sweeps from their sizes, before anything is allocated.
+
+    What is kept, tables of D numbers a row that a sweep works on, and what it knows of each row's
+    conditional: one matrix a row, or no more than a few times D numbers a rating.
+    """
+    n_rows, larger = n_users + n_items, max(n_users, n_items)
+    kept = kept_numbers(n_rows, width, n_draws, implicit)
+    kept *= kept_dtype(n_rows, width, n_draws, implicit).itemsize
+    tables = 4 * width * (2 * n_rows + (10 + 10 * implicit) * larger)
+    if larger * width**2 > DENSE_CELLS:
+        matrices = min(n_train * width * 40, larger * width**2 * 24) + 200_000_000
+    else:
+        matrices = 7 * larger * width**2 * 4
+    ratings = n_train * 200
+    return Needs(
+        n_rows * width,
+        kept + tables + matrices + ratings + _RUNTIME,
+        available_memory(device),
+        device,
+        SWEEPS_ADVICE,
+        "numbers drawn in a sweep",
+    )
+
+
+def available_memory(device: str) -> int:
+    """Return the bytes that are free on a device."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    return int(psutil.virtual_memory().available)
+
+
+def check_needs(needs: Needs) -> None:
+    """Refuse a fit that cannot fit.
+
+    Raises
+    ------
+    FitError
+        If the device has not the memory, with what to change.
+    """
+    if needs.memory > needs.available:
+        raise FitError(f"This fit would need {needs}. {needs.advice}")
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of learned numbers of a module."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,379 @@
+"""Posteriors for ArviZ: the only module that knows it.
+
+ArviZ 1 needs Python 3.12. On 3.11 its interface comes with ArviZ 0.23 as ``arviz.preview``, so `arviz_module`
+gives one interface everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from ..data.ratings import Ratings
+from ..data.splits import Split
+from ..errors import DataError, SettingsError
+from ..posterior.chain_draws import sampling_attributes
+from ..posterior.posterior import Posterior
+from ..posterior.tables import check_count, id_values, need_columns
+from .groups import GROUPS, GroupPlan, Selection
+
+__all__ = ["GROUPS", "arviz_module", "halves", "plan_groups", "to_arviz", "tree_attributes"]
+
+#: Rows of a side that are taken when nothing is asked for.
+DEFAULT_ROWS = 50
+#: Bytes that `to_arviz` makes at most.
+MAX_BYTES = 2_000_000_000
+
+
+def arviz_module() -> ModuleType:
+    """Return ArviZ with the interface of its version 1, on every Python."""
+    arviz = import_module("arviz")
+    if int(str(arviz.__version__).split(".")[0]) >= 1:
+        return arviz
+    return import_module("arviz.preview")
+
+
+def to_arviz(
+    posterior: Posterior,
+    split: Split | None = None,
+    *,
+    part: str = "train",
+    user_ids: Any = None,
+    item_ids: Any = None,
+    pairs: pd.DataFrame | None = None,
+    num_samples: int | None = None,
+    seed: int = 0,
+    groups: Sequence[str] = GROUPS,
+    functionals: bool = True,
+    rating_probability: bool = False,
+    max_bytes: int = MAX_BYTES,
+) -> xr.DataTree:
+    """Draw a subset into memory as ArviZ's DataTree.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    split : Split, optional
+        The split that was fitted: its hash is noted, and its parts can be chosen.
+    part : {"train", "valid", "test"}
+        Whose ratings are the observed data. PSIS-LOO is about training ratings.
+    user_ids, item_ids : raw id or sequence, optional
+        Rows to draw, with the observed ratings between them. One side alone takes the other side's rows
+        that it was rated with.
+    pairs : DataFrame, optional
+        Observed pairs instead, by columns ``user_id`` and ``item_id``. When nothing is given: the 50 users
+        and the 50 items with most training ratings.
+    num_samples, seed : int
+        Draws; draw s of a row is the same in every subset. 400 when not given; of a chain, those it kept.
+    groups : sequence of str
+        Some of `GROUPS`.
+    functionals : bool
+        Whether ``posterior`` and ``prior`` hold ``uv`` (u.v) and ``eta`` (the predictor) of every pair: the
+        identifiable quantities.
+    rating_probability : bool
+        Whether ``log_likelihood`` is the log-probability of the rating's level on a discrete scale, which may
+        be compared between all likelihoods, rather than the likelihood's own log-density.
+    max_bytes : int
+        Refuse more than this.
+
+    Returns
+    -------
+    DataTree
+        Its attributes tell software, data, split and settings, whether the posterior is tempered, and what
+        the draws are: independent ones of a guide, or a chain's, with its sweeps, burn-in, thinning and seed.
+        Of a chain, ``posterior`` also holds the draws of noise, cut points and the rows' priors.
+
+    Raises
+    ------
+    UnknownIdError, DataError
+        For ids that are unknown, or pairs that were not observed.
+    SettingsError
+        If the groups would take more than `max_bytes`.
+    """
+    plan = plan_groups(
+        posterior,
+        split,
+        part=part,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        pairs=pairs,
+        num_samples=num_samples,
+        seed=seed,
+        groups=groups,
+        functionals=functionals,
+        rating_probability=rating_probability,
+        everything=False,
+    )
+    if plan.n_bytes() > max_bytes:
+        raise SettingsError(
+            f"these draws take {plan.n_bytes() / 1e9:.1f} GB, more than max_bytes ({max_bytes / 1e9:.1f} "
+            "GB): ask for fewer rows, pairs, draws or groups, or stream them to disk with export_netcdf."
+        )
+    sink = _Memory(plan)
+    plan.fill(sink)
+    tree = xr.DataTree.from_dict({group: sink.dataset(group) for group in groups})
+    tree.attrs = tree_attributes(plan, split)
+    return tree
+
+
+def halves(tree: xr.DataTree) -> xr.DataTree:
+    """Return a chain's tree with the two halves of its draws as two chains, so that R-hat sees a drift.
+
+    ArviZ wants two chains or more for R-hat and gives NaN for one.
+
+    Parameters
+    ----------
+    tree : DataTree
+        Of `to_arviz`, of a chain; of an odd number of draws the first is left out.
+
+    Returns
+    -------
+    DataTree
+        The group ``posterior`` alone, with dimension ``chain`` of length two.
+
+    Raises
+    ------
+    SettingsError
+        If the draws are independent ones of a guide: R-hat says nothing of those.
+    """
+    if "Gibbs chain" not in str(tree.attrs.get("sampling", "")):
+        raise SettingsError(
+            f"halves are of a chain, and these draws are {tree.attrs.get('sampling', 'of unknown origin')}: "
+            "R-hat says nothing of them."
+        )
+    draws = tree["posterior"].to_dataset()
+    half = draws.sizes["draw"] // 2
+    draws = draws.isel(draw=slice(draws.sizes["draw"] - 2 * half, None))
+    parts = [
+        draws.isel(draw=slice(at * half, (at + 1) * half)).assign_coords(draw=np.arange(half))
+        for at in (0, 1)
+    ]
+    joined = xr.concat(parts, "chain").assign_coords(chain=[0, 1])
+    found = xr.DataTree.from_dict({"posterior": joined})
+    found.attrs = dict(tree.attrs)
+    return found
+
+
+def plan_groups(
+    posterior: Posterior,
+    split: Split | None,
+    *,
+    part: str,
+    user_ids: Any,
+    item_ids: Any,
+    pairs: pd.DataFrame | None,
+    num_samples: int | None,
+    seed: int,
+    groups: Sequence[str],
+    functionals: bool,
+    rating_probability: bool,
+    everything: bool,
+) -> GroupPlan:
+    """Work out which rows and pairs are meant; see `to_arviz`. `everything`: all, when none are named."""
+    observed = _observed(posterior, split, part)
+    if pairs is not None and (user_ids is not None or item_ids is not None):
+        raise SettingsError("give either pairs or user_ids and item_ids, not both.")
+    users = None if user_ids is None else np.unique(posterior.user_vocabulary.index(user_ids))
+    items = None if item_ids is None else np.unique(posterior.item_vocabulary.index(item_ids))
+    if pairs is not None:
+        selection = _select_rows(observed, _pair_rows(posterior, observed, pairs), None, None)
+    elif users is None and items is None and everything:
+        rows = np.arange(len(observed))
+        selection = _select_rows(observed, rows, np.arange(observed.n_users), np.arange(observed.n_items))
+    else:
+        if users is None and items is None:
+            users, items = _most_rated(posterior.train.user_counts), _most_rated(posterior.train.item_counts)
+        keep = np.ones(len(observed), dtype=bool)
+        for chosen, column in ((users, observed.users), (items, observed.items)):
+            if chosen is not None:
+                keep &= np.isin(column, chosen)
+        selection = _select_rows(observed, np.flatnonzero(keep), users, items)
+    return GroupPlan(
+        posterior,
+        selection,
+        _number_of_draws(posterior, num_samples),
+        seed,
+        tuple(groups),
+        functionals,
+        rating_probability,
+    )
+
+
+def chain_diagnostics(posterior: Posterior, *, n_pairs: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Return R-hat and effective sample sizes of a chain, on the predictors of random training pairs.
+
+    The chain's first half and second half stand for two chains, so that R-hat sees a drift. Predictors are
+    looked at, as single factors have no identity.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Of Gibbs sweeps.
+    n_pairs, seed : int
+        How many training pairs, and which.
+
+    Returns
+    -------
+    DataFrame
+        One row a pair: ``user_id``, ``item_id``, ``r_hat``, ``ess_bulk``, ``ess_tail``.
+
+    Raises
+    ------
+    SettingsError
+        If the posterior is variational: independent draws of one q say nothing of convergence.
+    """
+    if posterior.n_draws is None or posterior.n_draws < 8:
+        raise SettingsError(
+            "R-hat and effective sample sizes need the draws of a chain, eight or more: fit with Gibbs "
+            "sweeps, and keep as many (kept_draws, --kept-draws)."
+        )
+    train = posterior.train
+    rows = np.random.default_rng(seed).permutation(len(train))[: check_count("n_pairs", n_pairs)]
+    half = posterior.n_draws // 2
+    eta = posterior.pairs.draw_eta(train.users[rows], train.items[rows], np.arange(2 * half), seed)
+    values = eta.double().cpu().numpy().reshape(2, half, len(rows))
+    tree = arviz_module().from_dict({"posterior": {"eta": values}})
+    table = arviz_module().summary(tree, var_names=["eta"], kind="diagnostics", round_to="none")
+    found = pd.DataFrame(
+        {
+            "user_id": posterior.user_vocabulary.raw(train.users[rows]),
+            "item_id": posterior.item_vocabulary.raw(train.items[rows]),
+        }
+    )
+    for name in ("r_hat", "ess_bulk", "ess_tail"):
+        found[name] = table[name].astype(float).to_numpy()
+    return found
+
+
+def _number_of_draws(posterior: Posterior, asked: int | None) -> int:
+    """Return how many draws there are to be: a chain has those that it kept and no more."""
+    if posterior.n_draws is None:
+        return check_count("num_samples", 400 if asked is None else asked)
+    if asked is not None and asked > posterior.n_draws:
+        raise SettingsError(
+            f"num_samples is {asked}, but the chain kept {posterior.n_draws} draws: ask for at most that, or "
+            "fit again with more draws kept (--kept-draws)."
+        )
+    return check_count("num_samples", posterior.n_draws if asked is None else asked)
+
+
+def tree_attributes(plan: GroupPlan, split: Split | None) -> dict[str, Any]:
+    """Return what a tree is of, in types that netCDF has."""
+    posterior, info = plan.posterior, plan.posterior.info
+    probability = plan.rating_probability
+    return {
+        "inference_library": "pyro_bmf",
+        "inference_library_version": str(info.get("software_version", "unknown")),
+        "data_name": posterior.train.name,
+        "data_hash": str(split.ratings.data_hash if split is not None else info.get("data_hash", "unknown")),
+        "split_hash": str(split.hash if split is not None else info.get("split_hash", "unknown")),
+        "settings": json.dumps(info.get("settings", {})),
+        "model": json.dumps(posterior.model.settings()),
+        "tempered": int(posterior.tempered),
+        "beta_user": posterior.beta[0],
+        "beta_item": posterior.beta[1],
+        **sampling_attributes(posterior),
+        "log_likelihood_of": "probability of the rating's level"
+        if probability
+        else "likelihood's own density",
+        "seed": plan.seed,
+    }
+
+
+class _Memory:
+    """Keeps groups as arrays."""
+
+    def __init__(self, plan: GroupPlan) -> None:
+        self.plan = plan
+        self.arrays: dict[tuple[str, str], NDArray[Any]] = {
+            (group, name): np.empty([plan.sizes[dim] for dim in dims], dtype=dtype)
+            for group in plan.groups
+            for name, (dims, dtype) in plan.variables(group).items()
+        }
+
+    def put(
+        self, group: str, name: str, draws: slice | None, values: NDArray[Any], pairs: slice | None = None
+    ) -> None:
+        """Store a block."""
+        array = self.arrays[group, name]
+        if draws is None:
+            array[...] = values
+        elif pairs is None:
+            array[0, draws] = values
+        else:
+            array[0, draws, pairs] = values
+
+    def dataset(self, group: str) -> xr.Dataset:
+        """Return one group with its coordinates."""
+        variables = self.plan.variables(group)
+        return xr.Dataset(
+            {name: (dims, self.arrays[group, name]) for name, (dims, _) in variables.items()},
+            self.plan.coordinates(group),
+        )
+
+
+def _observed(posterior: Posterior, split: Split | None, part: str) -> Ratings:
+    if part not in ("train", "valid", "test"):
+        raise SettingsError(f"part is {part!r}: it may be train, valid or test.")
+    if split is None:
+        if part != "train":
+            raise SettingsError(
+                f"part is {part!r}: give the split, the posterior holds only its training part."
+            )
+        return posterior.train
+    ratings = split.ratings
+    if (
+        ratings.user_vocabulary != posterior.user_vocabulary
+        or ratings.item_vocabulary != posterior.item_vocabulary
+    ):
+        raise SettingsError(
+            "the split has other users or items than the posterior: give the one that was fitted."
+        )
+    # After a refit the encoders have read more than the train part.
+    observed: Ratings = posterior.train if part == "train" else getattr(split, part)
+    return observed
+
+
+def _select_rows(
+    observed: Ratings, rows: NDArray[np.int64], users: ArrayLike | None, items: ArrayLike | None
+) -> Selection:
+    own_users = np.unique(observed.users[rows]) if users is None else np.asarray(users, dtype=np.int64)
+    own_items = np.unique(observed.items[rows]) if items is None else np.asarray(items, dtype=np.int64)
+    return Selection(
+        own_users,
+        own_items,
+        np.searchsorted(own_users, observed.users[rows]),
+        np.searchsorted(own_items, observed.items[rows]),
+        observed.ratings[rows],
+    )
+
+
+def _pair_rows(posterior: Posterior, observed: Ratings, pairs: pd.DataFrame) -> NDArray[np.int64]:
+    need_columns(pairs, ("user_id", "item_id"), "pairs")
+    users = posterior.user_vocabulary.index(id_values(pairs["user_id"]))
+    items = posterior.item_vocabulary.index(id_values(pairs["item_id"]))
+    keys = observed.users * observed.n_items + observed.items
+    wanted = users * observed.n_items + items
+    rows = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    missing = keys[rows] != wanted if len(keys) else np.ones(len(wanted), dtype=bool)
+    if bool(missing.any()):
+        at = int(np.argmax(missing))
+        user, item = pairs["user_id"].tolist()[at], pairs["item_id"].tolist()[at]
+        raise DataError(
+            f"user {user!r} and item {item!r} are no observed pair: only ratings "
+            "that were observed have a likelihood."
+        )
+    return rows
+
+
+def _most_rated(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    order = np.lexsort((np.arange(len(counts)), -counts))
+    return np.sort(order[:DEFAULT_ROWS])

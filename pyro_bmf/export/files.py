@@ -1,0 +1,206 @@
+"""A posterior written for other programs: draws as netCDF, streamed; parameters as parquet."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5netcdf
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..data.splits import Split
+from ..data.units import Units
+from ..errors import SettingsError
+from ..files import atomic_write, reserve, write_json
+from ..model.rows import RowDraws, Rows, working_dtype
+from ..posterior.chain_draws import hyperparameter_draws, sampling_attributes
+from ..posterior.posterior import Posterior
+from ..posterior.rating_units import in_ratings
+from .arviz import plan_groups, tree_attributes
+from .groups import GROUPS, GroupPlan
+
+
+def export_netcdf(
+    posterior: Posterior,
+    path: Path | str,
+    split: Split | None = None,
+    *,
+    part: str = "train",
+    user_ids: Any = None,
+    item_ids: Any = None,
+    pairs: pd.DataFrame | None = None,
+    num_samples: int | None = None,
+    seed: int = 0,
+    groups: Sequence[str] = GROUPS,
+    functionals: bool = False,
+    rating_probability: bool = False,
+) -> Path:
+    """Stream draws to a netCDF-4 file, a block at a time: memory does not grow with their number.
+
+    `xarray.open_datatree` reads the file as what `to_arviz` gives, lazily. All users, items and observed
+    ratings are written unless some are named; the other arguments are those of `to_arviz`. The file appears
+    under its name when it is whole.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    SettingsError
+        If the disk has not enough room.
+    """
+    plan = plan_groups(
+        posterior,
+        split,
+        part=part,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        pairs=pairs,
+        num_samples=num_samples,
+        seed=seed,
+        groups=groups,
+        functionals=functionals,
+        rating_probability=rating_probability,
+        everything=True,
+    )
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free
+    if plan.n_bytes() > free:
+        raise SettingsError(
+            f"{target}: the draws take {plan.n_bytes() / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB "
+            "free. Export fewer draws (num_samples) or fewer groups."
+        )
+    with atomic_write(target) as temporary:
+        # A quota, or a limit on the size of a file, is met here: HDF5 may crash where a write fails.
+        reserve(temporary, plan.n_bytes() * 51 // 50 + 65536)
+        with h5netcdf.File(temporary, "w") as file:
+            file.attrs.update(tree_attributes(plan, split))
+            plan.fill(_NetCdf(file, plan))
+    return target
+
+
+class _NetCdf:
+    """Puts blocks where they belong in a file; every group has its own dimensions and coordinates."""
+
+    def __init__(self, file: h5netcdf.File, plan: GroupPlan) -> None:
+        self.variables: dict[tuple[str, str], Any] = {}
+        for name in plan.groups:
+            group = file.create_group(name)
+            described = plan.variables(name)
+            used = {dim for dims, _ in described.values() for dim in dims}
+            group.dimensions = {dim: size for dim, size in plan.sizes.items() if dim in used}
+            coordinates = plan.coordinates(name)
+            for coordinate, (dim, values) in coordinates.items():
+                text = values.dtype == object
+                variable = group.create_variable(
+                    coordinate, (dim,), h5py.string_dtype() if text else values.dtype
+                )
+                variable[...] = values
+            for variable_name, (dims, dtype) in described.items():
+                variable = group.create_variable(variable_name, dims, np.dtype(dtype))
+                if "pair" in dims and "user_id" in coordinates:
+                    variable.attrs["coordinates"] = "user_id item_id"
+                self.variables[name, variable_name] = variable
+
+    def put(
+        self, group: str, name: str, draws: slice | None, values: NDArray[Any], pairs: slice | None = None
+    ) -> None:
+        """Write a block."""
+        variable = self.variables[group, name]
+        if draws is None:
+            variable[...] = values
+        elif pairs is None:
+            variable[0, draws] = values
+        else:
+            variable[0, draws, pairs] = values
+
+
+def export_parquet(posterior: Posterior, folder: Path | str) -> Path:
+    """Write the posterior's parameters as two tables, ``users.parquet`` and ``items.parquet``.
+
+    One row a user (item): its raw id (and title), ``n_ratings`` in training, ``bias_loc`` and ``bias_scale``
+    where there are biases, and ``loc_k`` and ``scale_k`` of every factor k: mean and standard deviation of
+    independent Normals. Of a chain's draws, whose factors have no identity, the biases and noise multipliers
+    alone, and a third table, ``chain.parquet``: one row a draw, in the chain's order, of noise, cut points
+    (``cut_1``, ...), locations and scales of the biases' priors and shapes of rows' noise.
+    ``posterior.json`` tells what they are of.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    target = Path(folder)
+    train = posterior.train
+    users = {"user_id": train.user_vocabulary.ids, "n_ratings": train.user_counts}
+    items: dict[str, NDArray[Any]] = {"item_id": train.item_vocabulary.ids}
+    if train.item_titles is not None:
+        items["title"] = train.item_titles
+    items["n_ratings"] = train.item_counts
+    for name, head, rows in (
+        ("users", users, posterior.user_rows),
+        ("items", items, posterior.item_rows),
+    ):
+        with atomic_write(target / f"{name}.parquet") as temporary:
+            pd.DataFrame({**head, **_parameters(rows, posterior.model.units)}).to_parquet(
+                temporary, index=False
+            )
+    draws = _chain_table(posterior)
+    if draws is not None:
+        with atomic_write(target / "chain.parquet") as temporary:
+            draws.to_parquet(temporary, index=False)
+    write_json(
+        target / "posterior.json",
+        {
+            "model": posterior.model.settings(),
+            "scale": posterior.scale.to_dict(),
+            "info": posterior.info,
+            **sampling_attributes(posterior),
+        },
+    )
+    return target
+
+
+def _chain_table(posterior: Posterior) -> pd.DataFrame | None:
+    """Return what a chain drew beside rows and has an identity from draw to draw; None of a guide."""
+    n_draws = posterior.n_draws
+    if n_draws is None:
+        return None
+    columns: dict[str, NDArray[Any]] = {"draw": np.arange(n_draws)}
+    for name, drawn in hyperparameter_draws(posterior, np.arange(n_draws)).items():
+        values = in_ratings(name, drawn, posterior.model.units)
+        if name == "cuts":
+            columns |= {f"cut_{cut + 1}": values[:, cut] for cut in range(values.shape[1])}
+        elif values.ndim == 1:
+            columns[name] = values
+    return pd.DataFrame(columns)
+
+
+def _parameters(rows: Rows, units: Units) -> dict[str, NDArray[Any]]:
+    columns: dict[str, NDArray[Any]] = {}
+    if rows.noise is not None:
+        columns["noise"] = rows.noise.cpu().numpy()
+    if isinstance(rows, RowDraws):
+        # Single factors of a chain have no identity from draw to draw: there is nothing to tabulate.
+        if rows.bias:
+            bias = rows.draws[..., -1].to(working_dtype(rows.draws))
+            columns |= {
+                "bias_loc": in_ratings("user_bias", bias.mean(1).cpu().numpy(), units),
+                "bias_scale": in_ratings("user_bias", bias.std(1).cpu().numpy(), units),
+            }
+        return columns
+    for name, tensor in (("bias_loc", rows.bias_loc), ("bias_scale", rows.bias_scale)):
+        if tensor is not None:
+            columns[name] = in_ratings("user_bias", tensor.cpu().numpy(), units)
+    for name, matrix in (("loc", rows.loc), ("scale", rows.scale)):
+        values = in_ratings("user_factors", matrix.cpu().numpy(), units)
+        columns |= {f"{name}_{k}": values[:, k] for k in range(values.shape[1])}
+    return columns

@@ -1,0 +1,136 @@
+"""From plain settings to a model: priors and likelihood by their words."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..errors import SettingsError
+from ..model import FactorizationModel, RowNoise
+from ..model.catalogue import PRIORS
+from ..model.implicit_feedback import ImplicitFeedback
+from ..model.spelling import make_likelihood, make_prior, parse_word
+from .settings import ModelSettings
+
+#: Levels of a scale up to which an ordered likelihood is taken where none is named.
+_MANY_LEVELS = 20
+#: What Gibbs sweeps know, by name; a Normal prior is Normal-Wishart there.
+SWEEP_LIKELIHOODS = ("normal", "ordered-probit")
+SWEEP_PRIORS = ("normal", "normal-wishart")
+#: Priors whose scale the setting `prior_scale` gives.
+NORMAL_PRIORS = ("normal", "hierarchical-normal", "lkj", "normal-wishart")
+
+
+def build_model(
+    settings: ModelSettings,
+    levels: np.ndarray | None = None,
+    *,
+    gibbs: bool = False,
+    ends: tuple[float, float] | None = None,
+    mean_rating: float | None = None,
+) -> FactorizationModel:
+    """Build the factorization that plain settings describe.
+
+    Parameters
+    ----------
+    settings : ModelSettings
+    levels : ndarray, optional
+        Levels of the rating scale, for a likelihood that needs them.
+    gibbs : bool
+        With the Normal-Wishart priors and implicit feedback of Gibbs sweeps; otherwise with the priors of the
+        settings, as a guide is fitted under.
+    ends : tuple of float, optional
+        Lowest and highest rating of the scale, for a likelihood that needs them; those of `levels` when not
+        given.
+    mean_rating : float, optional
+        Of the training ratings, for a prior whose mean follows from it.
+
+    Raises
+    ------
+    SettingsError
+        If the likelihood needs levels and there are none, sweeps do not know prior or likelihood, or a
+        prior's mean is to follow from ratings whose mean is not known or not positive.
+    """
+    word = resolve_likelihood(settings.likelihood, levels)
+    name = word.partition(":")[0]
+    if gibbs and name not in SWEEP_LIKELIHOODS:
+        raise SettingsError(
+            f"Gibbs sweeps do not know the likelihood {name}, only {' and '.join(SWEEP_LIKELIHOODS)}: fit a "
+            "guide instead (--preset amortized)."
+        )
+    if gibbs and settings.prior.partition(":")[0] not in SWEEP_PRIORS:
+        raise SettingsError(
+            f"Gibbs sweeps do not know the prior {settings.prior}, only {' and '.join(SWEEP_PRIORS)} (both "
+            "as Normal-Wishart): fit a guide instead (--preset amortized)."
+        )
+    if ends is None:
+        ends = (0.0, 1.0) if levels is None else (float(levels[0]), float(levels[-1]))
+    noise: Any = settings.noise
+    if name == "ordered-probit":
+        noise = 0.8 if noise == "learned" else float(noise)
+    likelihood = make_likelihood(
+        word, levels=None if levels is None else levels.tolist(), low=ends[0], high=ends[1], noise=noise
+    )
+
+    bias = "normal-wishart" if gibbs else "normal"
+    # The scale of a prior of another family is another thing: it is said in the word.
+    own_scale: float | None = settings.prior_scale
+    factors = _sampled_prior(settings) if gibbs else settings.prior
+    loc = None if gibbs else _prior_mean(settings, mean_rating)
+    if factors.partition(":")[0] not in NORMAL_PRIORS:
+        own_scale = None
+    return FactorizationModel(
+        settings.n_factors,
+        user_prior=make_prior(factors, scale=own_scale, loc=loc),
+        item_prior=make_prior(factors, scale=own_scale, loc=loc),
+        likelihood=likelihood,
+        biases=settings.biases,
+        centred=settings.centred,
+        user_bias_prior=make_prior(bias, scale=settings.bias_scale) if settings.biases else None,
+        item_bias_prior=make_prior(bias, scale=settings.bias_scale) if settings.biases else None,
+        implicit=ImplicitFeedback() if gibbs and settings.implicit else None,
+        row_noise=None if settings.row_noise == "none" else RowNoise(settings.row_noise, guided=not gibbs),
+    )
+
+
+def resolve_likelihood(word: str, levels: np.ndarray | None) -> str:
+    """Return the word of a likelihood; ``auto`` is one that goes with the rating scale's levels."""
+    if word != "auto":
+        return word
+    few = levels is not None and len(levels) <= _MANY_LEVELS
+    return "ordered-probit" if few else "normal"
+
+
+def _prior_mean(settings: ModelSettings, mean_rating: float | None) -> float | None:
+    """Return the mean that the settings give the factors' prior, None where they give none."""
+    if not settings.prior_mean:
+        return None
+    if settings.prior_mean != "ratings":
+        return float(settings.prior_mean)
+    if settings.centred:
+        return 0.0
+    if mean_rating is None or not mean_rating > 0.0:
+        known = "not known" if mean_rating is None else f"{mean_rating:.3g}"
+        raise SettingsError(
+            f"prior_mean is 'ratings' and the mean rating is {known}: it must be positive, to be the "
+            "product of two equal means. Give prior_mean as a number, or centre the ratings."
+        )
+    return math.sqrt(mean_rating / settings.n_factors)
+
+
+def _sampled_prior(settings: ModelSettings) -> str:
+    """Return the Normal-Wishart prior that Gibbs sweeps take for a Normal one, which may name its scale."""
+    word = settings.prior
+    name, arguments = parse_word(word, PRIORS, "prior")
+    if name == "normal-wishart":
+        return word
+    given = arguments.get("loc", settings.prior_mean)
+    # One that follows from the ratings was a place to start at, and is learned here.
+    if given and given != "ratings":
+        raise SettingsError(
+            f"Gibbs sweeps draw the mean of the factors, and here it is given, as {given} "
+            "(prior_mean, or loc in the prior): leave it at 0, or fit a guide instead (--preset amortized)."
+        )
+    return "normal-wishart" + (f":scale={arguments['scale']}" if "scale" in arguments else "")

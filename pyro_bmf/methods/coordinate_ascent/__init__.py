@@ -1,0 +1,1 @@
+"""Exact coordinate ascent with full-covariance rows."""

@@ -1,0 +1,275 @@
+r"""Coordinate ascent: each step is the best q of one block given all others, so the ELBO never falls.
+
+One iteration updates utilities (ordered probit), users, items, then, by maximising the same bound, the
+scales of the priors (empirical Bayes), the noise (Normal) and the cuts (ordered probit). The bound is
+
+.. math:: \sum_{ij} E_q[\log p(x_{ij} \mid \eta_{ij})] - \sum_i KL(q(u_i) \| p) - \sum_j KL(q(v_j) \| p),
+
+with :math:`E_q[\log p] = \log P(\text{cell} \mid E\eta) - \mathrm{var}(\eta) / 2 s^2` at the best
+truncated-Normal q of an ordered probit's utility. Beta is one here: the bound is one on the evidence.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...data.ratings import Ratings
+from ...errors import SettingsError
+from ...model import FactorizationModel
+from ...model.feedback import Feedback
+from ...model.likelihoods.normal import NormalLikelihood
+from ...model.likelihoods.ordered_probit import OrderedProbitLikelihood
+from ...model.priors.normal import NormalPrior
+from ...numerics.truncated_normal import truncated_mean
+from ..gibbs.ordered_draws import fit_cuts
+from ..kernel import Entries
+from .guide import ConjugateGuide, Side
+
+#: Iterations before the priors' scales move: a bound that is far from its height prefers no factors at all.
+_FIXED_SCALES = 5
+
+#: Largest standard deviation of the starting means: predictors far off have no cells to fit cuts by.
+_START = 0.3
+
+
+class CoordinateAscent:
+    """Coordinate ascent of one model on one set of training ratings.
+
+    Parameters
+    ----------
+    model : FactorizationModel
+        With Normal priors and a Normal or ordered probit likelihood; started.
+    train : Ratings
+    seed : int
+        Of the starting means.
+    dtype : torch.dtype
+    empirical_bayes : bool
+        Whether the priors' scales are learned.
+
+    Raises
+    ------
+    SettingsError
+        If the model has another prior or likelihood.
+    """
+
+    def __init__(
+        self,
+        model: FactorizationModel,
+        train: Ratings,
+        *,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        empirical_bayes: bool = True,
+    ) -> None:
+        check_conjugate(model)
+        self.model, self.device, self.dtype = model, device, dtype
+        users, items = (
+            torch.from_numpy(np.array(column, dtype=np.int64)).to(device)
+            for column in (train.users, train.items)
+        )
+        ratings = torch.from_numpy(train.ratings.astype(np.float64)).to(device)
+        feedback = Feedback.from_coo(users, items, ratings, train.n_users, train.n_items)
+        self.entries: dict[Side, Entries] = {
+            "user": Entries.build(
+                feedback.indptr, feedback.indices, feedback.t_indptr, feedback.t_indices, dtype
+            ),
+            "item": Entries.build(
+                feedback.t_indptr, feedback.t_indices, feedback.indptr, feedback.indices, dtype
+            ),
+        }
+        self.item_order = feedback.t_order.long()
+        centre = float(model.centre)
+        self.values = feedback.values - centre
+        likelihood = model.likelihood
+        n_cuts = len(likelihood.levels) - 1 if isinstance(likelihood, OrderedProbitLikelihood) else 0
+        self.guide = ConjugateGuide(
+            train.n_users, train.n_items, model.n_factors, biases=model.biases, n_cuts=n_cuts
+        ).to(device)
+        for name in (
+            "user_loc",
+            "user_covariance",
+            "user_prior",
+            "item_loc",
+            "item_covariance",
+            "item_prior",
+        ):
+            setattr(self.guide, name, getattr(self.guide, name).to(dtype))
+        self.place: Tensor | None = None
+        noise = 0.9 * float(train.ratings.std())
+        if isinstance(likelihood, OrderedProbitLikelihood):
+            self.guide.middles.copy_((likelihood.levels[1:] + likelihood.levels[:-1]) / 2)
+            self.guide.cuts.copy_(likelihood.cuts.detach())
+            self.place = torch.searchsorted(self.guide.middles - centre, self.values)
+            noise = float(likelihood.noise)
+        elif isinstance(likelihood, NormalLikelihood) and not likelihood.learned:
+            noise = float(likelihood.noise)
+        self.guide.noise.fill_(max(noise, 1e-3) ** -2)
+        self.guide.centre.fill_(centre)
+        generator = torch.Generator().manual_seed(seed)
+        for side, prior, bias in (
+            ("user", model.user_prior, model.user_bias_prior),
+            ("item", model.item_prior, model.item_bias_prior),
+        ):
+            scales = [prior.scale] * model.n_factors + ([] if bias is None else [bias.scale])
+            getattr(self.guide, f"{side}_prior").copy_(torch.tensor(scales) ** -2.0)
+            loc = getattr(self.guide, f"{side}_loc")
+            loc.copy_(torch.randn(loc.shape, generator=generator) * min(prior.scale, _START))
+            getattr(self.guide, f"{side}_covariance").mul_(0.01)
+        self.utilities = self.values
+        self.iterations = 0
+        self.empirical_bayes = empirical_bayes
+
+    @torch.no_grad()
+    def iteration(self) -> dict[str, float]:
+        """Update every block once and return the bound and its parts, nats."""
+        begun = time.perf_counter()
+        log_cells = 0.0
+        if self.place is not None:
+            eta = self._predictors()
+            cuts, scale = self.guide.cuts - self.guide.centre, self.guide.noise.rsqrt()
+            self.guide.cuts.copy_(
+                fit_cuts(cuts, eta, scale.expand_as(eta), self.place, steps=2) + self.guide.centre
+            )
+            self.utilities = truncated_mean(eta, scale, self.guide.cuts - self.guide.centre, self.place)[0]
+        self._update("user")
+        self._update("item")
+        self.iterations += 1
+        if self.empirical_bayes and self.iterations > _FIXED_SCALES:
+            for side in ("user", "item"):
+                self._update_prior(side)
+        total = self._square("item")
+        if self.place is None and isinstance(self.model.likelihood, NormalLikelihood):
+            if self.model.likelihood.learned:
+                self.guide.noise.fill_(len(self.values) / total)
+            tau = float(self.guide.noise)
+            log_likelihood = 0.5 * len(self.values) * math.log(tau / (2 * math.pi)) - 0.5 * tau * total
+        else:
+            assert self.place is not None
+            eta = self._predictors()
+            variance = total - float(((self.utilities - eta) ** 2).sum())
+            cuts = self.guide.cuts - self.guide.centre
+            cells = truncated_mean(eta, self.guide.noise.rsqrt(), cuts, self.place)[1]
+            log_cells = float(cells.sum())
+            log_likelihood = log_cells - 0.5 * float(self.guide.noise) * variance
+        kl = {side: self._kl(side) for side in ("user", "item")}
+        return {
+            "elbo": log_likelihood - kl["user"] - kl["item"],
+            "log_likelihood": log_likelihood,
+            "kl_user": kl["user"],
+            "kl_item": kl["item"],
+            "noise": float(self.guide.noise.rsqrt()),
+            "seconds": time.perf_counter() - begun,
+        }
+
+    def _predictors(self) -> Tensor:
+        """Return E[eta] less the centre of every rating, in the users' order, float64."""
+        return self.guide.predictors(self._of("user", "loc"), self.entries["user"], "user").double()
+
+    def _of(self, side: str, name: str) -> Tensor:
+        tensor: Tensor = getattr(self.guide, f"{side}_{name}")
+        return tensor
+
+    def _targets(self, side: Side) -> Tensor:
+        values = self.utilities if side == "user" else self.utilities[self.item_order]
+        return values.to(self.dtype)
+
+    def _update(self, side: Side) -> None:
+        found, _ = self.guide.conditional(side, self.entries[side], self._targets(side))
+        loc = getattr(self.guide, f"{side}_loc")
+        loc.copy_(found.mean(torch.zeros(loc.shape[1], dtype=self.dtype, device=self.device)))
+        getattr(self.guide, f"{side}_covariance").copy_(found.covariance())
+
+    def _update_prior(self, side: str) -> None:
+        loc = getattr(self.guide, f"{side}_loc").double()
+        second = loc**2 + getattr(self.guide, f"{side}_covariance").diagonal(dim1=1, dim2=2).double()
+        prior = getattr(self.guide, f"{side}_prior")
+        k = self.model.n_factors
+        # One scale for all factors: a rotation of the factors leaves it as it is.
+        prior[:k] = 1.0 / second[:, :k].mean().clamp_min(1e-8)
+        if self.model.biases:
+            prior[k] = 1.0 / second[:, k].mean().clamp_min(1e-8)
+
+    def _square(self, side: Side) -> float:
+        """Return the sum over ratings of E[(z - eta)^2], z at its mean."""
+        entries = self.entries[side]
+        other = "item" if side == "user" else "user"
+        mean, products, with_bias, bias = self.guide.features(side)
+        z = self._targets(side).double()
+        loc = getattr(self.guide, f"{side}_loc").double()
+        second = getattr(self.guide, f"{side}_covariance").double() + loc.unsqueeze(2) * loc.unsqueeze(1)
+        at = entries.indices.long()
+        total = ((z - bias.double()[at]) ** 2).sum()
+        if self.model.biases:
+            total = total + getattr(self.guide, f"{other}_covariance")[:, -1, -1].double()[at].sum()
+        linear = entries.sum(mean.double(), z) - entries.sum(with_bias.double())
+        information = entries.sum(products.double()).view_as(second)
+        return float(total - 2.0 * (loc * linear).sum() + (information * second).sum())
+
+    def _kl(self, side: str) -> float:
+        loc = getattr(self.guide, f"{side}_loc").double()
+        covariance = getattr(self.guide, f"{side}_covariance").double()
+        prior = getattr(self.guide, f"{side}_prior").double()
+        second = covariance.diagonal(dim1=1, dim2=2) + loc**2
+        log_determinant = torch.logdet(covariance).sum()
+        n, width = loc.shape
+        return float(0.5 * ((second * prior).sum() - n * width - n * prior.log().sum() - log_determinant))
+
+    def remember(self) -> None:
+        """Put learned noise and cuts into the model's likelihood."""
+        likelihood, noise = self.model.likelihood, self.guide.noise.rsqrt()
+        if isinstance(likelihood, OrderedProbitLikelihood):
+            likelihood.set_cuts(self.guide.cuts, noise)
+        elif isinstance(likelihood, NormalLikelihood) and likelihood.learned:
+            likelihood.set_noise(noise)
+
+    def finish(self) -> None:
+        """Put everything that was learned into the model."""
+        k = self.model.n_factors
+        for side in ("user", "item"):
+            prior = getattr(self.guide, f"{side}_prior")
+            setattr(self.model, f"{side}_prior", NormalPrior(scale=float(prior[0]) ** -0.5).to(self.device))
+            if self.model.biases:
+                bias = NormalPrior(scale=float(prior[k]) ** -0.5).to(self.device)
+                setattr(self.model, f"{side}_bias_prior", bias)
+        self.remember()
+        self.model.requires_grad_(False)
+
+
+def check_conjugate(model: FactorizationModel) -> None:
+    """Refuse a model that coordinate ascent has no step for.
+
+    Raises
+    ------
+    SettingsError
+        If a prior is not Normal about zero, or the likelihood neither Normal nor an ordered probit.
+    """
+    parts: list[Any] = [model.user_prior, model.item_prior, model.user_bias_prior, model.item_bias_prior]
+    for prior in parts:
+        if prior is not None and type(prior) is not NormalPrior:
+            raise SettingsError(
+                f"Coordinate ascent needs Normal priors, and there is a {type(prior).__name__}: give "
+                "those, or "
+                "fit by SVI (method='svi')."
+            )
+        if prior is not None and prior.origin != 0.0:
+            raise SettingsError(
+                "Coordinate ascent needs priors about zero, and there is one with another mean: "
+                "leave loc out, or fit by SVI (method='svi')."
+            )
+    if model.row_noise is not None or model.row_cuts is not None:
+        raise SettingsError(
+            "Coordinate ascent has no noise or cut points of rows' own: leave them out, or fit by SVI "
+            "(method='svi')."
+        )
+    if not isinstance(model.likelihood, NormalLikelihood | OrderedProbitLikelihood):
+        raise SettingsError(
+            f"Coordinate ascent needs a Normal or ordered probit likelihood, not "
+            f"{type(model.likelihood).__name__}: give one of those, or fit by SVI (method='svi')."
+        )

@@ -1,0 +1,1 @@
+"""The paper's method: amortized cross-feedback guides, fitted by Algorithm 1."""

@@ -1,0 +1,132 @@
+"""Starting a fit from an earlier one when new ratings, users or items have come."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...data.ratings import Ratings
+from ...data.vocabulary import Vocabulary
+from ...errors import SettingsError
+from ...model import FactorizationModel
+from ...model.likelihoods.normal import Likelihood
+from ...posterior import Posterior
+from .encoder import FIRST_LAYER
+from .guide import CrossFeedbackGuide
+
+
+@torch.no_grad()
+def carry_over(
+    earlier: Posterior, model: FactorizationModel, guide: CrossFeedbackGuide, train: Ratings
+) -> str:
+    """Put an earlier fit's weights and embeddings into a new guide, row by row of the raw ids.
+
+    First-layer weights belong to rows of the other side: rows that the earlier fit knew keep theirs, new
+    ones start at zero, so that what they add to a sum has to be learned; with posteriors, new ones have the
+    width that they start with in any fit. Residuals belong to rows of their own side: new ones start fresh.
+    Everything else is copied.
+
+    Returns
+    -------
+    str
+        What the earlier fit had learned and this one cannot take over, in words; empty if there is nothing.
+
+    Raises
+    ------
+    SettingsError
+        If the two fits differ in architecture or factors.
+    """
+    old = earlier.guide
+    if not isinstance(old, CrossFeedbackGuide):
+        raise SettingsError(
+            "A warm start needs an earlier fit of this guide, and the given one has the guide "
+            f"{old.settings()['kind']!r}: start from a fit of the same method."
+        )
+    was, now = _architecture(old), _architecture(guide)
+    differing = [
+        f"{name} is {was[name]} in the earlier fit and {now[name]} here"
+        for name in was
+        if was[name] != now[name]
+    ]
+    if differing:
+        raise SettingsError(
+            f"A warm start needs the same architecture: {', '.join(differing)}. Give the earlier fit's "
+            "settings."
+        )
+    known = {
+        "user": _matches(train.user_vocabulary, earlier.user_vocabulary),
+        "item": _matches(train.item_vocabulary, earlier.item_vocabulary),
+    }
+    left = []
+    for side, other in (("user", "item"), ("item", "user")):
+        new_rows, old_rows = known[other]
+        encoder, before = getattr(guide, f"{side}_encoder"), getattr(old, f"{side}_encoder")
+        values = before.state_dict()
+        for name in FIRST_LAYER:
+            for part in (name, f"{name}_log_scale"):
+                if part in values:
+                    fresh = getattr(encoder, part).detach().clone()
+                    table = torch.zeros_like(fresh) if part == name else fresh
+                    table[new_rows] = values[part].to(table)[old_rows]
+                    values[part] = table
+        encoder.load_state_dict(values)
+        residual = getattr(guide, f"{side}_residual")
+        if residual is not None:
+            own_new, own_old = known[side]
+            values = getattr(old, f"{side}_residual").state_dict()
+            for part in ("loc", "log_scale"):
+                table = getattr(residual, part).detach().clone()
+                table[own_new] = values[part].to(table)[own_old]
+                values[part] = table
+            residual.load_state_dict(values)
+        style, old_style = getattr(guide, f"{side}_style"), getattr(old, f"{side}_style")
+        if style is not None and style.edges.shape != old_style.edges.shape:
+            left.append(f"what it read from the histograms of {side}s' ratings (another scale)")
+        elif style is not None:
+            # Edges and means are taken from the new ratings; what the network has learned of them goes on.
+            for part in ("hidden", "out"):
+                getattr(style, part).load_state_dict(getattr(old_style, part).state_dict())
+        embeddings: Tensor = getattr(guide, f"{other}_factors")
+        embeddings[new_rows] = getattr(old, f"{other}_factors").to(embeddings)[old_rows]
+    # The likelihood's learned parameters go on from where they were.
+    likelihood, before = model.likelihood, earlier.model.likelihood
+    if _shape(likelihood) == _shape(before):
+        learned = {name: value for name, value in before.state_dict().items() if name != "levels"}
+        likelihood.load_state_dict(learned, strict=False)
+    elif before.state_dict():
+        left.append(f"the parameters of its {type(before).__name__}")
+    for own, known_by in (
+        (model.row_noise, earlier.model.row_noise),
+        (model.row_cuts, earlier.model.row_cuts),
+    ):
+        if own is not None and known_by is not None:
+            own.load_state_dict(known_by.state_dict())
+    return " and ".join(left)
+
+
+def _architecture(guide: CrossFeedbackGuide) -> dict[str, Any]:
+    """Return all that two guides must have in common, by name."""
+    names = ("n_factors", "biases", "row_noise", "n_cuts")
+    return asdict(guide.guide_settings) | {name: getattr(guide, name) for name in names}
+
+
+def _shape(likelihood: Likelihood) -> dict[str, Any]:
+    """Return a likelihood's settings; of levels only their number, as they are written in another unit."""
+    settings = likelihood.settings()
+    return settings | ({"levels": len(settings["levels"])} if "levels" in settings else {})
+
+
+def _matches(new: Vocabulary, old: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Return positions of the ids that both vocabularies hold, in the new one and in the old one."""
+    if new.ids.dtype != old.ids.dtype:
+        raise SettingsError(
+            f"A warm start needs ids of one type: the {new.kind} ids were "
+            f"{'integers' if old.ids.dtype.kind == 'i' else 'text'} in the earlier fit and are "
+            f"{'integers' if new.ids.dtype.kind == 'i' else 'text'} now."
+        )
+    _, in_new, in_old = np.intersect1d(new.ids, old.ids, assume_unique=True, return_indices=True)
+    return torch.from_numpy(in_new), torch.from_numpy(in_old)

@@ -1,0 +1,1 @@
+"""Blocked Gibbs sweeps, and the posterior as draws of a chain."""

@@ -1,0 +1,264 @@
+r"""What rows' ratings say of their prior means, and the preconditioner of the system for implicit weights.
+
+With row i integrated out, its ratings say of its prior mean a Normal of precision :math:`G_i` (see
+`pyro_bmf.methods.kernel`). The system for the weights has :math:`A^T G A`, A the scaled mask, and its
+preconditioner one D x D block a column, :math:`\lambda + \sum_i G_i / n_i` over the column's rows. Two forms:
+
+- `DenseInformation` holds every :math:`G_i` and every block: fastest where there are some ten thousands of
+  rows.
+- `FewInformation` holds :math:`G_i = H_i^T H_i` by its factors where rows have few ratings. Columns with
+  many ratings have their own blocks, in which rows with few stand by the mean of those with as many; all
+  others share one matrix: with :math:`c_j = \sum_i 1 / n_i` and the mean :math:`\bar G` of what they are
+  rated by, their blocks are :math:`\lambda + c_j \bar G`, which one eigendecomposition inverts for all. What
+  is approximated changes how many steps conjugate gradients take, never what they converge to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ...model.feedback import bag_sum
+from ..few_entries import FewConditional, RowPlan, slices
+from ..kernel import Conditional, Entries
+
+Solver = Callable[[Tensor], Tensor]
+
+_CELLS = 8_000_000
+
+
+class Information(Protocol):
+    """G_i of all rows of one side."""
+
+    def total(self) -> Tensor:
+        """Return the sum over rows, (D, D)."""
+
+    def apply(self, means: Tensor) -> Tensor:
+        """Return G_i x_i for (n, D)."""
+
+    def pair_sums(self, pairs: Tensor) -> Tensor:
+        """Return sums of G_i weighted by each column of (n, p), flattened: (p, D * D)."""
+
+    def block_solver(self, weights_precision: Tensor, location_block: Tensor) -> Solver:
+        """Return the solver of the blocks of all columns and, last, the location: (n_columns + 1, D)."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseInformation:
+    """G_i as one tensor.
+
+    Attributes
+    ----------
+    entries : Entries
+    tensor : Tensor, shape (n, D, D)
+    """
+
+    entries: Entries
+    tensor: Tensor
+
+    @classmethod
+    def of(cls, entries: Entries, conditional: Conditional) -> DenseInformation:
+        """Make it of the rows' conditionals."""
+        return cls(entries, conditional.mean_precision())
+
+    def total(self) -> Tensor:
+        """Return the sum over rows, (D, D)."""
+        return self.tensor.sum(0)
+
+    def apply(self, means: Tensor) -> Tensor:
+        """Return G_i x_i for (n, D)."""
+        return (self.tensor @ means.unsqueeze(-1)).squeeze(-1)
+
+    def pair_sums(self, pairs: Tensor) -> Tensor:
+        """Return sums of G_i weighted by each column of (n, p), flattened: (p, D * D)."""
+        return pairs.mT @ self.tensor.reshape(len(pairs), -1)
+
+    def block_solver(self, weights_precision: Tensor, location_block: Tensor) -> Solver:
+        """Return the solver of the blocks of all columns and, last, the location: (n_columns + 1, D)."""
+        width = self.tensor.shape[-1]
+        shares = self.tensor.flatten(1) * (self.entries.root_counts**2).unsqueeze(-1)
+        blocks = self.entries.sum_back(shares).view(-1, width, width) + torch.diag(weights_precision)
+        root = torch.linalg.cholesky(torch.cat([blocks, location_block.unsqueeze(0)]))
+        # Multiplied with in every step, which takes a third of the time of solving triangles.
+        inverse = torch.cholesky_inverse(root)
+        return lambda left: (inverse @ left.unsqueeze(-1)).squeeze(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnPlan:
+    """Columns of one side by their number of entries, for the preconditioner.
+
+    Attributes
+    ----------
+    heavy, light : Tensor
+        Columns with D entries or more, and the others.
+    heavy_indptr, heavy_rows, heavy_shares : Tensor
+        Entries of heavy columns in rows that have many: compressed, the place of each row in the order of
+        `RowPlan`, and 1 / n_i.
+    heavy_few : Tensor, shape (n_heavy, n_classes)
+        Sums of 1 / n_i over each column's rows of each class of `RowPlan.few`.
+    light_sums : Tensor, shape (n_light,)
+        c_j: the sum of 1 / n_i over all rows of each column.
+    light_shares : Tensor, shape (n_rows,)
+        Light columns of each row by its n_i, in the order of `RowPlan`.
+    """
+
+    heavy: Tensor
+    light: Tensor
+    heavy_indptr: Tensor
+    heavy_rows: Tensor
+    heavy_shares: Tensor
+    heavy_few: Tensor
+    light_sums: Tensor
+    light_shares: Tensor
+
+    @classmethod
+    def build(cls, plan: RowPlan) -> ColumnPlan:
+        """Sort the columns that the rows of a plan have entries in."""
+        entries = plan.entries
+        device, dtype = entries.indptr.device, entries.root_counts.dtype
+        counts = entries.t_indptr.diff().long()
+        heavy, light = (counts >= plan.width).nonzero().flatten(), (counts < plan.width).nonzero().flatten()
+        columns = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
+        rows = plan.place[entries.t_indices.long()]
+        inverse_counts = (entries.root_counts**2)[plan.order]
+        share = inverse_counts[rows]
+        heavy_place = torch.full((len(counts),), -1, dtype=torch.int64, device=device)
+        heavy_place[heavy] = torch.arange(len(heavy), device=device)
+        in_heavy = heavy_place[columns] >= 0
+        to_many = in_heavy & (rows < plan.n_many)
+        many_counts = torch.bincount(heavy_place[columns[to_many]], minlength=len(heavy))
+        classes = torch.zeros(len(plan.order), dtype=torch.int64, device=device)
+        for number, (_, begin, at) in enumerate(plan.few):
+            classes[begin : begin + len(at)] = number
+        to_few = in_heavy & (rows >= plan.n_many)
+        n_classes = max(len(plan.few), 1)
+        few = torch.zeros(len(heavy) * n_classes, dtype=dtype, device=device)
+        few.index_add_(0, heavy_place[columns[to_few]] * n_classes + classes[rows[to_few]], share[to_few])
+        light_sums = torch.zeros(len(counts), dtype=dtype, device=device)
+        light_sums.index_add_(0, columns[~in_heavy], share[~in_heavy])
+        light_shares = torch.zeros(len(plan.order), dtype=dtype, device=device)
+        light_shares.index_add_(0, rows[~in_heavy], share[~in_heavy])
+        return cls(
+            heavy=heavy,
+            light=light,
+            heavy_indptr=torch.cat([many_counts.new_zeros(1), many_counts.cumsum(0)]).int(),
+            heavy_rows=rows[to_many].int(),
+            heavy_shares=share[to_many],
+            heavy_few=few.view(len(heavy), n_classes),
+            light_sums=light_sums[light],
+            light_shares=light_shares,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FewInformation:
+    """G_i by factors, of a side most of whose rows have few ratings.
+
+    Attributes
+    ----------
+    plan : RowPlan
+    columns : ColumnPlan
+    many : Tensor, shape (n_many, D, D)
+        Of the rows with D ratings or more.
+    halves : tuple of Tensor, shape (n_r, r, D)
+        H_i of the others, by their number of ratings.
+    """
+
+    plan: RowPlan
+    columns: ColumnPlan
+    many: Tensor
+    halves: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, columns: ColumnPlan, conditional: FewConditional) -> FewInformation:
+        """Make it of the rows' conditionals."""
+        plan, prior = conditional.plan, conditional.prior_precision
+        many = prior.new_empty(plan.n_many, plan.width, plan.width)
+        if conditional.many is not None:
+            tril = conditional.many.precision_tril
+            for part in slices(plan.n_many, _CELLS // plan.width**2):
+                many[part] = Conditional(prior, tril[part], prior).mean_precision()
+        return cls(plan, columns, many, tuple(half.to(prior.dtype) for half in conditional.halves))
+
+    def total(self) -> Tensor:
+        """Return the sum over rows, (D, D)."""
+        found = self.many.sum(0)
+        for half in self.halves:
+            flat = half.flatten(0, 1)
+            found = found + flat.mT @ flat
+        return found
+
+    def apply(self, means: Tensor) -> Tensor:
+        """Return G_i x_i for (n, D)."""
+        ordered = means[self.plan.order]
+        found = torch.zeros_like(ordered)
+        n_many = self.plan.n_many
+        found[:n_many] = (self.many @ ordered[:n_many].unsqueeze(-1)).squeeze(-1)
+        for (r, begin, at), half in zip(self.plan.few, self.halves, strict=True):
+            rows = slice(begin, begin + len(at))
+            if r == 1:
+                flat = half.squeeze(1)
+                torch.mul(flat, (flat * ordered[rows]).sum(-1, keepdim=True), out=found[rows])
+            else:
+                found[rows] = (half.mT @ (half @ ordered[rows].unsqueeze(-1))).squeeze(-1)
+        return found[self.plan.place]
+
+    def _class_means(self) -> Tensor:
+        """Return the mean G of the rows of each class, flattened: (n_classes, D * D)."""
+        width = self.plan.width
+        if not self.halves:
+            return self.many.new_zeros(1, width * width)
+        flats = [half.flatten(0, 1) for half in self.halves]
+        return torch.stack([(f.mT @ f).flatten() / len(h) for f, h in zip(flats, self.halves, strict=True)])
+
+    def pair_sums(self, pairs: Tensor) -> Tensor:
+        """Return sums of G_i weighted by each column of (n, p), flattened: (p, D * D).
+
+        Rows with few ratings stand by the mean of those with as many.
+        """
+        ordered = pairs[self.plan.order]
+        n_many = self.plan.n_many
+        found = ordered[:n_many].mT @ self.many.reshape(n_many, -1)
+        for (_, begin, at), mean in zip(self.plan.few, self._class_means(), strict=False):
+            found += torch.outer(ordered[begin : begin + len(at)].sum(0), mean)
+        return found
+
+    def block_solver(self, weights_precision: Tensor, location_block: Tensor) -> Solver:
+        """Return the solver of the blocks of all columns and, last, the location: (n_columns + 1, D)."""
+        width, columns, plan = self.plan.width, self.columns, self.plan
+        n_many = plan.n_many
+        blocks = columns.heavy_few @ self._class_means()
+        if len(columns.heavy_rows):
+            blocks += bag_sum(
+                self.many.flatten(1), columns.heavy_rows, columns.heavy_indptr, columns.heavy_shares
+            )
+        blocks = blocks.view(-1, width, width) + torch.diag(weights_precision)
+        inverse = torch.cat([blocks, location_block.unsqueeze(0)])
+        for part in slices(len(inverse), _CELLS // width**2):
+            inverse[part] = torch.cholesky_inverse(torch.linalg.cholesky(inverse[part]))
+        # Of the light columns: lambda + c mean = lambda^{1/2} Q (1 + c gamma) Q^T lambda^{1/2}.
+        shared = (columns.light_shares[:n_many] @ self.many.reshape(n_many, -1)).view(width, width)
+        for (_, begin, at), half in zip(plan.few, self.halves, strict=True):
+            share = columns.light_shares[begin : begin + len(at)]
+            weighted = half * share.view(-1, 1, 1)
+            shared = shared + weighted.flatten(0, 1).mT @ half.flatten(0, 1)
+        root = weights_precision.rsqrt()
+        mean = shared / columns.light_shares.sum().clamp_min(1e-12)
+        gamma, turn = torch.linalg.eigh((root.unsqueeze(1) * mean * root).double())
+        basis = (root.unsqueeze(1) * turn.to(root.dtype)).contiguous()
+        shrink = 1.0 / (1.0 + torch.outer(columns.light_sums, gamma.clamp_min(0.0).to(root.dtype)))
+        last = torch.tensor([len(plan.entries.t_indptr) - 1], device=root.device)
+        own = torch.cat([columns.heavy, last])
+
+        def solve(left: Tensor) -> Tensor:
+            found = torch.empty_like(left)
+            found[own] = (inverse @ left[own].unsqueeze(-1)).squeeze(-1)
+            found[columns.light] = ((left[columns.light] @ basis) * shrink) @ basis.mT
+            return found
+
+        return solve

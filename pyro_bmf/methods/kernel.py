@@ -1,0 +1,187 @@
+r"""The exact conditional of one side's rows given the other side, for all rows at once.
+
+With utilities :math:`z_{ij} = f_j \cdot u_i + o_j + \epsilon`, :math:`\epsilon \sim N(0, 1 / (\tau w_i
+w'_j))`, where :math:`f_j = [v_j, 1]` (the one for the row's bias), :math:`o_j` the centre and the other
+side's bias, and the prior :math:`u_i \sim N(m_i, \Lambda^{-1})`,
+
+.. math::
+
+   u_i \mid V \sim N\left(P_i^{-1} (\Lambda m_i + h_i), P_i^{-1}\right), \quad
+   P_i = \Lambda + S_i, \quad
+   S_i = \tau w_i \sum_j w'_j f_j f_j^T, \quad h_i = \tau w_i \sum_j w'_j f_j (z_{ij} - o_j).
+
+The sums are embedding bags over the stored rows; nothing is users x items, and no row is looped over. Where
+the other side is itself uncertain, the same holds with :math:`E[f_j f_j^T]` (coordinate ascent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..model.feedback import bag_sum
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Observed pairs from one side's view: compressed rows, and the same pairs from the other side's.
+
+    Attributes
+    ----------
+    n_rows, n_columns : int
+    indptr, indices : Tensor
+        Row i owns entries ``indptr[i]:indptr[i + 1]``, whose columns are `indices`.
+    rows : Tensor, shape (nnz,)
+        Row of each entry.
+    t_indptr, t_indices : Tensor
+        The other side's view.
+    root_counts : Tensor, shape (n_rows,)
+        One over the root of each row's number of entries (of one, for a row without).
+    """
+
+    n_rows: int
+    n_columns: int
+    indptr: Tensor
+    indices: Tensor
+    rows: Tensor
+    t_indptr: Tensor
+    t_indices: Tensor
+    root_counts: Tensor
+
+    @classmethod
+    def build(
+        cls, indptr: Tensor, indices: Tensor, t_indptr: Tensor, t_indices: Tensor, dtype: torch.dtype
+    ) -> Entries:
+        """Make the view of the rows whose compressed form this is."""
+        counts = indptr.diff()
+        rows = torch.repeat_interleave(
+            torch.arange(len(counts), device=indptr.device), counts.long(), output_size=indices.numel()
+        )
+        return cls(
+            n_rows=len(counts),
+            n_columns=t_indptr.numel() - 1,
+            indptr=indptr,
+            indices=indices,
+            rows=rows,
+            t_indptr=t_indptr,
+            t_indices=t_indices,
+            root_counts=counts.to(dtype).clamp_min(1.0).rsqrt(),
+        )
+
+    def sum(self, table: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Sum the table's rows (n_columns, width) over each row's entries, weighted: (n_rows, width)."""
+        return bag_sum(table.contiguous(), self.indices, self.indptr, weights)
+
+    def sum_back(self, table: Tensor) -> Tensor:
+        """Sum the table's rows (n_rows, width) over each column's entries: (n_columns, width)."""
+        return bag_sum(table.contiguous(), self.t_indices, self.t_indptr, None)
+
+    def means(self, weights: Tensor) -> Tensor:
+        """Return the implicit-feedback means: sums of weights by the root of the count, (n_rows, width)."""
+        return self.sum(weights) * self.root_counts.unsqueeze(-1)
+
+    def means_back(self, table: Tensor) -> Tensor:
+        """Return the transpose of `means`."""
+        return self.sum_back(table * self.root_counts.unsqueeze(-1))
+
+
+def outer_products(features: Tensor) -> Tensor:
+    """Return f f^T of each row of (n, D), flattened: (n, D * D)."""
+    return (features.unsqueeze(2) * features.unsqueeze(1)).flatten(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Conditional:
+    """Normal conditionals of all rows of one side.
+
+    Attributes
+    ----------
+    prior_precision : Tensor, shape (D, D)
+    precision_tril : Tensor, shape (n, D, D)
+        Lower Cholesky factors of P_i.
+    linear : Tensor, shape (n, D)
+        h_i: what the ratings say.
+    """
+
+    prior_precision: Tensor
+    precision_tril: Tensor
+    linear: Tensor
+
+    @classmethod
+    def of(cls, prior_precision: Tensor, information: Tensor, linear: Tensor) -> Conditional:
+        """Join a prior and the ratings' information S (n, D, D) and h (n, D)."""
+        return cls(prior_precision, torch.linalg.cholesky(information + prior_precision), linear)
+
+    def solve(self, vectors: Tensor) -> Tensor:
+        """Return P_i^{-1} x_i for (n, D)."""
+        return torch.cholesky_solve(vectors.unsqueeze(-1), self.precision_tril).squeeze(-1)
+
+    def mean(self, prior_mean: Tensor) -> Tensor:
+        """Return the conditional means for prior means (n, D) or (D,)."""
+        return self.solve(self.linear + prior_mean @ self.prior_precision)
+
+    def spread(self, noise: Tensor) -> Tensor:
+        """Turn standard Normal noise (n, D) into noise with covariance P_i^{-1}."""
+        return _solve_triangular(self.precision_tril.mT, noise.unsqueeze(-1), upper=True).squeeze(-1)
+
+    def covariance(self) -> Tensor:
+        """Return P_i^{-1}, shape (n, D, D)."""
+        return torch.cholesky_inverse(self.precision_tril)
+
+    def mean_precision(self) -> Tensor:
+        r"""Return :math:`G_i = \Lambda - \Lambda P_i^{-1} \Lambda`, (n, D, D).
+
+        With u_i integrated out, what row i's ratings say of its prior mean m_i is Normal with this precision.
+        """
+        prior = self.prior_precision
+        half = _solve_triangular(self.precision_tril, prior.expand_as(self.precision_tril), upper=False)
+        return prior - half.mT @ half
+
+
+def _solve_triangular(tril: Tensor, right: Tensor, *, upper: bool) -> Tensor:
+    solved: Tensor = torch.linalg.solve_triangular(tril, right, upper=upper)
+    return solved
+
+
+def conjugate_gradient(
+    operator: Callable[[Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
+    target: Tensor,
+    start: Tensor,
+    *,
+    tolerance: float,
+    max_steps: int,
+) -> tuple[Tensor, int, float]:
+    """Solve ``operator(x) = target`` for a symmetric positive definite operator.
+
+    Returns
+    -------
+    x : Tensor
+    steps : int
+    residual : float
+        Norm of what is left, relative to the target's.
+    """
+    x = start.clone()
+    left = target - operator(x)
+    size = float(target.norm())
+    if size == 0.0:
+        return torch.zeros_like(target), 0, 0.0
+    residual = float(left.norm()) / size
+    moved = precondition(left)
+    direction, product = moved.clone(), (left * moved).sum()
+    steps = 0
+    while steps < max_steps and residual > tolerance:
+        image = operator(direction)
+        length = product / (direction * image).sum()
+        x += length * direction
+        left -= length * image
+        steps += 1
+        residual = float(left.norm()) / size
+        moved = precondition(left)
+        after = (left * moved).sum()
+        direction = moved + (after / product) * direction
+        product = after
+    return x, steps, residual

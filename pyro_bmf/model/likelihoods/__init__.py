@@ -1,0 +1,1 @@
+"""Likelihoods of a rating given its linear predictor."""

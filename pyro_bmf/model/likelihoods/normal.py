@@ -1,0 +1,299 @@
+r"""Likelihoods of a rating given its linear predictor: objects that a model is given.
+
+Besides the Pyro distribution of a rating, a likelihood says what a *prediction* is when the predictor
+:math:`\eta` is itself uncertain. Where no closed form is known, the predictive moments and probabilities are
+integrated over :math:`\eta \sim N(m, v)` by Gauss-Hermite quadrature.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor, nn
+
+from ...data.units import AS_GIVEN, Units
+from ...errors import DataError, SettingsError
+from ..standard_units import InUnits, standardised
+
+_NODES = 32
+
+
+class Likelihood(nn.Module):
+    """What a model asks of a likelihood.
+
+    A subclass gives `forward`, `support`, `log_prob_rating` and `settings`; it may override the predictive
+    methods by closed forms.
+    """
+
+    support: Any = constraints.real
+    #: The density in one line, for listings.
+    density: str = ""
+    #: Whether the mean rating is the predictor itself.
+    identity_mean: bool = False
+    #: Whether ratings may be fitted in standard units.
+    standardises: bool = False
+    #: What predictors' units are, where those are standard ones.
+    units: Units = AS_GIVEN
+    #: What to take instead when a rating is outside the support.
+    instead: str = "normal, student-t or an ordered likelihood"
+
+    def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
+        """Return the distribution of ratings whose linear predictors are `eta`, of the same shape.
+
+        `relative`, of the shape of `eta`, multiplies the noise's standard deviation where rows have noise of
+        their own; it is given only then, so a likelihood without such noise need not take it.
+        """
+        raise TypeError(f"{type(self).__name__} is a likelihood without a forward method: give it one.")
+
+    def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
+        """Return the log-probability of each level of a discrete scale, shape (*eta.shape, n_levels)."""
+        raise TypeError(f"{type(self).__name__} gives no probability of a rating: give it log_prob_rating.")
+
+    def log_prob_observed(
+        self, eta: Tensor, places: Tensor, levels: Tensor, relative: Tensor | None = None
+    ) -> Tensor:
+        """Return the log-probability of one level for each predictor, of the shape of `eta`.
+
+        `places` says which of `levels`. By way of all levels here; a likelihood that has one level's
+        probability alone may give it at less cost.
+        """
+        every = (
+            self.log_prob_rating(eta, levels)
+            if relative is None
+            else (self.log_prob_rating(eta, levels, relative))
+        )
+        return every.gather(-1, places.unsqueeze(-1)).squeeze(-1)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what rebuilds this likelihood, as plain values."""
+        raise TypeError(f"{type(self).__name__} is a likelihood without settings: give it some.")
+
+    def check(self, ratings: np.ndarray) -> None:
+        """Raise DataError for the first rating outside the support."""
+        inside = self.support.check(torch.tensor(ratings)).numpy()
+        if not inside.all():
+            bad = ratings[~inside][0]
+            raise DataError(
+                f"A rating of {bad:g} is outside the support of the {type(self).__name__} likelihood "
+                f"({self.support}): choose another likelihood ({self.instead}), or other ratings."
+            )
+
+    def start(self, ratings: np.ndarray) -> None:
+        """Set learned parameters to a good starting point for these ratings: nothing by default."""
+
+    def predictor_centre(self, centre: Tensor) -> Tensor:
+        """Return the predictor of a rating whose mean is `centre`, where a centred model begins.
+
+        The mean rating itself where predictors are in rating units, as by default; its link elsewhere.
+        """
+        return centre
+
+    def finish_in(self, units: Units) -> None:
+        """Speak of ratings in their own unit from now on, with predictors in standard units as before.
+
+        Raises
+        ------
+        SettingsError
+            If the likelihood has no standard units, and these are some.
+        """
+        if not (units.identity or self.standardises):
+            raise SettingsError(f"The {type(self).__name__} has no standard units: fit ratings as they are.")
+        self.units = units
+
+    def mean(self, eta: Tensor, relative: Tensor | None = None) -> Tensor:
+        """Return the mean rating given the predictor, in rating units."""
+        result: Tensor = (self(eta) if relative is None else self(eta, relative)).mean
+        return result
+
+    def expected_log_prob(self, ratings: Tensor, eta_mean: Tensor, eta_variance: Tensor) -> Tensor | None:
+        """Return E[log p(x | eta)], (n,), in nats, of ratings (n,) whose predictors have these moments (n,).
+
+        None, as here, where moments alone do not give it.
+        """
+        return None
+
+    def predictive_moments(
+        self, eta_mean: Tensor, eta_variance: Tensor, relative: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of a rating whose predictor is Normal with these moments."""
+        eta, weights = _quadrature(eta_mean, eta_variance)
+        distribution = self(eta, *_at_nodes(relative))
+        mean = (weights * distribution.mean).sum(-1)
+        second = (weights * (distribution.variance + distribution.mean**2)).sum(-1)
+        plain = second - mean**2
+        # Of a small variance that difference has no digits left: it is then the sum of what it is made of.
+        about = (distribution.mean - mean.unsqueeze(-1)) ** 2
+        exact = (weights * (distribution.variance + about)).sum(-1)
+        return mean, torch.where(plain > 1e-6 * second, plain, exact)
+
+    def predictive_pmf(
+        self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor, relative: Tensor | None = None
+    ) -> Tensor:
+        """Return the probability of each level, shape (*eta_mean.shape, n_levels), summing to one."""
+        eta, weights = _quadrature(eta_mean, eta_variance)
+        return (weights[:, None] * self.log_prob_rating(eta, levels, *_at_nodes(relative)).exp()).sum(-2)
+
+
+def _at_nodes(relative: Tensor | None) -> tuple[Tensor, ...]:
+    return () if relative is None else (relative.unsqueeze(-1),)
+
+
+def _quadrature(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    points = torch.as_tensor(nodes, dtype=mean.dtype, device=mean.device)
+    shares = torch.as_tensor(weights / weights.sum(), dtype=mean.dtype, device=mean.device)
+    return mean.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * points, shares
+
+
+class NormalLikelihood(Likelihood):
+    r"""A Normal rating: :math:`x_{ij} \sim N(\eta_{ij}, \sigma^2)`.
+
+    Parameters
+    ----------
+    noise : float or "learned"
+        Standard deviation of a rating around its predictor, in rating units: fixed, or a parameter that is
+        learned with the guides (started from the ratings' own spread).
+
+    Raises
+    ------
+    SettingsError
+        If `noise` is a number that is not positive and finite.
+    """
+
+    support = constraints.real
+    density = "N(x; eta, noise^2)"
+    identity_mean = True
+    standardises = True
+    _log_noise: Tensor
+
+    def __init__(self, noise: float | str = "learned") -> None:
+        super().__init__()
+        self.learned = noise == "learned"
+        if not self.learned:
+            value = _as_float(noise)
+            if not (math.isfinite(value) and value > 0.0):
+                raise SettingsError(f"noise is {noise!r}: give a positive number, or 'learned'.")
+            self.register_buffer("_log_noise", torch.tensor(math.log(value), dtype=torch.float64))
+            self._fixed = value
+        else:
+            # In float64 whatever the model's dtype: one number, which every rating pulls at.
+            self._log_noise = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    @property
+    def noise(self) -> Tensor:
+        """Standard deviation of a rating around its predictor, in the predictor's unit (`units`)."""
+        return self._log_noise.exp()
+
+    @torch.no_grad()
+    def set_noise(self, noise: float | Tensor) -> None:
+        """Put a standard deviation in place."""
+        self._log_noise.fill_(math.log(float(noise)))
+
+    def start(self, ratings: np.ndarray) -> None:
+        """Start learned noise at the ratings' own standard deviation."""
+        if self.learned:
+            with torch.no_grad():
+                self._log_noise.fill_(math.log(max(float(ratings.std()), 1e-3)))
+
+    def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
+        """Return Normal(eta, noise), the noise times `relative` where that is given."""
+        standard = dist.Normal(eta, self._scale(eta, relative))
+        return standard if self.units.identity else InUnits(standard, self.units)
+
+    def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
+        """Return the log-probability of each level's cell: cuts midway, tails to the end levels."""
+        scale = self._scale(eta, relative).expand_as(eta)
+        return normal_cells(eta, scale, standardised(levels, self.units)).clamp_min(1e-300).log()
+
+    def log_prob_observed(
+        self, eta: Tensor, places: Tensor, levels: Tensor, relative: Tensor | None = None
+    ) -> Tensor:
+        """Return the log-probability of one level's cell for each predictor."""
+        levels = standardised(levels, self.units).double()
+        end = levels.new_full((1,), torch.inf)
+        cuts = torch.cat([-end, (levels[1:] + levels[:-1]) / 2, end])
+        scale = self._scale(eta, relative).double()
+        low, high = (cuts[places] - eta) / scale, (cuts[places + 1] - eta) / scale
+        # A cell above the mean is mirrored below it, as in `normal_cells_between`.
+        above = low > 0
+        low, high = torch.where(above, -high, low), torch.where(above, -low, high)
+        return (_normal_cdf(high) - _normal_cdf(low)).clamp_min(1e-300).log()
+
+    def expected_log_prob(self, ratings: Tensor, eta_mean: Tensor, eta_variance: Tensor) -> Tensor:
+        """Return E[log N(x; eta, noise^2)], whose square is (x - m)^2 + v: exact for any predictor."""
+        scale = self._scale(eta_mean, None)
+        square = (standardised(ratings, self.units) - eta_mean) ** 2 + eta_variance
+        log_unit = math.log(2.0 * math.pi * self.units.scale**2)
+        return -0.5 * square / scale**2 - scale.log() - 0.5 * log_unit
+
+    def predictive_moments(
+        self, eta_mean: Tensor, eta_variance: Tensor, relative: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return (m, v + noise^2): exact."""
+        return in_ratings(eta_mean, eta_variance + self._scale(eta_mean, relative) ** 2, self.units)
+
+    def predictive_pmf(
+        self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor, relative: Tensor | None = None
+    ) -> Tensor:
+        """Return the cells' probabilities under N(m, v + noise^2): exact for a Normal predictor."""
+        variance = eta_variance + self._scale(eta_mean, relative) ** 2
+        return normal_cells(eta_mean, variance.sqrt(), standardised(levels, self.units))
+
+    def _scale(self, eta: Tensor, relative: Tensor | None) -> Tensor:
+        noise = self.noise.to(eta.dtype)
+        return noise if relative is None else noise * relative.to(eta.dtype)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the kind and whether noise is learned or which number it is."""
+        return {"kind": "normal", "noise": "learned" if self.learned else self._fixed}
+
+
+def in_ratings(mean: Tensor, variance: Tensor, units: Units) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of a rating in its own unit."""
+    if units.identity:
+        return mean, variance
+    return mean * units.scale + units.shift, variance * units.scale**2
+
+
+def refuse_noise(relative: Tensor | None, likelihood: Likelihood) -> None:
+    """Raise SettingsError where rows have noise of their own and the likelihood has none to multiply."""
+    if relative is not None:
+        raise SettingsError(
+            f"The {type(likelihood).__name__} has no noise of its own, so rows cannot have theirs: set "
+            "row_noise to 'none', or choose the normal, student-t or an ordered likelihood."
+        )
+
+
+def _as_float(value: float | str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def normal_cells(mean: Tensor, sd: Tensor, levels: Tensor) -> Tensor:
+    """Probability of each level's cell under Normals, cuts midway, shape (*mean.shape, n_levels), float64."""
+    levels = levels.double()
+    return normal_cells_between(mean, sd, (levels[1:] + levels[:-1]) / 2)
+
+
+def normal_cells_between(mean: Tensor, sd: Tensor, cuts: Tensor) -> Tensor:
+    """Probability of each cell between cuts under Normals, shape (*mean.shape, n_cuts + 1), float64."""
+    mean, sd = mean.double().unsqueeze(-1), sd.double().unsqueeze(-1)
+    cuts = (cuts.double() - mean) / sd
+    end = torch.full_like(mean, torch.inf)
+    low, high = torch.cat([-end, cuts], dim=-1), torch.cat([cuts, end], dim=-1)
+    # A cell above the mean is mirrored below it, where a difference of small tails keeps its digits.
+    low, high = torch.where(low > 0, -high, low), torch.where(low > 0, -low, high)
+    return _normal_cdf(high) - _normal_cdf(low)
+
+
+def _normal_cdf(z: Tensor) -> Tensor:
+    # torch.special.ndtr is (1 + erf) / 2: nothing is left of it a few standard deviations below.
+    result: Tensor = 0.5 * torch.special.erfc(z * -math.sqrt(0.5))
+    return result

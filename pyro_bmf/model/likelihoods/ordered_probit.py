@@ -1,0 +1,179 @@
+r"""The ordered probit: ratings as the cells of a Normal utility.
+
+A rating is level k when a latent utility :math:`z \sim N(\eta, s^2)` falls between the cut points
+:math:`c_{k-1}` and :math:`c_k`,
+
+.. math:: P(x = l_k \mid \eta) = \Phi\left(\frac{c_k - \eta}{s}\right) - \Phi\left(\frac{c_{k-1} -
+\eta}{s}\right),
+          \qquad c_0 = -\infty, \; c_L = \infty.
+
+Utility, predictor and cuts are in rating units: with s fixed, all L - 1 cuts are identified. Albert and Chib
+(1993), doi 10.1080/01621459.1993.10476321.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor
+
+from ...errors import SettingsError
+from ..pair_terms import Relative
+from .normal import normal_cells_between
+from .ordered import OrderedLikelihood, edges_of
+from .rating_levels import same_levels, variance_of_levels
+
+_TINY = 1e-300
+
+
+class OrderedProbit(TorchDistribution):
+    """Distribution of a rating over `levels`, given its predictor, the cuts and the utility's spread.
+
+    Parameters
+    ----------
+    eta : Tensor
+        Predictors; their shape is the batch shape.
+    cuts : Tensor, shape (n_levels - 1,) or (*batch, n_levels - 1)
+        Ascending.
+    scale : Tensor
+        Standard deviation of the utility, broadcast over `eta`.
+    levels : Tensor, shape (n_levels,)
+        Ascending values of a rating.
+    """
+
+    has_enumerate_support = False
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 (torch's own class attribute)
+
+    def __init__(self, eta: Tensor, cuts: Tensor, scale: Tensor, levels: Tensor) -> None:
+        self.eta, self.cuts, self.utility_scale, self.levels = eta, cuts, scale, levels
+        super().__init__(eta.shape, torch.Size(), validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """Real numbers: a rating off the levels is refused when the model is started."""
+        return constraints.real
+
+    def probabilities(self) -> Tensor:
+        """Return P(level), shape (*batch, n_levels), float64."""
+        return normal_cells_between(self.eta, self.utility_scale.expand_as(self.eta), self.cuts)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-probability of ratings, of the batch's shape (or broadcast against it)."""
+        middle = (self.levels[1:] + self.levels[:-1]) / 2
+        place = torch.searchsorted(middle.contiguous(), value.to(middle).contiguous())
+        below, above = edges_of(self.cuts.double(), place, 1e9)
+        scale = self.utility_scale.double()
+        low, high = (below - self.eta.double()) / scale, (above - self.eta.double()) / scale
+        low, high = torch.where(low > 0, -high, low), torch.where(low > 0, -low, high)
+        gap = 0.5 * (torch.special.erfc(-high * math.sqrt(0.5)) - torch.special.erfc(-low * math.sqrt(0.5)))
+        result: Tensor = gap.clamp_min(_TINY).log().to(self.eta.dtype)
+        return result
+
+    def sample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
+        """Draw ratings."""
+        with torch.no_grad():
+            shape = torch.Size(sample_shape) + self.batch_shape
+            noise = torch.randn(shape, dtype=self.eta.dtype, device=self.eta.device)
+            utility = self.eta + self.utility_scale.to(self.eta) * noise
+            place = (utility.unsqueeze(-1) > self.cuts.to(utility)).sum(-1)
+            return self.levels.to(utility)[place]
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean rating."""
+        return (self.probabilities() * self.levels.double()).sum(-1).to(self.eta.dtype)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of a rating."""
+        share, levels = self.probabilities(), self.levels.double()
+        mean = (share * levels).sum(-1)
+        return variance_of_levels(share, levels, mean).to(self.eta.dtype)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> OrderedProbit:
+        """Return the same distribution over a larger batch."""
+        del _instance
+        shape = torch.Size(batch_shape)
+        cuts = self.cuts if self.cuts.dim() == 1 else self.cuts.expand(*shape, self.cuts.shape[-1])
+        return OrderedProbit(self.eta.expand(shape), cuts, self.utility_scale, self.levels)
+
+
+class OrderedProbitLikelihood(OrderedLikelihood):
+    """Ratings on a discrete scale by an ordered probit with learned cut points.
+
+    Parameters
+    ----------
+    levels : sequence of float
+        The scale's levels, ascending; at least two.
+    noise : float
+        Standard deviation of the utility, in rating units: a convention that fixes the unit.
+    cuts : {"shared", "user"}
+        Whether users have cut points of their own, which shrink towards the shared ones.
+
+    Raises
+    ------
+    SettingsError
+        As `OrderedLikelihood`, or if `noise` is not positive.
+    """
+
+    density = "Phi((c_k - eta) / noise) - Phi((c_(k-1) - eta) / noise) for the k-th level"
+    called = "ordered probit"
+    utility_noise: Tensor
+
+    def __init__(self, levels: Sequence[float], noise: float = 0.8, cuts: str = "shared") -> None:
+        super().__init__(levels, cuts)
+        if not (math.isfinite(noise) and noise > 0.0):
+            raise SettingsError(f"noise is {noise!r}: give a positive number.")
+        self.register_buffer("utility_noise", torch.tensor(float(noise), dtype=torch.float64))
+
+    @property
+    def noise(self) -> Tensor:
+        """Standard deviation of the utility, in rating units."""
+        return self.utility_noise
+
+    @torch.no_grad()
+    def set_cuts(self, cuts: Tensor, noise: float | Tensor | None = None) -> None:
+        """Put learned cuts, and the utility's spread, in place."""
+        self.first_cut.copy_(cuts[0])
+        self.log_gaps.copy_(cuts.diff().log())
+        if noise is not None:
+            self.utility_noise.copy_(torch.as_tensor(noise))
+
+    def forward(self, eta: Tensor, relative: Relative | None = None) -> TorchDistribution:
+        """Return the distribution of ratings."""
+        return OrderedProbit(eta, self.pair_cuts(relative), self._scale(eta, relative), self.levels)
+
+    def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Relative | None = None) -> Tensor:
+        """Return the log-probability of each level; the levels must be the likelihood's own."""
+        same_levels(levels, self._given, "the ordered probit likelihood")
+        cells = normal_cells_between(eta, self._scale(eta, relative), self.pair_cuts(relative))
+        return cells.clamp_min(_TINY).log()
+
+    def predictive_pmf(
+        self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor, relative: Relative | None = None
+    ) -> Tensor:
+        """Return the probability of each level: exact for a Normal predictor."""
+        same_levels(levels, self._given, "the ordered probit likelihood")
+        spread = (self._scale(eta_mean, relative).double() ** 2 + eta_variance.double()).sqrt()
+        return normal_cells_between(eta_mean, spread, self.pair_cuts(relative))
+
+    def predictive_moments(
+        self, eta_mean: Tensor, eta_variance: Tensor, relative: Relative | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of a rating: exact for a Normal predictor."""
+        share = self.predictive_pmf(eta_mean, eta_variance, self.levels, relative)
+        mean = (share * self.levels).sum(-1)
+        return mean, variance_of_levels(share, self.levels, mean)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the kind, the levels, the utility's spread and whose the cuts are."""
+        found = {"kind": "ordered-probit", "levels": self._given, "noise": float(self.utility_noise)}
+        return found if self.cuts_by == "shared" else {**found, "cuts": self.cuts_by}
+
+    def _scale(self, eta: Tensor, relative: Relative | None) -> Tensor:
+        scale, more = self.utility_noise.to(eta.dtype), self.pair_scale(relative)
+        return scale.expand_as(eta) if more is None else scale * more.to(eta.dtype)

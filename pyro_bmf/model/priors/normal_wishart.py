@@ -1,0 +1,128 @@
+r"""A Normal prior whose mean and full precision are unknown, as in Bayesian PMF.
+
+.. math::
+
+   \Lambda \sim W\left(\nu, \frac{I}{\nu s^2}\right), \qquad \mu \mid \Lambda \sim N(0, (\kappa
+   \Lambda)^{-1}), \qquad u_i \sim N(\mu, \Lambda^{-1}),
+
+with nu = K + 2 degrees of freedom, so that E[Lambda] = I / s^2; for a bias the precision is Gamma(1, s^2),
+whose mean is 1 / s^2. Salakhutdinov and Mnih (2008), doi 10.1145/1390156.1390267.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor, nn
+
+from ...errors import SettingsError
+from .hierarchical import Hyperparameter
+from .normal import Prior
+
+#: Degrees of freedom beyond K.
+EXTRA_DEGREES = 2
+
+
+class _Wishart(dist.Wishart):  # type: ignore[misc]
+    """Wishart whose samples are Bartlett's as they are.
+
+    Torch's own `rsample` takes samples *inside* the support for singular, warns, and draws them anew.
+    """
+
+    def rsample(self, sample_shape: Any = (), max_try_correction: int | None = None) -> Tensor:
+        """Draw precisions."""
+        del max_try_correction
+        drawn: Tensor = self._bartlett_sampling(torch.Size(sample_shape))
+        return drawn
+
+
+class NormalWishartPrior(Prior):
+    """Normal rows with a Normal-Wishart hyperprior; Normal-Gamma for a bias.
+
+    Sites: ``{side}_precision`` (K, K), or () for a bias, and ``{side}_location`` (K,) or ().
+
+    Parameters
+    ----------
+    scale : float
+        s: the prior's guess at the standard deviation of one factor.
+    kappa : float
+        Weight of the prior mean, in rows.
+
+    Raises
+    ------
+    SettingsError
+        If either is not positive and finite.
+    """
+
+    density = "N(u; m, inv(P)), P ~ Wishart(K + 2, mean inv(scale^2)), m ~ N(0, inv(kappa P))"
+    learned = True
+
+    def __init__(self, scale: float = 0.3, kappa: float = 2.0) -> None:
+        super().__init__()
+        if not all(math.isfinite(value) and value > 0.0 for value in (scale, kappa)):
+            raise SettingsError(
+                f"A Normal-Wishart prior with scale={scale}, kappa={kappa}: both must be positive."
+            )
+        self._scale, self.kappa = float(scale), float(kappa)
+        self._width: int | str | None = "unprepared"
+
+    def forward(self, side: str, n_factors: int | None) -> TorchDistribution:
+        """Sample precision and location, and return the prior of one row given them."""
+        if n_factors is None:
+            precision = pyro.sample(f"{side}_precision", dist.Gamma(1.0, self._scale**2))
+            spread = precision.rsqrt()
+            location = pyro.sample(f"{side}_location", dist.Normal(0.0, spread / math.sqrt(self.kappa)))
+            return dist.Normal(location, spread)
+        # In float64: Bartlett's factors of a few degrees of freedom are near singular in single precision.
+        degrees = float(n_factors + EXTRA_DEGREES)
+        eye = torch.eye(n_factors, dtype=torch.float64)
+        wishart = _Wishart(torch.tensor(degrees, dtype=torch.float64), eye / (degrees * self._scale**2))
+        precision = pyro.sample(f"{side}_precision", wishart)
+        location = pyro.sample(
+            f"{side}_location",
+            dist.MultivariateNormal(
+                torch.zeros(n_factors, dtype=torch.float64), precision_matrix=self.kappa * precision
+            ),
+        )
+        return cast(TorchDistribution, dist.MultivariateNormal(location, precision_matrix=precision))
+
+    def prepare(self, n_factors: int | None) -> None:
+        """Make the q of precision and location of rows of this width, if they are of another."""
+        if self._width == n_factors:
+            return
+        width = 1 if n_factors is None else n_factors
+        # In float64, as the prior is; the precision is L L^T, its diagonal exp of the free one.
+        self.free = nn.Parameter(torch.zeros(width, width, dtype=torch.float64))
+        with torch.no_grad():
+            self.free.diagonal().fill_(-math.log(self._scale))
+        shape = () if n_factors is None else (n_factors,)
+        self.location = Hyperparameter(torch.zeros(shape, dtype=torch.float64), constraints.real)
+        self._width = n_factors
+
+    def guide(self, side: str, n_factors: int | None) -> None:
+        """Sample the hyperparameters: the precision from a point (it has thousands of rows to learn from).
+
+        Gibbs sweeps draw both from their full conditionals instead.
+        """
+        self.prepare(n_factors)
+        root = self.free.tril(-1) + torch.diag(self.free.diagonal().exp())
+        precision = root @ root.mT
+        if n_factors is None:
+            precision = precision.reshape(()).to(torch.get_default_dtype())
+        point = dist.Delta(precision, event_dim=precision.dim())  # type: ignore[no-untyped-call]
+        pyro.sample(f"{side}_precision", point)
+        pyro.sample(f"{side}_location", self.location.q())
+
+    @property
+    def scale(self) -> float:
+        """The prior's guess at the standard deviation of one factor."""
+        return self._scale
+
+    def settings(self) -> dict[str, Any]:
+        """Return the kind and both parameters."""
+        return {"kind": "normal-wishart", "scale": self._scale, "kappa": self.kappa}

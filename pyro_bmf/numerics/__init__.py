@@ -1,0 +1,1 @@
+"""Formulas that several rooms need, each in one place."""

@@ -1,0 +1,68 @@
+"""What a fit changes in its process, and puts back: device, threads, generators, validation."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyro
+import torch
+
+from .errors import SettingsError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that a name stands for; ``auto`` is CUDA where there is one.
+
+    Raises
+    ------
+    SettingsError
+        If the name is unknown to torch, or CUDA is asked for and absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SettingsError(f"There is no device {name!r}: give auto, cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(
+            f"Device {name!r} was asked for, but torch {torch.__version__} sees no CUDA device: "
+            "give --device cpu, or install a CUDA build of torch."
+        )
+    return device
+
+
+@contextmanager
+def computing(device: torch.device, *, threads: int | None, deterministic: bool) -> Iterator[torch.device]:
+    """Fit inside: a fork of the generators, the asked threads, deterministic kernels, no validation.
+
+    All of it is the process's own state, so all of it is put back afterwards.
+    """
+    if threads is not None and threads < 1:
+        raise SettingsError(f"threads is {threads}: give 1 or more.")
+    before = torch.get_num_threads()
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    cuda = [device] if device.type == "cuda" else []
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if cuda and deterministic:
+        # cuBLAS reads this when its first handle is made; without it, deterministic mode refuses to work.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        with (
+            torch.random.fork_rng(devices=cuda),
+            pyro.validation_enabled(False),
+            warnings.catch_warnings(),
+        ):
+            # A loss that is no number ends the fit with an error of its own, which says what to change.
+            warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
+            yield device
+    finally:
+        torch.set_num_threads(before)
+        if torch.are_deterministic_algorithms_enabled() != was_deterministic:
+            # Only where it changed: the call imports torch's compiler, seconds of work on a CPU.
+            torch.use_deterministic_algorithms(was_deterministic)
