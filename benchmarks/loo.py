@@ -22,7 +22,7 @@ from pyro_bmf.data.synthetic import generated_pairs
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.methods.cross_feedback.settings import GuideSettings
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.posterior.pair_draws import PairDraws

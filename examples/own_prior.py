@@ -12,8 +12,8 @@ import pyro_bmf
 from pyro_bmf.conformance import check_likelihood, check_prior
 from pyro_bmf.data import synthetic_ratings
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.model.likelihoods.normal.normal import Likelihood
-from pyro_bmf.model.priors.normal.normal import Prior
+from pyro_bmf.model.likelihoods.normal import Likelihood
+from pyro_bmf.model.priors.normal import Prior
 
 
 class LogisticPrior(Prior):

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pyro_bmf.baselines.top_n import top_n
 from pyro_bmf.data import Ratings
 from pyro_bmf.errors import DataError, SettingsError
 from pyro_bmf.numerics.normal_cells import normal_pmf
 from pyro_bmf.numerics.ragged_rows import ragged_rows, row_starts
+from pyro_bmf.numerics.top_n import top_n
 
 _CELLS = 4_000_000  # scores held at once while recommending: 16 MB in float32
 

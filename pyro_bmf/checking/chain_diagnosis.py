@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from ..errors import SettingsError
 from ..methods.gibbs.guide import ChainGuide
+from ..numerics.chunks import chunks
 from ..numerics.convergence import GOOD_R_HAT, bulk_ess, split_r_hat
 from ..posterior.posterior import Posterior
-from ..posterior.predictive import chunks
 
 Floats = NDArray[np.float64]
 #: Rated pairs looked at of one row, at most.

@@ -9,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from ..data.ratings import Ratings
+from ..data.scale import level_positions
 from ..errors import DataError
-from ..evaluation.metrics import SMALLEST_PROBABILITY, level_positions
+from ..evaluation.metrics import SMALLEST_PROBABILITY
+from ..numerics.chunks import chunks
 from ..posterior.pair_draws import rating_log_prob
 from ..posterior.posterior import Posterior
-from ..posterior.predictive import PairPredictive, chunks
+from ..posterior.predictive import PairPredictive
 from .loo import number_of_draws
 
 Floats = NDArray[np.float64]

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from ..data.ratings import Ratings
 from ..errors import SettingsError
 from ..evaluation.elpd import ElpdRow, compare_elpd
+from ..numerics.chunks import chunks
 from ..numerics.convergence import relative_efficiency
 from ..numerics.psis import count_k_hats, good_k, leave_one_out
 from ..posterior.pair_draws import PairDraws
 from ..posterior.posterior import Posterior
-from ..posterior.predictive import Indices, chunks
-from ..posterior.tables import check_count
+from ..posterior.predictive import Indices
+from ..systems.raw_ids import check_count
 
 Floats = NDArray[np.float64]
 #: Ratings by draws in a chunk: a few megabytes, which stay in a processor's cache.

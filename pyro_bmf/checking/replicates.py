@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ..data.scale import RatingScale
 from ..model.likelihoods.normal import NormalLikelihood
+from ..numerics.chunks import chunks
 from ..numerics.keyed_draws import Stream, draw_seed
 from ..posterior.posterior import Posterior
-from ..posterior.predictive import Indices, chunks, own_generator
+from ..posterior.predictive import Indices, own_generator
 from .prior_draws import draw_prior_rows
 
 Floats = NDArray[np.float64]

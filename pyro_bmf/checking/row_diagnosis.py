@@ -29,10 +29,11 @@ from torch import Tensor
 
 from ..methods.coordinate_ascent.guide import ConjugateGuide
 from ..model.rows import RowPosterior
+from ..numerics.chunks import chunks
 from ..numerics.psis import good_k, smooth_tail
 from ..posterior.posterior import Posterior
-from ..posterior.predictive import Indices, chunks
-from ..posterior.tables import check_count
+from ..posterior.predictive import Indices
+from ..systems.raw_ids import check_count
 from .row_target import RowTargets, log_density
 
 Floats = NDArray[np.float64]

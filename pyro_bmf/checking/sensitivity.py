@@ -23,10 +23,11 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from ..methods.gibbs.guide import ChainGuide
+from ..numerics.chunks import chunks
 from ..numerics.psis import good_k, smooth_tail
 from ..numerics.ragged_rows import ragged_rows
 from ..posterior.posterior import Posterior
-from ..posterior.predictive import Indices, chunks
+from ..posterior.predictive import Indices
 from .loo import number_of_draws
 from .prior_draws import chain_priors
 from .row_target import RowTargets, join

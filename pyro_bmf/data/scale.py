@@ -147,3 +147,23 @@ def _distinct(ratings: NDArray[np.float64]) -> NDArray[np.float64] | None:
     rest = ratings[~np.isin(ratings, head)] if len(ratings) > 10_000 else ratings[:0]
     distinct: NDArray[np.float64] = np.union1d(head, rest)
     return distinct if len(distinct) <= MAX_LEVELS else None
+
+
+def level_positions(ratings: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
+    """Return the (n,) position of each rating among `levels`, the ascending levels of a discrete scale.
+
+    Raises
+    ------
+    DataError
+        If a rating is none of the levels (to 1e-6 of the distance between them).
+    """
+    values = np.asarray(ratings, dtype=np.float64)
+    grid = np.asarray(levels, dtype=np.float64)
+    positions = np.searchsorted((grid[1:] + grid[:-1]) / 2, values).astype(np.int64)
+    off = ~(np.abs(values - grid[positions]) <= 1e-6 * np.diff(grid).min())
+    if off.any():
+        raise DataError(
+            f"the rating {values[off][0]:g} is not on the scale {grid[0]:g} to {grid[-1]:g} ({grid.size}"
+            " levels); declare the scale that the ratings have, or a continuous one."
+        )
+    return positions

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pyro_bmf.data.scale import level_positions
 from pyro_bmf.evaluation.bootstrap import bootstrap_by_user
 from pyro_bmf.evaluation.calibration import Calibration, CalibrationGroup, calibrate, normal_pmf
 from pyro_bmf.evaluation.comparison import Comparison, compare, evaluate_with_references
 from pyro_bmf.evaluation.evaluate import Evaluation, PerRating, evaluate
-from pyro_bmf.evaluation.metrics import level_positions, mae, ndcg_at, nll, recall_at, rmse, rps
+from pyro_bmf.evaluation.metrics import mae, ndcg_at, nll, recall_at, rmse, rps
 from pyro_bmf.evaluation.paired import PairedDifference, paired_difference
 from pyro_bmf.evaluation.predictor import Predictor
 from pyro_bmf.evaluation.protocols import PROTOCOLS, Ranking, evaluate_ranking
-from pyro_bmf.posterior.level_sets import set_words, smallest_sets
+from pyro_bmf.numerics.level_sets import set_words, smallest_sets
 
 __all__ = [
     "PROTOCOLS",

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pyro_bmf.data import Ratings, RatingScale, Split
+from pyro_bmf.data.scale import level_positions
 from pyro_bmf.errors import DataError, FitError, SettingsError
 from pyro_bmf.evaluation import calibration as cal
 from pyro_bmf.evaluation import metrics
@@ -25,7 +26,7 @@ from pyro_bmf.evaluation.protocols import (
     evaluate_ranking,
 )
 from pyro_bmf.evaluation.provenance import check_provenance
-from pyro_bmf.posterior.level_sets import smallest_sets
+from pyro_bmf.numerics.level_sets import smallest_sets
 
 Floats = NDArray[np.float64]
 FittedOn = Literal["train", "train+valid"]
@@ -340,7 +341,7 @@ def _predict_all(predictor: Predictor, held_out: Ratings, seed: int, chunk: int)
     discrete = levels is not None
     grid = None if levels is None else levels.copy()
     nll, rps, density = np.empty(n), np.empty(n), np.empty(n)
-    positions = None if levels is None else metrics.level_positions(held_out.ratings, levels)
+    positions = None if levels is None else level_positions(held_out.ratings, levels)
     for start in range(0, n, chunk):
         rows = slice(start, start + chunk)
         ratings = held_out.ratings[rows]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pyro_bmf.data import RatingScale
-from pyro_bmf.errors import DataError, SettingsError
+from pyro_bmf.errors import SettingsError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,26 +28,6 @@ def rmse(ratings: ArrayLike, predictions: ArrayLike, *, clip: RatingScale | None
 def mae(ratings: ArrayLike, predictions: ArrayLike, *, clip: RatingScale | None = None) -> float:
     """Mean absolute error, rating units; predictions clipped to the scale `clip` if one is given."""
     return float(np.mean(np.abs(_errors(ratings, predictions, clip))))
-
-
-def level_positions(ratings: ArrayLike, levels: ArrayLike) -> Ints:
-    """Return the (n,) position of each rating among `levels`, the ascending levels of a discrete scale.
-
-    Raises
-    ------
-    DataError
-        If a rating is none of the levels (to 1e-6 of the distance between them).
-    """
-    values = np.asarray(ratings, dtype=np.float64)
-    grid = np.asarray(levels, dtype=np.float64)
-    positions = np.searchsorted((grid[1:] + grid[:-1]) / 2, values).astype(np.int64)
-    off = ~(np.abs(values - grid[positions]) <= 1e-6 * np.diff(grid).min())
-    if off.any():
-        raise DataError(
-            f"the rating {values[off][0]:g} is not on the scale {grid[0]:g} to {grid[-1]:g} ({grid.size}"
-            " levels); declare the scale that the ratings have, or a continuous one."
-        )
-    return positions
 
 
 def nll(pmf: ArrayLike, positions: ArrayLike) -> Floats:

@@ -26,12 +26,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_bmf.baselines.top_n import top_n
 from pyro_bmf.data import Ratings, Split
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation.metrics import ndcg_at, recall_at
 from pyro_bmf.evaluation.predictor import Predictor, checked_array
 from pyro_bmf.numerics.ragged_rows import ragged_rows, row_starts
+from pyro_bmf.numerics.top_n import top_n
 
 PROTOCOLS = ("full", "rated", "rated-precision")
 #: Items above which lists are asked for where a predictor gives them.

@@ -22,7 +22,7 @@ from ..data.splits import Split
 from ..errors import DataError, SettingsError
 from ..posterior.chain_draws import sampling_attributes
 from ..posterior.posterior import Posterior
-from ..posterior.tables import check_count, id_values, need_columns
+from ..systems.raw_ids import check_count, id_values, need_columns
 from .groups import GROUPS, GroupPlan, Selection
 
 __all__ = ["GROUPS", "arviz_module", "halves", "plan_groups", "to_arviz", "tree_attributes"]

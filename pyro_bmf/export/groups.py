@@ -21,6 +21,7 @@ from torch import Tensor
 from ..checking.prior_draws import chain_priors, draw_prior_rows, prior_of
 from ..errors import SettingsError
 from ..methods.gibbs.guide import ChainGuide
+from ..numerics.chunks import chunks
 from ..numerics.keyed_draws import Stream, draw_seed
 from ..posterior.chain_draws import (
     chain_of,
@@ -30,7 +31,7 @@ from ..posterior.chain_draws import (
     row_noise_means,
 )
 from ..posterior.posterior import Posterior
-from ..posterior.predictive import Indices, chunks, own_generator
+from ..posterior.predictive import Indices, own_generator
 from ..posterior.rating_units import InRatings
 
 GROUPS = (

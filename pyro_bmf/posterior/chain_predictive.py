@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..model.rows import RowDraws, working_dtype
+from ..numerics.chunks import chunks
 from ..numerics.keyed_draws import Stream
-from .predictive import CELLS, Indices, PairPredictive, chunks
+from .predictive import CELLS, Indices, PairPredictive
 
 #: Numbers of draws that stand in single precision together: all of them, of an ordinary catalogue.
 _TABLE = 50_000_000

@@ -21,23 +21,18 @@ from ..errors import DataError
 from ..methods.cross_feedback.guide import Side
 from ..model.rows import Rows
 from ..numerics.keyed_draws import Stream
+from ..numerics.ranked_lists import Exclusion
+from ..systems.raw_ids import candidate_indices, check_count, id_values, need_columns, pair_indices, titled
 from .encoding import Guide, feedback_of
 from .predictive import PairPredictive
-from .ranking import Exclusion
 from .tables import (
     RATING_COLUMNS,
     Indices,
     Kind,
     Method,
-    candidate_indices,
-    check_count,
     check_kind,
-    id_values,
-    need_columns,
-    pair_indices,
     prediction_columns,
     recommendation_places,
-    titled,
 )
 
 NewRatings: TypeAlias = Mapping[Any, float] | pd.Series | pd.DataFrame | Iterable[tuple[Any, float]]

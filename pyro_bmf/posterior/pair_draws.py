@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.scale import RatingScale
-from ..evaluation.metrics import level_positions
-from .predictive import Indices, PairPredictive, chunks
+from ..data.scale import RatingScale, level_positions
+from ..numerics.chunks import chunks
+from .predictive import Indices, PairPredictive
 
 _NUMBERS = 4_000_000  # of drawn rows made at once
 

@@ -27,6 +27,15 @@ from ..model import FactorizationModel
 from ..model.likelihoods.normal import Likelihood
 from ..model.priors.normal import Prior
 from ..model.rows import RowDraws, Rows
+from ..numerics.ranked_lists import Exclusion, best_scores, ordered_by
+from ..systems.raw_ids import (
+    candidate_indices,
+    check_count,
+    check_interval,
+    exclusion_of,
+    pair_indices,
+    titled,
+)
 from ..tensor_files import is_finite
 from .chain_predictive import ChainPredictive
 from .encoding import Guide, compact, encode_training_rows, plain_info, side_feedback
@@ -41,7 +50,6 @@ from .folding import (
     fold_rows,
 )
 from .predictive import PairPredictive
-from .ranking import Exclusion, best_scores, ordered_by
 from .saved import load_parts, save_parts
 from .screening import Screen
 from .similarity import similar_rows
@@ -51,15 +59,9 @@ from .tables import (
     Indices,
     Kind,
     Method,
-    candidate_indices,
-    check_count,
-    check_interval,
     check_kind,
-    exclusion_of,
-    pair_indices,
     prediction_columns,
     recommendation_places,
-    titled,
 )
 
 

@@ -30,6 +30,7 @@ from ..model import FactorizationModel
 from ..model.likelihoods.normal import Likelihood, NormalLikelihood
 from ..model.pair_terms import pair_terms
 from ..model.rows import RowPosterior, Rows
+from ..numerics.chunks import chunks
 from ..numerics.keyed_draws import TERMS, Stream, draw_seed, row_noise
 
 #: Numbers held at once by a chunk of any computation here; bounds its memory at tens of megabytes.
@@ -39,12 +40,6 @@ _INTERVAL_DRAWS = 2_000
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-
-def chunks(n: int, size: int) -> Iterator[slice]:
-    """Cut 0..n into slices of at most `size`."""
-    for start in range(0, n, max(size, 1)):
-        yield slice(start, min(start + max(size, 1), n))
 
 
 @contextmanager

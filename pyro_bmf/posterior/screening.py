@@ -27,10 +27,11 @@ from torch import Tensor
 
 from ..model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from ..model.rows import RowDraws
+from ..numerics.chunks import chunks
 from ..numerics.ragged_rows import ragged_rows
+from ..numerics.ranked_lists import Exclusion
 from .chain_predictive import ChainPredictive
-from .predictive import Indices, chunks
-from .ranking import Exclusion
+from .predictive import Indices
 
 GROUPS = 10
 CANDIDATES = 512

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from ..numerics.ragged_rows import ragged_rows
+from ..numerics.ranked_lists import Exclusion
 from .predictive import PairPredictive
-from .ranking import Exclusion
 
 Indices = NDArray[np.int64]
 Strategy = Literal["mean", "lower", "thompson", "prob-top"]

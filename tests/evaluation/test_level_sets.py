@@ -11,7 +11,7 @@ from pyro_bmf.data import random_split, synthetic_ratings
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation import evaluate
 from pyro_bmf.evaluation.calibration import COVERAGE_LEVELS, discrete_interval
-from pyro_bmf.posterior.level_sets import set_words, smallest_sets
+from pyro_bmf.numerics.level_sets import set_words, smallest_sets
 
 
 def by_search(pmf, probability):

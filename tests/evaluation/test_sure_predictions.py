@@ -14,9 +14,9 @@ from pyro_bmf.errors import FitError
 from pyro_bmf.evaluation import evaluate
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import preset
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
-from pyro_bmf.model.likelihoods.normal.ordered_logistic import OrderedLogisticLikelihood
-from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.ordered_logistic import OrderedLogisticLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 
 pytestmark = pytest.mark.filterwarnings("ignore::pyro_bmf.data.notices.DataNotice")
 STARS, INTERVAL = RatingScale(1.0, 5.0, 1.0), RatingScale(0.0, 1.0, None)

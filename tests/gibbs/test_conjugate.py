@@ -19,7 +19,7 @@ from pyro_bmf.fitting import build_model, fit
 from pyro_bmf.methods.coordinate_ascent.ascent import CoordinateAscent
 from pyro_bmf.methods.settings import ModelSettings, preset
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.model.priors.normal.normal_wishart import NormalWishartPrior
+from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
 from pyro_bmf.numerics.truncated_normal import truncated_mean
 from pyro_bmf.posterior import Posterior
 

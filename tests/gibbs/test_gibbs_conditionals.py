@@ -22,8 +22,8 @@ from pyro_bmf.methods.gibbs.hyper_draws import (
 from pyro_bmf.methods.gibbs.ordered_draws import _at, draw_cuts_and_utilities, fit_cuts
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.methods.kernel import conjugate_gradient
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
-from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 
 
 def dense_rows(sweeps: Sweeps, state: ChainState, side: str) -> list[tuple[Tensor, Tensor]]:

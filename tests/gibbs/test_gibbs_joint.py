@@ -30,8 +30,8 @@ from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import Block
 from pyro_bmf.model.feedback import Feedback
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
-from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 
 LEVELS, NOISE, BOX = [1.0, 2.0, 3.0], 0.7, 1.5
 

@@ -17,7 +17,7 @@ from pyro_bmf.methods.gibbs.chain_state import ChainState
 from pyro_bmf.methods.gibbs.scalings import _conditional, rescale_utilities, scale_by
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 
 LEVELS, KAPPA, CENTRE = [1.0, 2.0, 3.0, 4.0], 3.0, 2.4
 

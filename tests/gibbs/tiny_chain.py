@@ -10,8 +10,8 @@ from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model import FactorizationModel, RowNoise
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.implicit_feedback import ImplicitFeedback
-from pyro_bmf.model.likelihoods.normal.normal import Likelihood, NormalLikelihood
-from pyro_bmf.model.priors.normal.normal_wishart import NormalWishartPrior
+from pyro_bmf.model.likelihoods.normal import Likelihood, NormalLikelihood
+from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
 
 USERS, ITEMS, K = 6, 5, 2
 

@@ -29,8 +29,8 @@ from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import TrainingBlocks
 from pyro_bmf.model.feedback import Feedback
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
-from pyro_bmf.model.priors.normal.normal import NormalPrior
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.priors.normal import NormalPrior
 from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior.encoding import encode_training_rows
 

@@ -19,8 +19,8 @@ from pyro_bmf.methods.cross_feedback.settings import GuideSettings
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import Block, TrainingBlocks
 from pyro_bmf.model.feedback import Feedback
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
-from pyro_bmf.model.priors.normal.normal import NormalPrior
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.priors.normal import NormalPrior
 from pyro_bmf.model.rows import RowPosterior
 
 N_USERS, N_ITEMS, K = 7, 5, 2

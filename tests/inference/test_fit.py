@@ -22,7 +22,7 @@ from pyro_bmf.estimate import Needs, check_needs
 from pyro_bmf.fitting import DivergenceError, FitResult, chosen_iterations, fit
 from pyro_bmf.methods.settings import Preset, preset
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 
 SMALL = preset("amortized").replace(
     n_factors=3,

@@ -14,11 +14,11 @@ from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.implicit_feedback import ImplicitFeedback
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
-from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
-from pyro_bmf.model.likelihoods.normal.student_t import StudentTLikelihood
-from pyro_bmf.model.priors.normal.heavy_tails import StudentTPrior
-from pyro_bmf.model.priors.normal.normal_wishart import NormalWishartPrior
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.likelihoods.student_t import StudentTLikelihood
+from pyro_bmf.model.priors.heavy_tails import StudentTPrior
+from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
 from pyro_bmf.progress import Silent
 
 AMORTIZED = preset("amortized").replace(n_factors=2, max_iterations=2, n_tower_outputs=3)

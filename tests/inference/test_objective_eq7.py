@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from pyro_bmf.methods.cross_feedback.objective import Objective
 from pyro_bmf.methods.cross_feedback.settings import GuideSettings
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
-from pyro_bmf.model.priors.normal.normal import Prior
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.priors.normal import Prior
 
 ELBOS = ["mean-field", "trace"]
 RAGGED = [(100, 100), (3, 2), (1, 1), (5, 3)]

@@ -27,8 +27,8 @@ from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.methods.cross_feedback.objective import Objective, eta_moments
 from pyro_bmf.methods.cross_feedback.settings import GuideSettings
 from pyro_bmf.model import FactorizationModel, RowNoise
-from pyro_bmf.model.likelihoods.normal.normal import Likelihood, NormalLikelihood
-from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.likelihoods.normal import Likelihood, NormalLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.model.rows import RowPosterior
 
 RAGGED = [(100, 100), (3, 2), (1, 1), (5, 3)]

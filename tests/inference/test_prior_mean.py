@@ -17,9 +17,9 @@ from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.methods.cross_feedback.settings import GuideSettings
 from pyro_bmf.methods.settings import ModelSettings, preset
 from pyro_bmf.model.feedback import Feedback
-from pyro_bmf.model.priors.normal.heavy_tails import LaplacePrior
-from pyro_bmf.model.priors.normal.hierarchical import HierarchicalNormalPrior
-from pyro_bmf.model.priors.normal.normal import NormalPrior
+from pyro_bmf.model.priors.heavy_tails import LaplacePrior
+from pyro_bmf.model.priors.hierarchical import HierarchicalNormalPrior
+from pyro_bmf.model.priors.normal import NormalPrior
 
 LEVELS = np.arange(1.0, 6.0)
 

@@ -20,9 +20,9 @@ from pyro_bmf.fitting import FitResult, fit
 from pyro_bmf.in_units import settings_in, units_of
 from pyro_bmf.methods.settings import Preset, preset
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.model.likelihoods.normal.counts import PoissonLikelihood
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
-from pyro_bmf.model.likelihoods.normal.student_t import StudentTLikelihood
+from pyro_bmf.model.likelihoods.counts import PoissonLikelihood
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.student_t import StudentTLikelihood
 from pyro_bmf.posterior import Posterior
 
 pytestmark = pytest.mark.filterwarnings("ignore::pyro_bmf.data.notices.DataNotice")

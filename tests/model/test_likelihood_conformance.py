@@ -13,13 +13,13 @@ from scipy import stats
 
 from pyro_bmf.conformance import check_likelihood
 from pyro_bmf.errors import DataError, SettingsError
-from pyro_bmf.model.likelihoods.normal.bernoulli import BernoulliLikelihood
-from pyro_bmf.model.likelihoods.normal.beta import BetaLikelihood
-from pyro_bmf.model.likelihoods.normal.counts import NegativeBinomialLikelihood, PoissonLikelihood
-from pyro_bmf.model.likelihoods.normal.normal import Likelihood, NormalLikelihood
-from pyro_bmf.model.likelihoods.normal.ordered_logistic import OrderedLogisticLikelihood
-from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
-from pyro_bmf.model.likelihoods.normal.student_t import StudentTLikelihood
+from pyro_bmf.model.likelihoods.bernoulli import BernoulliLikelihood
+from pyro_bmf.model.likelihoods.beta import BetaLikelihood
+from pyro_bmf.model.likelihoods.counts import NegativeBinomialLikelihood, PoissonLikelihood
+from pyro_bmf.model.likelihoods.normal import Likelihood, NormalLikelihood
+from pyro_bmf.model.likelihoods.ordered_logistic import OrderedLogisticLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.likelihoods.student_t import StudentTLikelihood
 
 STARS = [1.0, 2.0, 3.0, 4.0, 5.0]
 HALVES = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]

@@ -13,8 +13,8 @@ from pyro_bmf import PyroBmfError
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import Block, TrainingBlocks
 from pyro_bmf.model.feedback import Feedback
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
-from pyro_bmf.model.priors.normal.normal import NormalPrior
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.priors.normal import NormalPrior
 
 N_USERS, N_ITEMS = 4, 3
 USERS, ITEMS = torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 1, 2])

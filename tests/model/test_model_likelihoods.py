@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pyro_bmf import PyroBmfError
 from pyro_bmf.model.catalogue import likelihood_from_settings
-from pyro_bmf.model.likelihoods.normal.normal import Likelihood, NormalLikelihood
+from pyro_bmf.model.likelihoods.normal import Likelihood, NormalLikelihood
 
 LEVELS = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
 HALVES = torch.tensor([0.5, 1.0, 2.0, 3.5, 5.0])

@@ -9,7 +9,7 @@ from scipy import integrate, stats
 
 from pyro_bmf.errors import DataError, SettingsError
 from pyro_bmf.model.catalogue import likelihood_from_settings
-from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 
 LEVELS = [1.0, 2.0, 3.0, 5.0]
 

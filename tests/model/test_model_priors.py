@@ -10,7 +10,7 @@ import torch
 
 from pyro_bmf import PyroBmfError
 from pyro_bmf.model.catalogue import prior_from_settings
-from pyro_bmf.model.priors.normal.normal import NormalPrior, Prior
+from pyro_bmf.model.priors.normal import NormalPrior, Prior
 
 
 def test_the_normal_prior_is_scipys() -> None:

@@ -14,17 +14,17 @@ from scipy import integrate, special, stats
 from pyro_bmf.conformance import check_prior
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.model.likelihoods.normal.counts import PoissonLikelihood
-from pyro_bmf.model.priors.normal.heavy_tails import (
+from pyro_bmf.model.likelihoods.counts import PoissonLikelihood
+from pyro_bmf.model.priors.heavy_tails import (
     HorseshoePrior,
     LaplacePrior,
     StudentTPrior,
     log_scaled_exponential_integral,
 )
-from pyro_bmf.model.priors.normal.hierarchical import HierarchicalNormalPrior, LKJPrior
-from pyro_bmf.model.priors.normal.normal import NormalPrior, Prior
-from pyro_bmf.model.priors.normal.normal_wishart import NormalWishartPrior
-from pyro_bmf.model.priors.normal.positive import GammaPrior, LogNormalPrior
+from pyro_bmf.model.priors.hierarchical import HierarchicalNormalPrior, LKJPrior
+from pyro_bmf.model.priors.normal import NormalPrior, Prior
+from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
+from pyro_bmf.model.priors.positive import GammaPrior, LogNormalPrior
 
 CASES: dict[str, tuple[Callable[[], Prior], dict[str, Any]]] = {
     "normal": (lambda: NormalPrior(0.3, 0.7), {}),

@@ -22,8 +22,8 @@ from pyro_bmf.errors import SettingsError
 from pyro_bmf.methods.cross_feedback.rating_histogram import StyleEncoder, style_edges
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model.feedback import Feedback
-from pyro_bmf.model.likelihoods.normal.ordered_logistic import OrderedLogisticLikelihood
-from pyro_bmf.model.likelihoods.normal.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.likelihoods.ordered_logistic import OrderedLogisticLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.model.pair_terms import PairTerms
 
 LEVELS = [1.0, 2.0, 3.0, 4.0, 5.0]

@@ -19,7 +19,7 @@ from pyro_bmf.methods.cross_feedback.objective import Objective
 from pyro_bmf.methods.cross_feedback.settings import GuideSettings
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import TrainingBlocks
-from pyro_bmf.model.likelihoods.normal.normal import Likelihood, NormalLikelihood
+from pyro_bmf.model.likelihoods.normal import Likelihood, NormalLikelihood
 from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.posterior.encoding import side_feedback

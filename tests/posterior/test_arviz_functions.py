@@ -14,7 +14,7 @@ from posteriors import load_benchmark, train_posterior
 
 from pyro_bmf.data.synthetic import synthetic_ratings
 from pyro_bmf.export.arviz import arviz_module, to_arviz
-from pyro_bmf.model.likelihoods.normal.ordered_logistic import OrderedLogisticLikelihood
+from pyro_bmf.model.likelihoods.ordered_logistic import OrderedLogisticLikelihood
 from pyro_bmf.posterior import Posterior
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from posteriors import LogNormalLikelihood, PoissonLikelihood, handmade, random_rows
 from scipy import special, stats
 
-from pyro_bmf.model.likelihoods.normal.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.numerics.keyed_draws import Stream, draw_seed, row_noise
 from pyro_bmf.posterior import predictive

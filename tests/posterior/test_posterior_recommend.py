@@ -14,8 +14,8 @@ from pyro_bmf.data import Ratings
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError, SettingsError
 from pyro_bmf.model.rows import RowPosterior
-from pyro_bmf.posterior import Posterior, ranking
-from pyro_bmf.posterior.ranking import Exclusion, best_columns
+from pyro_bmf.numerics.ranked_lists import Exclusion, best_columns
+from pyro_bmf.posterior import Posterior
 
 
 def test_lists_are_those_of_a_full_sort(posterior: Posterior) -> None:
@@ -112,7 +112,7 @@ def test_equal_means_are_in_the_order_of_ids() -> None:
 
 def test_a_chunk_more_or_less_changes_nothing(posterior: Posterior, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = posterior.recommend(n=7)
-    monkeypatch.setattr(ranking, "MAX_SCORES", 100)
+    monkeypatch.setattr(ranked_lists, "MAX_SCORES", 100)
     pd.testing.assert_frame_equal(whole, posterior.recommend(n=7))
 
 

@@ -21,7 +21,7 @@ from pyro_bmf.data import Ratings, RatingScale, Vocabulary
 from pyro_bmf.errors import SavedFileError, SettingsError
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.model.priors.normal.normal import NormalPrior
+from pyro_bmf.model.priors.normal import NormalPrior
 from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior import Posterior, saved
 

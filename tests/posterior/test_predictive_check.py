@@ -14,7 +14,7 @@ from pyro_bmf.data import random_split
 from pyro_bmf.errors import DataError
 from pyro_bmf.evaluation.selective import risk_coverage
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.model.priors.normal.normal import NormalPrior
+from pyro_bmf.model.priors.normal import NormalPrior
 
 
 def checks(n: int, rng: np.random.Generator) -> Discrepancies:

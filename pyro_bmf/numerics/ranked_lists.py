@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..baselines.top_n import top_n
-from ..numerics.ragged_rows import ragged_rows, row_starts
-from .predictive import chunks
+from .chunks import chunks
+from .ragged_rows import ragged_rows, row_starts
+from .top_n import top_n
 
 Indices = NDArray[np.int64]
 

@@ -1,0 +1,1 @@
+"""What all fitted systems share: a contract, raw ids, saved ratings. Importing it loads no torch."""
