@@ -14,6 +14,7 @@ from pyro_bmf.data import Ratings
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError, SettingsError
 from pyro_bmf.model.rows import RowPosterior
+from pyro_bmf.numerics import ranked_lists
 from pyro_bmf.numerics.ranked_lists import Exclusion, best_columns
 from pyro_bmf.posterior import Posterior
 
