@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .model.likelihoods.normal import Likelihood
 from .model.priors.normal import Prior
+from .numerics.normal_cells import midway
 
 __all__ = ["check_likelihood", "check_prior"]
 
@@ -154,7 +155,7 @@ def _check_probabilities(likelihood: Likelihood, eta: Tensor, levels: Tensor) ->
     share = likelihood.log_prob_rating(eta, levels).exp()
     assert share.shape == (*eta.shape, len(levels)), "log_prob_rating has another shape"
     assert torch.allclose(share.sum(-1), torch.ones_like(eta), atol=1e-9), "probabilities do not sum to one"
-    cuts = (levels[1:] + levels[:-1]) / 2
+    cuts = midway(levels)
     drawn = likelihood(eta).sample(torch.Size([_DRAWS])).double()
     for variance, given in ((0.0, share), (0.3, None)):
         if given is None:

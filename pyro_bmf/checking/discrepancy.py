@@ -20,6 +20,8 @@ from scipy import sparse
 from pyro_bmf.errors import DataError
 from pyro_bmf.evaluation.calibration import PIT_BINS, count_deciles
 
+from ..numerics.normal_cells import midway
+
 Floats = NDArray[np.float64]
 #: Ratings that a row needs to count among those whose means and sds are compared.
 _ROW_MINIMUM = 3
@@ -116,7 +118,7 @@ class Discrepancies:
         s, n = ratings.shape
         parts: list[Floats] = []
         if self.levels is not None:
-            middle = (self.levels[1:] + self.levels[:-1]) / 2
+            middle = midway(self.levels)
             pools = self._pools[np.searchsorted(middle, ratings)]
             parts.append(_histograms(pools, int(self._pools[-1]) + 1) / n)
         extreme = ((ratings <= self.low) | (ratings >= self.high)).mean(1)

@@ -26,6 +26,7 @@ from ..errors import SettingsError
 from ..methods.gibbs.guide import ChainGuide
 from ..model import FactorizationModel
 from ..model.rows import RowDraws, RowPosterior
+from ..numerics.quadrature import gauss_hermite
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices, PairPredictive
 
@@ -151,9 +152,9 @@ def information(model: FactorizationModel, state: _State, levels: Tensor | None)
         narrow = likelihood.predictive_moments(mean, other, *state.noise)[1]
         return (0.5 * (wide / narrow.clamp_min(1e-300)).log()).clamp_min(0.0).mean(0)
     whole = _entropy(likelihood.predictive_pmf(mean, signal + other, levels, *state.noise))
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    nodes, weights = gauss_hermite(_NODES)
     conditional = torch.zeros_like(whole)
-    for node, weight in zip(nodes.tolist(), (weights / weights.sum()).tolist(), strict=True):
+    for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
         pmf = likelihood.predictive_pmf(mean + node * signal.sqrt(), other, levels, *state.noise)
         conditional += weight * _entropy(pmf)
     return (whole - conditional).clamp_min(0.0).mean(0)

@@ -28,6 +28,7 @@ from ..evaluation.calibration import (
 )
 from ..evaluation.provenance import check_provenance
 from ..evaluation.selective import RiskCoverage, risk_coverage
+from ..numerics.normal_cells import midway
 from ..posterior.posterior import Posterior
 from .discrepancy import CheckedStatistic, Discrepancies, check_statistics
 from .loo import number_of_draws
@@ -239,7 +240,7 @@ class _Predicted:
         """Return the randomised PIT of (S, n) ratings."""
         if self.levels is None or self.below is None:
             return normal_pit(ratings, self.mean, self.sd)
-        middle = (self.levels[1:] + self.levels[:-1]) / 2
+        middle = midway(self.levels)
         places = np.searchsorted(middle, ratings)
         flat = self.below.ravel()
         starts = np.arange(ratings.shape[1]) * self.below.shape[1] + places

@@ -18,6 +18,7 @@ from ..data.scale import RatingScale
 from ..model.likelihoods.normal import NormalLikelihood
 from ..numerics.chunks import chunks
 from ..numerics.keyed_draws import Stream, draw_seed
+from ..numerics.normal_cells import midway
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices, own_generator
 from .prior_draws import draw_prior_rows
@@ -104,7 +105,7 @@ def _drawn(
                 drawn = likelihood(one, *relative).sample()
             elif isinstance(likelihood, NormalLikelihood):
                 # A cell's probability is that of its Normal ratings: the same draw at a fifth of the cost.
-                middle = (at[1:] + at[:-1]) / 2
+                middle = midway(at)
                 drawn = at[torch.bucketize(likelihood(one, *relative).sample().contiguous(), middle)]
             else:
                 below = likelihood.log_prob_rating(one, at, *relative).double().exp().cumsum(-1)

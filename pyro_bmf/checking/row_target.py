@@ -22,7 +22,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pyro.poutine as poutine
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -33,9 +32,12 @@ from ..model.feedback import bag_sum
 from ..model.likelihoods.level_distribution import LevelProbabilities
 from ..model.likelihoods.normal import NormalLikelihood
 from ..model.pair_terms import pair_terms
+from ..model.prior_density import given_hyperparameters, has_hyperparameters
 from ..model.rows import RowDraws, RowPosterior
 from ..model.standard_units import standardised
 from ..numerics.keyed_draws import Stream, draw_seed
+from ..numerics.normal_cells import midway
+from ..numerics.quadrature import normal_nodes
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices, own_generator
 from .prior_draws import prior_of
@@ -165,15 +167,13 @@ class RowTargets:
     @torch.no_grad()
     def _densities_of(self, site: str) -> list[Any]:
         prior, n_factors = prior_of(self.posterior, site)
-        if not poutine.trace(prior.guide).get_trace(site, n_factors).stochastic_nodes:
+        if not has_hyperparameters(prior, site, n_factors):
             return [prior(site, n_factors)]
         found = []
         with own_generator(self.rows.device) as reseed:
             for draw in range(_HYPER_DRAWS):
                 reseed(draw_seed(self.seed, Stream.HYPERPARAMETERS, draw))
-                hyper = poutine.trace(prior.guide).get_trace(site, n_factors)
-                with poutine.block():
-                    found.append(poutine.replay(prior, trace=hyper)(site, n_factors))
+                found.append(given_hyperparameters(prior, site, n_factors))
         return found
 
     def log_likelihood(self, rows: Indices, x: Tensor) -> Tensor:
@@ -237,9 +237,7 @@ class RowTargets:
         closed = likelihood.expected_log_prob(ratings[:, None].expand_as(mean), mean, variance)
         if closed is not None and not noise:
             return closed
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        points, shares = (torch.tensor(one, device=x.device) for one in (nodes, weights / weights.sum()))
-        eta = mean.unsqueeze(-1) + variance.clamp_min(0.0).sqrt().unsqueeze(-1) * points
+        eta, shares = normal_nodes(mean, variance.clamp_min(0.0), _NODES)
         wide = tuple(one[:, None, None].expand_as(eta) for one in noise)
         return (self._log_prob(eta, ratings[:, None, None], wide) * shares).sum(-1)
 
@@ -249,7 +247,7 @@ class RowTargets:
         levels = getattr(likelihood, "levels", None)
         if isinstance(levels, Tensor) and isinstance(likelihood(eta.flatten()[:1]), LevelProbabilities):
             # The same numbers as below, one level's and not all.
-            middle = (levels[1:] + levels[:-1]) / 2
+            middle = midway(levels)
             places = torch.bucketize(ratings, middle).expand_as(eta)
             return likelihood.log_prob_observed(eta, places, levels, *noise)
         result: Tensor = likelihood(eta, *noise).log_prob(ratings.expand_as(eta))

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pyro import poutine
 from torch import Tensor
 
 from ..checking.prior_draws import chain_priors, draw_prior_rows, prior_of
 from ..errors import SettingsError
 from ..methods.gibbs.guide import ChainGuide
+from ..model.prior_density import given_hyperparameters, has_hyperparameters
 from ..numerics.chunks import chunks
 from ..numerics.keyed_draws import Stream, draw_seed
 from ..posterior.chain_draws import (
@@ -328,15 +328,13 @@ class GroupPlan:
             return np.empty(rows.shape[:2], dtype=np.float32)
         if isinstance(self.posterior.guide, ChainGuide):
             return self._log_chain_prior(site, rows, draws, self.posterior.guide)
-        if not poutine.trace(prior.guide).get_trace(site, n_factors).stochastic_nodes:
+        if not has_hyperparameters(prior, site, n_factors):
             return _numbers(prior(site, n_factors).log_prob(rows))
         result = np.empty(rows.shape[:2], dtype=np.float32)
         with own_generator(rows.device) as reseed:
             for place, draw in enumerate(draws.tolist()):
                 reseed(draw_seed(self.seed, Stream.HYPERPARAMETERS, draw))
-                hyper = poutine.trace(prior.guide).get_trace(site, n_factors)
-                with poutine.block():
-                    density = poutine.replay(prior, trace=hyper)(site, n_factors)
+                density = given_hyperparameters(prior, site, n_factors)
                 result[place] = _numbers(density.log_prob(rows[place]))
         return result
 

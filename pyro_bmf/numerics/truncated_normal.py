@@ -1,4 +1,4 @@
-"""Normals truncated to the cells of an ordered scale: their means, and the cells' probabilities."""
+"""Normals truncated to the cells of an ordered scale: their means, and draws of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import math
 
 import torch
 from torch import Tensor
+from torch.special import log_ndtr, ndtri
+
+from .normal_cells import LOG_DENSITY, Cells, cell_ends, mirrored, normal_cdf
+
+#: Probability of a cell below which a difference of distribution functions has too few digits left.
+SMALL_CELL = 1e-10
 
 
 def truncated_mean(eta: Tensor, scale: Tensor, cuts: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,18 +29,59 @@ def truncated_mean(eta: Tensor, scale: Tensor, cuts: Tensor, place: Tensor) -> t
     -------
     mean, log_probability : Tensor, shape (n,)
     """
-    far = cuts.new_full((1,), 1e8)
-    edges = torch.cat([-far, cuts, far])
-    low, high = (edges[place] - eta) / scale, (edges[place + 1] - eta) / scale
-    # Mirrored into the lower tail, where a difference of small numbers keeps its digits.
-    flip = low > 0
-    a, b = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    root_half = math.sqrt(0.5)
-    share = 0.5 * (torch.special.erfc(-b * root_half) - torch.special.erfc(-a * root_half))
-    share = share.clamp_min(1e-300)
+    a, b, flip = mirrored(*cell_ends(eta, scale, cuts, place))
+    share = (normal_cdf(b) - normal_cdf(a)).clamp_min(1e-300)
     density = 1.0 / math.sqrt(2.0 * math.pi)
     shift = density * ((-0.5 * a * a).exp() - (-0.5 * b * b).exp()) / share
     # Far out the ratio loses its digits; the mean is then next to the nearer edge.
     inside = torch.minimum(torch.maximum(shift, a), b)
     mean = eta + scale * torch.where(flip, -inside, inside)
     return mean, share.log()
+
+
+def draw_in_cells(eta: Tensor, scale: Tensor, cells: Cells) -> Tensor:
+    """Draw z ~ N(eta, scale^2) given its cell, those whose cell is far out by its tail.
+
+    Parameters
+    ----------
+    eta, scale : Tensor, shape (n,), float64
+    cells : Cells
+        Of these Normals.
+
+    Returns
+    -------
+    Tensor, shape (n,)
+    """
+    drawn = draw_truncated(eta, scale, cells)
+    far = cells.share < SMALL_CELL
+    if bool(far.any()):
+        drawn[far] = eta[far] + scale[far] * draw_tail(cells.low[far], cells.high[far])
+    return drawn
+
+
+def draw_truncated(eta: Tensor, scale: Tensor, cells: Cells) -> Tensor:
+    """Draw N(eta, scale^2) given its cell by inversion of the distribution function."""
+    share = cells.below + cells.share * torch.rand_like(cells.below)
+    drawn: Tensor = eta + scale * ndtri(share.clamp(1e-15, 1.0 - 1e-15))
+    return drawn
+
+
+def draw_tail(a: Tensor, b: Tensor) -> Tensor:
+    """Draw N(0, 1) between a and b by inversion of the logarithm of its distribution function.
+
+    To full precision where the cell is far out or narrow, which `draw_truncated` is not.
+    """
+    flip = a + b > 0
+    low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)
+    at_low, at_high = log_ndtr(low), log_ndtr(high)
+    uniform = torch.rand_like(a).clamp_min(1e-300)
+    # log((1 - u) Phi(low) + u Phi(high)), relative to the larger one.
+    target = at_high + torch.log(uniform + (1.0 - uniform) * (at_low - at_high).exp())
+    # The tail's own inverse to start from, log Phi(x) being nearly -x^2 / 2 there, then Newton's steps.
+    x = torch.minimum(torch.maximum(-(high**2 - 2.0 * (target - at_high)).clamp_min(0.0).sqrt(), low), high)
+    for _ in range(6):
+        slope = (-0.5 * x * x + LOG_DENSITY - log_ndtr(x)).exp()
+        x = torch.minimum(torch.maximum(x - (log_ndtr(x) - target) / slope, low), high)
+    # A cell narrower than rounding is uniform.
+    x = torch.where(at_high - at_low < 1e-6, low + uniform * (high - low), x)
+    return torch.where(flip, -x, x)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..methods.gibbs.guide import ChainGuide
+from ..numerics.normal_cells import midway
 from .posterior import Posterior
 from .predictive import Indices
 
@@ -96,7 +97,7 @@ def cut_places(posterior: Posterior) -> Floats:
     """Return where each cut point lies between the scale's levels: halfway, in rating units."""
     levels = posterior.scale.levels
     assert levels is not None
-    return np.asarray((levels[1:] + levels[:-1]) / 2, dtype=np.float64)
+    return np.asarray(midway(levels), dtype=np.float64)
 
 
 def sampling_attributes(posterior: Posterior) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from ..model.pair_terms import pair_terms
 from ..model.rows import RowPosterior, Rows
 from ..numerics.chunks import chunks
 from ..numerics.keyed_draws import TERMS, Stream, draw_seed, row_noise
+from ..numerics.quadrature import normal_nodes
 
 #: Numbers held at once by a chunk of any computation here; bounds its memory at tens of megabytes.
 CELLS = 2_000_000
@@ -183,7 +184,7 @@ class PairPredictive:
         """
         means, sds = [], []
         for part in chunks(len(users), CELLS // (4 * max(self.users.n_factors, _NODES))):
-            eta, shares = _quadrature(*self.eta_moments(users[part], items[part]))
+            eta, shares = normal_nodes(*self.eta_moments(users[part], items[part]), _NODES)
             noise = [relative.unsqueeze(-1) for relative in self.relative_noise(users[part], items[part])]
             values = self.likelihood.mean(eta, *noise)
             mean = (shares * values).sum(-1)
@@ -461,14 +462,6 @@ def in_rating_units(eta: Tensor, model: FactorizationModel) -> Tensor:
     """Return predictors in the ratings' unit."""
     units = model.units
     return eta if units.identity else eta * units.scale + units.shift
-
-
-def _quadrature(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes, shape (n, n_nodes), and weights of N(mean, variance) by Gauss-Hermite."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    points = torch.as_tensor(nodes, dtype=mean.dtype, device=mean.device)
-    shares = torch.as_tensor(weights / weights.sum(), dtype=mean.dtype, device=mean.device)
-    return mean.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * points, shares
 
 
 def _normal_quantile(probability: float) -> float:

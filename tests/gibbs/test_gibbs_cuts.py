@@ -15,9 +15,10 @@ from pyro_bmf.checking.calibration import refit_ranks
 from pyro_bmf.data import Split, random_split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.fitting import fit
-from pyro_bmf.methods.gibbs.ordered_draws import _at, draw_cuts_and_utilities, draw_tail, fit_cuts, log_cells
+from pyro_bmf.methods.gibbs.ordered_draws import _at, draw_cuts_and_utilities, fit_cuts
 from pyro_bmf.methods.settings import preset
-from pyro_bmf.numerics.truncated_normal import truncated_mean
+from pyro_bmf.numerics.normal_cells import log_cell_probability
+from pyro_bmf.numerics.truncated_normal import draw_tail, truncated_mean
 
 MIDDLES = (-1.5, -0.5, 0.5, 1.5)
 TRUE = (-1.4, -0.3, 0.4, 1.6)
@@ -126,7 +127,7 @@ def test_probabilities_of_far_and_narrow_cells() -> None:
     mp.dps = 60
     narrow = [(0.3, 0.3 + 1e-9), (20.0, 20.0 + 1e-8)]
     cells = [(-40.0, -39.0), (7.0, 9.0), (12.0, 12.5), (300.0, 1e30), (-1.0, 2.0), *narrow]
-    found = log_cells(double([a for a, _ in cells]), double([b for _, b in cells]))
+    found = log_cell_probability(double([a for a, _ in cells]), double([b for _, b in cells]))
     for (a, b), value in zip(cells, found.tolist(), strict=True):
         flip = a + b > 0
         low, high = (-b, -a) if flip else (a, b)

@@ -25,13 +25,14 @@ from torch import Tensor
 from pyro_bmf.methods.gibbs import scalings
 from pyro_bmf.methods.gibbs import sweeps as sweeps_module
 from pyro_bmf.methods.gibbs.chain_state import ChainState, SideState
-from pyro_bmf.methods.gibbs.ordered_draws import _at, draw_truncated
+from pyro_bmf.methods.gibbs.ordered_draws import _at
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import Block
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.numerics.truncated_normal import draw_truncated
 
 LEVELS, NOISE, BOX = [1.0, 2.0, 3.0], 0.7, 1.5
 
@@ -158,7 +159,7 @@ def keep_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
         if inside(new):
             return new, utilities
         point = _at(cuts, eta, scale, place)
-        return cuts, draw_truncated(eta, scale, point.low, point.high)
+        return cuts, draw_truncated(eta, scale, point.cells)
 
     def scaled(
         state: ChainState, model: FactorizationModel, noisy: SideState, factor: Tensor, centre: float

@@ -13,8 +13,7 @@ from tiny_chain import K, tiny_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyro_bmf import estimate
-from pyro_bmf import fitting as fit
+from pyro_bmf import estimate, fit
 from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.evaluation import evaluate
 from pyro_bmf.methods.build_model import build_model

@@ -26,6 +26,7 @@ from ...model.feedback import Feedback
 from ...model.likelihoods.normal import NormalLikelihood
 from ...model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from ...model.priors.normal import NormalPrior
+from ...numerics.normal_cells import midway
 from ...numerics.truncated_normal import truncated_mean
 from ..gibbs.ordered_draws import fit_cuts
 from ..kernel import Entries
@@ -104,7 +105,7 @@ class CoordinateAscent:
         self.place: Tensor | None = None
         noise = 0.9 * float(train.ratings.std())
         if isinstance(likelihood, OrderedProbitLikelihood):
-            self.guide.middles.copy_((likelihood.levels[1:] + likelihood.levels[:-1]) / 2)
+            self.guide.middles.copy_(midway(likelihood.levels))
             self.guide.cuts.copy_(likelihood.cuts.detach())
             self.place = torch.searchsorted(self.guide.middles - centre, self.values)
             noise = float(likelihood.noise)

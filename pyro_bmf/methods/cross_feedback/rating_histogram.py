@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...model.feedback import Feedback
+from ...numerics.normal_cells import midway
 
 #: Largest standard deviation of a number under q; priors are narrower.
 _BOUND = 0.5
@@ -103,7 +104,7 @@ def style_edges(values: Tensor, levels: Tensor | None) -> Tensor:
         The same of the scale's levels.
     """
     if levels is not None and len(levels) <= 21:
-        return (levels[1:] + levels[:-1]) / 2
+        return midway(levels)
     steps = torch.linspace(0.1, 0.9, 9, dtype=values.dtype, device=values.device)
     some = values[:: max(1, len(values) // 1_000_000)]  # torch's quantile takes no more than 16 million
     return torch.quantile(some, steps)

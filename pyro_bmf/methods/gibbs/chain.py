@@ -33,6 +33,7 @@ from ...model.feedback import Feedback
 from ...model.likelihoods.normal import NormalLikelihood
 from ...model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from ...model.rows import RowDraws, RowPosterior, Rows
+from ...numerics.normal_cells import midway
 from ...progress import Reporter
 from ..settings import GibbsSettings
 from .chain_state import ChainState, SideState
@@ -81,7 +82,7 @@ class Kept:
             weights_dtype=dtype,
         ).to(device)
         if isinstance(likelihood, OrderedProbitLikelihood):
-            guide.middles.copy_((likelihood.levels[1:] + likelihood.levels[:-1]) / 2)
+            guide.middles.copy_(midway(likelihood.levels))
         guide.centre.copy_(model.centre)
         return cls(
             room(train.n_users),

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from ...errors import SettingsError
 from ...model.feedback import Feedback
 from ...model.rows import RowDraws, working_dtype
+from ...numerics.normal_cells import Cells
+from ...numerics.truncated_normal import draw_in_cells
 from ..kernel import Conditional, Entries, outer_products
 
 Side = Literal["user", "item"]
 
-_ROOT_HALF = 0.5**0.5
 #: Numbers in the tables of one chunk of draws.
 _CELLS = 8_000_000
 
@@ -214,7 +215,8 @@ class ChainGuide(nn.Module):
                 scale = (level[entries.rows] * own[entries.rows] * weight[at]).rsqrt()
                 cuts = self.cuts[draws].repeat_interleave(feedback.nnz, 0)
                 place = torch.searchsorted(self.middles - self.centre, values.double())
-                utilities = _utilities(place, eta, scale, cuts - self.centre)
+                cells = Cells.of(eta.double(), scale.double(), cuts - self.centre, place)
+                utilities = draw_in_cells(eta.double(), scale.double(), cells).to(eta.dtype)
             if side in self.row_noise:
                 squares = (utilities - eta) ** 2 * level[entries.rows] * weight[at]
                 total = torch.zeros_like(own).index_add_(0, entries.rows, squares).double()
@@ -241,23 +243,6 @@ def _stacked(
     nothing = torch.zeros(s * m + 1, dtype=torch.int32, device=device)
     entries = Entries.build(indptr, indices, nothing, indices[:0], dtype)
     return entries, feedback.values.to(dtype).repeat(s)
-
-
-def _utilities(place: Tensor, eta: Tensor, scale: Tensor, cuts: Tensor) -> Tensor:
-    """Draw utilities of ratings given their levels and predictors; cuts are (nnz, n_cuts)."""
-    far = cuts.new_full((len(cuts), 1), 1e6)
-    edges = torch.cat([-far, cuts, far], 1)
-    eta64, scale64 = eta.double(), scale.double()
-
-    def cdf(edge: Tensor) -> Tensor:
-        below: Tensor = 0.5 * torch.special.erfc((eta64 - edge) / scale64 * _ROOT_HALF)
-        return below
-
-    low = cdf(edges.gather(1, place.unsqueeze(1)).squeeze(1))
-    high = cdf(edges.gather(1, place.unsqueeze(1) + 1).squeeze(1))
-    share = low + (high - low) * torch.rand_like(low)
-    drawn: Tensor = eta64 + scale64 * torch.special.ndtri(share.clamp(1e-15, 1.0 - 1e-15))
-    return drawn.to(eta.dtype)
 
 
 def _devices(tensor: Tensor) -> list[torch.device]:

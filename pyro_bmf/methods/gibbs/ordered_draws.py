@@ -19,31 +19,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.special import log_ndtr, ndtri
+from torch.special import ndtri
 
-_FAR = 1e30
-_ROOT_HALF = math.sqrt(0.5)
-_LOG_DENSITY = -0.5 * math.log(2.0 * math.pi)
-#: Probability of a cell below which a difference of distribution functions has too few digits left.
-_SMALL = 1e-10
-
-
-def _cdf(z: Tensor) -> Tensor:
-    result: Tensor = 0.5 * torch.special.erfc(z * -_ROOT_HALF)
-    return result
-
-
-def log_cells(a: Tensor, b: Tensor) -> Tensor:
-    """Return log(Phi(b) - Phi(a)) for a < b, to full precision however far out or narrow the cell is."""
-    flip = a + b > 0
-    low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)
-    at_low, at_high = log_ndtr(low), log_ndtr(high)
-    step = at_low - at_high
-    wide = at_high + torch.log(-torch.expm1(step.clamp_max(-1e-300)))
-    middle = 0.5 * (low + high)
-    narrow = (high - low).clamp_min(1e-300).log() - 0.5 * middle**2 + _LOG_DENSITY
-    result: Tensor = torch.where(step > -1e-6, narrow, wide)
-    return result
+from ...numerics.normal_cells import LOG_DENSITY, Cells, log_cell_probability
+from ...numerics.truncated_normal import SMALL_CELL, draw_in_cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,31 +32,30 @@ class _Point:
     height: float
     gradient: Tensor
     root: Tensor  # Cholesky factor of the negative Hessian
-    low: Tensor
-    high: Tensor
+    cells: Cells
 
     def newton(self, cuts: Tensor) -> Tensor:
         return cuts + torch.cholesky_solve(self.gradient.unsqueeze(-1), self.root).squeeze(-1)
 
 
 def _at(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Point:
-    edges = torch.cat([cuts.new_full((1,), -_FAR), cuts, cuts.new_full((1,), _FAR)])
-    a, b = (edges[place] - eta) / scale, (edges[place + 1] - eta) / scale
-    low, high = _cdf(a), _cdf(b)
-    share = (high - low).clamp_min(1e-300)
+    cells = Cells.of(eta, scale, cuts, place)
+    a, b = cells.low, cells.high
+    share = cells.share.clamp_min(1e-300)
     density = 1.0 / (math.sqrt(2.0 * math.pi) * scale)
     from_low = -(-0.5 * a * a).exp() * density / share
     from_high = (-0.5 * b * b).exp() * density / share
     log_share = share.log()
-    far = share < _SMALL
+    far = share < SMALL_CELL
     if bool(far.any()):
         # Few ratings, if any, lie so far from their cell: those alone are computed by logarithms.
         at_a, at_b, spread = a[far], b[far], scale[far]
-        exact = log_cells(at_a, at_b)
+        exact = log_cell_probability(at_a, at_b)
         log_share[far] = exact
-        from_low[far] = -(-0.5 * at_a * at_a + _LOG_DENSITY - exact).exp() / spread
-        from_high[far] = (-0.5 * at_b * at_b + _LOG_DENSITY - exact).exp() / spread
-    n = len(edges)
+        from_low[far] = -(-0.5 * at_a * at_a + LOG_DENSITY - exact).exp() / spread
+        from_high[far] = (-0.5 * at_b * at_b + LOG_DENSITY - exact).exp() / spread
+    # The ends of the scale are edges too: what is summed there is left out, as they do not move.
+    n = len(cuts) + 2
 
     def by_edge(at_low: Tensor, at_high: Tensor) -> Tensor:
         total = torch.zeros(n, dtype=eta.dtype, device=eta.device)
@@ -89,7 +67,7 @@ def _at(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Point:
     off = between[1 : n - 2]
     hessian = torch.diag(diagonal) + torch.diag(off, 1) + torch.diag(off, -1)
     # The log-likelihood is concave (Pratt 1981), and nearly flat where hardly a rating is near a cut.
-    return _Point(float(log_share.sum()), gradient, _factorised(hessian), low, high)
+    return _Point(float(log_share.sum()), gradient, _factorised(hessian), cells)
 
 
 def _factorised(hessian: Tensor) -> Tensor:
@@ -152,7 +130,7 @@ class _Merged:
         centre, spread = eta.mean(), (eta.var(correction=0) + (scale**2).mean()).sqrt()
         cuts = torch.empty(n_cuts, dtype=merged.dtype, device=merged.device)
         z = (merged.unsqueeze(-1) - centre) / spread
-        density = (-0.5 * z**2 + _LOG_DENSITY).exp().squeeze(-1) / spread
+        density = (-0.5 * z**2 + LOG_DENSITY).exp().squeeze(-1) / spread
         gaps = merged.diff()
         end = spread.expand(1)
         room = torch.minimum(torch.cat([end, gaps]), torch.cat([gaps, end]))
@@ -224,7 +202,7 @@ def draw_cuts_and_utilities(cuts: Tensor, eta: Tensor, scale: Tensor, place: Ten
     if merged is None:
         return _drawn(cuts, eta, scale, place)
     if len(merged.present) == 1:
-        return cuts, _in_cells(cuts, eta, scale, place, _at(cuts, eta, scale, place))
+        return cuts, draw_in_cells(eta, scale, Cells.of(eta, scale, cuts, place))
     found, utilities = _drawn(merged.cuts(cuts), eta, scale, merged.place)
     return merged.all_cuts(found, len(cuts), eta, scale), utilities
 
@@ -243,43 +221,4 @@ def _drawn(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> tuple[Ten
         backward = float(new.root.diagonal().log().sum() - 0.5 * back @ back)
         if chance < new.height - here.height + backward - forward:
             cuts, here = there, new
-    return cuts, _in_cells(cuts, eta, scale, place, here)
-
-
-def _in_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, point: _Point) -> Tensor:
-    """Draw utilities in their cells, those whose cell is far out by its tail."""
-    drawn = draw_truncated(eta, scale, point.low, point.high)
-    far = point.high - point.low < _SMALL
-    if bool(far.any()):
-        edges = torch.cat([cuts.new_full((1,), -_FAR), cuts, cuts.new_full((1,), _FAR)])
-        at, spread, where = eta[far], scale[far], place[far]
-        drawn[far] = at + spread * draw_tail((edges[where] - at) / spread, (edges[where + 1] - at) / spread)
-    return drawn
-
-
-def draw_truncated(eta: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Draw N(eta, scale^2) whose distribution function lies between `low` and `high`, by inversion."""
-    share = low + (high - low) * torch.rand_like(low)
-    drawn: Tensor = eta + scale * torch.special.ndtri(share.clamp(1e-15, 1.0 - 1e-15))
-    return drawn
-
-
-def draw_tail(a: Tensor, b: Tensor) -> Tensor:
-    """Draw N(0, 1) between a and b by inversion of the logarithm of its distribution function.
-
-    To full precision where the cell is far out or narrow, which `draw_truncated` is not.
-    """
-    flip = a + b > 0
-    low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)
-    at_low, at_high = log_ndtr(low), log_ndtr(high)
-    uniform = torch.rand_like(a).clamp_min(1e-300)
-    # log((1 - u) Phi(low) + u Phi(high)), relative to the larger one.
-    target = at_high + torch.log(uniform + (1.0 - uniform) * (at_low - at_high).exp())
-    # The tail's own inverse to start from, log Phi(x) being nearly -x^2 / 2 there, then Newton's steps.
-    x = torch.minimum(torch.maximum(-(high**2 - 2.0 * (target - at_high)).clamp_min(0.0).sqrt(), low), high)
-    for _ in range(6):
-        slope = (-0.5 * x * x + _LOG_DENSITY - log_ndtr(x)).exp()
-        x = torch.minimum(torch.maximum(x - (log_ndtr(x) - target) / slope, low), high)
-    # A cell narrower than rounding is uniform.
-    x = torch.where(at_high - at_low < 1e-6, low + uniform * (high - low), x)
-    return torch.where(flip, -x, x)
+    return cuts, draw_in_cells(eta, scale, here.cells)

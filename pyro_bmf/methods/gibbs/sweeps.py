@@ -28,6 +28,7 @@ from ...model.feedback import Feedback
 from ...model.likelihoods.normal import NormalLikelihood
 from ...model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from ...model.priors.normal_wishart import NormalWishartPrior
+from ...numerics.normal_cells import midway
 from ..few_entries import FewConditional, RowPlan, slices
 from ..kernel import Conditional, Entries, conjugate_gradient, outer_products
 from .chain_state import ChainState, SideState, block_precision
@@ -110,7 +111,7 @@ class Sweeps:
         likelihood = model.likelihood
         self.place: Tensor | None = None
         if isinstance(likelihood, OrderedProbitLikelihood):
-            middle = (likelihood.levels[1:] + likelihood.levels[:-1]) / 2
+            middle = midway(likelihood.levels)
             self.place = torch.searchsorted(middle.to(ratings.device), ratings.double())
         self.learned_noise = isinstance(likelihood, NormalLikelihood) and likelihood.learned
 

@@ -21,6 +21,7 @@ from scipy.special import betainc
 from torch import Tensor, nn
 
 from ...errors import SettingsError
+from ...numerics.normal_cells import midway
 from .normal import Likelihood, refuse_noise
 
 #: Keeps a Beta's mean off its ends.
@@ -136,7 +137,7 @@ class BetaLikelihood(Likelihood):
         """Return the log-probability of each level's cell, without a gradient."""
         found = self(eta.double(), *(() if relative is None else (relative,)))
         assert isinstance(found, BoundedRating)
-        cuts = found.unit((levels.double()[1:] + levels.double()[:-1]) / 2).cpu().numpy()
+        cuts = found.unit(midway(levels.double())).cpu().numpy()
         share = found.share.detach().cpu().numpy()[..., None]
         phi = float(found.concentration.detach())
         inner = betainc(share * phi, (1 - share) * phi, cuts)

@@ -9,6 +9,8 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
+from ...numerics.normal_cells import midway
+
 
 class LevelProbabilities(TorchDistribution):
     """A rating that is one of `levels`, with given log-probabilities.
@@ -39,7 +41,7 @@ class LevelProbabilities(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-probability of ratings, of the batch's shape or broadcast against it."""
-        middle = (self.levels[1:] + self.levels[:-1]) / 2
+        middle = midway(self.levels)
         place = torch.searchsorted(middle.contiguous(), value.to(middle).contiguous())
         shape = torch.broadcast_shapes(place.shape, self.batch_shape)  # type: ignore[no-untyped-call]
         table = self.log_probabilities.expand(*shape, len(self.levels))

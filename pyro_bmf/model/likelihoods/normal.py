@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from ...data.units import AS_GIVEN, Units
 from ...errors import DataError, SettingsError
+from ...numerics.normal_cells import cell_ends, cell_probabilities, cell_probability, midway
+from ...numerics.quadrature import normal_nodes
 from ..standard_units import InUnits, standardised
 
 _NODES = 32
@@ -121,7 +123,7 @@ class Likelihood(nn.Module):
         self, eta_mean: Tensor, eta_variance: Tensor, relative: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return mean and variance of a rating whose predictor is Normal with these moments."""
-        eta, weights = _quadrature(eta_mean, eta_variance)
+        eta, weights = normal_nodes(eta_mean, eta_variance, _NODES)
         distribution = self(eta, *_at_nodes(relative))
         mean = (weights * distribution.mean).sum(-1)
         second = (weights * (distribution.variance + distribution.mean**2)).sum(-1)
@@ -135,19 +137,12 @@ class Likelihood(nn.Module):
         self, eta_mean: Tensor, eta_variance: Tensor, levels: Tensor, relative: Tensor | None = None
     ) -> Tensor:
         """Return the probability of each level, shape (*eta_mean.shape, n_levels), summing to one."""
-        eta, weights = _quadrature(eta_mean, eta_variance)
+        eta, weights = normal_nodes(eta_mean, eta_variance, _NODES)
         return (weights[:, None] * self.log_prob_rating(eta, levels, *_at_nodes(relative)).exp()).sum(-2)
 
 
 def _at_nodes(relative: Tensor | None) -> tuple[Tensor, ...]:
     return () if relative is None else (relative.unsqueeze(-1),)
-
-
-def _quadrature(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    points = torch.as_tensor(nodes, dtype=mean.dtype, device=mean.device)
-    shares = torch.as_tensor(weights / weights.sum(), dtype=mean.dtype, device=mean.device)
-    return mean.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * points, shares
 
 
 class NormalLikelihood(Likelihood):
@@ -208,21 +203,14 @@ class NormalLikelihood(Likelihood):
     def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the log-probability of each level's cell: cuts midway, tails to the end levels."""
         scale = self._scale(eta, relative).expand_as(eta)
-        return normal_cells(eta, scale, standardised(levels, self.units)).clamp_min(1e-300).log()
+        return cell_probabilities(eta, scale, self._cuts(levels)).clamp_min(1e-300).log()
 
     def log_prob_observed(
         self, eta: Tensor, places: Tensor, levels: Tensor, relative: Tensor | None = None
     ) -> Tensor:
         """Return the log-probability of one level's cell for each predictor."""
-        levels = standardised(levels, self.units).double()
-        end = levels.new_full((1,), torch.inf)
-        cuts = torch.cat([-end, (levels[1:] + levels[:-1]) / 2, end])
-        scale = self._scale(eta, relative).double()
-        low, high = (cuts[places] - eta) / scale, (cuts[places + 1] - eta) / scale
-        # A cell above the mean is mirrored below it, as in `normal_cells_between`.
-        above = low > 0
-        low, high = torch.where(above, -high, low), torch.where(above, -low, high)
-        return (_normal_cdf(high) - _normal_cdf(low)).clamp_min(1e-300).log()
+        ends = cell_ends(eta, self._scale(eta, relative).double(), self._cuts(levels), places)
+        return cell_probability(*ends).clamp_min(1e-300).log()
 
     def expected_log_prob(self, ratings: Tensor, eta_mean: Tensor, eta_variance: Tensor) -> Tensor:
         """Return E[log N(x; eta, noise^2)], whose square is (x - m)^2 + v: exact for any predictor."""
@@ -242,7 +230,10 @@ class NormalLikelihood(Likelihood):
     ) -> Tensor:
         """Return the cells' probabilities under N(m, v + noise^2): exact for a Normal predictor."""
         variance = eta_variance + self._scale(eta_mean, relative) ** 2
-        return normal_cells(eta_mean, variance.sqrt(), standardised(levels, self.units))
+        return cell_probabilities(eta_mean, variance.sqrt(), self._cuts(levels))
+
+    def _cuts(self, levels: Tensor) -> Tensor:
+        return midway(standardised(levels, self.units).double())
 
     def _scale(self, eta: Tensor, relative: Tensor | None) -> Tensor:
         noise = self.noise.to(eta.dtype)
@@ -274,26 +265,3 @@ def _as_float(value: float | str) -> float:
         return float(value)
     except (TypeError, ValueError):
         return math.nan
-
-
-def normal_cells(mean: Tensor, sd: Tensor, levels: Tensor) -> Tensor:
-    """Probability of each level's cell under Normals, cuts midway, shape (*mean.shape, n_levels), float64."""
-    levels = levels.double()
-    return normal_cells_between(mean, sd, (levels[1:] + levels[:-1]) / 2)
-
-
-def normal_cells_between(mean: Tensor, sd: Tensor, cuts: Tensor) -> Tensor:
-    """Probability of each cell between cuts under Normals, shape (*mean.shape, n_cuts + 1), float64."""
-    mean, sd = mean.double().unsqueeze(-1), sd.double().unsqueeze(-1)
-    cuts = (cuts.double() - mean) / sd
-    end = torch.full_like(mean, torch.inf)
-    low, high = torch.cat([-end, cuts], dim=-1), torch.cat([cuts, end], dim=-1)
-    # A cell above the mean is mirrored below it, where a difference of small tails keeps its digits.
-    low, high = torch.where(low > 0, -high, low), torch.where(low > 0, -low, high)
-    return _normal_cdf(high) - _normal_cdf(low)
-
-
-def _normal_cdf(z: Tensor) -> Tensor:
-    # torch.special.ndtr is (1 + erf) / 2: nothing is left of it a few standard deviations below.
-    result: Tensor = 0.5 * torch.special.erfc(z * -math.sqrt(0.5))
-    return result

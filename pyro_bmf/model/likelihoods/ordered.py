@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...data.units import Units
 from ...errors import SettingsError
+from ...numerics.normal_cells import midway
 from ..pair_terms import PairTerms, Relative
 from .normal import Likelihood
 from .rating_levels import check_levels
@@ -51,7 +52,7 @@ class OrderedLikelihood(Likelihood):
             )
         self._given, self.cuts_by = given, cuts
         self.register_buffer("levels", torch.tensor(given, dtype=torch.float64))
-        middle = (self.levels[1:] + self.levels[:-1]) / 2
+        middle = midway(self.levels)
         self.first_cut = nn.Parameter(middle[0].clone())
         self.log_gaps = nn.Parameter(middle.diff().log())
 
@@ -88,22 +89,3 @@ class OrderedLikelihood(Likelihood):
     def pair_scale(relative: Relative | None) -> Tensor | None:
         """Return what multiplies the utility's spread, of the pairs' shape; None for ones."""
         return relative.scale if isinstance(relative, PairTerms) else relative
-
-
-def edges_of(cuts: Tensor, places: Tensor, far: float) -> tuple[Tensor, Tensor]:
-    """Return the cut points below and above levels: -far and far at the ends.
-
-    Parameters
-    ----------
-    cuts : Tensor, shape (n_cuts,) or (*pairs, n_cuts)
-    places : Tensor, shape (*pairs,)
-        Which level.
-    far : float
-    """
-    end = torch.full_like(cuts[..., :1], far)
-    edges = torch.cat([-end, cuts, end], -1)
-    if edges.dim() == 1:
-        return edges[places], edges[places + 1]
-    shape = torch.broadcast_shapes(edges.shape[:-1], places.shape)  # type: ignore[no-untyped-call]
-    edges, at = edges.expand(*shape, edges.shape[-1]), places.expand(shape).unsqueeze(-1)
-    return edges.gather(-1, at).squeeze(-1), edges.gather(-1, at + 1).squeeze(-1)

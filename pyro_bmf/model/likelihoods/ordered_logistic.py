@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ...errors import SettingsError
+from ...numerics.normal_cells import cell_ends
 from ..pair_terms import Relative
 from .level_distribution import LevelProbabilities
-from .ordered import OrderedLikelihood, edges_of
+from .ordered import OrderedLikelihood
 from .rating_levels import same_levels
 
 
@@ -69,8 +70,7 @@ class OrderedLogisticLikelihood(OrderedLikelihood):
         same_levels(levels, self._given, "the ordered logistic likelihood")
         more = self.pair_scale(relative)
         scale = self.scale if more is None else self.scale * more.to(eta.dtype)
-        below, above = edges_of(self.pair_cuts(relative).to(eta.dtype), places, 1e6)
-        low, high = (below - eta) / scale, (above - eta) / scale
+        low, high = cell_ends(eta, scale, self.pair_cuts(relative).to(eta.dtype), places)
         return logsigmoid(high) + logsigmoid(-low) + torch.log(-torch.expm1(low - high))
 
     def settings(self) -> dict[str, Any]:

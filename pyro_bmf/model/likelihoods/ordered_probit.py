@@ -22,9 +22,9 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from ...errors import SettingsError
+from ...numerics.normal_cells import cell_ends, cell_probabilities, cell_probability, midway
 from ..pair_terms import Relative
-from .normal import normal_cells_between
-from .ordered import OrderedLikelihood, edges_of
+from .ordered import OrderedLikelihood
 from .rating_levels import same_levels, variance_of_levels
 
 _TINY = 1e-300
@@ -59,18 +59,14 @@ class OrderedProbit(TorchDistribution):
 
     def probabilities(self) -> Tensor:
         """Return P(level), shape (*batch, n_levels), float64."""
-        return normal_cells_between(self.eta, self.utility_scale.expand_as(self.eta), self.cuts)
+        return cell_probabilities(self.eta, self.utility_scale.expand_as(self.eta), self.cuts)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-probability of ratings, of the batch's shape (or broadcast against it)."""
-        middle = (self.levels[1:] + self.levels[:-1]) / 2
+        middle = midway(self.levels)
         place = torch.searchsorted(middle.contiguous(), value.to(middle).contiguous())
-        below, above = edges_of(self.cuts.double(), place, 1e9)
-        scale = self.utility_scale.double()
-        low, high = (below - self.eta.double()) / scale, (above - self.eta.double()) / scale
-        low, high = torch.where(low > 0, -high, low), torch.where(low > 0, -low, high)
-        gap = 0.5 * (torch.special.erfc(-high * math.sqrt(0.5)) - torch.special.erfc(-low * math.sqrt(0.5)))
-        result: Tensor = gap.clamp_min(_TINY).log().to(self.eta.dtype)
+        ends = cell_ends(self.eta.double(), self.utility_scale.double(), self.cuts.double(), place)
+        result: Tensor = cell_probability(*ends).clamp_min(_TINY).log().to(self.eta.dtype)
         return result
 
     def sample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
@@ -150,7 +146,7 @@ class OrderedProbitLikelihood(OrderedLikelihood):
     def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Relative | None = None) -> Tensor:
         """Return the log-probability of each level; the levels must be the likelihood's own."""
         same_levels(levels, self._given, "the ordered probit likelihood")
-        cells = normal_cells_between(eta, self._scale(eta, relative), self.pair_cuts(relative))
+        cells = cell_probabilities(eta, self._scale(eta, relative), self.pair_cuts(relative))
         return cells.clamp_min(_TINY).log()
 
     def predictive_pmf(
@@ -159,7 +155,7 @@ class OrderedProbitLikelihood(OrderedLikelihood):
         """Return the probability of each level: exact for a Normal predictor."""
         same_levels(levels, self._given, "the ordered probit likelihood")
         spread = (self._scale(eta_mean, relative).double() ** 2 + eta_variance.double()).sqrt()
-        return normal_cells_between(eta_mean, spread, self.pair_cuts(relative))
+        return cell_probabilities(eta_mean, spread, self.pair_cuts(relative))
 
     def predictive_moments(
         self, eta_mean: Tensor, eta_variance: Tensor, relative: Relative | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError, SettingsError
+from ...numerics.normal_cells import midway
 
 
 def check_levels(ratings: np.ndarray, levels: Sequence[float], owner: str) -> None:
@@ -60,7 +61,7 @@ def cells_of_counts(log_pmf: Tensor, levels: Tensor) -> Tensor:
         Of 0, 1, …, n - 1, where n - 1 is at least the last cut.
     levels : Tensor, shape (n_levels,)
     """
-    cuts = (levels[1:] + levels[:-1]) / 2
+    cuts = midway(levels)
     last = torch.floor(cuts).long()
     below = log_pmf.double().exp().cumsum(-1)
     at = torch.where(last.unsqueeze(0) < 0, 0.0, below[..., last.clamp_min(0)])

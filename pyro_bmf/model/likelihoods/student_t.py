@@ -20,8 +20,9 @@ from scipy.special import gammaincinv, stdtr
 from torch import Tensor, nn
 
 from ...errors import SettingsError
+from ...numerics.normal_cells import cell_probabilities, midway, symmetric_cells
 from ..standard_units import InUnits, standardised
-from .normal import Likelihood, in_ratings, normal_cells
+from .normal import Likelihood, in_ratings
 
 _NODES = 48
 
@@ -80,15 +81,10 @@ class StudentTLikelihood(Likelihood):
 
     def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the log-probability of each level's cell, without a gradient."""
-        levels = standardised(levels, self.units).double()
-        cuts = (levels[1:] + levels[:-1]) / 2
+        cuts = midway(standardised(levels, self.units).double())
         scale = self._scale(eta, relative).double().expand_as(eta).unsqueeze(-1)
         z = ((cuts - eta.double().unsqueeze(-1)) / scale).detach().cpu().numpy()
-        # A cell above the mean is mirrored below it, where a difference of small tails keeps its digits.
-        end = np.full((*z.shape[:-1], 1), np.inf)
-        low, high = np.concatenate([-end, z], -1), np.concatenate([z, end], -1)
-        low, high = np.where(low > 0, -high, low), np.where(low > 0, -low, high)
-        cells = stdtr(self.df, high) - stdtr(self.df, low)
+        cells = symmetric_cells(lambda at: stdtr(self.df, at), z)
         return torch.from_numpy(np.log(np.maximum(cells, 1e-300))).to(eta.device)
 
     def predictive_moments(
@@ -104,12 +100,12 @@ class StudentTLikelihood(Likelihood):
     ) -> Tensor:
         """Return the cells' probabilities for a Normal predictor, by quadrature over the mixture's w."""
         nodes, weights = _mixture(self.df)
-        levels = standardised(levels, self.units)
+        cuts = midway(standardised(levels, self.units).double())
         spread = self._scale(eta_mean, relative).double() ** 2
         total: Tensor | None = None
         for node, weight in zip(nodes, weights, strict=True):
             sd = (eta_variance.double() + spread / float(node)).sqrt()
-            part = float(weight) * normal_cells(eta_mean, sd, levels)
+            part = float(weight) * cell_probabilities(eta_mean, sd, cuts)
             total = part if total is None else total + part
         assert total is not None
         return total
