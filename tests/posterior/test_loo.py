@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from posteriors import handmade, planted, random_rows, train_posterior
 from scipy import stats
 
 from pyro_bmf.checking.loo import LooResult, compare_loo, psis_loo
+from pyro_bmf.data.ratings import Ratings
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.export.arviz import arviz_module
@@ -276,6 +278,55 @@ def test_a_chain_is_left_out_with_its_own_efficiency(chain: Posterior, posterior
         chain.model, chain.guide, slow(chain.user_rows), slow(chain.item_rows), chain.train, {}
     )
     assert psis_loo(sticky, subset=300).efficiency == pytest.approx(0.25, abs=0.05)
+
+
+def test_efficiency_is_of_the_likelihoods_not_of_their_logarithms(chain: Posterior) -> None:
+    az = arviz_module()
+    # A chain that dwells where ratings are likely: the likelihoods, which the formula averages, are slower
+    # than their logarithms.
+    generator = torch.Generator().manual_seed(4)
+
+    def dwelling(rows: RowDraws) -> RowDraws:
+        draws = rows.draws.clone()
+        for s in range(1, draws.shape[1]):
+            stays = torch.rand((), generator=generator) < 0.7
+            draws[:, s] = draws[:, s - 1] if stays else 4.0 * rows.draws[:, s]
+        return RowDraws(draws, draws, rows.biased, rows.noise)
+
+    users, items = dwelling(chain.user_rows), dwelling(chain.item_rows)
+    slow = Posterior(chain.model, chain.guide, users, items, chain.train, {})
+    train = slow.train
+    draws = PairDraws.draw(slow.pairs, train.users[:200], train.items[:200], 100, 0)
+    log_prob = draws.log_likelihood(train.users[:200], train.items[:200], train.ratings[:200], train.scale)
+
+    def efficiency(values: np.ndarray) -> float:
+        tree = az.from_dict({"posterior": {"y": values.T[None]}})
+        return float((az.ess(tree, method="mean")["y"].values / 100).mean())
+
+    logs = log_prob.detach().double().numpy()
+    expected, of_logs = efficiency(np.exp(logs - logs.max(1, keepdims=True))), efficiency(logs)
+    some = Ratings(
+        train.users[:200],
+        train.items[:200],
+        train.ratings[:200],
+        None,
+        train.user_vocabulary,
+        train.item_vocabulary,
+        train.scale,
+        None,
+        train.name,
+    )
+    found = psis_loo(slow, some).efficiency
+    assert abs(expected - of_logs) > 10 * 1e-4 * expected
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_draws_of_a_chain_are_not_tempered_whatever_the_guide_before_was(
+    chain: Posterior, posterior: Posterior
+) -> None:
+    weighted = {"beta_user": 0.3, "beta_item": 0.3}
+    assert psis_loo(replace(posterior, info=weighted), num_samples=50, subset=20).tempered
+    assert not psis_loo(replace(chain, info=weighted), subset=20).tempered
 
 
 def loo_result(k_hat: np.ndarray, elpd: float, n_draws: int = 100) -> LooResult:
