@@ -28,6 +28,7 @@ from ..model.likelihoods.normal import Likelihood
 from ..model.priors.normal import Prior
 from ..model.rows import RowDraws, Rows
 from ..numerics.ranked_lists import Exclusion, best_scores, ordered_by
+from ..systems.new_ratings import CheckedRatings, ManyNewRatings, NewRatings, checked_many, checked_one
 from ..systems.raw_ids import (
     candidate_indices,
     check_count,
@@ -39,16 +40,7 @@ from ..systems.raw_ids import (
 from ..tensor_files import is_finite
 from .chain_predictive import ChainPredictive
 from .encoding import Guide, compact, encode_training_rows, plain_info, side_feedback
-from .folding import (
-    CheckedRatings,
-    FoldedRow,
-    FoldedRows,
-    ManyNewRatings,
-    NewRatings,
-    checked_many,
-    checked_one,
-    fold_rows,
-)
+from .folding import FoldedRow, FoldedRows, fold_rows
 from .predictive import PairPredictive
 from .saved import load_parts, save_parts
 from .screening import Screen

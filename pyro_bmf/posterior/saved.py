@@ -10,14 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data.ratings import Ratings
-from ..data.scale import RatingScale
-from ..data.vocabulary import Vocabulary
 from ..errors import PyroBmfError, SavedFileError
 from ..files import write_json
 from ..methods.coordinate_ascent.guide import ConjugateGuide
@@ -27,6 +23,7 @@ from ..model import FactorizationModel
 from ..model.likelihoods.normal import Likelihood
 from ..model.priors.normal import Prior
 from ..model.rows import Rows
+from ..systems.saved_ratings import ratings_document, ratings_tensors, saved_ratings
 from ..tensor_files import Kind, first_line, is_finite, read_tensors, write_tensors
 from .encoding import Guide, rows_of
 
@@ -86,24 +83,12 @@ def save_parts(
         tensors |= {f"{side}.{name}": tensor for name, tensor in rows.tensors().items()}
     tensors |= {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"guide.{name}": tensor for name, tensor in cast(nn.Module, guide).state_dict().items()}
-    tensors |= _vocabulary_tensors("user_ids", train.user_vocabulary)
-    tensors |= _vocabulary_tensors("item_ids", train.item_vocabulary)
-    if train.item_titles is not None:
-        tensors |= _text_tensors("item_titles", train.item_titles)
-    tensors["train.users"] = torch.from_numpy(train.users.astype(np.int32))
-    tensors["train.items"] = torch.from_numpy(train.items.astype(np.int32))
-    single = train.ratings.astype(np.float32)
-    lossless = bool((single == train.ratings).all())
-    tensors["train.ratings"] = torch.from_numpy(single if lossless else train.ratings.copy())
+    tensors |= ratings_tensors(train)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     document = {
         "model": model.settings(),
         "guide": guide.settings(),
-        "user_ids": "integer" if train.user_vocabulary.is_integer else "text",
-        "item_ids": "integer" if train.item_vocabulary.is_integer else "text",
-        "titles": train.item_titles is not None,
-        "scale": train.scale.to_dict(),
-        "name": train.name,
+        **ratings_document(train),
         "info": dict(info),
         "tensors": {
             name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()
@@ -178,21 +163,9 @@ def _rebuild(
         _check_types(module, state, prefix, double=double)
         # assign: a posterior fitted in double precision stays so.
         module.load_state_dict(state, strict=True, assign=True)
-    users = _vocabulary(tensors, "user_ids", "user", document["user_ids"])
-    items = _vocabulary(tensors, "item_ids", "item", document["item_ids"])
-    train = Ratings(
-        tensors["train.users"].numpy().astype(np.int64),
-        tensors["train.items"].numpy().astype(np.int64),
-        tensors["train.ratings"].numpy().astype(np.float64),
-        None,
-        users,
-        items,
-        RatingScale.from_dict(document["scale"]),
-        _texts(tensors, "item_titles") if document["titles"] else None,
-        document["name"],
-    )
-    user_rows = _rows(tensors, "users", len(users), model)
-    item_rows = _rows(tensors, "items", len(items), model)
+    train = saved_ratings(document, tensors)
+    user_rows = _rows(tensors, "users", train.n_users, model)
+    item_rows = _rows(tensors, "items", train.n_items, model)
     types = _row_types(user_rows, item_rows, guide)
     if types not in ({torch.float32}, {torch.float64}):
         names = ", ".join(sorted(str(kind) for kind in types))
@@ -298,36 +271,3 @@ def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: Factorization
                 "needed: save the posterior again."
             )
     return rows_of({name: found[name] for name in shapes})
-
-
-def _vocabulary_tensors(name: str, vocabulary: Vocabulary) -> dict[str, Tensor]:
-    if vocabulary.is_integer:
-        return {name: torch.from_numpy(vocabulary.ids.copy())}
-    return _text_tensors(name, vocabulary.ids)
-
-
-def _vocabulary(tensors: Mapping[str, Tensor], name: str, kind: str, ids: str) -> Vocabulary:
-    if ids == "integer":
-        return Vocabulary(tensors[name].numpy(), kind)
-    return Vocabulary(_texts(tensors, name), kind)
-
-
-def _text_tensors(name: str, texts: NDArray[Any]) -> dict[str, Tensor]:
-    # Lone surrogates, which a file name may bring, pass; lengths are in characters, as Python cuts text.
-    content = "".join(texts).encode("utf-8", "surrogatepass")
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-    return {
-        f"{name}.utf8": torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy()),
-        f"{name}.lengths": torch.from_numpy(lengths),
-    }
-
-
-def _texts(tensors: Mapping[str, Tensor], name: str) -> NDArray[Any]:
-    content = tensors[f"{name}.utf8"].numpy().tobytes().decode("utf-8", "surrogatepass")
-    lengths = tensors[f"{name}.lengths"].numpy()
-    ends = np.cumsum(lengths)
-    if len(lengths) and (lengths.min() < 0 or ends[-1] != len(content)):
-        raise SavedFileError(f"the lengths of {name} do not fit its text: save the posterior again.")
-    texts = np.empty(len(lengths), dtype=object)
-    texts[:] = [content[end - size : end] for end, size in zip(ends.tolist(), lengths.tolist(), strict=True)]
-    return texts
