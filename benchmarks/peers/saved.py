@@ -1,4 +1,4 @@
-"""A cell's saved predictions as a `pyro_bmf.evaluation.Predictor`: the same code measures every system."""
+"""A cell's saved predictions as a `pyro_bmf.systems.contract.Predictor`: the same code measures every system."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 
 from pyro_bmf.data import Split
 from pyro_bmf.evaluation import Evaluation, evaluate
+from pyro_bmf.systems.contract import BasePredictor
 
 
-class SavedPredictor:
+class SavedPredictor(BasePredictor):
     """Answers for the pairs that a cell holds, looked up by user and item."""
 
     def __init__(

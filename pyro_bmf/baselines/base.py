@@ -1,133 +1,270 @@
-"""What every reference system shares: predictive probabilities, recommendation, the state after fitting."""
+"""What every reference system shares: the contract of fitted systems, but for what it learns and predicts.
+
+A baseline is one short file: a subclass of `Baseline` with `learn`, `moments` and `scores`, and `state` and
+`restore` for its file. One that can predict a new user gives `new_user` as well.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from pyro_bmf.data import Ratings
+from pyro_bmf import __version__
+from pyro_bmf.baselines.files import read_baseline, write_baseline
+from pyro_bmf.baselines.new_users import NewUser, NewUserAnswers
+from pyro_bmf.data import Ratings, RatingScale, Split, Vocabulary
 from pyro_bmf.errors import DataError, SettingsError
 from pyro_bmf.numerics.normal_cells import normal_pmf
-from pyro_bmf.numerics.ragged_rows import ragged_rows, row_starts
-from pyro_bmf.numerics.top_n import top_n
+from pyro_bmf.numerics.ranked_lists import Exclusion, best_columns, ordered_by
+from pyro_bmf.systems.contract import BasePredictor, FittedTo, TrainedOn
+from pyro_bmf.systems.new_ratings import NewRatings, checked_one
+from pyro_bmf.systems.predictions import rating_columns
+from pyro_bmf.systems.raw_ids import candidate_indices, check_count, exclusion_of, pair_indices, titled
 
-_CELLS = 4_000_000  # scores held at once while recommending: 16 MB in float32
+Indices = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
-class Baseline(ABC):
-    """A reference system over index arrays, used as the model's own posterior is.
+class Baseline(BasePredictor):
+    """A reference system, used as the model's own posterior is; see `pyro_bmf.systems.contract.System`.
 
-    Call `fit` first. Users and items are positions in the vocabularies of the ratings that were fitted; those
-    without a train rating are predicted from what all the others say (each class tells how).
+    Call `fit` first. Users and items without a train rating are predicted from what all the others say (each
+    class tells how).
     """
 
-    name: ClassVar[str]
-    _train: Ratings | None = None
+    name: str
+    #: Bumped when what `state` holds comes to mean something else.
+    version: ClassVar[int] = 1
+    _fitted: FittedTo | None = None
 
-    def fit(self, train: Ratings) -> Self:
-        """Fit to `train` and return the system itself.
+    # ---------------------------------------------------------------- what a class gives
+
+    @abstractmethod
+    def learn(self, train: Ratings, valid: Ratings | None) -> None:
+        """Learn from at least one rating; `valid`, where there is any, may choose when to stop."""
+
+    @abstractmethod
+    def moments(self, users: Indices, items: Indices) -> tuple[Floats, Floats]:
+        """Return the (n,) predictive mean and variance of pairs that exist."""
+
+    @abstractmethod
+    def scores(self, users: Indices) -> NDArray[np.float32]:
+        """Return (len(users), n_items) scores of users that exist."""
+
+    @abstractmethod
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what was learned, by name."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take back what `state` gave."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the keyword arguments that make such a baseline, JSON-ready."""
+        return {}
+
+    def new_user(self, items: Indices, ratings: Floats) -> NewUserAnswers:
+        """Return what is predicted for a new user with these ratings, of every item.
 
         Raises
         ------
-        DataError
-            If there is no rating.
+        SettingsError
+            If this system knows no way to.
         """
-        if len(train) == 0:
-            raise DataError(f"{self.name} cannot be fitted: {train.name!r} has no train ratings.")
-        self._train = train
-        self._fit(train)
+        del items, ratings
+        raise SettingsError(
+            f"{self.name} predicts the users that it was fitted to alone: fit it again with the new user's "
+            "ratings among the others."
+        )
+
+    # ---------------------------------------------------------------- fitting, saving, loading
+
+    def fit(self, split: Split, *, refit: bool = False) -> Self:
+        """Fit to a split's train part, or with `refit` to train and validation; returns the system itself."""
+        valid = None if refit or not len(split.valid_rows) else split.valid
+        train = split.train_valid if refit else split.train
+        trained_on: TrainedOn = "train+valid" if refit else "train"
+        self.learn(train, valid)
+        self._fitted = FittedTo(replace(train, timestamps=None), split.hash, trained_on)
+        self._info = {
+            "software_version": __version__,
+            "data_hash": split.ratings.data_hash,
+            "split_hash": split.hash,
+            "trained_on": trained_on,
+        }
         return self
+
+    def save(self, path: Path | str) -> Path:
+        """Write the system in one file of tensors under a digest; returns the file.
+
+        Parameters
+        ----------
+        path
+            A name that ends in ``.safetensors`` gives that file. Any other is a folder, which gets
+            ``baseline.safetensors``.
+        """
+        about = {"system": self.name, "version": self.version, "settings": self.settings()}
+        return write_baseline(path, about, self.train, dict(self.info), self.state())
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        SavedFileError
+            If there is no such file, or it is damaged, or of another system.
+        """
+        with read_baseline(path, cls.name, cls.version) as saved:
+            system = cls(**saved.settings)
+            system._info = saved.info
+            system._fitted = FittedTo(saved.train, saved.info["split_hash"], saved.info["trained_on"])
+            system.restore(saved.state)
+            return system
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def fitted_to(self) -> FittedTo | None:
+        """What was fitted; None before `fit`."""
+        return self._fitted
 
     @property
     def train(self) -> Ratings:
-        """The ratings that were fitted.
+        """The ratings that were fitted, without timestamps.
 
         Raises
         ------
         SettingsError
             If `fit` was not called.
         """
-        if self._train is None:
-            raise SettingsError(f"{self.name} is not fitted yet: call fit(train) first.")
-        return self._train
+        if self._fitted is None:
+            raise SettingsError(f"{self.name} is not fitted yet: call fit(split) first.")
+        return self._fitted.train
 
-    @abstractmethod
-    def _fit(self, train: Ratings) -> None: ...
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """Version of the software, and hashes of data and split."""
+        _ = self.train  # refuses before a fit
+        return self._info
 
-    @abstractmethod
-    def _moments(
-        self, users: NDArray[np.int64], items: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the (n,) predictive mean and variance of checked index arrays."""
+    @property
+    def user_vocabulary(self) -> Vocabulary:
+        """Raw ids of the users."""
+        return self.train.user_vocabulary
 
-    @abstractmethod
-    def _scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return (len(users), n_items) scores of checked users."""
+    @property
+    def item_vocabulary(self) -> Vocabulary:
+        """Raw ids of the items."""
+        return self.train.item_vocabulary
 
-    def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float64]:
-        """Return the (n,) predicted ratings, unclipped; the same as `predict_mean`."""
-        return self.predict_mean(users, items)
+    @property
+    def scale(self) -> RatingScale:
+        """The rating scale."""
+        return self.train.scale
 
-    def predict_mean(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float64]:
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return self.train.n_users
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return self.train.n_items
+
+    # ---------------------------------------------------------------- raw ids
+
+    def predict(
+        self, user_ids: Any, item_ids: Any, *, interval: float = 0.9, clip: bool = False
+    ) -> pd.DataFrame:
+        """Predict ratings of pairs of raw ids; see `System.predict`."""
+        users, items = pair_indices(user_ids, item_ids, self.user_vocabulary, self.item_vocabulary)
+        said = self.predict_pairs(users, items, self.scale.levels)
+        return pd.DataFrame(
+            {
+                "user_id": self.user_vocabulary.raw(users),
+                "item_id": self.item_vocabulary.raw(items),
+                **rating_columns(said, self.scale, interval=interval, clip=clip),
+            }
+        )
+
+    def recommend(
+        self,
+        user_ids: Any = None,
+        n: int = 10,
+        *,
+        exclude_seen: bool = True,
+        exclude: Ratings | pd.DataFrame | None = None,
+        candidates: ArrayLike | None = None,
+        interval: float = 0.9,
+    ) -> pd.DataFrame:
+        """Return each user's `n` best items by score, equal ones by item id; see `System.recommend`."""
+        rows = np.arange(self.n_users) if user_ids is None else self.user_vocabulary.index(user_ids)
+        places, items = best_columns(
+            lambda users, columns: self.scores(users)[:, columns],
+            rows,
+            candidate_indices(candidates, self.item_vocabulary),
+            check_count("n", n),
+            exclusion_of(self.train, exclude_seen, exclude),
+            self.n_items,
+        )
+        users = rows[places]
+        _, ranks = ordered_by(np.zeros(len(places)), places, np.arange(len(places)))
+        said = self.predict_pairs(users, items, self.scale.levels)
+        table = pd.DataFrame(
+            {
+                "user_id": self.user_vocabulary.raw(users),
+                "rank": ranks,
+                "item_id": self.item_vocabulary.raw(items),
+                **rating_columns(said, self.scale, interval=interval),
+            }
+        )
+        return titled(table, self.train.item_titles, items)
+
+    def fold_in(self, ratings: NewRatings) -> NewUser:
+        """Predict for a new user from ratings, where the system can; see `System.fold_in`."""
+        new = checked_one(ratings, "user", self.item_vocabulary, self.scale)
+        return NewUser(self.new_user(new.columns, new.ratings), self.train, new.columns)
+
+    # ---------------------------------------------------------------- index space
+
+    def predict_mean(self, users: ArrayLike, items: ArrayLike) -> Floats:
         """Return the (n,) predictive means in rating units, unclipped."""
-        return self._moments(*self._pairs(users, items))[0]
+        return self.moments(*self._pairs(users, items))[0]
 
-    def predict_sd(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float64]:
+    def predict_sd(self, users: ArrayLike, items: ArrayLike) -> Floats:
         """Return the (n,) predictive standard deviations in rating units."""
-        return np.sqrt(self._moments(*self._pairs(users, items))[1])
+        return np.sqrt(self.moments(*self._pairs(users, items))[1])
 
-    def predict_pmf(self, users: ArrayLike, items: ArrayLike, levels: ArrayLike) -> NDArray[np.float64]:
+    def predict_pmf(self, users: ArrayLike, items: ArrayLike, levels: ArrayLike) -> Floats:
         """Return the (n, L) probability of each of `levels`: cells of a Normal, see `normal_pmf`."""
-        mean, variance = self._moments(*self._pairs(users, items))
+        mean, variance = self.moments(*self._pairs(users, items))
         return normal_pmf(mean, np.sqrt(variance), levels)
 
     def score_items(self, users: ArrayLike) -> NDArray[np.float32]:
         """Return (len(users), n_items) ranking scores, larger is better."""
-        return self._scores(self._checked(users, "user"))
+        return self.scores(self._checked(users, "user"))
 
-    def recommend(self, users: ArrayLike, n: int, exclude_seen: bool = True) -> NDArray[np.int64]:
-        """Return the `n` best items of each user, best first.
+    def seen(self) -> Exclusion:
+        """Return the pairs that were fitted to, as `best_items` takes them."""
+        return Exclusion.of_pairs(self.train.users, self.train.items, self.n_users)
 
-        Parameters
-        ----------
-        users
-            User indices; one index is taken as one user.
-        n
-            Length of the lists.
-        exclude_seen
-            Leave out the items that the user rated in the ratings fitted to.
-
-        Returns
-        -------
-        numpy.ndarray
-            (len(users), n) item indices; -1 where a user has fewer candidates. Equal scores: by item index.
-        """
-        if n < 1:
-            raise SettingsError(f"n must be at least 1, not {n}.")
-        train, chosen = self.train, self._checked(users, "user")
-        step = max(1, _CELLS // max(train.n_items, 1))
-        starts = row_starts(train.users, train.n_users)
-        lists = np.empty((chosen.size, n), dtype=np.int64)
-        for start in range(0, chosen.size, step):
-            chunk = chosen[start : start + step]
-            scores = np.array(self._scores(chunk))
-            if exclude_seen:
-                local, rows = ragged_rows(starts, chunk)
-                scores[local, train.items[rows]] = -np.inf
-            lists[start : start + step] = top_n(scores, n)
-        return lists
-
-    def _pairs(self, users: ArrayLike, items: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _pairs(self, users: ArrayLike, items: ArrayLike) -> tuple[Indices, Indices]:
         u, i = self._checked(users, "user"), self._checked(items, "item")
         if u.shape != i.shape:
             raise SettingsError(f"{u.size} users and {i.size} items: a prediction needs as many of each.")
         return u, i
 
-    def _checked(self, indices: ArrayLike, kind: str) -> NDArray[np.int64]:
-        size = self.train.n_users if kind == "user" else self.train.n_items
+    def _checked(self, indices: ArrayLike, kind: str) -> Indices:
+        size = self.n_users if kind == "user" else self.n_items
         found: NDArray[Any] = np.atleast_1d(np.asarray(indices))
         if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
             raise SettingsError(f"{kind} indices must be a one-dimensional array of integers.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,37 @@ class Effects:
     noise_variance: float
     iterations: int
     converged: bool
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return every attribute as an array, to be saved."""
+        return {name: np.array(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, NDArray[Any]], train: Ratings) -> Effects:
+        """Return the effects that `state` gave.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If they are not effects of these ratings.
+        """
+        sizes = {"user": train.n_users, "item": train.n_items}
+        for side, size in sizes.items():
+            for name in (f"{side}_loc", f"{side}_variance"):
+                if state[name].shape != (size,):
+                    raise ValueError(f"{name} has shape {state[name].shape}, ({size},) is needed")
+        return cls(
+            centre=float(state["centre"]),
+            user_loc=state["user_loc"],
+            item_loc=state["item_loc"],
+            user_variance=state["user_variance"],
+            item_variance=state["item_variance"],
+            user_prior_variance=float(state["user_prior_variance"]),
+            item_prior_variance=float(state["item_prior_variance"]),
+            noise_variance=float(state["noise_variance"]),
+            iterations=int(state["iterations"]),
+            converged=bool(state["converged"]),
+        )
 
 
 def fit_effects(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyro_bmf.baselines.base import Baseline
 from pyro_bmf.baselines.effects import variance_floor
+from pyro_bmf.baselines.new_users import NewUserAnswers
 from pyro_bmf.data import Ratings
 
 
@@ -21,9 +23,14 @@ class GlobalMean(Baseline):
     catalogue and say nothing, so `evaluate_with_references` gives it no ranking figures.
     """
 
-    name: ClassVar[str] = "global-mean"
+    name = "global-mean"
+    ranks = False
+    mean: float
+    variance: float
 
-    def _fit(self, train: Ratings) -> None:
+    def learn(self, train: Ratings, valid: Ratings | None) -> None:
+        """Take mean and variance; there is nothing to choose by `valid`."""
+        del valid
         n = len(train)
         self.mean = float(train.ratings.mean())
         if n > 1:
@@ -32,10 +39,26 @@ class GlobalMean(Baseline):
             variance = (train.scale.high - train.scale.low) ** 2 / 12
         self.variance = max(variance, variance_floor(train))
 
-    def _moments(
+    def moments(
         self, users: NDArray[np.int64], items: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the mean and the variance, for every pair."""
         return np.full(users.shape, self.mean), np.full(users.shape, self.variance)
 
-    def _scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the mean, for every item."""
         return np.full((users.size, self.train.n_items), self.mean, dtype=np.float32)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return both numbers."""
+        return {"mean": np.array(self.mean), "variance": np.array(self.variance)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take both back."""
+        self.mean, self.variance = float(state["mean"]), float(state["variance"])
+
+    def new_user(self, items: NDArray[np.int64], ratings: NDArray[np.float64]) -> NewUserAnswers:
+        """Predict what is predicted for everybody."""
+        del items, ratings
+        mean, variance = (np.full(self.n_items, value) for value in (self.mean, self.variance))
+        return NewUserAnswers(mean, variance, mean)

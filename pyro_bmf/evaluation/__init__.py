@@ -9,9 +9,9 @@ from pyro_bmf.evaluation.comparison import Comparison, compare, evaluate_with_re
 from pyro_bmf.evaluation.evaluate import Evaluation, PerRating, evaluate
 from pyro_bmf.evaluation.metrics import mae, ndcg_at, nll, recall_at, rmse, rps
 from pyro_bmf.evaluation.paired import PairedDifference, paired_difference
-from pyro_bmf.evaluation.predictor import Predictor
 from pyro_bmf.evaluation.protocols import PROTOCOLS, Ranking, evaluate_ranking
 from pyro_bmf.numerics.level_sets import set_words, smallest_sets
+from pyro_bmf.systems.contract import Predictor
 
 __all__ = [
     "PROTOCOLS",

@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pandas as pd
 
-from pyro_bmf.baselines import Baseline, BiasOnly, GlobalMean, Popularity
+from pyro_bmf.baselines import BASELINES
 from pyro_bmf.data import Split
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.evaluation.evaluate import Evaluation, FittedOn, evaluate, json_ready, known_ratings
+from pyro_bmf.evaluation.evaluate import Evaluation, FittedOn, evaluate, json_ready
 from pyro_bmf.evaluation.paired import PairedDifference, paired_difference
-from pyro_bmf.evaluation.predictor import Predictor
 from pyro_bmf.evaluation.protocols import PROTOCOLS, Part
+from pyro_bmf.systems.contract import Predictor
 
 
 @dataclass(frozen=True)
@@ -126,23 +126,21 @@ def evaluate_with_references(
         advance=advance,
     )
     fitted_on = cast(FittedOn, first.fitted_on)
-    known = known_ratings(split, part, fitted_on)
-    references: list[Baseline] = [GlobalMean(), BiasOnly(), Popularity()]
     others = [
         evaluate(
-            reference.fit(known),
+            reference().fit(split, refit=fitted_on == "train+valid"),
             split,
             part=part,
             n=n,
             threshold=threshold,
-            protocols=() if isinstance(reference, GlobalMean) else protocols,
+            protocols=protocols if reference.ranks else (),
             seed=seed,
             fitted_on=fitted_on,
             chunk=chunk,
             draws=draws,
             advance=advance,
         )
-        for reference in references
+        for reference in BASELINES
         if reference.name != first.system
     ]
     return compare([first, *others], draws=draws, seed=seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -16,8 +16,8 @@ from pyro_bmf.data.scale import level_positions
 from pyro_bmf.errors import DataError, FitError, SettingsError
 from pyro_bmf.evaluation import calibration as cal
 from pyro_bmf.evaluation import metrics
+from pyro_bmf.evaluation.answers import checked_array
 from pyro_bmf.evaluation.bootstrap import RATING_METRICS, bootstrap_by_user
-from pyro_bmf.evaluation.predictor import Predictor, checked_array
 from pyro_bmf.evaluation.protocols import (
     PROTOCOLS,
     Part,
@@ -27,6 +27,7 @@ from pyro_bmf.evaluation.protocols import (
 )
 from pyro_bmf.evaluation.provenance import check_provenance
 from pyro_bmf.numerics.level_sets import smallest_sets
+from pyro_bmf.systems.contract import Predictor
 
 Floats = NDArray[np.float64]
 FittedOn = Literal["train", "train+valid"]
@@ -202,10 +203,8 @@ def evaluate(
     Parameters
     ----------
     predictor
-        Anything with the four methods of `Predictor`, over the split's indices. An attribute
-        ``interval_kind`` tells what intervals it prints: ``"levels"``, quantiles of its probabilities (the
-        rule where there is none, on a discrete scale); ``"normal"``, of a Normal with its mean and standard
-        deviation; ``"drawn"``, those that its ``predict_interval(users, items, probability)`` gives.
+        A posterior, a baseline, or any `pyro_bmf.systems.contract.Predictor` over the split's indices;
+        `pyro_bmf.systems.contract.BasePredictor` makes one of four methods.
     split
         Its `part` is evaluated; its train ratings give the counts behind the deciles.
     part
@@ -215,7 +214,7 @@ def evaluate(
     seed
         Of the randomised PIT, the order of equal counts at decile borders, and the bootstrap.
     name
-        The system's name; else its attribute ``name``, else its class.
+        What to call the system; its own name when None.
     fitted_on
         ``"train+valid"`` when the system was fitted to both (then only the test part can be evaluated). None
         for what a posterior says of itself, else train.
@@ -250,7 +249,6 @@ def evaluate(
     held_out = split.test if part == "test" else split.valid
     if len(held_out) == 0:
         raise DataError(f"the split's {part} part holds no ratings: there is nothing to evaluate.")
-    own_name = getattr(predictor, "name", None)
     per_rating = _predict_all(predictor, held_out, seed, max(1, chunk))
     errors = per_rating.mean - held_out.ratings
     counts_of_users = known.user_counts[held_out.users]
@@ -259,7 +257,7 @@ def evaluate(
     scale = held_out.scale
     nll = per_rating.nll
     return Evaluation(
-        system=name or (own_name if isinstance(own_name, str) else type(predictor).__name__),
+        system=name or predictor.name,
         part=part,
         fitted_on=fitted_on,
         data_name=split.ratings.name,
@@ -348,8 +346,9 @@ def _predict_all(predictor: Predictor, held_out: Ratings, seed: int, chunk: int)
         # copies: the ratings' own arrays are read-only, which not every array library takes
         users, items = held_out.users[rows].copy(), held_out.items[rows].copy()
         size = (users.size,)
-        mean[rows] = checked_array(predictor.predict_mean(users, items), size, "predict_mean")
-        sd[rows] = checked_array(predictor.predict_sd(users, items), size, "predict_sd")
+        said = predictor.predict_pairs(users, items, grid)
+        mean[rows] = checked_array(said.mean, size, "predict_mean")
+        sd[rows] = checked_array(said.sd, size, "predict_sd")
         if (sd[rows] < 0).any():
             raise FitError("predict_sd gave a negative standard deviation.")
         pmf = None
@@ -360,19 +359,15 @@ def _predict_all(predictor: Predictor, held_out: Ratings, seed: int, chunk: int)
             density[rows] = 0.5 * z**2 + np.log(spread) + 0.5 * np.log(2 * np.pi)
             pit[rows] = cal.normal_pit(ratings, mean[rows], spread)
         else:
-            pmf = _checked_pmf(predictor.predict_pmf(users, items, grid), (users.size, grid.size), scale)
+            if said.pmf is None:
+                raise SettingsError("predict_pairs gave no probabilities of the levels of a discrete scale.")
+            pmf = _checked_pmf(said.pmf, (users.size, grid.size), scale)
             nll[rows] = metrics.nll(pmf, positions[rows])
             rps[rows] = metrics.rps(pmf, positions[rows])
             pit[rows] = cal.randomized_pit(pmf, positions[rows], uniforms[rows])
+        said = replace(said, mean=mean[rows], sd=sd[rows], pmf=pmf)
         for column, level in enumerate(cal.COVERAGE_LEVELS):
-            kind = getattr(predictor, "interval_kind", "normal" if pmf is None else "levels")
-            if kind == "levels" and pmf is not None and grid is not None:
-                low, high = cal.discrete_interval(pmf, grid, level)
-            elif kind == "drawn":
-                low, high = predictor.predict_interval(users, items, level)  # type: ignore[attr-defined]
-            else:
-                half = cal.normal_interval_width(sd[rows], level) / 2
-                low, high = mean[rows] - half, mean[rows] + half
+            low, high = said.interval(level)
             width[rows, column] = high - low
             interval_holds[rows, column] = (low <= ratings) & (ratings <= high)
             if pmf is not None and positions is not None:

@@ -13,8 +13,8 @@ Recall and NDCG are those of Liang et al. 2018 (doi 10.1145/3178876.3186150) wit
 Relevant means a rating above the threshold. Users with one evaluated rating, and users none of whose
 evaluated items is relevant, are left out and counted. Equal scores are ordered by item index.
 
-Of a catalogue of more than `LARGE_CATALOGUE` items a predictor that offers `best_items` is asked for its
-lists, instead of for its score of every item; what a user's list is ordered by stays the same.
+Of a catalogue of more than `LARGE_CATALOGUE` items a predictor that screens it is asked for its lists,
+instead of for its score of every item; what a user's list is ordered by stays the same.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from numpy.typing import NDArray
 
 from pyro_bmf.data import Ratings, Split
 from pyro_bmf.errors import SettingsError
+from pyro_bmf.evaluation.answers import checked_array
 from pyro_bmf.evaluation.metrics import ndcg_at, recall_at
-from pyro_bmf.evaluation.predictor import Predictor, checked_array
 from pyro_bmf.numerics.ragged_rows import ragged_rows, row_starts
+from pyro_bmf.numerics.ranked_lists import Exclusion
 from pyro_bmf.numerics.top_n import top_n
+from pyro_bmf.systems.contract import Predictor
 
 PROTOCOLS = ("full", "rated", "rated-precision")
 #: Items above which lists are asked for where a predictor gives them.
@@ -99,8 +101,8 @@ def evaluate_ranking(
     Parameters
     ----------
     predictor
-        Only its `score_items` is used, and only for the evaluated users; of a large catalogue its
-        `best_items` and `predict_mean`, where it has the former.
+        Only its `score_items` is used, and only for the evaluated users; of a large catalogue that it
+        screens, its `best_items` and `predict_mean`.
     split
         Ratings to evaluate on and to leave out of the candidates.
     part
@@ -144,9 +146,8 @@ def evaluate_ranking(
     users = evaluated_users(held_out, threshold)
     left_out = (int((counts == 1).sum()), int(((counts >= 2) & (relevant_counts == 0)).sum()))
 
-    ask = getattr(predictor, "best_items", None)
-    if ask is not None and held_out.n_items > LARGE_CATALOGUE:
-        lists = _ask(predictor, ask, held_out, seen, users, relevant, tuple(n), "full" in protocols, advance)
+    if predictor.screens_catalogue and held_out.n_items > LARGE_CATALOGUE:
+        lists = _ask(predictor, held_out, seen, users, relevant, tuple(n), "full" in protocols, advance)
     else:
         lists = _rank(
             predictor, held_out, seen, users, relevant, tuple(n), "full" in protocols, max_cells, advance
@@ -253,7 +254,6 @@ def _rated_hits(
 
 def _ask(
     predictor: Predictor,
-    best_items: Any,
     held_out: Ratings,
     seen: tuple[Ratings, ...],
     users: NDArray[np.int64],
@@ -272,11 +272,12 @@ def _ask(
     hits = np.zeros_like(rated_hits)
     shares = dict.fromkeys(lengths, 0.0)
     if full and users.size:
-        pairs = (
+        exclusion = Exclusion.of_pairs(
             np.concatenate([part.users for part in seen]),
             np.concatenate([part.items for part in seen]),
+            held_out.n_users,
         )
-        best = best_items(users, longest, pairs, advance)
+        best = predictor.best_items(users, longest, exclusion, advance)
         if best.shape != (users.size, longest):
             raise SettingsError(
                 f"best_items gave an array of shape {best.shape}; {(users.size, longest)} is needed."

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from pyro_bmf.data import Ratings, Split
 from pyro_bmf.errors import SettingsError
+from pyro_bmf.systems.contract import Predictor
 
 
 def check_provenance(
-    system: object, split: Split, *, part: str = "test", fitted_on: str | None = None, name: str = "the model"
+    system: Predictor,
+    split: Split,
+    *,
+    part: str = "test",
+    fitted_on: str | None = None,
+    name: str = "the model",
 ) -> str:
-    """Refuse a posterior that was fitted to another split, or to the part that it is to be measured on.
+    """Refuse a system that was fitted to another split, or to the part that it is to be measured on.
 
-    A posterior knows the hash of the split that it was fitted to (``info["split_hash"]``) and of which parts
-    (``info["trained_on"]``): one of train and validation may be measured on test alone. One without a hash is
-    taken where its own training ratings are the split's train part, or its train and validation parts. Of
-    any other system nothing is known: nothing is checked.
+    A system tells the hash of the split that it was fitted to, and of which parts (`Predictor.fitted_to`);
+    one of train and validation may be measured on test alone. One without a hash is taken where its own
+    training ratings are the split's train part, or its train and validation parts. Where it tells nothing,
+    nothing is checked.
 
     Parameters
     ----------
-    system
-        A posterior, or any system.
+    system : Predictor
     split : Split
     part : {"train", "valid", "test"}
         That is to be measured.
     fitted_on : {"train", "train+valid"}, optional
-        What the caller says; None for what the posterior says, else train.
+        What the caller says; None for what the system says, else train.
     name
         What messages call it.
 
@@ -43,10 +47,10 @@ def check_provenance(
     SettingsError
         If it was fitted to something else.
     """
-    info, train = getattr(system, "info", None), getattr(system, "train", None)
-    if not isinstance(info, Mapping) or not isinstance(train, Ratings):
+    fitted = system.fitted_to
+    if fitted is None:
         return fitted_on or "train"
-    known = info.get("split_hash")
+    known = fitted.split_hash
     if known is not None:
         if known != split.hash:
             raise SettingsError(
@@ -54,10 +58,10 @@ def check_provenance(
                 f"measured on ({split.hash[:12]}): it may have read these ratings. Give the ratings and the "
                 "split of its own fit."
             )
-        own = str(info.get("trained_on", "train"))
-    elif _same(train, split.train):
+        own = fitted.trained_on
+    elif _same(fitted.train, split.train):
         own = "train"
-    elif len(split.valid_rows) and _same(train, split.train_valid):
+    elif len(split.valid_rows) and _same(fitted.train, split.train_valid):
         own = "train+valid"
     else:
         raise SettingsError(

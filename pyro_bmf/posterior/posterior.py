@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,9 @@ from ..model.likelihoods.normal import Likelihood
 from ..model.priors.normal import Prior
 from ..model.rows import RowDraws, Rows
 from ..numerics.ranked_lists import Exclusion, best_scores, ordered_by
+from ..systems.contract import FittedTo, TrainedOn, lists_by_score
 from ..systems.new_ratings import CheckedRatings, ManyNewRatings, NewRatings, checked_many, checked_one
+from ..systems.predictions import DrawnPredictions, LevelPredictions, NormalPredictions, PairPredictions
 from ..systems.raw_ids import (
     candidate_indices,
     check_count,
@@ -56,13 +58,15 @@ from .tables import (
     recommendation_places,
 )
 
+_NO_PAIRS = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """The posterior of a fitted model: raw ids in, raw ids out.
 
-    It knows nothing of how it was trained. Besides the methods below, which take raw ids, it is an
-    `pyro_bmf.evaluation.predictor.Predictor` in index space. Make one by `from_fit` or `load`.
+    It knows nothing of how it was trained. It is a `pyro_bmf.systems.contract.System`. Make one by `from_fit`
+    or `load`.
 
     Attributes
     ----------
@@ -84,6 +88,8 @@ class Posterior:
     item_rows: Rows
     train: Ratings
     info: dict[str, Any]
+    name: ClassVar[str] = "pyro-bmf"
+    ranks: ClassVar[bool] = True
 
     # ---------------------------------------------------------------- making one
 
@@ -192,6 +198,12 @@ class Posterior:
         )
 
     # ---------------------------------------------------------------- what it is
+
+    @property
+    def fitted_to(self) -> FittedTo:
+        """The training ratings, the hash of their split where it is known, and which parts of it they are."""
+        trained_on: TrainedOn = "train+valid" if self.info.get("trained_on") == "train+valid" else "train"
+        return FittedTo(self.train, self.info.get("split_hash"), trained_on)
 
     @property
     def user_vocabulary(self) -> Vocabulary:
@@ -511,10 +523,18 @@ class Posterior:
         """Return the (n, n_levels) probability of each rating of a discrete scale; rows sum to 1."""
         return self.pairs.pmf(users, items, levels)
 
-    @property
-    def interval_kind(self) -> str:
-        """What central intervals of ratings are: ``"normal"``, quantiles of ``"levels"``, or ``"drawn"``."""
-        return self.pairs.interval_kind(self.scale.levels)
+    def predict_pairs(
+        self, users: Indices, items: Indices, levels: NDArray[np.float64] | None
+    ) -> PairPredictions:
+        """Return means, standard deviations, and probabilities of levels, with the intervals printed."""
+        mean, sd = self.pairs.rating_moments(users, items)
+        pmf = None if levels is None else self.pairs.pmf(users, items, levels)
+        kind = self.pairs.interval_kind(levels)
+        if kind == "normal":
+            return NormalPredictions(mean, sd, pmf)
+        if pmf is not None and levels is not None:
+            return LevelPredictions(mean, sd, pmf, levels)
+        return DrawnPredictions(mean, sd, pmf, partial(self.predict_interval, users, items))
 
     def predict_interval(
         self, users: Indices, items: Indices, probability: float
@@ -527,9 +547,26 @@ class Posterior:
         return self.pairs.score(users, np.arange(self.n_items))
 
     @property
-    def best_items(self) -> Callable[..., Indices] | None:
-        """What gives lists of a large catalogue, of a chain's draws: see `pyro_bmf.posterior.screening`."""
-        return self._best_of_chain if isinstance(self.pairs, ChainPredictive) else None
+    def screens_catalogue(self) -> bool:
+        """Whether `best_items` finds lists without every score: a chain's draws, see `screening`."""
+        return isinstance(self.pairs, ChainPredictive)
+
+    def best_items(
+        self,
+        users: Indices,
+        n: int,
+        exclusion: Exclusion | None,
+        advance: Callable[[int], None] | None = None,
+    ) -> Indices:
+        """Return each user's `n` best items, (n_users, n), none of `exclusion`; -1 fills short lists.
+
+        By the posterior-predictive mean; of a chain, among the best by a cheaper score
+        (`pyro_bmf.posterior.screening`).
+        """
+        if self.screens_catalogue:
+            left_out = Exclusion.of_pairs(*_NO_PAIRS, self.n_users) if exclusion is None else exclusion
+            return self._screen.best_items(users, n, left_out, advance)[0]
+        return lists_by_score(self.score_items, users, n, exclusion, advance)
 
     # ---------------------------------------------------------------- parts
 
@@ -537,20 +574,6 @@ class Posterior:
     def _screen(self) -> Screen:
         assert isinstance(self.pairs, ChainPredictive)
         return Screen.build(self.pairs)
-
-    def _best_of_chain(
-        self,
-        users: Indices,
-        n: int,
-        seen: tuple[Indices, Indices],
-        advance: Callable[[int], None] | None = None,
-    ) -> Indices:
-        """Return each user's `n` best items, (n_users, n), without `seen` pairs; -1 fills short lists.
-
-        By the posterior-predictive mean, among the best by a cheaper score (`pyro_bmf.posterior.screening`).
-        """
-        exclusion = Exclusion.of_pairs(*seen, self.n_users)
-        return self._screen.best_items(users, n, exclusion, advance)[0]
 
     def _similar(
         self, side: str, vocabulary: Vocabulary, raw_id: Any, n: int, measure: str, interval: float, seed: int

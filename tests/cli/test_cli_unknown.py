@@ -33,7 +33,7 @@ def test_shares_of_unknown_users_and_items(made: Ratings, capsys: pytest.Capture
 
 def test_why_nobody_is_ranked_for(made: Ratings) -> None:
     def words(split: Split, threshold: float) -> str:
-        found = evaluate(Popularity().fit(split.train), split, threshold=threshold, draws=10)
+        found = evaluate(Popularity().fit(split), split, threshold=threshold, draws=10)
         return _legend(compare([found]), ("full", 20))
 
     one = leave_last_split(made)

@@ -88,4 +88,4 @@ def test_a_fit_and_an_evaluation_say_so() -> None:
     rows = np.arange(32)
     split = Split(made, rows[:16], rows[:0], rows[16:], "mine")
     with pytest.warns(DataWarning, match="16 of 16 test ratings"):
-        evaluate(GlobalMean().fit(split.train), split, protocols=())
+        evaluate(GlobalMean().fit(split), split, protocols=())

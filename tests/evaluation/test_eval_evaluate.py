@@ -17,7 +17,6 @@ from pyro_bmf.data import RatingScale
 from pyro_bmf.errors import DataError, FitError, SettingsError
 from pyro_bmf.evaluation import (
     PairedDifference,
-    Predictor,
     bootstrap_by_user,
     compare,
     evaluate,
@@ -27,10 +26,11 @@ from pyro_bmf.evaluation import (
     paired_difference,
     rps,
 )
+from pyro_bmf.systems.contract import BasePredictor, Predictor
 
 
 @dataclasses.dataclass
-class Table:
+class Table(BasePredictor):
     """A predictor from tables of means and standard deviations."""
 
     mean: np.ndarray
@@ -253,7 +253,7 @@ def test_references_are_fitted_to_what_the_model_was(split, table):
 
 
 def test_a_reference_can_be_the_model(split):
-    result = evaluate_with_references(BiasOnly().fit(split.train), split, protocols=())
+    result = evaluate_with_references(BiasOnly().fit(split), split, protocols=())
     assert [one.system for one in result.evaluations] == ["bias-only", "global-mean", "popularity"]
 
 
@@ -294,7 +294,7 @@ def test_paired_difference(split, table, evaluation):
     assert isinstance(paired_difference("rmse", evaluation, evaluation), PairedDifference)
     same = paired_difference("rmse", evaluation, evaluation)
     assert (same.difference, same.se, same.low, same.high) == (0, 0, 0, 0)
-    bias = evaluate(BiasOnly().fit(split.train), split, n=(5, 10))
+    bias = evaluate(BiasOnly().fit(split), split, n=(5, 10))
     for metric in ("rmse", "mae", "nll", "rps", "full:recall@5", "rated:ndcg@10"):
         one, other = paired_difference(metric, bias, evaluation), paired_difference(metric, evaluation, bias)
         assert one.difference == pytest.approx(one.value_a - one.value_b)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import ndcg_score
 
-from pyro_bmf.baselines import top_n
 from pyro_bmf.data import Ratings, RatingScale, Split, Vocabulary
 from pyro_bmf.errors import FitError, SettingsError
 from pyro_bmf.evaluation import PROTOCOLS, evaluate_ranking
+from pyro_bmf.numerics.top_n import top_n
 
 LOG2_3 = np.log2(3)
 
@@ -25,6 +25,7 @@ class Scores:
     """A predictor that only ranks, by a table."""
 
     table: np.ndarray
+    screens_catalogue: bool = False
 
     def score_items(self, users):
         return self.table[users]

@@ -12,6 +12,8 @@ from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation import evaluate
 from pyro_bmf.evaluation.calibration import COVERAGE_LEVELS, discrete_interval
 from pyro_bmf.numerics.level_sets import set_words, smallest_sets
+from pyro_bmf.systems.contract import BasePredictor
+from pyro_bmf.systems.predictions import NormalPredictions
 
 
 def by_search(pmf, probability):
@@ -80,16 +82,14 @@ def test_words():
     assert set_words(many, np.arange(300))[1] == "3, 290 to 299"
 
 
-class Table:
+class Table(BasePredictor):
     """A system with a table of probabilities of each pair."""
 
-    def __init__(self, split, kind=None):
+    def __init__(self, split):
         rng = np.random.default_rng(0)
         self.levels = split.ratings.scale.levels
         shape = split.ratings.n_users, split.ratings.n_items, len(self.levels)
         self.pmf = rng.dirichlet(np.ones(shape[2]), shape[:2])
-        if kind is not None:
-            self.interval_kind = kind
 
     def predict_pmf(self, users, items, levels):
         return self.pmf[users, items]
@@ -102,6 +102,14 @@ class Table:
 
     def score_items(self, users):
         return self.pmf[users] @ self.levels
+
+
+class NormalTable(Table):
+    """One that prints the intervals of a Normal all the same."""
+
+    def predict_pairs(self, users, items, levels):
+        said = super().predict_pairs(users, items, levels)
+        return NormalPredictions(said.mean, said.sd, said.pmf)
 
 
 def test_evaluation_tells_pit_interval_and_set_apart():
@@ -130,7 +138,7 @@ def test_evaluation_tells_pit_interval_and_set_apart():
     columns = found.tables()["coverage"]
     assert {"pit_coverage", "interval_coverage", "set_coverage", "set_size"} <= set(columns)
     # A system whose printed intervals are Normal is held to those.
-    normal = evaluate(Table(split, "normal"), split, protocols=(), draws=10).calibration.overall
+    normal = evaluate(NormalTable(split), split, protocols=(), draws=10).calibration.overall
     mean, sd = table.predict_mean(test.users, test.items), table.predict_sd(test.users, test.items)
     assert normal.interval_coverage[2] == pytest.approx(np.mean(np.abs(x - mean) <= 1.6448536 * sd))
     assert normal.width[2] == pytest.approx(np.mean(2 * 1.6448536 * sd))

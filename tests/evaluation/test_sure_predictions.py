@@ -17,12 +17,13 @@ from pyro_bmf.methods.settings import preset
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.likelihoods.ordered_logistic import OrderedLogisticLikelihood
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.systems.contract import BasePredictor
 
 pytestmark = pytest.mark.filterwarnings("ignore::pyro_bmf.data.notices.DataNotice")
 STARS, INTERVAL = RatingScale(1.0, 5.0, 1.0), RatingScale(0.0, 1.0, None)
 
 
-class Sure:
+class Sure(BasePredictor):
     """Says one rating of every pair, with one standard deviation."""
 
     def __init__(self, mean: float, sd: float, split: Split) -> None:

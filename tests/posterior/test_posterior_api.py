@@ -13,10 +13,10 @@ from posteriors import PoissonLikelihood, handmade, planted, random_rows, train_
 from pyro_bmf.data import Ratings, random_split
 from pyro_bmf.errors import DataError, FitError, SettingsError, UnknownIdError
 from pyro_bmf.evaluation import evaluate_with_references
-from pyro_bmf.evaluation.predictor import Predictor
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior import Posterior
+from pyro_bmf.systems.contract import Predictor
 
 SETS = ["smallest_set", "set_probability"]
 MEANS = ["mean_sd", "mean_lower", "mean_upper"]

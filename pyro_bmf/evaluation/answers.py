@@ -1,32 +1,13 @@
-"""What can be evaluated, and the checks on what it answers."""
+"""Checks on what a system answers; what it is asked is in `pyro_bmf.systems.contract`."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyro_bmf.errors import FitError, SettingsError
-
-
-@runtime_checkable
-class Predictor(Protocol):
-    """A fitted system over index arrays: the posterior, a baseline, or anything with these four methods."""
-
-    def predict_mean(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the (n,) posterior-predictive means in rating units, unclipped."""
-
-    def predict_sd(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the (n,) posterior-predictive standard deviations in rating units."""
-
-    def predict_pmf(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], levels: NDArray[np.float64]
-    ) -> NDArray[Any]:
-        """Return the (n, L) probability of each of `levels`; every row sums to 1."""
-
-    def score_items(self, users: NDArray[np.int64]) -> NDArray[Any]:
-        """Return (len(users), n_items) ranking scores, larger is better."""
 
 
 def checked_array(
