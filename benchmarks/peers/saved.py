@@ -1,4 +1,4 @@
-"""A cell's saved predictions as a `pyro_bmf.systems.contract.Predictor`: the same code measures every system."""
+"""A cell's saved predictions as a `pyro_bmf.systems.contract.Predictor`: one code measures every system."""
 
 from __future__ import annotations
 

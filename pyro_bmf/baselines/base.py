@@ -21,7 +21,7 @@ from pyro_bmf.baselines.files import read_baseline, write_baseline
 from pyro_bmf.baselines.new_users import NewUser, NewUserAnswers
 from pyro_bmf.data import Ratings, RatingScale, Split, Vocabulary
 from pyro_bmf.errors import DataError, SettingsError
-from pyro_bmf.numerics.normal_cells import normal_pmf
+from pyro_bmf.numerics.cell_arrays import normal_pmf
 from pyro_bmf.numerics.ranked_lists import Exclusion, best_columns, ordered_by
 from pyro_bmf.systems.contract import BasePredictor, FittedTo, TrainedOn
 from pyro_bmf.systems.new_ratings import NewRatings, checked_one

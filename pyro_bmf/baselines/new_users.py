@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pyro_bmf.data import Ratings
-from pyro_bmf.numerics.normal_cells import normal_pmf
+from pyro_bmf.numerics.cell_arrays import normal_pmf
 from pyro_bmf.numerics.top_n import top_n
 from pyro_bmf.systems.predictions import (
     LevelPredictions,

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from pyro_bmf.errors import SettingsError
+from pyro_bmf.numerics.cell_arrays import normal_pmf
 from pyro_bmf.numerics.central_intervals import discrete_interval, normal_interval_width
-from pyro_bmf.numerics.normal_cells import normal_pmf
 
 __all__ = [
     "COVERAGE_LEVELS",
