@@ -12,7 +12,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -346,7 +346,7 @@ def _polish(
     elif isinstance(model.likelihood, NormalLikelihood) and not model.likelihood.learned:
         noise = float(model.likelihood.noise)
     kept = chain.run(
-        None if first is None else (first.posterior.user_rows, first.posterior.item_rows),
+        None if first is None else cast(Any, (first.posterior.user_rows, first.posterior.item_rows)),
         noise,
         checkpoint=checkpoint,
         every=every,

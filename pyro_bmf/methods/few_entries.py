@@ -105,7 +105,12 @@ class RowPlan:
         )
 
     def conditional(
-        self, prior_precision: Tensor, features: Tensor, noise: Tensor, level: Tensor, linear: Tensor
+        self,
+        prior_precision: Tensor,
+        features: Tensor,
+        column_precision: Tensor,
+        row_precision: Tensor,
+        linear: Tensor,
     ) -> FewConditional:
         """Return the conditionals of all rows.
 
@@ -114,17 +119,17 @@ class RowPlan:
         prior_precision : Tensor, shape (D, D)
         features : Tensor, shape (n_columns, D)
             f of each column.
-        noise : Tensor, shape (n_columns,)
+        column_precision : Tensor, shape (n_columns,)
             Precision of a column's entries, relative.
-        level : Tensor, shape (n_rows, 1)
+        row_precision : Tensor, shape (n_rows, 1)
             Precision of a row's entries.
         linear : Tensor, shape (n_rows, D)
             h_i: what the entries say.
         """
-        many = self._many(features, noise, level, prior_precision, linear)
+        many = self._many(prior_precision, features, column_precision, row_precision, linear)
         columns = self.entries.indices.long()
-        scaled = features * noise.sqrt().unsqueeze(-1)
-        level = level[self.order].sqrt()
+        scaled = features * column_precision.sqrt().unsqueeze(-1)
+        root_precision = row_precision[self.order].sqrt()
         whiten = torch.linalg.inv(torch.linalg.cholesky(prior_precision.double())).mT
         halves, roots = [], []
         for r, begin, at in self.few:
@@ -132,7 +137,7 @@ class RowPlan:
             small = torch.empty(len(at), r, r, dtype=torch.float64, device=features.device)
             eye = torch.eye(r, dtype=torch.float64, device=features.device)
             for part in slices(len(at), _CELLS // (4 * r * self.width)):
-                own = level[begin + part.start : begin + part.stop].unsqueeze(-1)
+                own = root_precision[begin + part.start : begin + part.stop].unsqueeze(-1)
                 f = (scaled[columns[at[part]]] * own).double()
                 white = f @ whiten
                 small[part] = torch.linalg.cholesky(white @ white.mT + eye)
@@ -142,7 +147,12 @@ class RowPlan:
         return FewConditional(self, prior_precision, linear, many, tuple(halves), tuple(roots))
 
     def _many(
-        self, features: Tensor, noise: Tensor, level: Tensor, prior_precision: Tensor, linear: Tensor
+        self,
+        prior_precision: Tensor,
+        features: Tensor,
+        column_precision: Tensor,
+        row_precision: Tensor,
+        linear: Tensor,
     ) -> Conditional | None:
         """Return the conditionals of the rows with D entries or more, from sums a few columns wide."""
         if not self.n_many:
@@ -150,13 +160,13 @@ class RowPlan:
         width, rows = self.width, self.order[: self.n_many]
         indices = self.entries.indices[self.many_at]
         information = torch.empty(self.n_many, width, width, dtype=features.dtype, device=features.device)
-        weighted = features * noise.unsqueeze(-1)
+        weighted = features * column_precision.unsqueeze(-1)
         for part in slices(width, _CELLS // max(len(features) * width, 1)):
             products = (features[:, part].unsqueeze(2) * weighted.unsqueeze(1)).flatten(1)
             information[:, part] = bag_sum(products, indices, self.many_indptr, None).view(
                 self.n_many, -1, width
             )
-        information *= level[rows].unsqueeze(-1)
+        information *= row_precision[rows].unsqueeze(-1)
         information += prior_precision
         for part in slices(self.n_many, _CELLS // width**2):
             information[part] = torch.linalg.cholesky(information[part])
@@ -213,11 +223,11 @@ class FewConditional:
         """Return the conditional means for prior means (n, D) or (D,)."""
         return self.solve(self.linear + prior_mean @ self.prior_precision)
 
-    def spread(self, noise: Tensor) -> Tensor:
-        """Turn standard Normal noise (n, D) into noise with covariance P_i^{-1}."""
+    def spread(self, standard: Tensor) -> Tensor:
+        """Turn standard Normal draws (n, D) into draws with covariance P_i^{-1}."""
         whiten = torch.linalg.inv(torch.linalg.cholesky(self.prior_precision.double()))
-        ordered = noise[self.plan.order]
-        found = ordered @ whiten.to(noise.dtype)
+        ordered = standard[self.plan.order]
+        found = ordered @ whiten.to(standard.dtype)
         if self.many is not None:
             found[: self.plan.n_many] = self.many.spread(ordered[: self.plan.n_many])
         for rows, half, small in self._parts():

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..model.feedback import bag_sum
+from ..model.feedback import Feedback, bag_sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,16 @@ class Entries:
             root_counts=counts.to(dtype).clamp_min(1.0).rsqrt(),
         )
 
+    @classmethod
+    def of(cls, feedback: Feedback, dtype: torch.dtype) -> Entries:
+        """Make the view of the rows of `feedback`."""
+        return cls.build(feedback.indptr, feedback.indices, feedback.t_indptr, feedback.t_indices, dtype)
+
+    @classmethod
+    def of_transpose(cls, feedback: Feedback, dtype: torch.dtype) -> Entries:
+        """Make the view of the columns of `feedback`: their entries are those at its `t_order`."""
+        return cls.build(feedback.t_indptr, feedback.t_indices, feedback.indptr, feedback.indices, dtype)
+
     def sum(self, table: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sum the table's rows (n_columns, width) over each row's entries, weighted: (n_rows, width)."""
         return bag_sum(table.contiguous(), self.indices, self.indptr, weights)
@@ -91,6 +102,26 @@ class Entries:
 def outer_products(features: Tensor) -> Tensor:
     """Return f f^T of each row of (n, D), flattened: (n, D * D)."""
     return (features.unsqueeze(2) * features.unsqueeze(1)).flatten(1)
+
+
+class RowConditional(Protocol):
+    """Normal conditionals of all rows of one side, in whatever form: `Conditional`, `FewConditional`."""
+
+    @property
+    def linear(self) -> Tensor:
+        """h_i: what the ratings say, (n, D)."""
+
+    def solve(self, vectors: Tensor) -> Tensor:
+        """Return P_i^{-1} x_i for (n, D)."""
+
+    def mean(self, prior_mean: Tensor) -> Tensor:
+        """Return the conditional means for prior means (n, D) or (D,)."""
+
+    def spread(self, standard: Tensor) -> Tensor:
+        """Turn standard Normal draws (n, D) into draws with covariance P_i^{-1}."""
+
+    def covariance(self) -> Tensor:
+        """Return P_i^{-1}, shape (n, D, D)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +154,9 @@ class Conditional:
         """Return the conditional means for prior means (n, D) or (D,)."""
         return self.solve(self.linear + prior_mean @ self.prior_precision)
 
-    def spread(self, noise: Tensor) -> Tensor:
-        """Turn standard Normal noise (n, D) into noise with covariance P_i^{-1}."""
-        return _solve_triangular(self.precision_tril.mT, noise.unsqueeze(-1), upper=True).squeeze(-1)
+    def spread(self, standard: Tensor) -> Tensor:
+        """Turn standard Normal draws (n, D) into draws with covariance P_i^{-1}."""
+        return _solve_triangular(self.precision_tril.mT, standard.unsqueeze(-1), upper=True).squeeze(-1)
 
     def covariance(self) -> Tensor:
         """Return P_i^{-1}, shape (n, D, D)."""

@@ -26,7 +26,6 @@ from .blocks import Block
 from .catalogue import likelihood_from_settings, prior_from_settings
 from .implicit_feedback import ImplicitFeedback
 from .likelihoods.normal import Likelihood, NormalLikelihood
-from .likelihoods.ordered import OrderedLikelihood
 from .pair_terms import PairTerms, Relative
 from .priors.normal import NormalPrior, Prior
 from .row_cuts import RowCuts
@@ -86,8 +85,7 @@ class FactorizationModel(nn.Module):
             self.user_bias_prior = NormalPrior() if user_bias_prior is None else user_bias_prior
             self.item_bias_prior = NormalPrior() if item_bias_prior is None else item_bias_prior
         self.implicit, self.row_noise = implicit, row_noise
-        shifts = self.likelihood.n_shifts if isinstance(self.likelihood, OrderedLikelihood) else 0
-        self.row_cuts = RowCuts(shifts) if shifts else None
+        self.row_cuts = RowCuts(self.likelihood.n_shifts) if self.likelihood.n_shifts else None
         self.register_buffer("centre", torch.zeros(()))
         self.units = AS_GIVEN
         self._check_priors()
@@ -114,9 +112,7 @@ class FactorizationModel(nn.Module):
             raise SettingsError(
                 "Implicit feedback shifts priors' means, which positive factors do not allow."
             )
-        if getattr(self.likelihood, "needs_positive_predictor", False) and (
-            not all(positive) or self.biases or self.centred
-        ):
+        if self.likelihood.needs_positive_predictor and (not all(positive) or self.biases or self.centred):
             raise SettingsError(
                 "A likelihood with link 'identity' needs positive predictors: give users and items positive "
                 "priors (gamma or log-normal), without biases and without centring (biases=False, "

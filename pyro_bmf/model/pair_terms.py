@@ -47,6 +47,13 @@ class PairTerms:
 Relative: TypeAlias = Tensor | PairTerms
 
 
+def split_terms(relative: Relative | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return noise multipliers and shifts of cut points, None for those that there are not."""
+    if isinstance(relative, PairTerms):
+        return relative.scale, relative.shifts
+    return relative, None
+
+
 def pair_terms(noises: Sequence[Tensor], cuts: Tensor | None) -> tuple[Any, ...]:
     """Return the pairs' terms as arguments of a likelihood: none where no row has anything of its own.
 

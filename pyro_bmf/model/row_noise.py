@@ -23,6 +23,7 @@ from torch.distributions import constraints
 
 from ..errors import SettingsError
 from .priors.hierarchical import Hyperparameter
+from .sides import SIDES, Side
 
 #: Mean and standard deviation of the logarithm of the shape a.
 SHAPE_PRIOR = (math.log(10.0), 1.0)
@@ -59,9 +60,9 @@ class RowNoise(nn.Module):
             )
 
     @property
-    def sides(self) -> tuple[str, ...]:
+    def sides(self) -> tuple[Side, ...]:
         """The sides whose rows have noise of their own."""
-        return ("user", "item") if self.by == "both" else (self.by,)
+        return tuple(side for side in SIDES if self.by in (side, "both"))
 
     def shapes(self) -> dict[str, Tensor]:
         """Sample the shapes, by plate."""

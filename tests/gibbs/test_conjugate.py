@@ -84,7 +84,7 @@ def test_the_step_is_the_textbook_posterior(stars: Split) -> None:
     for _ in range(3):
         ascent.iteration()
     guide, train = ascent.guide, stars.train
-    found, _ = guide.conditional("user", ascent.entries["user"], ascent.values)
+    found, _ = guide.conditional("user", ascent.entries.user, ascent.values)
     mean = found.mean(torch.zeros(3).double())
     v, cov = guide.item_loc, guide.item_covariance
     for user in (0, 7, 31):

@@ -7,7 +7,7 @@ import torch
 from tiny_chain import random_state, tiny_model, tiny_sweeps
 
 from pyro_bmf.methods.gibbs.coarse_level import CoarseLevel
-from pyro_bmf.methods.gibbs.information import DenseInformation
+from pyro_bmf.methods.gibbs.mean_information import DenseInformation
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
@@ -15,10 +15,10 @@ from pyro_bmf.methods.gibbs.information import DenseInformation
 def test_the_coarse_system_is_the_restricted_one(side: str, n_groups: int) -> None:
     sweeps = tiny_sweeps(tiny_model())
     state = random_state(sweeps)
-    own, entries = (state.user, sweeps.user) if side == "user" else (state.item, sweeps.item)
-    information = sweeps._conditional(side, state, sweeps.ratings).mean_precision()
+    own, entries = state.of(side), sweeps.entries.of(side)
+    information = sweeps.given_other(side, state, sweeps.ratings).conditional.mean_precision()
     n, width = information.shape[:2]
-    location_prior = sweeps._location_precision(side, own.precision) / n
+    location_prior = sweeps.location_precision(side, own.precision) / n
     m = entries.n_columns
     # The system, one unit vector at a time, from its definition.
     system = torch.zeros((m + 1) * width, (m + 1) * width, dtype=torch.float64)

@@ -12,18 +12,13 @@ from tiny_chain import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, ti
 from torch import Tensor
 
 from pyro_bmf.methods.gibbs.chain_state import ChainState
-from pyro_bmf.methods.gibbs.hyper_draws import (
-    draw_noise_shape,
-    draw_normal_gamma,
-    draw_normal_wishart,
-    draw_row_noise,
-    draw_weights_precision,
-)
-from pyro_bmf.methods.gibbs.ordered_draws import _at, draw_cuts_and_utilities, fit_cuts
+from pyro_bmf.methods.gibbs.hyper_draws import draw_noise_shape, draw_row_noise, draw_weights_precision
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.methods.kernel import conjugate_gradient
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.numerics.conjugate_draws import draw_normal_gamma, draw_normal_wishart
+from pyro_bmf.numerics.ordered_cuts import _at, draw_cuts_and_utilities, fit_cuts
 
 
 def dense_rows(sweeps: Sweeps, state: ChainState, side: str) -> list[tuple[Tensor, Tensor]]:
@@ -42,7 +37,7 @@ def dense_rows(sweeps: Sweeps, state: ChainState, side: str) -> list[tuple[Tenso
         for e in at.tolist():
             j = int(columns[e])
             feature = torch.cat([other.rows[j, :K], torch.ones(1, dtype=torch.float64)])
-            tau = state.noise * own.noise[i] * other.noise[j]
+            tau = state.noise_precision * own.row_precision[i] * other.row_precision[j]
             precision = precision + tau * torch.outer(feature, feature)
             linear = linear + tau * feature * (ratings[e] - other.rows[j, K])
         covariance = torch.linalg.inv(precision)
@@ -54,8 +49,8 @@ def dense_rows(sweeps: Sweeps, state: ChainState, side: str) -> list[tuple[Tenso
 def test_rows_are_the_textbook_posterior(side: str) -> None:
     sweeps = tiny_sweeps(tiny_model())
     state = random_state(sweeps)
-    found = sweeps._conditional(side, state, sweeps.ratings)
-    means = found.mean(sweeps._prior_mean(side, state))
+    found = sweeps.given_other(side, state, sweeps.ratings).conditional
+    means = found.mean(sweeps.prior_mean(side, state))
     covariances = found.covariance()
     for i, (mean, covariance) in enumerate(dense_rows(sweeps, state, side)):
         torch.testing.assert_close(means[i], mean, rtol=1e-10, atol=1e-12)
@@ -65,7 +60,7 @@ def test_rows_are_the_textbook_posterior(side: str) -> None:
 def test_draws_of_rows_have_that_mean_and_covariance() -> None:
     sweeps = tiny_sweeps(tiny_model())
     state = random_state(sweeps)
-    found = sweeps._conditional("user", state, sweeps.ratings)
+    found = sweeps.given_other("user", state, sweeps.ratings).conditional
     n = 4_000
     drawn = torch.stack([found.spread(torch.randn(USERS, K + 1, dtype=torch.float64)) for _ in range(n)])
     for i, (_, covariance) in enumerate(dense_rows(sweeps, state, "user")):
@@ -95,7 +90,9 @@ def dense_means(sweeps: Sweeps, state: ChainState, side: str) -> tuple[Tensor, T
                 design[e, j * d : (j + 1) * d] = f / counts[i].sqrt()
             covariance[e, other_entry] = f @ prior @ features[j]
         design[e, m * d :] = f
-        covariance[e, e] += 1.0 / (state.noise * own.noise[i] * other.noise[columns[e]])
+        covariance[e, e] += 1.0 / (
+            state.noise_precision * own.row_precision[i] * other.row_precision[columns[e]]
+        )
         target[e] = sweeps.ratings[e] - other.rows[columns[e], K]
     noise = torch.linalg.inv(covariance)
     kappa = 3.0  # of tiny_model, of factors and of biases
@@ -113,11 +110,11 @@ def test_locations_and_weights_are_drawn_with_the_rows_integrated_out(side: str,
     sweeps = tiny_sweeps(model)
     state = random_state(sweeps)
     own = state.user if side == "user" else state.item
-    conditional = sweeps._conditional(side, state, sweeps.ratings)
+    given = sweeps.given_other(side, state, sweeps.ratings)
     n = 1_500
     drawn = []
     for _ in range(n):
-        sweeps._draw_means(side, state, conditional)
+        sweeps._draw_means(side, state, given)
         drawn.append(torch.cat([own.weights, own.location[None]]).flatten().clone())
     mean, covariance = dense_means(sweeps, state, side)
     # Without implicit feedback there are no weights to draw.
@@ -156,7 +153,7 @@ def test_normal_wishart_of_one_dimension_is_the_normal_gamma() -> None:
     # Far from zero, so that the prior's pull on the location is most of the sum of squares.
     values = torch.tensor([2.3, 1.2, 3.1, 2.4, 2.9], dtype=torch.float64)
     scale, kappa, n, nu = 0.6, 2.0, 5, 3.0
-    drawn = [draw_normal_wishart(values[:, None], scale, kappa) for _ in range(4_000)]
+    drawn = [draw_normal_wishart(values[:, None], scale, kappa, extra_degrees=2) for _ in range(4_000)]
     precision = np.array([float(p) for _, p in drawn])
     location = np.array([float(m) for m, _ in drawn])
     mean = float(values.mean())
@@ -177,7 +174,7 @@ def test_normal_wishart_of_three_dimensions() -> None:
     inverse = torch.eye(3).double() * nu * scale**2 + about.T @ about
     inverse = inverse + kappa * n / (kappa + n) * torch.outer(mean, mean)
     expected = (nu + n) * torch.linalg.inv(inverse)
-    draws = [draw_normal_wishart(rows, scale, kappa) for _ in range(3_000)]
+    draws = [draw_normal_wishart(rows, scale, kappa, extra_degrees=2) for _ in range(3_000)]
     drawn = torch.stack([precision for _, precision in draws])
     error = (drawn.mean(0) - expected) / (drawn.std(0) / math.sqrt(3_000))
     assert float(error.abs().max()) < 4.5
@@ -222,11 +219,11 @@ def test_learned_noise_is_gamma(ordered: bool) -> None:
     state = random_state(sweeps)
     eta = (state.user.rows[users, :K] * state.item.rows[items, :K]).sum(-1)
     eta = eta + state.user.rows[users, K] + state.item.rows[items, K]
-    squares = (ratings - eta) ** 2 * state.user.noise[users] * state.item.noise[items]
+    squares = (ratings - eta) ** 2 * state.user.row_precision[users] * state.item.row_precision[items]
     drawn = []
     for _ in range(3_000):
-        sweeps._utilities(state, ordered=False)
-        drawn.append(float(state.noise))
+        sweeps._draw_noise(state, sweeps.ratings - sweeps.predictors(state), latent=False)
+        drawn.append(float(state.noise_precision))
     # Gamma(1, 1) before the ratings.
     exact = stats.gamma(1 + len(users) / 2, scale=1.0 / (1 + float(squares.sum()) / 2))
     assert stats.kstest(drawn, exact.cdf).pvalue > 1e-3
@@ -241,15 +238,17 @@ def test_noise_of_rows_reads_the_other_sides_noise(side: str) -> None:
     own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
     rows, columns = (users, items) if side == "user" else (items, users)
     eta = sweeps.predictors(state)
-    squares = (sweeps.ratings - eta) ** 2 * other.noise[columns] * state.noise
+    squares = (sweeps.ratings - eta) ** 2 * other.row_precision[columns] * state.noise_precision
     totals = torch.zeros(len(own.rows), dtype=torch.float64).index_add_(0, rows, squares)
     counts = torch.bincount(rows, minlength=len(own.rows))
     # The shape of the prior moves too, and is drawn first: each draw is made standard by its own.
     levels = []
     for _ in range(2_000):
-        sweeps._utilities(state, ordered=False)
-        shape = float(state.user.noise_shape if side == "user" else state.item.noise_shape)
-        levels.append(stats.gamma.cdf(own.noise.numpy(), shape + counts / 2, scale=1 / (shape + totals / 2)))
+        sweeps._draw_noise(state, sweeps.ratings - sweeps.predictors(state), latent=False)
+        shape = float(state.user.row_precision_shape if side == "user" else state.item.row_precision_shape)
+        levels.append(
+            stats.gamma.cdf(own.row_precision.numpy(), shape + counts / 2, scale=1 / (shape + totals / 2))
+        )
     for level in np.array(levels).T:
         assert stats.kstest(level, "uniform").pvalue > 1e-3
 

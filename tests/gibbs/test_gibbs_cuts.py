@@ -15,9 +15,9 @@ from pyro_bmf.checking.calibration import refit_ranks
 from pyro_bmf.data import Split, random_split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.fitting import fit
-from pyro_bmf.methods.gibbs.ordered_draws import _at, draw_cuts_and_utilities, fit_cuts
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.numerics.normal_cells import log_cell_probability
+from pyro_bmf.numerics.ordered_cuts import _at, draw_cuts_and_utilities, fit_cuts
 from pyro_bmf.numerics.truncated_normal import draw_tail, truncated_mean
 
 MIDDLES = (-1.5, -0.5, 0.5, 1.5)

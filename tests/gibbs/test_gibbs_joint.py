@@ -22,16 +22,17 @@ import torch
 from tiny_chain import ITEMS, USERS, K, tiny_model, tiny_pairs
 from torch import Tensor
 
-from pyro_bmf.methods.gibbs import scalings
+from pyro_bmf.methods.gibbs import scale_moves
 from pyro_bmf.methods.gibbs import sweeps as sweeps_module
 from pyro_bmf.methods.gibbs.chain_state import ChainState, SideState
-from pyro_bmf.methods.gibbs.ordered_draws import _at
+from pyro_bmf.methods.gibbs.collapsed_means import Solver
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import Block
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
-from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import CellUtilities, OrderedProbitLikelihood
+from pyro_bmf.numerics.ordered_cuts import _at
 from pyro_bmf.numerics.truncated_normal import draw_truncated
 
 LEVELS, NOISE, BOX = [1.0, 2.0, 3.0], 0.7, 1.5
@@ -89,13 +90,13 @@ def statistics(values: dict[str, Tensor]) -> np.ndarray:
 
 
 def of_state(state: ChainState, ratings: Tensor) -> dict[str, Tensor]:
-    values: dict[str, Tensor] = {"rating": ratings, "noise": state.noise, "cuts": state.cuts}
+    values: dict[str, Tensor] = {"rating": ratings, "noise": state.noise_precision, "cuts": state.cuts}
     for name, side in (("user", state.user), ("item", state.item)):
         values |= {
             f"{name}_factors": side.rows[:, :K],
             f"{name}_bias": side.rows[:, K],
-            f"{name}_noise": side.noise,
-            f"{name}_noise_shape": side.noise_shape,
+            f"{name}_noise": side.row_precision,
+            f"{name}_noise_shape": side.row_precision_shape,
             f"{name}_weights": side.weights,
             f"{name}_weights_precision": side.weights_precision,
             f"{name}_factors_precision": side.precision[:K, :K],
@@ -121,10 +122,10 @@ def start_from(values: dict[str, Tensor], sweeps: sweeps_module.Sweeps) -> Chain
         return torch.cat([values[f"{side}_factors"], values[f"{side}_bias"][:, None]], 1)
 
     state = sweeps.start(rows("user"), rows("item"), 1.0)
-    state.noise, state.cuts = values["noise"].clone(), values["cuts"].clone()
+    state.noise_precision, state.cuts = values["noise"].clone(), values["cuts"].clone()
     for name, side in (("user", state.user), ("item", state.item)):
-        side.noise = values[f"{name}_noise"].clone()
-        side.noise_shape = values[f"{name}_noise_shape"].double()
+        side.row_precision = values[f"{name}_noise"].clone()
+        side.row_precision_shape = values[f"{name}_noise_shape"].double()
         side.weights = values[f"{name}_weights"].clone()
         side.weights_precision = values[f"{name}_weights_precision"].clone()
         side.precision = torch.block_diag(
@@ -152,10 +153,12 @@ def inside(cuts: Tensor) -> bool:
 
 def keep_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse moves of cuts that leave the box; all else of them is the sweeps' own."""
-    draw, scale_by = sweeps_module.draw_cuts_and_utilities, scalings.scale_by
+    draw, scale_by = CellUtilities.draw, scale_moves.scale_by
 
-    def drawn(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        new, utilities = draw(cuts, eta, scale, place)
+    def drawn(
+        own: CellUtilities, cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        new, utilities = draw(own, cuts, eta, scale, place)
         if inside(new):
             return new, utilities
         point = _at(cuts, eta, scale, place)
@@ -167,21 +170,24 @@ def keep_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
         if inside(centre + factor * (state.cuts - centre)):
             scale_by(state, model, noisy, factor, centre)
 
-    monkeypatch.setattr(sweeps_module, "draw_cuts_and_utilities", drawn)
-    monkeypatch.setattr(scalings, "scale_by", scaled)
+    monkeypatch.setattr(CellUtilities, "draw", drawn)
+    monkeypatch.setattr(scale_moves, "scale_by", scaled)
 
 
 def new_ratings(sweeps: sweeps_module.Sweeps, state: ChainState) -> Tensor:
     """Draw the data anew given everything, for the sweeps; refuse data that lack a level."""
     eta = sweeps.predictors(state).double()
-    precision = state.noise * (state.user.noise[sweeps.users] * state.item.noise[sweeps.items]).double()
+    precision = (
+        state.noise_precision
+        * (state.user.row_precision[sweeps.pairs.user] * state.item.row_precision[sweeps.pairs.item]).double()
+    )
     utilities = eta + torch.randn_like(eta) * precision.rsqrt()
-    if sweeps.place is None:
+    if not sweeps.utilities.latent:
         sweeps.ratings = utilities.to(sweeps.dtype)
         return utilities
     place = torch.searchsorted(state.cuts, utilities)
     if len(place.unique()) == len(LEVELS):
-        sweeps.place, sweeps.ratings = place, (1.0 + place).to(sweeps.dtype)
+        sweeps.observed, sweeps.ratings = place, (1.0 + place).to(sweeps.dtype)
     return sweeps.ratings
 
 
@@ -196,7 +202,7 @@ def standard_errors_apart(ordered: bool, n_chains: int, n_sweeps: int, seed: int
     feedback = Feedback.from_coo(users, items, ones, USERS, ITEMS)
     # As they are made for a fit by default, but for `scale_moves`, which is an option.
     sweeps = sweeps_module.Sweeps(
-        model, feedback, ones, tolerance=preset().gibbs.solver_tolerance, scale_moves=ordered
+        model, feedback, ones, solver=Solver(preset().gibbs.solver_tolerance), scale_moves=ordered
     )
     assert sweeps.dtype == torch.float32
     changes = []
@@ -205,7 +211,7 @@ def standard_errors_apart(ordered: bool, n_chains: int, n_sweeps: int, seed: int
         state = start_from(values, sweeps)
         sweeps.ratings = values["rating"].to(sweeps.dtype)
         if ordered:
-            sweeps.place = (values["rating"] - 1).long()
+            sweeps.observed = (values["rating"] - 1).long()
         kept = []
         for _ in range(n_sweeps):
             sweeps.sweep(state)

@@ -18,6 +18,7 @@ from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.evaluation import evaluate
 from pyro_bmf.methods.build_model import build_model
 from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.collapsed_means import Solver
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model.feedback import Feedback
@@ -42,7 +43,7 @@ def both() -> tuple[Sweeps, Sweeps]:
     """Sweeps that hold a matrix a row, and those of low rank, of the same ratings."""
     users, items, ratings = heavy_tailed()
     feedback = Feedback.from_coo(users, items, ratings, USERS, ITEMS)
-    how: Any = {"dtype": torch.float64, "tolerance": 1e-13, "max_steps": 500}
+    how: Any = {"dtype": torch.float64, "solver": Solver(1e-13, 500)}
     dense = Sweeps(tiny_model(), feedback, feedback.values, **how)
     few = Sweeps(tiny_model(), feedback, feedback.values, dense_cells=0, **how)
     assert not dense.plans
@@ -65,7 +66,7 @@ def state_of(sweeps: Sweeps) -> ChainState:
         side.location = normal(K + 1)
         side.weights = normal(n_other, K + 1) * 0.3
         side.weights_precision = normal(K + 1).exp() + 1.0
-        side.noise = normal(len(side.rows)).mul(0.3).exp()
+        side.row_precision = normal(len(side.rows)).mul(0.3).exp()
     return state
 
 
@@ -73,8 +74,8 @@ def state_of(sweeps: Sweeps) -> ChainState:
 def test_low_rank_rows_are_the_dense_ones(side: str) -> None:
     dense, few = both()
     state, ratings = state_of(dense), dense.ratings
-    whole, parts = dense._conditional(side, state, ratings), few._conditional(side, state, ratings)
-    prior_mean = dense._prior_mean(side, state)
+    whole, parts = (one.given_other(side, state, ratings).conditional for one in (dense, few))
+    prior_mean = dense.prior_mean(side, state)
     torch.testing.assert_close(parts.mean(prior_mean), whole.mean(prior_mean), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(parts.covariance(), whole.covariance(), rtol=1e-10, atol=1e-10)
     # The spread is linear in the noise: its matrix times its transpose is the draws' covariance.
@@ -89,16 +90,15 @@ def test_weights_and_locations_are_the_dense_ones_given_the_same_normals(side: s
     drawn = []
     for sweeps in (dense, few):
         state = state_of(sweeps)
-        conditional = sweeps._conditional(side, state, sweeps.ratings)
-        information = sweeps._information(side, conditional)
-        own = state.user if side == "user" else state.item
+        given = sweeps.given_other(side, state, sweeps.ratings)
+        information, own = given.information(), state.of(side)
         torch.manual_seed(5)
-        sweeps._draw_means(side, state, conditional)
+        sweeps._draw_means(side, state, given)
         drawn.append((own.weights, own.location, information.total(), information.apply(own.rows)))
     for expected, found in zip(*drawn, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     # The cheaper preconditioner costs few steps.
-    assert few.steps <= dense.steps + 10
+    assert few.means.of(side).steps <= dense.means.of(side).steps + 10
 
 
 class _Largest(TorchDispatchMode):
@@ -118,7 +118,7 @@ def test_no_table_of_a_sweep_grows_with_rows_times_the_square_of_their_width(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Chunks that are small beside this catalogue, as the real ones are beside a large one.
-    for module in ("pyro_bmf.methods.few_entries", "pyro_bmf.methods.gibbs.information"):
+    for module in ("pyro_bmf.methods.few_entries", "pyro_bmf.methods.gibbs.mean_information"):
         monkeypatch.setattr(f"{module}._CELLS", 200_000)
     n_users, n_items, n_ratings = 300, 4_000, 6_000
     ratings = synthetic_ratings(n_users, n_items, n_ratings, scale="1:5:1", seed=0).ratings
@@ -133,7 +133,7 @@ def test_no_table_of_a_sweep_grows_with_rows_times_the_square_of_their_width(
         sweeps = Sweeps(model, feedback, feedback.values, dense_cells=cells)
         state = sweeps.start(torch.randn(n_users, width) * 0.1, torch.randn(n_items, width) * 0.1, 1.0)
         with _Largest() as seen:
-            sweeps.sweep(state, ordered=False)
+            sweeps.sweep(state, latent=False)
         largest[cells] = seen.numbers
     assert largest[10**12] >= n_items * width**2  # what the mode would see
     assert largest[0] < n_items * width * 6

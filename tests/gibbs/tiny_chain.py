@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.collapsed_means import Solver
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model import FactorizationModel, RowNoise
 from pyro_bmf.model.feedback import Feedback
@@ -44,7 +45,7 @@ def tiny_sweeps(model: FactorizationModel, ratings: torch.Tensor | None = None) 
     if ratings is None:
         ratings = torch.randn(len(users), dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     feedback = Feedback.from_coo(users, items, ratings.double(), USERS, ITEMS)
-    return Sweeps(model, feedback, feedback.values, dtype=torch.float64, tolerance=1e-12, max_steps=500)
+    return Sweeps(model, feedback, feedback.values, dtype=torch.float64, solver=Solver(1e-12, 500))
 
 
 def random_state(sweeps: Sweeps, seed: int = 1) -> ChainState:
@@ -61,5 +62,5 @@ def random_state(sweeps: Sweeps, seed: int = 1) -> ChainState:
         side.location = normal(K + 1)
         side.weights = normal(n_other, K + 1) * 0.3
         side.weights_precision = normal(K + 1).exp() + 1.0
-        side.noise = normal(len(side.rows)).mul(0.3).exp()
+        side.row_precision = normal(len(side.rows)).mul(0.3).exp()
     return state

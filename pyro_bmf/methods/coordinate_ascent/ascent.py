@@ -11,9 +11,8 @@ truncated-Normal q of an ordered probit's utility. Beta is one here: the bound i
 
 from __future__ import annotations
 
-import math
 import time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,12 +22,9 @@ from ...data.ratings import Ratings
 from ...errors import SettingsError
 from ...model import FactorizationModel
 from ...model.feedback import Feedback
-from ...model.likelihoods.normal import NormalLikelihood
-from ...model.likelihoods.ordered_probit import OrderedProbitLikelihood
-from ...model.priors.normal import NormalPrior
+from ...model.priors.normal import Prior
+from ...model.sides import SIDES, Sides
 from ...numerics.normal_cells import midway
-from ...numerics.truncated_normal import truncated_mean
-from ..gibbs.ordered_draws import fit_cuts
 from ..kernel import Entries
 from .guide import ConjugateGuide, Side
 
@@ -70,6 +66,9 @@ class CoordinateAscent:
         empirical_bayes: bool = True,
     ) -> None:
         check_conjugate(model)
+        utilities = model.likelihood.utilities()
+        assert utilities is not None  # as checked
+        self.unknown = utilities
         self.model, self.device, self.dtype = model, device, dtype
         users, items = (
             torch.from_numpy(np.array(column, dtype=np.int64)).to(device)
@@ -77,21 +76,12 @@ class CoordinateAscent:
         )
         ratings = torch.from_numpy(train.ratings.astype(np.float64)).to(device)
         feedback = Feedback.from_coo(users, items, ratings, train.n_users, train.n_items)
-        self.entries: dict[Side, Entries] = {
-            "user": Entries.build(
-                feedback.indptr, feedback.indices, feedback.t_indptr, feedback.t_indices, dtype
-            ),
-            "item": Entries.build(
-                feedback.t_indptr, feedback.t_indices, feedback.indptr, feedback.indices, dtype
-            ),
-        }
+        self.entries = Sides(Entries.of(feedback, dtype), Entries.of_transpose(feedback, dtype))
         self.item_order = feedback.t_order.long()
         centre = float(model.centre)
         self.values = feedback.values - centre
-        likelihood = model.likelihood
-        n_cuts = len(likelihood.levels) - 1 if isinstance(likelihood, OrderedProbitLikelihood) else 0
         self.guide = ConjugateGuide(
-            train.n_users, train.n_items, model.n_factors, biases=model.biases, n_cuts=n_cuts
+            train.n_users, train.n_items, model.n_factors, biases=model.biases, n_cuts=utilities.n_cuts
         ).to(device)
         for name in (
             "user_loc",
@@ -102,16 +92,16 @@ class CoordinateAscent:
             "item_prior",
         ):
             setattr(self.guide, name, getattr(self.guide, name).to(dtype))
-        self.place: Tensor | None = None
-        noise = 0.9 * float(train.ratings.std())
-        if isinstance(likelihood, OrderedProbitLikelihood):
-            self.guide.middles.copy_(midway(likelihood.levels))
-            self.guide.cuts.copy_(likelihood.cuts.detach())
-            self.place = torch.searchsorted(self.guide.middles - centre, self.values)
-            noise = float(likelihood.noise)
-        elif isinstance(likelihood, NormalLikelihood) and not likelihood.learned:
-            noise = float(likelihood.noise)
-        self.guide.noise.fill_(max(noise, 1e-3) ** -2)
+        if utilities.n_cuts:
+            self.guide.middles.copy_(midway(cast(Any, model.likelihood).levels))
+        self.guide.cuts.copy_(utilities.start_cuts())
+        # Predictors here lack the centre, and so must ratings that are their own utilities.
+        self.observed = utilities.observe(feedback.values) if utilities.latent else self.values
+        # The noise of latent utilities is a convention, and so given like one that is fixed.
+        noise_sd = 0.9 * float(train.ratings.std())
+        if not utilities.learned_noise:
+            noise_sd = float(cast(Any, model.likelihood).noise)
+        self.guide.noise.fill_(max(noise_sd, 1e-3) ** -2)
         self.guide.centre.fill_(centre)
         generator = torch.Generator().manual_seed(seed)
         for side, prior, bias in (
@@ -131,34 +121,25 @@ class CoordinateAscent:
     def iteration(self) -> dict[str, float]:
         """Update every block once and return the bound and its parts, nats."""
         begun = time.perf_counter()
-        log_cells = 0.0
-        if self.place is not None:
-            eta = self._predictors()
-            cuts, scale = self.guide.cuts - self.guide.centre, self.guide.noise.rsqrt()
-            self.guide.cuts.copy_(
-                fit_cuts(cuts, eta, scale.expand_as(eta), self.place, steps=2) + self.guide.centre
-            )
-            self.utilities = truncated_mean(eta, scale, self.guide.cuts - self.guide.centre, self.place)[0]
+        guide, unknown, centre = self.guide, self.unknown, self.guide.centre
+        if unknown.latent:
+            eta, noise_sd = self._predictors(), guide.noise.rsqrt()
+            cuts = unknown.fit_cuts(guide.cuts - centre, eta, noise_sd, self.observed, steps=2)
+            guide.cuts.copy_(cuts + centre)
+            self.utilities = unknown.expect(guide.cuts - centre, eta, noise_sd, self.observed)[0]
         self._update("user")
         self._update("item")
         self.iterations += 1
         if self.empirical_bayes and self.iterations > _FIXED_SCALES:
-            for side in ("user", "item"):
+            for side in SIDES:
                 self._update_prior(side)
         total = self._square("item")
-        if self.place is None and isinstance(self.model.likelihood, NormalLikelihood):
-            if self.model.likelihood.learned:
-                self.guide.noise.fill_(len(self.values) / total)
-            tau = float(self.guide.noise)
-            log_likelihood = 0.5 * len(self.values) * math.log(tau / (2 * math.pi)) - 0.5 * tau * total
-        else:
-            assert self.place is not None
-            eta = self._predictors()
-            variance = total - float(((self.utilities - eta) ** 2).sum())
-            cuts = self.guide.cuts - self.guide.centre
-            cells = truncated_mean(eta, self.guide.noise.rsqrt(), cuts, self.place)[1]
-            log_cells = float(cells.sum())
-            log_likelihood = log_cells - 0.5 * float(self.guide.noise) * variance
+        if unknown.learned_noise:
+            guide.noise.fill_(len(self.values) / total)
+        eta = self._predictors()
+        variance = total - float(((self.utilities - eta) ** 2).sum())
+        log_prob = unknown.expect(guide.cuts - centre, eta, guide.noise.rsqrt(), self.observed)[1]
+        log_likelihood = float(log_prob.sum()) - 0.5 * float(guide.noise) * variance
         kl = {side: self._kl(side) for side in ("user", "item")}
         return {
             "elbo": log_likelihood - kl["user"] - kl["item"],
@@ -171,7 +152,7 @@ class CoordinateAscent:
 
     def _predictors(self) -> Tensor:
         """Return E[eta] less the centre of every rating, in the users' order, float64."""
-        return self.guide.predictors(self._of("user", "loc"), self.entries["user"], "user").double()
+        return self.guide.predictors(self._of("user", "loc"), self.entries.user, "user").double()
 
     def _of(self, side: str, name: str) -> Tensor:
         tensor: Tensor = getattr(self.guide, f"{side}_{name}")
@@ -182,7 +163,7 @@ class CoordinateAscent:
         return values.to(self.dtype)
 
     def _update(self, side: Side) -> None:
-        found, _ = self.guide.conditional(side, self.entries[side], self._targets(side))
+        found, _ = self.guide.conditional(side, self.entries.of(side), self._targets(side))
         loc = getattr(self.guide, f"{side}_loc")
         loc.copy_(found.mean(torch.zeros(loc.shape[1], dtype=self.dtype, device=self.device)))
         getattr(self.guide, f"{side}_covariance").copy_(found.covariance())
@@ -199,7 +180,7 @@ class CoordinateAscent:
 
     def _square(self, side: Side) -> float:
         """Return the sum over ratings of E[(z - eta)^2], z at its mean."""
-        entries = self.entries[side]
+        entries = self.entries.of(side)
         other = "item" if side == "user" else "user"
         mean, products, with_bias, bias = self.guide.features(side)
         z = self._targets(side).double()
@@ -224,23 +205,23 @@ class CoordinateAscent:
 
     def remember(self) -> None:
         """Put learned noise and cuts into the model's likelihood."""
-        likelihood, noise = self.model.likelihood, self.guide.noise.rsqrt()
-        if isinstance(likelihood, OrderedProbitLikelihood):
-            likelihood.set_cuts(self.guide.cuts, noise)
-        elif isinstance(likelihood, NormalLikelihood) and likelihood.learned:
-            likelihood.set_noise(noise)
+        self.unknown.remember(self.guide.cuts, self.guide.noise.rsqrt())
 
     def finish(self) -> None:
         """Put everything that was learned into the model."""
-        k = self.model.n_factors
-        for side in ("user", "item"):
-            prior = getattr(self.guide, f"{side}_prior")
-            setattr(self.model, f"{side}_prior", NormalPrior(scale=float(prior[0]) ** -0.5).to(self.device))
-            if self.model.biases:
-                bias = NormalPrior(scale=float(prior[k]) ** -0.5).to(self.device)
-                setattr(self.model, f"{side}_bias_prior", bias)
+        model, user, item = self.model, self._of("user", "prior"), self._of("item", "prior")
+        model.user_prior = self._learned(model.user_prior, user[0])
+        model.item_prior = self._learned(model.item_prior, item[0])
+        if model.user_bias_prior is not None and model.item_bias_prior is not None:
+            model.user_bias_prior = self._learned(model.user_bias_prior, user[-1])
+            model.item_bias_prior = self._learned(model.item_bias_prior, item[-1])
         self.remember()
         self.model.requires_grad_(False)
+
+    def _learned(self, prior: Prior, precision: Tensor) -> Prior:
+        found = prior.rescaled(float(precision) ** -0.5)
+        assert found is not None  # as checked
+        return found.to(self.device)
 
 
 def check_conjugate(model: FactorizationModel) -> None:
@@ -251,25 +232,23 @@ def check_conjugate(model: FactorizationModel) -> None:
     SettingsError
         If a prior is not Normal about zero, or the likelihood neither Normal nor an ordered probit.
     """
-    parts: list[Any] = [model.user_prior, model.item_prior, model.user_bias_prior, model.item_bias_prior]
-    for prior in parts:
-        if prior is not None and type(prior) is not NormalPrior:
+    for prior in (model.user_prior, model.item_prior, model.user_bias_prior, model.item_bias_prior):
+        if prior is not None and prior.rescaled(1.0) is None:
             raise SettingsError(
-                f"Coordinate ascent needs Normal priors, and there is a {type(prior).__name__}: give "
-                "those, or "
-                "fit by SVI (method='svi')."
+                f"Coordinate ascent needs Normal priors, and there is a {type(prior).__name__}: give those, "
+                "or fit by SVI (method='svi')."
             )
         if prior is not None and prior.origin != 0.0:
             raise SettingsError(
-                "Coordinate ascent needs priors about zero, and there is one with another mean: "
-                "leave loc out, or fit by SVI (method='svi')."
+                "Coordinate ascent needs priors about zero, and there is one with another mean: leave loc "
+                "out, or fit by SVI (method='svi')."
             )
     if model.row_noise is not None or model.row_cuts is not None:
         raise SettingsError(
             "Coordinate ascent has no noise or cut points of rows' own: leave them out, or fit by SVI "
             "(method='svi')."
         )
-    if not isinstance(model.likelihood, NormalLikelihood | OrderedProbitLikelihood):
+    if model.likelihood.utilities() is None:
         raise SettingsError(
             f"Coordinate ascent needs a Normal or ordered probit likelihood, not "
             f"{type(model.likelihood).__name__}: give one of those, or fit by SVI (method='svi')."

@@ -8,7 +8,6 @@ of one that was never interrupted.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,168 +25,20 @@ from ...checkpoint import (
     write_tensors,
 )
 from ...data.ratings import Ratings
-from ...errors import FitError, SettingsError
-from ...estimate import check_needs, estimate_chain, kept_dtype
+from ...errors import FitError
+from ...estimate import check_needs, estimate_chain
 from ...model import FactorizationModel
 from ...model.feedback import Feedback
-from ...model.likelihoods.normal import NormalLikelihood
-from ...model.likelihoods.ordered_probit import OrderedProbitLikelihood
-from ...model.rows import RowDraws, RowPosterior, Rows
-from ...numerics.normal_cells import midway
+from ...model.rows import RowPosterior
 from ...progress import Reporter
 from ..settings import GibbsSettings
 from .chain_state import ChainState, SideState
-from .guide import ChainGuide
-from .sweeps import Sweeps, seed_of
+from .collapsed_means import Solver
+from .kept_draws import Kept, RunningAverage
+from .sweeps import Sweeps, conjugate_priors, latent_utilities, seed_of
 
 #: Sweeps before the precisions of implicit weights are drawn, and before an average is worth recording.
 _SETTLE, _RECORD = 8, 4
-
-
-@dataclass(eq=False)
-class Kept:
-    """What a chain keeps: draws of rows and hyperparameters, and sums for averages.
-
-    Draws of rows and of implicit weights are in half precision where there are many (`kept_dtype`).
-    """
-
-    user: Tensor
-    item: Tensor
-    user_means: Tensor
-    item_means: Tensor
-    guide: ChainGuide
-    user_noise: Tensor
-    item_noise: Tensor
-    count: int = 0
-
-    @classmethod
-    def empty(cls, model: FactorizationModel, train: Ratings, n_draws: int, device: torch.device) -> Kept:
-        """Make room for `n_draws` draws."""
-        width = model.n_factors + model.biases
-        dtype = kept_dtype(train.n_users + train.n_items, width, n_draws, model.implicit is not None)
-
-        def room(n: int) -> Tensor:
-            return torch.zeros(n, n_draws, width, device=device, dtype=dtype)
-
-        likelihood = model.likelihood
-        guide = ChainGuide(
-            train.n_users,
-            train.n_items,
-            model.n_factors,
-            n_draws,
-            biases=model.biases,
-            n_cuts=len(likelihood.levels) - 1 if isinstance(likelihood, OrderedProbitLikelihood) else 0,
-            implicit=model.implicit is not None,
-            row_noise=() if model.row_noise is None else model.row_noise.sides,
-            weights_dtype=dtype,
-        ).to(device)
-        if isinstance(likelihood, OrderedProbitLikelihood):
-            guide.middles.copy_(midway(likelihood.levels))
-        guide.centre.copy_(model.centre)
-        return cls(
-            room(train.n_users),
-            room(train.n_items),
-            room(train.n_users),
-            room(train.n_items),
-            guide,
-            torch.zeros(train.n_users, dtype=torch.float64, device=device),
-            torch.zeros(train.n_items, dtype=torch.float64, device=device),
-        )
-
-    def add(self, state: ChainState, means: tuple[Tensor, Tensor]) -> None:
-        """Keep a state and the rows' conditional means at it."""
-        s = self.count
-        self.user[:, s], self.item[:, s] = state.user.rows, state.item.rows
-        self.user_means[:, s], self.item_means[:, s] = means
-        for name, side in (("user", state.user), ("item", state.item)):
-            getattr(self.guide, f"{name}_location")[s] = side.location
-            getattr(self.guide, f"{name}_precision")[s] = side.precision
-            getattr(self.guide, f"{name}_noise_shape")[s] = side.noise_shape
-            if self.guide.implicit:
-                getattr(self.guide, f"{name}_weights")[s] = side.weights
-        self.guide.noise[s] = state.noise
-        if self.guide.n_cuts:
-            self.guide.cuts[s] = state.cuts
-        self.user_noise += state.user.noise.double().rsqrt()
-        self.item_noise += state.item.noise.double().rsqrt()
-        self.count += 1
-
-    def rows(self, model: FactorizationModel) -> tuple[RowDraws, RowDraws]:
-        """Return both sides' draws."""
-        biased = torch.tensor(model.biases, device=self.user.device)
-        sides = () if model.row_noise is None else model.row_noise.sides
-        noise = {
-            "user": (self.user_noise / self.count).float() if "user" in sides else None,
-            "item": (self.item_noise / self.count).float() if "item" in sides else None,
-        }
-        return (
-            RowDraws(self.user[:, : self.count], self.user_means[:, : self.count], biased, noise["user"]),
-            RowDraws(self.item[:, : self.count], self.item_means[:, : self.count], biased, noise["item"]),
-        )
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return everything by name, for a checkpoint."""
-        named = {
-            name: getattr(self, name)
-            for name in ("user", "item", "user_means", "item_means", "user_noise", "item_noise")
-        }
-        return {**named, **{f"guide.{name}": value for name, value in self.guide.state_dict().items()}}
-
-    def load(self, tensors: dict[str, Tensor], count: int) -> None:
-        """Take what `tensors` gave in the places of what there is."""
-        for name in ("user", "item", "user_means", "item_means", "user_noise", "item_noise"):
-            if tensors[name].shape != getattr(self, name).shape:
-                raise ValueError(f"{name} has the shape {tuple(tensors[name].shape)}")
-            setattr(self, name, tensors[name])
-        prefix = "guide."
-        self.guide.load_state_dict(
-            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)},
-            assign=True,
-        )
-        self.count = count
-
-
-class _Average:
-    """The running mean rating of the validation pairs."""
-
-    def __init__(self, valid: tuple[Tensor, Tensor, Tensor]) -> None:
-        self.users, self.items, self.observed = valid
-        self.reset()
-
-    def reset(self) -> None:
-        self.mean = torch.zeros(len(self.users), dtype=torch.float64, device=self.users.device)
-        self.total, self.square = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
-        self.count = 0
-
-    def add(self, sweeps: Sweeps, state: ChainState, means: tuple[Tensor, Tensor]) -> None:
-        drawn = sweeps.pair_predictors(state.user.rows, state.item.rows, self.users, self.items).double()
-        self.total += drawn
-        self.square += drawn**2
-        left = sweeps.pair_predictors(means[0], state.item.rows, self.users, self.items)
-        right = sweeps.pair_predictors(state.user.rows, means[1], self.users, self.items)
-        self.mean += 0.5 * (left + right).double()
-        self.count += 1
-
-    def rmse(self, sweeps: Sweeps, state: ChainState) -> float:
-        """Return validation RMSE of the mean rating so far."""
-        mean = self.mean / self.count
-        likelihood = sweeps.model.likelihood
-        if isinstance(likelihood, OrderedProbitLikelihood) and sweeps.drawing_cuts:
-            centre = self.total / self.count
-            variance = (self.square / self.count - centre**2).clamp_min(0.0)
-            likelihood.set_cuts(state.cuts, state.noise.rsqrt())
-            relative = (state.user.noise.double()[self.users] * state.item.noise.double()[self.items]).rsqrt()
-            mean = likelihood.predictive_moments(mean, variance, relative)[0]
-        return float((mean - self.observed.double()).square().mean().sqrt().detach())
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the sums by name."""
-        return {"average.mean": self.mean, "average.total": self.total, "average.square": self.square}
-
-    def load(self, tensors: dict[str, Tensor], count: int) -> None:
-        """Take the sums from what `tensors` gave."""
-        self.mean, self.total = tensors["average.mean"], tensors["average.total"]
-        self.square, self.count = tensors["average.square"], count
 
 
 class Chain:
@@ -229,10 +80,10 @@ class Chain:
             model,
             feedback,
             feedback.values,
-            tolerance=settings.solver_tolerance,
+            solver=Solver(settings.solver_tolerance),
             scale_moves=settings.scale_moves,
         )
-        self.average = None if valid is None else _Average(valid)
+        self.average = None if valid is None else RunningAverage(valid)
         self.n_draws = settings.kept_draws
         self.every = (settings.sweeps - settings.burn_in) // self.n_draws
         self.first = settings.sweeps - self.every * self.n_draws
@@ -258,7 +109,7 @@ class Chain:
 
     def run(
         self,
-        start: tuple[Rows, Rows] | None,
+        start: tuple[RowPosterior, RowPosterior] | None,
         noise: float,
         *,
         checkpoint: Path | None,
@@ -288,7 +139,7 @@ class Chain:
                 "stage": "gibbs",
                 "sweep": sweep,
                 "valid_rmse": rmse,
-                "noise": float(state.noise.rsqrt()),
+                "noise": float(state.noise_precision.rsqrt()),
                 "kept_draws": kept.count,
                 "seconds": time.perf_counter() - begun,
             }
@@ -299,7 +150,7 @@ class Chain:
         self._finish(kept)
         return kept
 
-    def _start(self, start: tuple[Rows, Rows] | None, noise: float) -> ChainState:
+    def _start(self, start: tuple[RowPosterior, RowPosterior] | None, noise: float) -> ChainState:
         torch.manual_seed(seed_of(self.seed, 0))
         width = self.model.n_factors + self.model.biases
         rows = []
@@ -307,17 +158,15 @@ class Chain:
             if start is None:
                 rows.append(torch.randn(n, width, device=self.device) * self.settings.start_scale)
                 continue
-            given = start[place]
-            assert isinstance(given, RowPosterior)
-            factors, bias = given.sample()
+            factors, bias = start[place].sample()
             rows.append(factors if bias is None else torch.cat([factors, bias.unsqueeze(-1)], 1))
         return self.sweeps.start(rows[0], rows[1], noise)
 
     def _one(self, sweep: int, state: ChainState, kept: Kept) -> float | None:
-        ordered = sweep > self.settings.plain_sweeps
-        if ordered and self.sweeps.place is not None and not self.sweeps.drawing_cuts:
-            self.sweeps.to_probit(state)
-        utilities = self.sweeps.sweep(state, ordered=ordered, weights_precision=sweep > _SETTLE)
+        latent = sweep > self.settings.plain_sweeps
+        if latent and self.sweeps.utilities.latent and not self.sweeps.drawing_cuts:
+            self.sweeps.begin_cuts(state)
+        utilities = self.sweeps.sweep(state, latent=latent, weights_precision=sweep > _SETTLE)
         if not all(bool(torch.isfinite(rows).all()) for rows in (state.user.rows, state.item.rows)):
             raise FitError(
                 f"The chain left every bound in sweep {sweep}: rows are not finite. Use fewer factors, or "
@@ -340,12 +189,8 @@ class Chain:
 
     def _finish(self, kept: Kept) -> None:
         """Put the posterior means of the likelihood's unknowns into the model."""
-        noise = kept.guide.noise[: kept.count].rsqrt().mean()
-        likelihood = self.model.likelihood
-        if isinstance(likelihood, OrderedProbitLikelihood):
-            likelihood.set_cuts(kept.guide.cuts[: kept.count].mean(0), noise)
-        elif isinstance(likelihood, NormalLikelihood) and likelihood.learned:
-            likelihood.set_noise(noise)
+        noise_sd = kept.guide.noise[: kept.count].rsqrt().mean()
+        self.sweeps.utilities.remember(kept.guide.cuts[: kept.count].mean(0), noise_sd)
         self.model.requires_grad_(False)
 
     # ---------------------------------------------------------------- interruption
@@ -395,7 +240,8 @@ class Chain:
                 )
                 self.average.load(tensors, header["averaged"])
             state = ChainState.from_tensors(part("state."))
-            state.check(len(kept.user), len(kept.item), kept.user.shape[-1])
+            users, items = kept.sides.user.draws, kept.sides.item.draws
+            state.check(len(users), len(items), users.shape[-1])
             if not 0 <= header["kept"] <= self.n_draws or header["sweep"] > self.settings.sweeps:
                 raise ValueError(f"{header['kept']} draws kept in {header['sweep']} sweeps")
         self.sweeps.drawing_cuts = header["drawing_cuts"]
@@ -409,28 +255,10 @@ def check_gibbs(model: FactorizationModel) -> None:
     Raises
     ------
     SettingsError
-        If a prior is not Normal-Wishart, or the likelihood neither Normal nor an ordered probit.
+        If a prior is not conjugate, or the likelihood has no utilities.
     """
-    from ...model.priors.normal_wishart import NormalWishartPrior
-
-    priors = [model.user_prior, model.item_prior, model.user_bias_prior, model.item_bias_prior]
-    for prior in priors:
-        if prior is not None and not isinstance(prior, NormalWishartPrior):
-            raise SettingsError(
-                f"Gibbs sweeps need Normal-Wishart priors, and there is a {type(prior).__name__}: give "
-                "one of "
-                "those, or fit without sweeps (sweeps=0)."
-            )
-    if not isinstance(model.likelihood, NormalLikelihood | OrderedProbitLikelihood):
-        raise SettingsError(
-            "Gibbs sweeps need a Normal or an ordered probit likelihood, not "
-            f"{type(model.likelihood).__name__}: "
-            "give one of those, or fit without sweeps (sweeps=0)."
-        )
-    if model.row_cuts is not None:
-        raise SettingsError(
-            "Gibbs sweeps have shared cut points only: leave out cuts=user, or fit without sweeps (sweeps=0)."
-        )
+    conjugate_priors(model)
+    latent_utilities(model)
 
 
 __all__ = ["Chain", "ChainState", "Kept", "SideState", "check_gibbs"]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ...model.sides import TwoSides
+
 
 @dataclass(eq=False)
 class SideState:
@@ -23,10 +25,10 @@ class SideState:
     weights : Tensor, shape (n_other, D)
         Of implicit feedback; zeros where the model has none.
     weights_precision : Tensor, shape (D,)
-    noise : Tensor, shape (n,)
-        Precision multiplier of each row; ones where rows have no noise of their own.
-    noise_shape : Tensor, shape ()
-        Shape a of the multipliers' Gamma prior.
+    row_precision : Tensor, shape (n,)
+        What each row multiplies the noise's precision by; ones where rows have no noise of their own.
+    row_precision_shape : Tensor, shape ()
+        Shape a of those multipliers' Gamma prior.
     """
 
     rows: Tensor
@@ -34,8 +36,8 @@ class SideState:
     precision: Tensor
     weights: Tensor
     weights_precision: Tensor
-    noise: Tensor
-    noise_shape: Tensor
+    row_precision: Tensor
+    row_precision_shape: Tensor
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors by name."""
@@ -48,21 +50,21 @@ class SideState:
 
 
 @dataclass(eq=False)
-class ChainState:
+class ChainState(TwoSides[SideState]):
     """Both sides, the likelihood's unknowns, and how far the chain is.
 
     Attributes
     ----------
     user, item : SideState
-    noise : Tensor, shape ()
-        Precision of a rating (or utility) about its predictor.
+    noise_precision : Tensor, shape ()
+        Of a rating (or utility) about its predictor.
     cuts : Tensor, shape (n_levels - 1,), or empty
         Of an ordered likelihood.
     """
 
     user: SideState
     item: SideState
-    noise: Tensor
+    noise_precision: Tensor
     cuts: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
@@ -70,7 +72,7 @@ class ChainState:
         return {
             **self.user.tensors("user"),
             **self.item.tensors("item"),
-            "noise": self.noise,
+            "noise_precision": self.noise_precision,
             "cuts": self.cuts,
         }
 
@@ -80,7 +82,7 @@ class ChainState:
         return cls(
             SideState.from_tensors("user", tensors),
             SideState.from_tensors("item", tensors),
-            tensors["noise"],
+            tensors["noise_precision"],
             tensors["cuts"],
         )
 
@@ -102,15 +104,15 @@ class ChainState:
                 "precision": ((width, width),),
                 "weights": ((others, width), (0, width)),
                 "weights_precision": ((width,),),
-                "noise": ((n,),),
-                "noise_shape": ((),),
+                "row_precision": ((n,),),
+                "row_precision_shape": ((),),
             }
             for part, allowed in shapes.items():
                 tensor = getattr(side, part)
                 if tuple(tensor.shape) not in allowed or not tensor.is_floating_point():
                     raise ValueError(f"{name}.{part} is {tensor.dtype} of shape {tuple(tensor.shape)}")
-        if self.noise.ndim or self.cuts.ndim != 1:
-            raise ValueError("noise or cuts are of another shape")
+        if self.noise_precision.ndim or self.cuts.ndim != 1:
+            raise ValueError("noise_precision or cuts are of another shape")
 
 
 def block_precision(factors: Tensor, bias: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..kernel import Entries
-from .information import Information
+from .mean_information import Information
 
 N_GROUPS = 8
 

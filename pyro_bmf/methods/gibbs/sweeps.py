@@ -1,55 +1,56 @@
 r"""Blocked Gibbs sweeps: every row of a side at once, implicit weights with the rows integrated out.
 
-One sweep draws, each from its exact conditional given all else,
+The model, in the symbols of `docs/mathematics.md`, with the utilities z that `Utilities` has:
 
-1. shifts and scales that no rating sees (`translations`, `scalings`);
-2. noise, cuts and utilities (`utilities`, `hyper_draws`);
-3. for users, then for items: the prior's precision; its location and the implicit weights together, **with
-   the rows integrated out**; then the rows given those (`pyro_bmf.methods.kernel`).
+.. math::
 
-The collapsed draw of step 3 is what lets the chain mix: location and weights given rows barely move, as a
-row's prior mean and its residual explain each other. It is a Normal with precision :math:`A^T G A +
-\mathrm{diag}(\lambda)`, A the scaled mask beside a column of ones and G block-diagonal, drawn by solving one
-perturbed system (Papandreou and Yuille 2010) by conjugate gradients, to `tolerance`: nothing is ever
-factorised that is larger than D x D.
+   z_{ij} \sim N\left(u_i \cdot v_j + \mu + b_i + c_j, \frac{1}{\tau w_i w'_j}\right), \qquad
+   u_i \sim N(m_i, \Lambda^{-1}), \qquad m_i = \mu_u + n_i^{-1/2} \sum_j y_j,
+
+and the same for the items. `Sweeps.sweep` is the list of the updates, each exact given all else: the shifts
+and scales that no rating sees, the utilities, the noise, then for either side the prior's precision, its
+location and implicit weights together **with the rows integrated out** (`collapsed_means`), and the rows
+(`pyro_bmf.methods.kernel`).
 """
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...errors import SettingsError
 from ...estimate import DENSE_CELLS
 from ...model import FactorizationModel
 from ...model.feedback import Feedback
-from ...model.likelihoods.normal import NormalLikelihood
-from ...model.likelihoods.ordered_probit import OrderedProbitLikelihood
-from ...model.priors.normal_wishart import NormalWishartPrior
-from ...numerics.normal_cells import midway
-from ..few_entries import FewConditional, RowPlan, slices
-from ..kernel import Conditional, Entries, conjugate_gradient, outer_products
+from ...model.likelihoods.utilities import Utilities
+from ...model.priors.conjugate import ConjugatePrior
+from ...model.priors.normal import Prior
+from ...model.sides import SIDES, Side, Sides
+from ...numerics.conjugate_draws import draw_gamma
+from ..few_entries import slices
+from ..kernel import Entries
 from .chain_state import ChainState, SideState, block_precision
 from .coarse_level import CoarseLevel
-from .hyper_draws import (
-    draw_gamma,
-    draw_noise_shape,
-    draw_normal_gamma,
-    draw_normal_wishart,
-    draw_row_noise,
-    draw_weights_precision,
-)
-from .information import ColumnPlan, DenseInformation, FewInformation, Information
-from .ordered_draws import draw_cuts_and_utilities, fit_cuts
-from .scalings import rescale_utilities
-from .translations import shift_biases, shift_factors
+from .collapsed_means import MeansSystem, Solver
+from .hyper_draws import draw_noise_shape, draw_row_noise, draw_weights_precision
+from .mean_information import DenseRows, FewRows, GivenOther, RowsOfSide
+from .scale_moves import rescale_utilities
+from .shift_moves import shift_biases, shift_factors
 
-#: Of the prior of a learned Normal noise's precision: Gamma(shape, rate).
+#: Of the prior of a learned noise's precision: Gamma(shape, rate).
 NOISE_PRIOR = (1.0, 1.0)
 #: Pairs whose predictors are made at once.
 _PAIRS = 1_000_000
+
+
+class SidePriors:
+    """The priors of one side's factors and biases."""
+
+    def __init__(self, factors: ConjugatePrior, bias: ConjugatePrior | None) -> None:
+        self.factors, self.bias = factors, bias
 
 
 class Sweeps:
@@ -58,17 +59,17 @@ class Sweeps:
     Parameters
     ----------
     model : FactorizationModel
-        With Normal-Wishart priors and a Normal or an ordered probit likelihood; started.
+        Whose priors are conjugate and whose likelihood has utilities (`check_gibbs`); started.
     feedback : Feedback
         Users' training ratings, raw minus nothing: `ratings` are given apart.
     ratings : Tensor, shape (nnz,)
         Raw ratings in the order of `feedback`.
     dtype : torch.dtype
         Of the rows; hyperparameters and utilities are float64.
-    tolerance, max_steps
-        Of the conjugate gradients.
+    solver : Solver, optional
+        Tolerance and steps of the conjugate gradients.
     scale_moves : bool
-        Whether the scale of an ordered likelihood's utilities is drawn in each sweep (`scalings`).
+        Whether the scale of latent utilities is drawn in each sweep (`scale_moves`).
     dense_cells : int
         Rows of the larger side times D squared above which rows with few ratings are of low rank
         (`pyro_bmf.methods.few_entries`).
@@ -81,322 +82,317 @@ class Sweeps:
         ratings: Tensor,
         *,
         dtype: torch.dtype = torch.float32,
-        tolerance: float = 1e-3,
-        max_steps: int = 100,
+        solver: Solver | None = None,
         scale_moves: bool = False,
         dense_cells: int = DENSE_CELLS,
     ) -> None:
         self.model, self.dtype, self.scale_moves = model, dtype, scale_moves
-        self.tolerance, self.max_steps = tolerance, max_steps
-        self.user = Entries.build(
-            feedback.indptr, feedback.indices, feedback.t_indptr, feedback.t_indices, dtype
-        )
-        self.item = Entries.build(
-            feedback.t_indptr, feedback.t_indices, feedback.indptr, feedback.indices, dtype
-        )
-        self.coarse = {"user": CoarseLevel.build(self.user), "item": CoarseLevel.build(self.item)}
+        self.priors, self.utilities = conjugate_priors(model), latent_utilities(model)
+        users, items = Entries.of(feedback, dtype), Entries.of_transpose(feedback, dtype)
+        self.entries = Sides(users, items)
         width = model.n_factors + model.biases
-        self.plans: dict[str, tuple[RowPlan, ColumnPlan]] = {}
-        if max(self.user.n_rows, self.item.n_rows) * width**2 > dense_cells:
-            for side, entries in (("user", self.user), ("item", self.item)):
-                plan = RowPlan.build(entries, width)
-                self.plans[side] = plan, ColumnPlan.build(plan)
+        few = max(users.n_rows, items.n_rows) * width**2 > dense_cells
+        self.rows_of: Sides[RowsOfSide] = (
+            Sides(FewRows.build(users, width), FewRows.build(items, width))
+            if few
+            else Sides(DenseRows(users), DenseRows(items))
+        )
+        solver = Solver() if solver is None else solver
+        self.means = Sides(
+            MeansSystem(users, CoarseLevel.build(users), solver),
+            MeansSystem(items, CoarseLevel.build(items), solver),
+        )
         # Utilities are kept in the users' order; items read them in their own.
         self.item_order = feedback.t_order.long()
-        self.users, self.items = self.user.rows, self.user.indices.long()
+        self.pairs = Sides(users.rows, users.indices.long())
         self.ratings = ratings.to(dtype)
+        self.observed = self.utilities.observe(ratings)
         self.centre = float(model.centre)
-        self.steps = 0
         self.drawing_cuts = False
-        likelihood = model.likelihood
-        self.place: Tensor | None = None
-        if isinstance(likelihood, OrderedProbitLikelihood):
-            middle = midway(likelihood.levels)
-            self.place = torch.searchsorted(middle.to(ratings.device), ratings.double())
-        self.learned_noise = isinstance(likelihood, NormalLikelihood) and likelihood.learned
 
     # ---------------------------------------------------------------- start
 
-    def start(self, user_rows: Tensor, item_rows: Tensor, noise: float) -> ChainState:
+    def start(self, user_rows: Tensor, item_rows: Tensor, noise_sd: float) -> ChainState:
         """Return a state at given rows (n, D), with hyperparameters at the priors' guesses."""
-        sides = []
-        for side, rows in (("user", user_rows), ("item", item_rows)):
-            other = self.item.n_rows if side == "user" else self.user.n_rows
-            factors, bias = self._priors(side)
-            width = rows.shape[1]
-            k = self.model.n_factors
-            precision = torch.eye(k, dtype=torch.float64) / factors.scale**2
-            bias_precision = None if bias is None else torch.tensor(1.0 / bias.scale**2, dtype=torch.float64)
-            scale = 1.0 if self.model.implicit is None else self.model.implicit.scale
-            sides.append(
-                SideState(
-                    rows=rows.to(self.dtype).clone(),
-                    location=torch.zeros(width, dtype=self.dtype, device=rows.device),
-                    precision=block_precision(precision, bias_precision).to(rows.device, self.dtype),
-                    weights=torch.zeros(other, width, dtype=self.dtype, device=rows.device),
-                    weights_precision=torch.full((width,), scale**-2, dtype=self.dtype, device=rows.device),
-                    noise=torch.ones(len(rows), dtype=self.dtype, device=rows.device),
-                    noise_shape=torch.tensor(10.0, dtype=torch.float64, device=rows.device),
-                )
-            )
-        likelihood = self.model.likelihood
-        cuts = torch.empty(0, dtype=torch.float64, device=user_rows.device)
-        if isinstance(likelihood, OrderedProbitLikelihood):
-            cuts = likelihood.cuts.detach().double().to(user_rows.device).clone()
-        precision = torch.tensor(noise**-2, dtype=torch.float64, device=user_rows.device)
-        return ChainState(sides[0], sides[1], precision, cuts)
+        device, rows = user_rows.device, Sides(user_rows, item_rows)
+        implicit_scale = 1.0 if self.model.implicit is None else self.model.implicit.scale
 
-    def to_probit(self, state: ChainState) -> None:
+        def side_state(side: Side) -> SideState:
+            own, priors = rows.of(side), self.priors.of(side)
+            width = own.shape[1]
+            like: dict[str, Any] = {"dtype": self.dtype, "device": device}
+            precision = torch.eye(self.model.n_factors, dtype=torch.float64) / priors.factors.scale**2
+            bias = None if priors.bias is None else torch.tensor(priors.bias.scale**-2, dtype=torch.float64)
+            return SideState(
+                rows=own.to(self.dtype).clone(),
+                location=torch.zeros(width, **like),
+                precision=block_precision(precision, bias).to(device, self.dtype),
+                weights=torch.zeros(len(rows.opposite(side)), width, **like),
+                weights_precision=torch.full((width,), implicit_scale**-2, **like),
+                row_precision=torch.ones(len(own), **like),
+                row_precision_shape=torch.tensor(10.0, dtype=torch.float64, device=device),
+            )
+
+        noise_precision = torch.tensor(noise_sd**-2, dtype=torch.float64, device=device)
+        cuts = self.utilities.start_cuts().to(device)
+        return ChainState(side_state("user"), side_state("item"), noise_precision, cuts)
+
+    def begin_cuts(self, state: ChainState) -> None:
         """Put cuts at their most likely place for the state's predictors, before the first utilities."""
-        assert self.place is not None
         eta = self.predictors(state).double()
-        state.cuts = fit_cuts(state.cuts, eta, self._spread(state), self.place)
+        state.cuts = self.utilities.fit_cuts(state.cuts, eta, self._noise_sd(state), self.observed)
         self.drawing_cuts = True
 
     # ---------------------------------------------------------------- one sweep
 
-    def sweep(self, state: ChainState, *, ordered: bool = True, weights_precision: bool = True) -> Tensor:
-        """Do one sweep, in place, and return its utilities (the ratings, of a Normal likelihood).
+    def sweep(self, state: ChainState, *, latent: bool = True, weights_precision: bool = True) -> Tensor:
+        """Do one sweep, in place, and return its utilities.
 
         Parameters
         ----------
         state : ChainState
-        ordered : bool
-            Whether an ordered likelihood's cuts and utilities are drawn; a chain that starts far away begins
-            with ratings as utilities (and a noise that is learned), which settles faster.
+        latent : bool
+            Whether utilities that are latent are drawn; a chain that starts far away begins with ratings as
+            utilities (and a noise that is learned), which settles faster.
         weights_precision : bool
             Whether the precisions of implicit weights are drawn: not in the first sweeps, when the weights
             still stand at zero and their precision would run off.
         """
-        if self.model.biases:
-            self._translate(state)
-        if self.scale_moves and ordered and self.place is not None:
-            rescale_utilities(state, self.model, float(self.centre))
-        utilities = self._utilities(state, ordered=ordered and self.place is not None)
-        for side in ("user", "item"):
-            self._draw_prior(side, state, weights_precision=weights_precision)
-            self._draw_rows(side, state, utilities)
-        return utilities
+        latent = latent and self.utilities.latent
+        self._draw_shifts(state)  # b against c; V against b; U against c
+        self._draw_scale(state, latent=latent)  # g | Lambda, lambda, w, cuts
+        eta = self.predictors(state)
+        z = self._draw_utilities(state, eta, latent=latent)  # cuts | U, V, then z | cuts, U, V, x
+        self._draw_noise(state, z - eta, latent=latent)  # w | z, U, V; w' | z, U, V; tau | z, U, V
+        for side in SIDES:
+            self._draw_precision(side, state)  # mu, Lambda | U, Y
+            if weights_precision:
+                self._draw_weights_precision(side, state)  # lambda | Y
+            given = self.given_other(side, state, z)  # p(U | V, z)
+            self._draw_means(side, state, given)  # mu, Y | V, z
+            self._draw_rows(side, state, given)  # U | mu, Y, V, z
+        return z
 
     def predictors(self, state: ChainState) -> Tensor:
         """Return eta of every training rating, in the order of the users."""
-        return self.pair_predictors(state.user.rows, state.item.rows, self.users, self.items)
+        return self.pair_predictors(Sides(state.user.rows, state.item.rows), self.pairs)
 
-    def pair_predictors(self, user_rows: Tensor, item_rows: Tensor, users: Tensor, items: Tensor) -> Tensor:
-        """Return eta of pairs for rows (n, D) of both sides."""
+    def pair_predictors(self, rows: Sides[Tensor], pairs: Sides[Tensor]) -> Tensor:
+        """Return eta of pairs, (n,), for rows (n_rows, D) of both sides."""
         k = self.model.n_factors
-        found = user_rows.new_empty(len(users))
-        for part in slices(len(users), _PAIRS):
-            u, v = user_rows.index_select(0, users[part]), item_rows.index_select(0, items[part])
+        found = rows.user.new_empty(len(pairs.user))
+        for part in slices(len(found), _PAIRS):
+            u = rows.user.index_select(0, pairs.user[part])
+            v = rows.item.index_select(0, pairs.item[part])
             eta = (u[:, :k] * v[:, :k]).sum(-1) + self.centre
             found[part] = eta + u[:, k] + v[:, k] if self.model.biases else eta
         return found
 
-    def conditional_means(self, state: ChainState, utilities: Tensor) -> tuple[Tensor, Tensor]:
+    def conditional_means(self, state: ChainState, utilities: Tensor) -> Sides[Tensor]:
         """Return E[users | items] and E[items | users] at the state, both (n, D)."""
-        return (
-            self._conditional("user", state, utilities).mean(self._prior_mean("user", state)),
-            self._conditional("item", state, utilities).mean(self._prior_mean("item", state)),
-        )
 
-    # ---------------------------------------------------------------- the parts
+        def mean(side: Side) -> Tensor:
+            conditional = self.given_other(side, state, utilities).conditional
+            return conditional.mean(self.prior_mean(side, state))
 
-    def _utilities(self, state: ChainState, *, ordered: bool) -> Tensor:
-        eta = self.predictors(state)
-        if ordered:
-            assert self.place is not None
-            state.cuts, drawn = draw_cuts_and_utilities(
-                state.cuts, eta.double(), self._spread(state), self.place
-            )
-            utilities = drawn.to(self.dtype)
-        else:
-            utilities = self.ratings
-        squares = (utilities - eta).double() ** 2
-        if self.model.row_noise is not None:
-            for side in self.model.row_noise.sides:
-                self._draw_row_noise(side, state, squares)
-        if self.learned_noise or not (ordered or self.place is None):
-            shape = torch.tensor(
-                NOISE_PRIOR[0] + 0.5 * len(squares), dtype=torch.float64, device=squares.device
-            )
-            total = (squares * self._multipliers(state)).sum()
-            state.noise = draw_gamma(shape, NOISE_PRIOR[1] + 0.5 * total)
-        return utilities
+        return Sides(mean("user"), mean("item"))
 
-    def _draw_row_noise(self, side: str, state: ChainState, squares: Tensor) -> None:
-        own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
-        rows, others = (self.users, self.items) if side == "user" else (self.items, self.users)
-        entries = self.user if side == "user" else self.item
-        weighted = squares * other.noise.double()[others] * state.noise
-        totals = torch.zeros(len(own.rows), dtype=torch.float64, device=squares.device)
-        totals.index_add_(0, rows, weighted)
-        counts = entries.indptr.diff().double()
-        own.noise_shape = draw_noise_shape(own.noise.double(), own.noise_shape)
-        own.noise = draw_row_noise(counts, totals, own.noise_shape).to(self.dtype)
+    def given_other(self, side: Side, state: ChainState, utilities: Tensor) -> GivenOther:
+        """Return the conditional of one side's rows given the other side and the utilities."""
+        own, other, entries = state.of(side), state.opposite(side), self.entries.of(side)
+        target = self._in_order(side, utilities) - self.centre
+        if self.model.biases:
+            target = target - other.rows[:, -1][entries.indices.long()]
+        features, precision = self.features(side, state), self._row_precision(side, state)
+        linear = entries.sum(features * other.row_precision.unsqueeze(-1), target) * precision
+        return self.rows_of.of(side).given(own.precision, features, other.row_precision, precision, linear)
 
-    def _multipliers(self, state: ChainState) -> Tensor:
-        return state.user.noise.double()[self.users] * state.item.noise.double()[self.items]
+    def prior_mean(self, side: Side, state: ChainState) -> Tensor:
+        """Return m_i of every row of a side, (n, D)."""
+        return self.implicit_means(side, state) + state.of(side).location
 
-    def _spread(self, state: ChainState) -> Tensor:
-        """Return each utility's standard deviation, float64."""
-        return (state.noise * self._multipliers(state)).rsqrt()
+    def implicit_means(self, side: Side, state: ChainState) -> Tensor:
+        """Return what implicit feedback adds to the prior mean of every row, (n, D)."""
+        own = state.of(side)
+        if self.model.implicit is None:
+            return torch.zeros_like(own.rows)
+        return self.entries.of(side).means(own.weights)
 
-    def _priors(self, side: str) -> tuple[NormalWishartPrior, NormalWishartPrior | None]:
-        model = self.model
-        factors, bias = (
-            (model.user_prior, model.user_bias_prior)
-            if side == "user"
-            else (model.item_prior, model.item_bias_prior)
-        )
-        assert isinstance(factors, NormalWishartPrior)
-        assert bias is None or isinstance(bias, NormalWishartPrior)
-        return factors, bias
-
-    def _implicit_means(self, side: str, state: ChainState) -> Tensor:
-        own, entries = (state.user, self.user) if side == "user" else (state.item, self.item)
-        return torch.zeros_like(own.rows) if self.model.implicit is None else entries.means(own.weights)
-
-    def _prior_mean(self, side: str, state: ChainState) -> Tensor:
-        own = state.user if side == "user" else state.item
-        return self._implicit_means(side, state) + own.location
-
-    def _translate(self, state: ChainState) -> None:
-        (user, user_bias), (item, item_bias) = self._priors("user"), self._priors("item")
-        assert user_bias is not None
-        assert item_bias is not None
-        shift_biases(state, (user_bias.kappa, item_bias.kappa))
-        shift_factors(state.item, state.user, item.kappa, self._prior_mean("user", state)[:, -1])
-        shift_factors(state.user, state.item, user.kappa, self._prior_mean("item", state)[:, -1])
-
-    def _draw_prior(self, side: str, state: ChainState, *, weights_precision: bool) -> None:
-        # The location is drawn here only for the precision's sake, and anew with the rows integrated out.
-        own = state.user if side == "user" else state.item
-        about = (own.rows - self._implicit_means(side, state)).double()
-        factors, bias = self._priors(side)
-        k = self.model.n_factors
-        location, precision = draw_normal_wishart(about[:, :k], factors.scale, factors.kappa)
-        bias_precision = None
-        if bias is not None:
-            bias_location, bias_precision = draw_normal_gamma(about[:, k], bias.scale, bias.kappa)
-            location = torch.cat([location, bias_location.reshape(1)])
-        own.location = location.to(self.dtype)
-        own.precision = block_precision(precision, bias_precision).to(self.dtype)
-        if self.model.implicit is not None and weights_precision:
-            drawn = draw_weights_precision(own.weights.double(), self.model.implicit.scale)
-            own.weights_precision = drawn.to(self.dtype)
-
-    def _features(self, side: str, state: ChainState) -> Tensor:
+    def features(self, side: Side, state: ChainState) -> Tensor:
         """Return the other side's f = [v, 1], (n_other, D)."""
-        other = state.item if side == "user" else state.user
+        other = state.opposite(side)
         if not self.model.biases:
             return other.rows
         features = other.rows.clone()
         features[:, -1] = 1.0
         return features
 
-    def _conditional(self, side: str, state: ChainState, utilities: Tensor) -> Conditional | FewConditional:
-        own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
-        entries = self.user if side == "user" else self.item
-        if side == "item":
-            utilities = utilities[self.item_order]
-        features = self._features(side, state)
-        weighted = features * other.noise.unsqueeze(-1)
-        offset = entries.indices.long()
-        target = utilities - self.centre
-        if self.model.biases:
-            target = target - other.rows[:, -1][offset]
-        level = (own.noise * state.noise.to(self.dtype)).unsqueeze(-1)
-        width = features.shape[1]
-        linear = entries.sum(weighted, target) * level
-        if self.plans:
-            return self.plans[side][0].conditional(own.precision, features, other.noise, level, linear)
-        products = outer_products(features) * other.noise.unsqueeze(-1)
-        information = (entries.sum(products) * level).view(-1, width, width)
-        return Conditional.of(own.precision, information, linear)
+    # ---------------------------------------------------------------- the updates
 
-    def _draw_rows(self, side: str, state: ChainState, utilities: Tensor) -> None:
-        own = state.user if side == "user" else state.item
-        conditional = self._conditional(side, state, utilities)
-        self._draw_means(side, state, conditional)
-        mean = conditional.mean(self._prior_mean(side, state))
-        own.rows = mean + conditional.spread(torch.randn_like(mean))
+    def _draw_shifts(self, state: ChainState) -> None:
+        """Draw the shifts along which no predictor changes (`shift_moves`)."""
+        user, item = self.priors.user, self.priors.item
+        if user.bias is None or item.bias is None:
+            return
+        shift_biases(state, (user.bias.kappa, item.bias.kappa))
+        shift_factors(state.item, state.user, item.factors.kappa, self.prior_mean("user", state)[:, -1])
+        shift_factors(state.user, state.item, user.factors.kappa, self.prior_mean("item", state)[:, -1])
 
-    def _location_precision(self, side: str, precision: Tensor) -> Tensor:
-        """Return the prior precision of a side's location, (D, D)."""
-        factors, bias = self._priors(side)
-        kappas = torch.full((len(precision),), factors.kappa, dtype=self.dtype, device=precision.device)
-        if bias is not None:
-            kappas[-1] = bias.kappa
-        return precision * kappas  # block-diagonal, so that rows and columns have the same kappa
+    def _draw_scale(self, state: ChainState, *, latent: bool) -> None:
+        """Draw the scale of latent utilities, along which no probability changes (`scale_moves`)."""
+        if self.scale_moves and latent:
+            rescale_utilities(state, self.model, self.centre)
 
-    def _information(self, side: str, conditional: Conditional | FewConditional) -> Information:
-        """Return what each row's ratings say of its prior mean."""
-        if isinstance(conditional, FewConditional):
-            return FewInformation.of(self.plans[side][1], conditional)
-        return DenseInformation.of(self.user if side == "user" else self.item, conditional)
+    def _draw_utilities(self, state: ChainState, eta: Tensor, *, latent: bool) -> Tensor:
+        """Draw the cuts with utilities integrated out, then the utilities."""
+        if not latent:
+            return self.ratings
+        noise_sd = self._noise_sd(state)
+        state.cuts, drawn = self.utilities.draw(state.cuts, eta.double(), noise_sd, self.observed)
+        return drawn.to(self.dtype)
 
-    def _draw_means(self, side: str, state: ChainState, conditional: Conditional | FewConditional) -> None:
-        """Draw location and implicit weights given utilities and the other side, rows integrated out.
+    def _draw_noise(self, state: ChainState, residuals: Tensor, *, latent: bool) -> None:
+        """Draw the rows' multipliers of the noise's precision, and the precision where it is unknown."""
+        squares = residuals.double() ** 2
+        for side in () if self.model.row_noise is None else self.model.row_noise.sides:
+            self._draw_row_precision(side, state, squares)
+        # Latent utilities have a fixed spread, but not while ratings stand in for them.
+        if self.utilities.learned_noise or (self.utilities.latent and not latent):
+            shape = squares.new_tensor(NOISE_PRIOR[0] + 0.5 * len(squares))
+            total = (squares * self._pair_precision(state)).sum()
+            state.noise_precision = draw_gamma(shape, NOISE_PRIOR[1] + 0.5 * total)
 
-        The location is the weight of one more column that every row has, scaled by the root of the number
-        of rows as popular columns are.
-        """
-        own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
-        entries = self.user if side == "user" else self.item
-        prior = own.precision
-        information = self._information(side, conditional)
+    def _draw_row_precision(self, side: Side, state: ChainState, squares: Tensor) -> None:
+        """Draw a side's multipliers of the noise's precision, and the shape of their prior."""
+        own, others = state.of(side), state.opposite(side).row_precision.double()
+        weighted = squares * others[self.pairs.opposite(side)] * state.noise_precision
+        totals = torch.zeros(len(own.rows), dtype=torch.float64, device=squares.device)
+        totals.index_add_(0, self.pairs.of(side), weighted)
+        counts = self.entries.of(side).indptr.diff().double()
+        own.row_precision_shape = draw_noise_shape(own.row_precision.double(), own.row_precision_shape)
+        own.row_precision = draw_row_noise(counts, totals, own.row_precision_shape).to(self.dtype)
+
+    def _draw_precision(self, side: Side, state: ChainState) -> None:
+        """Draw the prior's precision (the location for its sake: anew with the rows integrated out)."""
+        own, priors, k = state.of(side), self.priors.of(side), self.model.n_factors
+        about = (own.rows - self.implicit_means(side, state)).double()
+        location, precision = priors.factors.draw(about[:, :k])
+        bias_precision = None
+        if priors.bias is not None:
+            bias_location, bias_precision = priors.bias.draw(about[:, k])
+            location = torch.cat([location, bias_location.reshape(1)])
+        own.location = location.to(self.dtype)
+        own.precision = block_precision(precision, bias_precision).to(self.dtype)
+
+    def _draw_weights_precision(self, side: Side, state: ChainState) -> None:
+        """Draw the precisions of implicit weights."""
+        if self.model.implicit is not None:
+            own = state.of(side)
+            drawn = draw_weights_precision(own.weights.double(), self.model.implicit.scale)
+            own.weights_precision = drawn.to(self.dtype)
+
+    def _draw_means(self, side: Side, state: ChainState, given: GivenOther) -> None:
+        """Draw location and implicit weights, rows integrated out (`collapsed_means`)."""
+        own, entries, prior = state.of(side), self.entries.of(side), state.of(side).precision
         # Noise with covariance G, from noise of the prior (a) and of the ratings (c), without factorising G:
         # a - Lambda P^-1 (a + c) has it, as Lambda P^-1 S = G.
         a = torch.randn_like(own.rows) @ torch.linalg.cholesky(prior).mT
-        level = (own.noise * state.noise.to(self.dtype)).sqrt().unsqueeze(-1)
-        features = self._features(side, state) * other.noise.sqrt().unsqueeze(-1)
+        features = self.features(side, state) * state.opposite(side).row_precision.sqrt().unsqueeze(-1)
         epsilon = torch.randn(len(entries.rows), dtype=self.dtype, device=prior.device)
-        c = entries.sum(features, epsilon) * level
-        said = conditional.solve(conditional.linear - a - c) @ prior + a
-        n = len(own.rows)
-        location_prior = self._location_precision(side, prior) / n
-        location_noise = torch.linalg.cholesky(location_prior) @ torch.randn_like(own.location)
-        location_block = information.total() / n + location_prior
-
-        def back(rows: Tensor) -> Tensor:
-            return rows.sum(0, keepdim=True) / math.sqrt(n)
-
-        if self.model.implicit is None:
-            solved = torch.linalg.solve(location_block, back(said)[0] + location_noise)
-            own.location = solved / math.sqrt(n)
-            return
-
-        weights_noise = own.weights_precision.sqrt() * torch.randn_like(own.weights)
-        target = torch.cat([entries.means_back(said) + weights_noise, back(said) + location_noise])
-
-        def operator(joined: Tensor) -> Tensor:
-            weights, location = joined[:-1], joined[-1:]
-            means = entries.means(weights) + location / math.sqrt(n)
-            image = information.apply(means)
-            return torch.cat(
-                [
-                    entries.means_back(image) + own.weights_precision * weights,
-                    back(image) + location @ location_prior,
-                ]
-            )
-
-        blocks = information.block_solver(own.weights_precision, location_block)
-        coarse = self.coarse[side]
-        coarse_root = coarse.factor(information, own.weights_precision, location_prior)
-
-        def precondition(left: Tensor) -> Tensor:
-            return blocks(left) + coarse.solve(left, coarse_root)
-
-        joined, steps, _ = conjugate_gradient(
-            operator,
-            precondition,
-            target,
-            torch.cat([own.weights, own.location.unsqueeze(0) * math.sqrt(n)]),
-            tolerance=self.tolerance,
-            max_steps=self.max_steps,
+        c = entries.sum(features, epsilon) * self._row_precision(side, state).sqrt()
+        said = given.conditional.solve(given.conditional.linear - a - c) @ prior + a
+        self.means.of(side).draw(
+            own,
+            given.information(),
+            said,
+            self.location_precision(side, prior),
+            self.model.implicit is not None,
         )
-        own.weights, own.location = joined[:-1].contiguous(), joined[-1] / math.sqrt(n)
-        self.steps += steps
+
+    def _draw_rows(self, side: Side, state: ChainState, given: GivenOther) -> None:
+        """Draw the rows of a side given everything else."""
+        mean = given.conditional.mean(self.prior_mean(side, state))
+        state.of(side).rows = mean + given.conditional.spread(torch.randn_like(mean))
+
+    # ---------------------------------------------------------------- what they share
+
+    def location_precision(self, side: Side, precision: Tensor) -> Tensor:
+        """Return the prior precision of a side's location, (D, D)."""
+        priors = self.priors.of(side)
+        kappas = torch.full(
+            (len(precision),), priors.factors.kappa, dtype=self.dtype, device=precision.device
+        )
+        if priors.bias is not None:
+            kappas[-1] = priors.bias.kappa
+        return precision * kappas  # block-diagonal, so that rows and columns have the same kappa
+
+    def _in_order(self, side: Side, utilities: Tensor) -> Tensor:
+        """Return utilities in the order of a side's entries."""
+        return utilities if side == "user" else utilities[self.item_order]
+
+    def _row_precision(self, side: Side, state: ChainState) -> Tensor:
+        """Return tau w_i, (n, 1)."""
+        own = state.of(side).row_precision
+        return (own * state.noise_precision.to(self.dtype)).unsqueeze(-1)
+
+    def _pair_precision(self, state: ChainState) -> Tensor:
+        """Return w_i w'_j of every rating, float64."""
+        user, item = state.user.row_precision.double(), state.item.row_precision.double()
+        return user[self.pairs.user] * item[self.pairs.item]
+
+    def pair_noise_factor(self, state: ChainState, pairs: Sides[Tensor]) -> Tensor:
+        """Return what the rows of pairs multiply the noise's standard deviation by, (n,), float64."""
+        user, item = state.user.row_precision.double(), state.item.row_precision.double()
+        return (user[pairs.user] * item[pairs.item]).rsqrt()
+
+    def _noise_sd(self, state: ChainState) -> Tensor:
+        """Return the standard deviation of each utility, float64."""
+        return (state.noise_precision * self._pair_precision(state)).rsqrt()
+
+
+def conjugate_priors(model: FactorizationModel) -> Sides[SidePriors]:
+    """Return the priors that sweeps draw the hyperparameters by.
+
+    Raises
+    ------
+    SettingsError
+        If a prior is not conjugate.
+    """
+
+    def of(prior: Prior) -> ConjugatePrior:
+        if prior.conjugate is None:
+            raise SettingsError(
+                f"Gibbs sweeps need Normal-Wishart priors, and there is a {type(prior).__name__}: give "
+                "one of those, or fit without sweeps (sweeps=0)."
+            )
+        return prior.conjugate
+
+    user_bias, item_bias = model.user_bias_prior, model.item_bias_prior
+    return Sides(
+        SidePriors(of(model.user_prior), None if user_bias is None else of(user_bias)),
+        SidePriors(of(model.item_prior), None if item_bias is None else of(item_bias)),
+    )
+
+
+def latent_utilities(model: FactorizationModel) -> Utilities:
+    """Return the utilities that sweeps draw.
+
+    Raises
+    ------
+    SettingsError
+        If the likelihood has none.
+    """
+    found = model.likelihood.utilities()
+    if model.row_cuts is not None:
+        raise SettingsError(
+            "Gibbs sweeps have shared cut points only: leave out cuts=user, or fit without sweeps (sweeps=0)."
+        )
+    if found is None:
+        raise SettingsError(
+            f"Gibbs sweeps need a Normal or an ordered probit likelihood, not "
+            f"{type(model.likelihood).__name__}: give one of those, or fit without sweeps (sweeps=0)."
+        )
+    return found
 
 
 def seed_of(seed: int, sweep: int) -> int:

@@ -126,7 +126,7 @@ class BetaLikelihood(Likelihood):
         y = self.squeeze / 2 + (1 - self.squeeze) * share
         return torch.logit(y.clamp(_EDGE, 1 - _EDGE))
 
-    def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
+    def forward(self, eta: Tensor, relative: Tensor | None = None) -> BoundedRating:
         """Return the distribution of ratings."""
         refuse_noise(relative, self)
         share = torch.sigmoid(eta).clamp(_EDGE, 1 - _EDGE)
@@ -135,8 +135,7 @@ class BetaLikelihood(Likelihood):
 
     def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the log-probability of each level's cell, without a gradient."""
-        found = self(eta.double(), *(() if relative is None else (relative,)))
-        assert isinstance(found, BoundedRating)
+        found = self.forward(eta.double(), relative)
         cuts = found.unit(midway(levels.double())).cpu().numpy()
         share = found.share.detach().cpu().numpy()[..., None]
         phi = float(found.concentration.detach())

@@ -51,11 +51,8 @@ class PoissonLikelihood(Likelihood):
         if link not in LINKS:
             raise SettingsError(f"link is {link!r}: it may be {', '.join(LINKS)}.")
         self.link = link
-
-    @property
-    def needs_positive_predictor(self) -> bool:
-        """Whether predictors must be positive: without a link, only positive factors make them so."""
-        return self.link == "identity"
+        # Without a link, only positive factors make rates positive.
+        self.needs_positive_predictor = link == "identity"
 
     def rate(self, eta: Tensor) -> Tensor:
         """Return the mean count."""

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from ...data.units import AS_GIVEN, Units
 from ...errors import DataError, SettingsError
-from ...numerics.normal_cells import cell_ends, cell_probabilities, cell_probability, midway
+from ...numerics.normal_cells import LOG_DENSITY, cell_ends, cell_probabilities, cell_probability, midway
 from ...numerics.quadrature import normal_nodes
 from ..standard_units import InUnits, standardised
+from .utilities import Utilities
 
 _NODES = 32
 
@@ -37,6 +38,10 @@ class Likelihood(nn.Module):
     density: str = ""
     #: Whether the mean rating is the predictor itself.
     identity_mean: bool = False
+    #: Whether predictors must be positive.
+    needs_positive_predictor: bool = False
+    #: Numbers that shift the cut points of each user: 0 where there are none, or all users share them.
+    n_shifts: int = 0
     #: Whether ratings may be fitted in standard units.
     standardises: bool = False
     #: What predictors' units are, where those are standard ones.
@@ -87,6 +92,10 @@ class Likelihood(nn.Module):
 
     def start(self, ratings: np.ndarray) -> None:
         """Set learned parameters to a good starting point for these ratings: nothing by default."""
+
+    def utilities(self) -> Utilities | None:
+        """Return ratings as Normal utilities, which sweeps and coordinate ascent need; None for none."""
+        return None
 
     def predictor_centre(self, centre: Tensor) -> Tensor:
         """Return the predictor of a rating whose mean is `centre`, where a centred model begins.
@@ -232,6 +241,10 @@ class NormalLikelihood(Likelihood):
         variance = eta_variance + self._scale(eta_mean, relative) ** 2
         return cell_probabilities(eta_mean, variance.sqrt(), self._cuts(levels))
 
+    def utilities(self) -> Utilities:
+        """Return the ratings themselves."""
+        return RatingUtilities(self)
+
     def _cuts(self, levels: Tensor) -> Tensor:
         return midway(standardised(levels, self.units).double())
 
@@ -242,6 +255,25 @@ class NormalLikelihood(Likelihood):
     def settings(self) -> dict[str, Any]:
         """Return the kind and whether noise is learned or which number it is."""
         return {"kind": "normal", "noise": "learned" if self.learned else self._fixed}
+
+
+class RatingUtilities(Utilities):
+    """A Normal rating: it is its own utility."""
+
+    def __init__(self, likelihood: NormalLikelihood) -> None:
+        self.likelihood, self.learned_noise = likelihood, likelihood.learned
+
+    def remember(self, cuts: Tensor, noise_sd: Tensor) -> None:
+        """Put the noise in place, where it is learned."""
+        del cuts
+        if self.learned_noise:
+            self.likelihood.set_noise(noise_sd)
+
+    def expect(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the ratings, and their log-density."""
+        del cuts
+        z = (observed - eta) / sd
+        return observed, LOG_DENSITY - sd.log() - 0.5 * z**2
 
 
 def in_ratings(mean: Tensor, variance: Tensor, units: Units) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...data.units import Units
 from ...errors import SettingsError
 from ...numerics.normal_cells import midway
-from ..pair_terms import PairTerms, Relative
+from ..pair_terms import Relative, split_terms
 from .normal import Likelihood
 from .rating_levels import check_levels
 
@@ -55,11 +55,7 @@ class OrderedLikelihood(Likelihood):
         middle = midway(self.levels)
         self.first_cut = nn.Parameter(middle[0].clone())
         self.log_gaps = nn.Parameter(middle.diff().log())
-
-    @property
-    def n_shifts(self) -> int:
-        """Number of shifts that each user has: 0 where cuts are shared."""
-        return len(self.log_gaps) if self.cuts_by == "user" else 0
+        self.n_shifts = len(self.log_gaps) if cuts == "user" else 0
 
     @property
     def cuts(self) -> Tensor:
@@ -78,9 +74,10 @@ class OrderedLikelihood(Likelihood):
 
     def pair_cuts(self, relative: Relative | None) -> Tensor:
         """Return the cut points of pairs, (*pairs, n_levels - 1), or (n_levels - 1,) where shared."""
-        if not isinstance(relative, PairTerms):
+        shifts = split_terms(relative)[1]
+        if shifts is None:
             return self.cuts
-        gaps = (self.log_gaps + relative.shifts.to(self.log_gaps.dtype)).exp().cumsum(-1)
+        gaps = (self.log_gaps + shifts.to(self.log_gaps.dtype)).exp().cumsum(-1)
         own = torch.cat([torch.zeros_like(gaps[..., :1]), gaps], -1)
         middle = (own.shape[-1] - 1) // 2
         return own - own[..., middle : middle + 1] + self.cuts[middle]
@@ -88,4 +85,4 @@ class OrderedLikelihood(Likelihood):
     @staticmethod
     def pair_scale(relative: Relative | None) -> Tensor | None:
         """Return what multiplies the utility's spread, of the pairs' shape; None for ones."""
-        return relative.scale if isinstance(relative, PairTerms) else relative
+        return split_terms(relative)[0]

@@ -22,10 +22,14 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from ...errors import SettingsError
-from ...numerics.normal_cells import cell_ends, cell_probabilities, cell_probability, midway
+from ...numerics.normal_cells import Cells, cell_ends, cell_probabilities, cell_probability, midway
+from ...numerics.ordered_cuts import draw_cuts_and_utilities, fit_cuts
+from ...numerics.truncated_normal import draw_in_cells, truncated_mean
 from ..pair_terms import Relative
+from ..standard_units import standardised
 from .ordered import OrderedLikelihood
 from .rating_levels import same_levels, variance_of_levels
+from .utilities import Utilities
 
 _TINY = 1e-300
 
@@ -165,6 +169,10 @@ class OrderedProbitLikelihood(OrderedLikelihood):
         mean = (share * self.levels).sum(-1)
         return mean, variance_of_levels(share, self.levels, mean)
 
+    def utilities(self) -> Utilities | None:
+        """Return utilities of which the cell is known; none where users have cut points of their own."""
+        return None if self.n_shifts else CellUtilities(self)
+
     def settings(self) -> dict[str, Any]:
         """Return the kind, the levels, the utility's spread and whose the cuts are."""
         found = {"kind": "ordered-probit", "levels": self._given, "noise": float(self.utility_noise)}
@@ -173,3 +181,41 @@ class OrderedProbitLikelihood(OrderedLikelihood):
     def _scale(self, eta: Tensor, relative: Relative | None) -> Tensor:
         scale, more = self.utility_noise.to(eta.dtype), self.pair_scale(relative)
         return scale.expand_as(eta) if more is None else scale * more.to(eta.dtype)
+
+
+class CellUtilities(Utilities):
+    """The utilities of an ordered probit: what is observed is the cell that each is in."""
+
+    latent = True
+
+    def __init__(self, likelihood: OrderedProbitLikelihood) -> None:
+        self.likelihood, self.n_cuts = likelihood, len(likelihood.levels) - 1
+        self.middles = midway(standardised(likelihood.levels, likelihood.units))
+
+    def remember(self, cuts: Tensor, noise_sd: Tensor) -> None:
+        """Put the cut points and the utilities' spread in place."""
+        self.likelihood.set_cuts(cuts, noise_sd)
+
+    def observe(self, ratings: Tensor) -> Tensor:
+        """Return which cell each rating is, (n,), int64."""
+        return torch.searchsorted(self.middles.to(ratings.device), ratings.double())
+
+    def start_cuts(self) -> Tensor:
+        """Return the likelihood's own cut points."""
+        return self.likelihood.cuts.detach().double().clone()
+
+    def fit_cuts(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, *, steps: int = 8) -> Tensor:
+        """Return the most likely cut points, by Newton steps."""
+        return fit_cuts(cuts, eta, sd.expand_as(eta), observed, steps=steps)
+
+    def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw cut points by Metropolis-Hastings, then utilities in their cells."""
+        return draw_cuts_and_utilities(cuts, eta, sd, observed)
+
+    def draw_given(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> Tensor:
+        """Draw utilities in their cells."""
+        return draw_in_cells(eta, sd, Cells.of(eta, sd, cuts, observed))
+
+    def expect(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the means of truncated Normals, and the cells' log-probabilities."""
+        return truncated_mean(eta, sd, cuts, observed)

@@ -16,6 +16,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from ...errors import SettingsError
+from .conjugate import ConjugatePrior
 
 
 class Prior(nn.Module):
@@ -56,6 +57,18 @@ class Prior(nn.Module):
     def scale(self) -> float:
         """Standard deviation of one factor (of its logarithm, if positive): what bounds q's scale."""
         raise TypeError(f"{type(self).__name__} is a prior without a scale: give it one.")
+
+    @property
+    def conjugate(self) -> ConjugatePrior | None:
+        """What Gibbs sweeps draw the hyperparameters by: None where they cannot, as here."""
+        return None
+
+    def rescaled(self, scale: float) -> Prior | None:
+        """Return independent Normals about the same mean with another standard deviation.
+
+        As coordinate ascent learns it; None, as here, where the prior is something else.
+        """
+        return None
 
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this prior, as plain values."""
@@ -108,6 +121,10 @@ class NormalPrior(Prior):
     def scale(self) -> float:
         """Standard deviation of one factor."""
         return self._scale
+
+    def rescaled(self, scale: float) -> NormalPrior:
+        """Return the prior with another standard deviation."""
+        return NormalPrior(self._loc, scale)
 
     def settings(self) -> dict[str, Any]:
         """Return the kind, loc and scale."""

@@ -21,6 +21,8 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
 from ...errors import SettingsError
+from ...numerics.conjugate_draws import draw_normal_gamma, draw_normal_wishart
+from .conjugate import ConjugatePrior
 from .hierarchical import Hyperparameter
 from .normal import Prior
 
@@ -122,6 +124,26 @@ class NormalWishartPrior(Prior):
     def scale(self) -> float:
         """The prior's guess at the standard deviation of one factor."""
         return self._scale
+
+    @property
+    def conjugate(self) -> ConjugatePrior:
+        """The prior itself."""
+        return self
+
+    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw location and precision given rows (n, K), or biases (n,)."""
+        if rows.dim() == 1:
+            return draw_normal_gamma(rows, self._scale, self.kappa)
+        return draw_normal_wishart(rows, self._scale, self.kappa, extra_degrees=EXTRA_DEGREES)
+
+    def scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:
+        """Return how the precision's density changes when rows are multiplied by a factor."""
+        if precision.dim() == 0:
+            return -2.0, self._scale**2 * precision.double()
+        k = len(precision)
+        # (degrees - K - 1) log-determinants over two, and the Jacobian of K (K + 1) / 2 entries.
+        slope = -float(k * (EXTRA_DEGREES - 1) + k * (k + 1))
+        return slope, 0.5 * (k + EXTRA_DEGREES) * self._scale**2 * precision.diagonal().double().sum()
 
     def settings(self) -> dict[str, Any]:
         """Return the kind and both parameters."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Gamma, MultivariateNormal, Normal, Wishart
 
 from pyro_bmf.methods.gibbs.chain_state import ChainState
-from pyro_bmf.methods.gibbs.scalings import _conditional, rescale_utilities, scale_by
+from pyro_bmf.methods.gibbs.scale_moves import _conditional, rescale_utilities, scale_by
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
@@ -30,8 +30,8 @@ def start(row_noise: str) -> tuple[FactorizationModel, Sweeps, ChainState]:
     sweeps.centre = CENTRE
     state = random_state(sweeps)
     state.cuts = torch.tensor([1.2, 2.6, 3.3], dtype=torch.float64)
-    state.user.noise_shape = torch.tensor(4.0, dtype=torch.float64)
-    state.item.noise_shape = torch.tensor(6.0, dtype=torch.float64)
+    state.user.row_precision_shape = torch.tensor(4.0, dtype=torch.float64)
+    state.item.row_precision_shape = torch.tensor(6.0, dtype=torch.float64)
     return model, sweeps, state
 
 
@@ -48,14 +48,14 @@ def log_density(sweeps: Sweeps, state: ChainState) -> Tensor:
         zero = torch.zeros(K, dtype=torch.float64)
         total = total + MultivariateNormal(zero, precision_matrix=KAPPA * factors).log_prob(side.location[:K])
         total = total + Normal(0.0, (KAPPA * bias).rsqrt()).log_prob(side.location[K])
-        about = side.rows - sweeps._implicit_means(name, state)
+        about = side.rows - sweeps.implicit_means(name, state)
         rows = MultivariateNormal(side.location[:K], precision_matrix=factors)
         total = total + rows.log_prob(about[:, :K]).sum()
         total = total + Normal(side.location[K], bias.rsqrt()).log_prob(about[:, K]).sum()
         total = total + Gamma(one, one * 0.4**2).log_prob(side.weights_precision).sum()
         total = total + Normal(0.0, side.weights_precision.rsqrt()).log_prob(side.weights).sum()
-        shape = side.noise_shape
-        total = total + Gamma(shape, shape).log_prob(side.noise).sum()
+        shape = side.row_precision_shape
+        total = total + Gamma(shape, shape).log_prob(side.row_precision).sum()
     return total
 
 
@@ -90,7 +90,7 @@ def test_no_probability_changes(noisy: str) -> None:
 
     def standard(state: ChainState) -> Tensor:
         eta = sweeps.predictors(state)
-        return (state.cuts - eta.unsqueeze(-1)) / sweeps._spread(state).unsqueeze(-1)
+        return (state.cuts - eta.unsqueeze(-1)) / sweeps._noise_sd(state).unsqueeze(-1)
 
     before = standard(state)
     scale_by(state, model, getattr(state, noisy), torch.tensor(1.7, dtype=torch.float64), CENTRE)

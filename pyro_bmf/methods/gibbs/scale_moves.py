@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from ...model import FactorizationModel
-from ...model.priors.normal_wishart import EXTRA_DEGREES, NormalWishartPrior
 from .chain_state import ChainState, SideState
 
 
@@ -31,14 +30,14 @@ def rescale_utilities(state: ChainState, model: FactorizationModel, centre: floa
     state : ChainState
         Of an ordered likelihood.
     model : FactorizationModel
-        Whose priors are Normal-Wishart.
+        Whose priors are conjugate.
     centre : float
         Of the predictors, which stays.
     """
     if model.row_noise is None:
         return
     for side in model.row_noise.sides:
-        noisy = state.user if side == "user" else state.item
+        noisy = state.of(side)
         slope, rate = _conditional(state, model, noisy)
         shrink = torch._standard_gamma(torch.tensor(-0.5 * slope, dtype=torch.float64)) / rate
         scale_by(state, model, noisy, shrink.to(state.cuts.device).rsqrt(), centre)
@@ -56,7 +55,7 @@ def scale_by(
         side.weights[:, part] *= g
         side.precision[part, part] /= g**2
         side.weights_precision[part] /= g**2
-    noisy.noise /= (factor**2).to(noisy.noise.dtype)
+    noisy.row_precision /= (factor**2).to(noisy.row_precision.dtype)
     state.cuts = centre + factor * (state.cuts - centre)
 
 
@@ -64,20 +63,20 @@ def _conditional(state: ChainState, model: FactorizationModel, noisy: SideState)
     """Return A and B of the module's density."""
     k = model.n_factors
     slope = float(len(state.cuts))
-    prior = model.user_prior
-    assert isinstance(prior, NormalWishartPrior)
-    trace = state.user.precision[:k, :k].diagonal().double().sum()
-    # (degrees - K - 1) log-determinants over two, and the Jacobian of K (K + 1) / 2 entries.
-    slope -= k * (EXTRA_DEGREES - 1) + k * (k + 1)
-    rate = 0.5 * (k + EXTRA_DEGREES) * prior.scale**2 * trace
-    for side, bias in ((state.user, model.user_bias_prior), (state.item, model.item_bias_prior)):
-        if bias is not None:
-            slope -= 2.0
-            rate = rate + bias.scale**2 * side.precision[-1, -1].double()
+    rate = torch.zeros((), dtype=torch.float64, device=state.cuts.device)
+    scaled = [
+        (model.user_prior, state.user.precision[:k, :k]),
+        (model.user_bias_prior, state.user.precision[-1, -1]),
+        (model.item_bias_prior, state.item.precision[-1, -1]),
+    ]
+    for prior, precision in scaled:
+        if prior is not None and prior.conjugate is not None:
+            terms = prior.conjugate.scale_terms(precision)
+            slope, rate = slope + terms[0], rate + terms[1]
     if model.implicit is not None:
         own, other = state.user.weights_precision, state.item.weights_precision[k:]
         slope -= 2.0 * (len(own) + len(other))
         rate = rate + model.implicit.scale**2 * (own.double().sum() + other.double().sum())
-    shape = noisy.noise_shape.double()
-    slope -= 2.0 * float(shape) * len(noisy.noise)
-    return slope, rate + shape * noisy.noise.double().sum()
+    shape = noisy.row_precision_shape.double()
+    slope -= 2.0 * float(shape) * len(noisy.row_precision)
+    return slope, rate + shape * noisy.row_precision.double().sum()

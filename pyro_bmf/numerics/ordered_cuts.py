@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.special import ndtri
 
-from ...numerics.normal_cells import LOG_DENSITY, Cells, log_cell_probability
-from ...numerics.truncated_normal import SMALL_CELL, draw_in_cells
+from .normal_cells import LOG_DENSITY, Cells, log_cell_probability
+from .truncated_normal import SMALL_CELL, draw_in_cells
 
 
 @dataclass(frozen=True, eq=False)

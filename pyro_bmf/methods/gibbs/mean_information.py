@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ...model.feedback import bag_sum
 from ..few_entries import FewConditional, RowPlan, slices
-from ..kernel import Conditional, Entries
+from ..kernel import Conditional, Entries, RowConditional, outer_products
 
 Solver = Callable[[Tensor], Tensor]
 
@@ -45,6 +45,85 @@ class Information(Protocol):
 
     def block_solver(self, weights_precision: Tensor, location_block: Tensor) -> Solver:
         """Return the solver of the blocks of all columns and, last, the location: (n_columns + 1, D)."""
+
+
+@dataclass(frozen=True, eq=False)
+class GivenOther:
+    """The rows of one side given the other side.
+
+    Attributes
+    ----------
+    conditional : RowConditional
+    information : callable
+        Gives what each row's ratings say of its prior mean.
+    """
+
+    conditional: RowConditional
+    information: Callable[[], Information]
+
+
+class RowsOfSide(Protocol):
+    """The form in which the conditionals of one side's rows are made: `DenseRows`, or `FewRows`."""
+
+    def given(
+        self,
+        prior_precision: Tensor,
+        features: Tensor,
+        column_precision: Tensor,
+        row_precision: Tensor,
+        linear: Tensor,
+    ) -> GivenOther:
+        """Return the rows' conditionals; parameters as `RowPlan.conditional` has them."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseRows:
+    """One matrix a row."""
+
+    entries: Entries
+
+    def given(
+        self,
+        prior_precision: Tensor,
+        features: Tensor,
+        column_precision: Tensor,
+        row_precision: Tensor,
+        linear: Tensor,
+    ) -> GivenOther:
+        """Return the rows' conditionals."""
+        width = features.shape[1]
+        products = outer_products(features) * column_precision.unsqueeze(-1)
+        said = (self.entries.sum(products) * row_precision).view(-1, width, width)
+        conditional = Conditional.of(prior_precision, said, linear)
+        return GivenOther(conditional, lambda: DenseInformation.of(self.entries, conditional))
+
+
+@dataclass(frozen=True, eq=False)
+class FewRows:
+    """Matrices of low rank about the prior for rows with few ratings."""
+
+    plan: RowPlan
+    columns: ColumnPlan
+
+    @classmethod
+    def build(cls, entries: Entries, width: int) -> FewRows:
+        """Sort rows and columns by their number of entries."""
+        plan = RowPlan.build(entries, width)
+        return cls(plan, ColumnPlan.build(plan))
+
+    def given(
+        self,
+        prior_precision: Tensor,
+        features: Tensor,
+        column_precision: Tensor,
+        row_precision: Tensor,
+        linear: Tensor,
+    ) -> GivenOther:
+        """Return the rows' conditionals."""
+        conditional = self.plan.conditional(
+            prior_precision, features, column_precision, row_precision, linear
+        )
+        return GivenOther(conditional, lambda: FewInformation.of(self.columns, conditional))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
 from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.shift_moves import shift_biases, shift_factors
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
-from pyro_bmf.methods.gibbs.translations import shift_biases, shift_factors
 
 KAPPA = 3.0  # of tiny_model
 
@@ -23,7 +23,7 @@ def log_prior(sweeps: Sweeps, state: ChainState) -> Tensor:
     """Log density of rows and locations given precisions and weights, from the definition."""
     total = torch.zeros((), dtype=torch.float64)
     for name, side in (("user", state.user), ("item", state.item)):
-        about = side.rows - sweeps._implicit_means(name, state)
+        about = side.rows - sweeps.implicit_means(name, state)
         factors, bias = side.precision[:K, :K], side.precision[K, K]
         zero = torch.zeros(K, dtype=torch.float64)
         total = total + MultivariateNormal(zero, precision_matrix=KAPPA * factors).log_prob(side.location[:K])
@@ -39,11 +39,11 @@ def biases(sweeps: Sweeps, state: ChainState) -> None:
 
 
 def item_factors(sweeps: Sweeps, state: ChainState) -> None:
-    shift_factors(state.item, state.user, KAPPA, sweeps._prior_mean("user", state)[:, -1])
+    shift_factors(state.item, state.user, KAPPA, sweeps.prior_mean("user", state)[:, -1])
 
 
 def user_factors(sweeps: Sweeps, state: ChainState) -> None:
-    shift_factors(state.user, state.item, KAPPA, sweeps._prior_mean("item", state)[:, -1])
+    shift_factors(state.user, state.item, KAPPA, sweeps.prior_mean("item", state)[:, -1])
 
 
 MOVES: list[tuple[Callable[[Sweeps, ChainState], None], str, slice]] = [

@@ -1,0 +1,77 @@
+r"""What sweeps and coordinate ascent need of a likelihood: ratings as Normal utilities.
+
+.. math:: z_{ij} \sim N\left(\eta_{ij}, \frac{1}{\tau w_i w'_j}\right),
+
+where the rating is all that is known of z: z itself, under a Normal likelihood, or which cell between the
+cut points z is in, under an ordered probit. Given z, rows have their exact conditional
+(`pyro_bmf.methods.kernel`), whatever the likelihood; given the predictors, these methods give z. A likelihood
+with a `Likelihood.utilities` of this interface is fitted by both methods.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Utilities(ABC):
+    """Normal utilities of one likelihood, by default the ratings themselves.
+
+    Attributes
+    ----------
+    latent : bool
+        Whether utilities are unknown where ratings are known. Their spread is then a convention that stays
+        as it is; a chain begins with ratings as utilities and a spread that is drawn, which settles faster.
+    learned_noise : bool
+        Whether the precision tau is unknown.
+    n_cuts : int
+        Number of unknown cut points, which are passed as a tensor (n_cuts,), float64.
+    """
+
+    latent: bool = False
+    learned_noise: bool = False
+    n_cuts: int = 0
+
+    @abstractmethod
+    def remember(self, cuts: Tensor, noise_sd: Tensor) -> None:
+        """Put what was learned into the likelihood: cut points and the utilities' standard deviation."""
+
+    def observe(self, ratings: Tensor) -> Tensor:
+        """Return what ratings (n,), in the predictors' unit, tell of their utilities: themselves here."""
+        return ratings
+
+    def start_cuts(self) -> Tensor:
+        """Return the cut points to start from, (n_cuts,), float64."""
+        return torch.empty(0, dtype=torch.float64)
+
+    def fit_cuts(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, *, steps: int = 8) -> Tensor:
+        """Return the most likely cut points given predictors, from some steps uphill."""
+        del eta, sd, observed, steps
+        return cuts
+
+    def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw cut points given predictors, with utilities integrated out, then utilities given both.
+
+        Parameters
+        ----------
+        cuts : Tensor, shape (n_cuts,), float64
+        eta, sd : Tensor, shape (n,), float64
+            Predictors and the utilities' standard deviations.
+        observed : Tensor, shape (n,)
+
+        Returns
+        -------
+        cuts, utilities : Tensor
+        """
+        return cuts, self.draw_given(cuts, eta, sd, observed)
+
+    def draw_given(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> Tensor:
+        """Draw utilities given cut points, (n_cuts,) or (n, n_cuts), and predictors."""
+        del cuts, eta, sd
+        return observed
+
+    @abstractmethod
+    def expect(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E[z | x, eta] and log p(x | eta), nats, each (n,), float64."""

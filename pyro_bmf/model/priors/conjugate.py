@@ -1,0 +1,44 @@
+"""What Gibbs sweeps need of a prior: Normal rows, whose location and precision have full conditionals."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class ConjugatePrior(Protocol):
+    r"""Normal rows with a Normal location, and a prior of the precision that has a full conditional.
+
+    .. math:: u_i \sim N(\mu, \Lambda^{-1}), \qquad \mu \mid \Lambda \sim N(0, (\kappa \Lambda)^{-1}).
+
+    A prior whose `Prior.conjugate` gives this is sampled by the sweeps, whatever the prior of its precision.
+    """
+
+    @property
+    def kappa(self) -> float:
+        """Weight of the prior mean of the location, in rows."""
+
+    @property
+    def scale(self) -> float:
+        """The prior's guess at the standard deviation of one factor, which a chain starts from."""
+
+    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw location and precision given rows.
+
+        Parameters
+        ----------
+        rows : Tensor, shape (n, K), or (n,) of a bias, float64
+
+        Returns
+        -------
+        location : Tensor, shape (K,) or ()
+        precision : Tensor, shape (K, K) or ()
+        """
+
+    def scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:
+        r"""Return A and B of the precision's density when rows are multiplied by g.
+
+        At :math:`\Lambda / g^2`, and times the Jacobian of that scaling, it is in proportion to
+        :math:`g^A e^{-B g^{-2}}`: see `pyro_bmf.methods.gibbs.scale_moves`.
+        """

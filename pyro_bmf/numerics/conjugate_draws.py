@@ -1,0 +1,67 @@
+"""Draws of a Normal's location and precision from their full conditionals, by conjugacy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def draw_gamma(shape: Tensor, rate: Tensor) -> Tensor:
+    """Draw from Gamma(shape, rate), elementwise."""
+    drawn: Tensor = torch._standard_gamma(shape) / rate
+    return drawn
+
+
+def draw_wishart(degrees: float, inverse_scale: Tensor) -> Tensor:
+    """Draw a precision from W(degrees, inverse_scale^{-1}) by Bartlett's decomposition: (d, d)."""
+    d = len(inverse_scale)
+    root = torch.linalg.cholesky(torch.linalg.inv(inverse_scale))
+    lower = torch.tril(torch.randn(d, d, dtype=root.dtype, device=root.device), -1)
+    half = (degrees - torch.arange(d, dtype=root.dtype, device=root.device)) / 2
+    lower.diagonal().copy_((2.0 * torch._standard_gamma(half)).sqrt())
+    factor = root @ lower
+    precision: Tensor = factor @ factor.mT
+    return precision
+
+
+def draw_normal_wishart(
+    rows: Tensor, scale: float, kappa: float, *, extra_degrees: int
+) -> tuple[Tensor, Tensor]:
+    r"""Draw location (K,) and precision (K, K) given rows (n, K) of N(location, precision^{-1}).
+
+    Parameters
+    ----------
+    rows : Tensor, shape (n, K)
+    scale, kappa, extra_degrees
+        Of the prior: :math:`\Lambda \sim W(\nu, I / (\nu s^2))` with nu = K + `extra_degrees`, and
+        :math:`\mu \mid \Lambda \sim N(0, (\kappa \Lambda)^{-1})`.
+    """
+    n, k = rows.shape
+    mean = rows.mean(0)
+    about = rows - mean
+    prior_degrees = k + extra_degrees
+    degrees = prior_degrees + n
+    inverse = (
+        torch.eye(k, dtype=rows.dtype, device=rows.device) * (prior_degrees * scale**2)
+        + about.mT @ about
+        + (kappa * n / (kappa + n)) * torch.outer(mean, mean)
+    )
+    precision = draw_wishart(float(degrees), inverse)
+    noise = torch.randn(k, 1, dtype=rows.dtype, device=rows.device)
+    root = torch.linalg.cholesky((kappa + n) * precision)
+    spread = torch.linalg.solve_triangular(root.mT, noise, upper=True).squeeze(-1)
+    return n * mean / (kappa + n) + spread, precision
+
+
+def draw_normal_gamma(values: Tensor, scale: float, kappa: float) -> tuple[Tensor, Tensor]:
+    """Draw location and precision, both (), given values (n,) of N(location, 1 / precision).
+
+    The prior of the precision is Gamma(1, scale^2), and kappa as in `draw_normal_wishart`.
+    """
+    n = len(values)
+    mean = values.mean()
+    square = ((values - mean) ** 2).sum() + (kappa * n / (kappa + n)) * mean**2
+    shape = torch.tensor(1.0 + 0.5 * n, dtype=values.dtype, device=values.device)
+    precision = draw_gamma(shape, scale**2 + 0.5 * square)
+    noise = torch.randn((), dtype=values.dtype, device=values.device)
+    return n * mean / (kappa + n) + noise / ((kappa + n) * precision).sqrt(), precision
