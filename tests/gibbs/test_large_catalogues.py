@@ -19,6 +19,7 @@ from pyro_bmf.evaluation import evaluate
 from pyro_bmf.methods.build_model import build_model
 from pyro_bmf.methods.gibbs.chain_state import ChainState
 from pyro_bmf.methods.gibbs.collapsed_means import Solver
+from pyro_bmf.methods.gibbs.mean_information import DenseRows, FewRows
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model.feedback import Feedback
@@ -46,10 +47,11 @@ def both() -> tuple[Sweeps, Sweeps]:
     how: Any = {"dtype": torch.float64, "solver": Solver(1e-13, 500)}
     dense = Sweeps(tiny_model(), feedback, feedback.values, **how)
     few = Sweeps(tiny_model(), feedback, feedback.values, dense_cells=0, **how)
-    assert not dense.plans
-    for plan, _ in few.plans.values():
-        assert plan.n_many
-        assert [r for r, _, _ in plan.few] == [2, 1]
+    assert all(isinstance(rows, DenseRows) for _, rows in dense.rows_of.by_side())
+    for _, rows in few.rows_of.by_side():
+        assert isinstance(rows, FewRows)
+        assert rows.plan.n_many
+        assert [r for r, _, _ in rows.plan.few] == [2, 1]
     return dense, few
 
 
