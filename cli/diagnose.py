@@ -95,7 +95,7 @@ def command(
 
 def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, tables: TableWriter) -> None:
     from pyro_bmf.checking.chain_diagnosis import PAIRS_A_ROW, diagnose_chain
-    from pyro_bmf.evaluation.evaluate import json_ready
+    from pyro_bmf.evaluation.plain_values import json_ready
     from pyro_bmf.numerics.convergence import GOOD_R_HAT
 
     with bar("Pairs", (posterior.n_users + posterior.n_items) * PAIRS_A_ROW, "pairs") as advance:
@@ -147,7 +147,7 @@ def _variational(
 
     from pyro_bmf.checking.diagnosis_plot import plot_diagnosis
     from pyro_bmf.checking.row_diagnosis import diagnose_rows
-    from pyro_bmf.evaluation.evaluate import json_ready
+    from pyro_bmf.evaluation.plain_values import json_ready
     from pyro_bmf.methods.cross_feedback.gradient_noise import gradient_noise
     from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 

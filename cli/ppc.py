@@ -78,7 +78,7 @@ def command(
     from pyro_bmf.checking.check_plot import plot_predictive_check
     from pyro_bmf.checking.loo import number_of_draws
     from pyro_bmf.checking.predictive_check import check_predictive
-    from pyro_bmf.evaluation.evaluate import json_ready
+    from pyro_bmf.evaluation.plain_values import json_ready
 
     folder = RunFolder.existing(path)
     posterior, split = folder.load_measured(part, data_dir, data)

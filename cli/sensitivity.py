@@ -52,7 +52,7 @@ def command(
       pyro-bmf sensitivity runs/ml1m --n 20 --most 30 --csv users.csv
     """
     from pyro_bmf.checking.sensitivity import power_scale_users
-    from pyro_bmf.evaluation.evaluate import json_ready
+    from pyro_bmf.evaluation.plain_values import json_ready
 
     folder = RunFolder.existing(path)
     posterior = folder.load_posterior()

@@ -6,14 +6,16 @@ from pyro_bmf.data.scale import level_positions
 from pyro_bmf.evaluation.bootstrap import bootstrap_by_user
 from pyro_bmf.evaluation.calibration import Calibration, CalibrationGroup, calibrate, normal_pmf
 from pyro_bmf.evaluation.comparison import Comparison, compare, evaluate_with_references
-from pyro_bmf.evaluation.evaluate import Evaluation, PerRating, evaluate
-from pyro_bmf.evaluation.metrics import mae, ndcg_at, nll, recall_at, rmse, rps
+from pyro_bmf.evaluation.evaluate import Evaluation, evaluate
+from pyro_bmf.evaluation.metrics import METRICS, mae, ndcg_at, nll, recall_at, rmse, rps
 from pyro_bmf.evaluation.paired import PairedDifference, paired_difference
+from pyro_bmf.evaluation.per_rating import PerRating
 from pyro_bmf.evaluation.protocols import PROTOCOLS, Ranking, evaluate_ranking
 from pyro_bmf.numerics.level_sets import set_words, smallest_sets
 from pyro_bmf.systems.contract import Predictor
 
 __all__ = [
+    "METRICS",
     "PROTOCOLS",
     "Calibration",
     "CalibrationGroup",

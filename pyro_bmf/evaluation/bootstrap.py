@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from pyro_bmf.errors import SettingsError
 
 Floats = NDArray[np.float64]
-RATING_METRICS = ("rmse", "mae", "nll", "rps", "density_nll")
 _DRAWN = 2_000_000  # users drawn at once: 16 MB of indices
 
 

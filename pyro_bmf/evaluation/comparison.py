@@ -11,8 +11,10 @@ import pandas as pd
 from pyro_bmf.baselines import BASELINES
 from pyro_bmf.data import Split
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.evaluation.evaluate import Evaluation, FittedOn, evaluate, json_ready
+from pyro_bmf.evaluation.evaluate import Evaluation, FittedOn, evaluate
+from pyro_bmf.evaluation.metrics import METRICS, Metric, RatingMetric
 from pyro_bmf.evaluation.paired import PairedDifference, paired_difference
+from pyro_bmf.evaluation.plain_values import json_ready
 from pyro_bmf.evaluation.protocols import PROTOCOLS, Part
 from pyro_bmf.systems.contract import Predictor
 
@@ -43,7 +45,7 @@ class Comparison:
 
         The ranking columns are named ``full:recall@20`` and so on; NaN where a system has no such figure.
         """
-        return pd.DataFrame([_row(evaluation) for evaluation in self.evaluations]).set_index("system")
+        return pd.DataFrame([evaluation.row() for evaluation in self.evaluations]).set_index("system")
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return ``systems`` (see `table`), ``differences``, and the tables of every evaluation stacked."""
@@ -81,7 +83,11 @@ def compare(evaluations: Sequence[Evaluation], *, draws: int = 1000, seed: int =
     if len(set(names)) < len(names):
         raise SettingsError(f"two systems share a name among {', '.join(names)}: give each its own.")
     first = evaluations[0]
-    wanted = ("rmse", "density_nll") if first.nll is None else ("rmse", "nll", "rps")
+    wanted = [
+        metric.name
+        for metric in first.metrics
+        if isinstance(metric, RatingMetric) and metric.compared and first.figures[metric.name] is not None
+    ]
     differences = tuple(
         paired_difference(metric, first, other, draws=draws, seed=seed)
         for other in evaluations[1:]
@@ -104,6 +110,7 @@ def evaluate_with_references(
     chunk: int = 100_000,
     draws: int = 1000,
     advance: Callable[[int], None] | None = None,
+    metrics: Sequence[Metric] = METRICS,
 ) -> Comparison:
     """Evaluate a system beside the global mean, biases and popularity, fitted to the same ratings as it was.
 
@@ -124,6 +131,7 @@ def evaluate_with_references(
         chunk=chunk,
         draws=draws,
         advance=advance,
+        metrics=metrics,
     )
     fitted_on = cast(FittedOn, first.fitted_on)
     others = [
@@ -139,39 +147,9 @@ def evaluate_with_references(
             chunk=chunk,
             draws=draws,
             advance=advance,
+            metrics=metrics,
         )
         for reference in BASELINES
         if reference.name != first.system
     ]
     return compare([first, *others], draws=draws, seed=seed)
-
-
-def _row(evaluation: Evaluation) -> dict[str, Any]:
-    overall = evaluation.calibration.overall
-    ninety = evaluation.calibration.levels.index(0.9)
-    row: dict[str, Any] = {
-        "system": evaluation.system,
-        "rmse": evaluation.rmse,
-        "rmse_se": evaluation.rmse_se,
-        "mae": evaluation.mae,
-        "rmse_clipped": evaluation.rmse_clipped,
-    }
-    if evaluation.nll is None:
-        row["density_nll"] = evaluation.density_nll
-    else:
-        row |= {"nll": evaluation.nll, "rps": evaluation.rps}
-    row |= {
-        "pit_coverage_90": overall.pit_coverage[ninety],
-        "width_90": overall.width[ninety],
-        "sd_error_correlation": evaluation.calibration.sd_error_correlation,
-    }
-    for name in ("interval_coverage", "set_coverage", "set_size"):
-        values = getattr(overall, name)
-        if values is not None:
-            row[f"{name}_90"] = values[ninety]
-    for ranking in evaluation.ranking:
-        row[f"{ranking.protocol}:recall@{ranking.n}"] = ranking.recall
-        row[f"{ranking.protocol}:ndcg@{ranking.n}"] = ranking.ndcg
-        if ranking.catalogue_share is not None:
-            row[f"{ranking.protocol}:catalogue@{ranking.n}"] = ranking.catalogue_share
-    return row

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.evaluation.bootstrap import RATING_METRICS, Floats, bootstrap_by_user
+from pyro_bmf.evaluation.bootstrap import Floats, bootstrap_by_user
 from pyro_bmf.evaluation.evaluate import Evaluation
+from pyro_bmf.evaluation.metrics import RankingMetric, RatingMetric
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def paired_difference(
         )
     users, left, right = _paired_values(metric, a, b)
     pair = np.column_stack([left, right])
-    root = metric == "rmse"
+    root = any(one.root for one in _of_ratings(a) if one.name == metric)
     means = bootstrap_by_user(pair, users, root=root, draws=draws, seed=seed)
     values = np.sqrt(pair.mean(axis=0)) if root else pair.mean(axis=0)
     differences = means[:, 0] - means[:, 1]
@@ -104,7 +105,7 @@ def paired_difference(
 
 
 def _paired_values(metric: str, a: Evaluation, b: Evaluation) -> tuple[NDArray[np.int64], Floats, Floats]:
-    if metric in RATING_METRICS:
+    if any(one.name == metric for one in _of_ratings(a)):
         left, right = a.per_rating, b.per_rating
         same = np.array_equal(left.users, right.users) and np.array_equal(left.items, right.items)
         if not (same and np.array_equal(left.ratings, right.ratings)):
@@ -120,12 +121,16 @@ def _paired_values(metric: str, a: Evaluation, b: Evaluation) -> tuple[NDArray[n
 
 def _ranking_values(metric: str, evaluation: Evaluation) -> tuple[NDArray[np.int64], Floats]:
     for ranking in evaluation.ranking:
-        prefix = f"{ranking.protocol}:"
-        if metric == f"{prefix}recall@{ranking.n}":
-            return ranking.users, ranking.user_recall
-        if metric == f"{prefix}ndcg@{ranking.n}":
-            return ranking.users, ranking.user_ndcg
+        for one in evaluation.metrics:
+            if isinstance(one, RankingMetric) and metric == f"{ranking.protocol}:{one.column(ranking.n)}":
+                return ranking.users, ranking.user_values[one.name]
+    names = ", ".join(one.name for one in _of_ratings(evaluation))
     raise SettingsError(
-        f"{evaluation.system} was not evaluated by {metric!r}: choose from {', '.join(RATING_METRICS)}, or a"
-        " ranking figure that was measured, such as 'full:recall@20'."
+        f"{evaluation.system} was not evaluated by {metric!r}: choose from {names}, or a ranking figure that "
+        "was measured, such as 'full:recall@20'."
     )
+
+
+def _of_ratings(evaluation: Evaluation) -> list[RatingMetric]:
+    """Return what two systems can be compared by, rating by rating."""
+    return [one for one in evaluation.metrics if isinstance(one, RatingMetric) and one.pairable]

@@ -19,7 +19,7 @@ instead of for its score of every item; what a user's list is ordered by stays t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pyro_bmf.data import Ratings, Split
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation.answers import checked_array
-from pyro_bmf.evaluation.metrics import ndcg_at, recall_at
+from pyro_bmf.evaluation.metrics import METRICS, CatalogueMetric, Metric, RankingMetric
 from pyro_bmf.numerics.ragged_rows import ragged_rows, row_starts
 from pyro_bmf.numerics.ranked_lists import Exclusion
 from pyro_bmf.numerics.top_n import top_n
@@ -49,40 +49,96 @@ class Ranking:
     ----------
     protocol, n
         What was measured.
-    recall, ndcg
-        Means over the evaluated users; NaN without any.
-    recall_se, ndcg_se
-        Their standard errors over users.
+    figures
+        By name: means of the ranking metrics over the evaluated users, NaN without any, and under the name
+        with ``_se`` their standard errors over users.
     n_users
         Users evaluated.
     n_users_one_rating
         Users left out because they have one evaluated rating.
     n_users_none_relevant
         Users left out because none of their evaluated items (two or more) is relevant.
-    catalogue_share
-        Share of all items that is in the list of at least one evaluated user; None but for ``full``.
-    users, user_recall, user_ndcg
-        (n_users,) the evaluated users and the figures of each.
+    of_catalogue
+        By name: figures of the lists of all evaluated users together; None but for ``full``.
+    users, user_values
+        (n_users,) the evaluated users, and by name the value of each.
     """
 
     protocol: str
     n: int
-    recall: float
-    recall_se: float
-    ndcg: float
-    ndcg_se: float
+    figures: Mapping[str, float]
     n_users: int
     n_users_one_rating: int
     n_users_none_relevant: int
-    catalogue_share: float | None
+    of_catalogue: Mapping[str, float | None]
     users: NDArray[np.int64] = field(repr=False, compare=False)
-    user_recall: NDArray[np.float64] = field(repr=False, compare=False)
-    user_ndcg: NDArray[np.float64] = field(repr=False, compare=False)
+    user_values: Mapping[str, NDArray[np.float64]] = field(repr=False, compare=False)
+
+    @property
+    def recall(self) -> float:
+        """Mean recall."""
+        return self.figures["recall"]
+
+    @property
+    def recall_se(self) -> float:
+        """Its standard error."""
+        return self.figures["recall_se"]
+
+    @property
+    def ndcg(self) -> float:
+        """Mean NDCG."""
+        return self.figures["ndcg"]
+
+    @property
+    def ndcg_se(self) -> float:
+        """Its standard error."""
+        return self.figures["ndcg_se"]
+
+    @property
+    def catalogue_share(self) -> float | None:
+        """Share of all items that is in the list of at least one evaluated user; None but for ``full``."""
+        return self.of_catalogue["catalogue_share"]
+
+    @property
+    def user_recall(self) -> NDArray[np.float64]:
+        """Recall of each evaluated user, (n_users,)."""
+        return self.user_values["recall"]
+
+    @property
+    def user_ndcg(self) -> NDArray[np.float64]:
+        """NDCG of each evaluated user, (n_users,)."""
+        return self.user_values["ndcg"]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures without those of single users."""
-        left_out = ("users", "user_recall", "user_ndcg")
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
+        return {
+            "protocol": self.protocol,
+            "n": self.n,
+            **self.figures,
+            "n_users": self.n_users,
+            "n_users_one_rating": self.n_users_one_rating,
+            "n_users_none_relevant": self.n_users_none_relevant,
+            **self.of_catalogue,
+        }
+
+    def named(self, metrics: Sequence[Metric]) -> Iterator[tuple[RankingMetric | CatalogueMetric, float]]:
+        """Give the metrics of lists that apply, with their figures."""
+        for metric in metrics:
+            match metric:
+                case RankingMetric():
+                    yield metric, self.figures[metric.name]
+                case CatalogueMetric():
+                    value = self.of_catalogue[metric.name]
+                    if value is not None:
+                        yield metric, value
+
+    def row(self, metrics: Sequence[Metric]) -> dict[str, float]:
+        """Return the figures under the names that they have beside those of other protocols."""
+        return {
+            f"{self.protocol}:{metric.column(self.n)}": value
+            for metric, value in self.named(metrics)
+            if metric.in_systems
+        }
 
 
 def evaluate_ranking(
@@ -95,6 +151,7 @@ def evaluate_ranking(
     protocols: Sequence[str] = PROTOCOLS,
     max_cells: int = 4_000_000,
     advance: Callable[[int], None] | None = None,
+    metrics: Sequence[Metric] = METRICS,
 ) -> tuple[Ranking, ...]:
     """Rank for every user with something to find, and score the lists.
 
@@ -117,6 +174,8 @@ def evaluate_ranking(
         Scores held at once; bounds memory at about 10 bytes each.
     advance
         Told of evaluated users that are done.
+    metrics
+        What to measure; those of other things than lists are passed over.
 
     Returns
     -------
@@ -146,23 +205,25 @@ def evaluate_ranking(
     users = evaluated_users(held_out, threshold)
     left_out = (int((counts == 1).sum()), int(((counts >= 2) & (relevant_counts == 0)).sum()))
 
-    if predictor.screens_catalogue and held_out.n_items > LARGE_CATALOGUE:
-        lists = _ask(predictor, held_out, seen, users, relevant, tuple(n), "full" in protocols, advance)
-    else:
-        lists = _rank(
-            predictor, held_out, seen, users, relevant, tuple(n), "full" in protocols, max_cells, advance
-        )
+    asked = _Asked(predictor, held_out, seen, users, relevant, tuple(n), "full" in protocols, advance)
+    screened = predictor.screens_catalogue and held_out.n_items > LARGE_CATALOGUE
+    lists = asked.by_lists() if screened else asked.by_scores(max_cells)
+    of_users = [metric for metric in metrics if isinstance(metric, RankingMetric)]
+    of_catalogue = [metric for metric in metrics if isinstance(metric, CatalogueMetric)]
     results = []
     for protocol in protocols:
         hits = lists.full if protocol == "full" else lists.rated
         totals = counts[users] if protocol == "rated-precision" else relevant_counts[users]
         for length in n:
-            recall, ndcg = recall_at(hits, totals, length), ndcg_at(hits, totals, length)
-            share = lists.shares[length] if protocol == "full" else None
-            moments = (*_mean_and_se(recall), *_mean_and_se(ndcg))
-            results.append(
-                Ranking(protocol, length, *moments, users.size, *left_out, share, users, recall, ndcg)
-            )
+            values = {metric.name: metric.values(hits, totals, length) for metric in of_users}
+            figures: dict[str, float] = {}
+            for name, own in values.items():
+                figures[name], figures[f"{name}_se"] = _mean_and_se(own)
+            shares = {
+                metric.name: metric.figure(lists.listed[length], length) if protocol == "full" else None
+                for metric in of_catalogue
+            }
+            results.append(Ranking(protocol, length, figures, users.size, *left_out, shares, users, values))
     return tuple(results)
 
 
@@ -189,52 +250,91 @@ def check_ranking_settings(part: str, n: Sequence[int], protocols: Sequence[str]
 class _Lists:
     full: NDArray[np.bool_]  # (n_users, longest): is the item at this place relevant
     rated: NDArray[np.bool_]
-    shares: dict[int, float]  # of the catalogue, by list length
+    listed: dict[int, NDArray[np.int64]]  # by list length: in how many lists each item stands
 
 
-def _rank(
-    predictor: Predictor,
-    held_out: Ratings,
-    seen: tuple[Ratings, ...],
-    users: NDArray[np.int64],
-    relevant: NDArray[np.bool_],
-    lengths: tuple[int, ...],
-    full: bool,
-    max_cells: int,
-    advance: Callable[[int], None] | None,
-) -> _Lists:
-    n_items, longest = held_out.n_items, max(lengths)
-    starts = row_starts(held_out.users, held_out.n_users)
-    seen_starts = [row_starts(part.users, part.n_users) for part in seen]
-    hits = np.zeros((users.size, longest), dtype=np.bool_)
-    rated_hits = np.zeros((users.size, longest), dtype=np.bool_)
-    recommended = {length: np.zeros(n_items, dtype=np.bool_) for length in lengths}
-    step = max(1, max_cells // max(n_items, 1))
-    for start in range(0, users.size, step):
-        chunk = users[start : start + step]
-        scores = checked_array(
-            predictor.score_items(chunk), (chunk.size, n_items), "score_items", dtype=np.float32
-        )
-        local, rows = ragged_rows(starts, chunk)
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Whom lists are made for, and of what: `seen` are ratings that are no candidates."""
+
+    predictor: Predictor
+    held_out: Ratings
+    seen: tuple[Ratings, ...]
+    users: NDArray[np.int64]
+    relevant: NDArray[np.bool_]
+    lengths: tuple[int, ...]
+    full: bool
+    advance: Callable[[int], None] | None
+
+    def by_scores(self, max_cells: int) -> _Lists:
+        """Rank by the score of every item, `max_cells` at a time."""
+        held_out, users, relevant = self.held_out, self.users, self.relevant
+        n_items, longest = held_out.n_items, max(self.lengths)
+        starts = row_starts(held_out.users, held_out.n_users)
+        seen_starts = [row_starts(part.users, part.n_users) for part in self.seen]
+        hits = np.zeros((users.size, longest), dtype=np.bool_)
+        rated_hits = np.zeros((users.size, longest), dtype=np.bool_)
+        listed = {length: np.zeros(n_items, dtype=np.int64) for length in self.lengths}
+        step = max(1, max_cells // max(n_items, 1))
+        for start in range(0, users.size, step):
+            chunk = users[start : start + step]
+            scores = checked_array(
+                self.predictor.score_items(chunk), (chunk.size, n_items), "score_items", dtype=np.float32
+            )
+            local, rows = ragged_rows(starts, chunk)
+            items, is_relevant = held_out.items[rows], relevant[rows]
+            here = slice(start, start + chunk.size)
+            _rated_hits(rated_hits[here], local, items, scores[local, items], is_relevant)
+            if self.advance is not None:
+                self.advance(chunk.size)
+            if not self.full:
+                continue
+            scores = scores.copy()  # what the predictor gave stays its own
+            for part, part_starts in zip(self.seen, seen_starts, strict=True):
+                part_local, part_rows = ragged_rows(part_starts, chunk)
+                scores[part_local, part.items[part_rows]] = -np.inf
+            best = top_n(scores, longest)
+            wanted = np.zeros((chunk.size, n_items), dtype=np.bool_)
+            wanted[local[is_relevant], items[is_relevant]] = True
+            # the place -1 (no candidate left) reads the last item, and is then struck out
+            hits[here] = np.take_along_axis(wanted, best, axis=1) & (best >= 0)
+            for length, counts in listed.items():
+                counts += _counted(best[:, :length], n_items)
+        return _Lists(hits, rated_hits, listed)
+
+    def by_lists(self) -> _Lists:
+        """Do the same with the predictor's own lists."""
+        held_out, users, relevant = self.held_out, self.users, self.relevant
+        n_items, longest = held_out.n_items, max(self.lengths)
+        local, rows = ragged_rows(row_starts(held_out.users, held_out.n_users), users)
         items, is_relevant = held_out.items[rows], relevant[rows]
-        _rated_hits(rated_hits[start : start + chunk.size], local, items, scores[local, items], is_relevant)
-        if advance is not None:
-            advance(chunk.size)
-        if not full:
-            continue
-        scores = scores.copy()  # what the predictor gave stays its own
-        for part, part_starts in zip(seen, seen_starts, strict=True):
-            part_local, part_rows = ragged_rows(part_starts, chunk)
-            scores[part_local, part.items[part_rows]] = -np.inf
-        best = top_n(scores, longest)
-        wanted = np.zeros((chunk.size, n_items), dtype=np.bool_)
-        wanted[local[is_relevant], items[is_relevant]] = True
-        # the place -1 (no candidate left) reads the last item, and is then struck out
-        hits[start : start + chunk.size] = np.take_along_axis(wanted, best, axis=1) & (best >= 0)
-        for length, mask in recommended.items():
-            mask[best[:, :length][best[:, :length] >= 0]] = True
-    shares = {length: float(mask.mean()) if n_items else 0.0 for length, mask in recommended.items()}
-    return _Lists(hits, rated_hits, shares)
+        scores = checked_array(self.predictor.predict_mean(users[local], items), items.shape, "predict_mean")
+        rated_hits = np.zeros((users.size, longest), dtype=np.bool_)
+        _rated_hits(rated_hits, local, items, scores, is_relevant)
+        hits = np.zeros_like(rated_hits)
+        listed = {length: np.zeros(n_items, dtype=np.int64) for length in self.lengths}
+        if self.full and users.size:
+            exclusion = Exclusion.of_pairs(
+                np.concatenate([part.users for part in self.seen]),
+                np.concatenate([part.items for part in self.seen]),
+                held_out.n_users,
+            )
+            best = self.predictor.best_items(users, longest, exclusion, self.advance)
+            if best.shape != (users.size, longest):
+                raise SettingsError(
+                    f"best_items gave an array of shape {best.shape}; {(users.size, longest)} is needed."
+                )
+            wanted = np.sort(local[is_relevant] * n_items + items[is_relevant])
+            keys = np.arange(users.size)[:, None] * n_items + best
+            found = np.searchsorted(wanted, keys)
+            hits = (wanted[np.minimum(found, wanted.size - 1)] == keys) & (best >= 0)
+            listed = {length: _counted(best[:, :length], n_items) for length in self.lengths}
+        return _Lists(hits, rated_hits, listed)
+
+
+def _counted(lists: NDArray[np.int64], n_items: int) -> NDArray[np.int64]:
+    """Return in how many lists each item stands; -1 is none."""
+    return np.bincount(lists[lists >= 0], minlength=n_items)
 
 
 def _rated_hits(
@@ -250,46 +350,6 @@ def _rated_hits(
     places = np.arange(local.size) - first[local]
     kept = places < hits.shape[1]
     hits[local[kept], places[kept]] = relevant[order][kept]
-
-
-def _ask(
-    predictor: Predictor,
-    held_out: Ratings,
-    seen: tuple[Ratings, ...],
-    users: NDArray[np.int64],
-    relevant: NDArray[np.bool_],
-    lengths: tuple[int, ...],
-    full: bool,
-    advance: Callable[[int], None] | None,
-) -> _Lists:
-    """Do what `_rank` does with the predictor's own lists."""
-    n_items, longest = held_out.n_items, max(lengths)
-    local, rows = ragged_rows(row_starts(held_out.users, held_out.n_users), users)
-    items, is_relevant = held_out.items[rows], relevant[rows]
-    scores = checked_array(predictor.predict_mean(users[local], items), items.shape, "predict_mean")
-    rated_hits = np.zeros((users.size, longest), dtype=np.bool_)
-    _rated_hits(rated_hits, local, items, scores, is_relevant)
-    hits = np.zeros_like(rated_hits)
-    shares = dict.fromkeys(lengths, 0.0)
-    if full and users.size:
-        exclusion = Exclusion.of_pairs(
-            np.concatenate([part.users for part in seen]),
-            np.concatenate([part.items for part in seen]),
-            held_out.n_users,
-        )
-        best = predictor.best_items(users, longest, exclusion, advance)
-        if best.shape != (users.size, longest):
-            raise SettingsError(
-                f"best_items gave an array of shape {best.shape}; {(users.size, longest)} is needed."
-            )
-        wanted = np.sort(local[is_relevant] * n_items + items[is_relevant])
-        keys = np.arange(users.size)[:, None] * n_items + best
-        found = np.searchsorted(wanted, keys)
-        hits = (wanted[np.minimum(found, wanted.size - 1)] == keys) & (best >= 0)
-        for length in lengths:
-            listed = best[:, :length]
-            shares[length] = np.unique(listed[listed >= 0]).size / n_items
-    return _Lists(hits, rated_hits, shares)
 
 
 def _mean_and_se(values: NDArray[np.float64]) -> tuple[float, float]:
