@@ -19,7 +19,8 @@ from pyro_bmf.files import is_stream, write_json
 from .given import given_options
 from .options import Reading, Splitting, check_data_dir, data_options, make_split, split_options
 from .printing.output import TableWriter, note, table_options
-from .printing.report import evaluation_tables, recommendations, with_chain
+from .printing.rating_tables import recommendations
+from .printing.report import evaluation_tables, with_chain
 from .printing.text import shell_word
 from .runs.folder import RUN, RunFolder, config_of_options
 from .settings_options import Changes, settings_options

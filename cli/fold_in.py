@@ -12,7 +12,7 @@ from pyro_bmf.errors import DataError
 from .given import refuse_unread
 from .id_files import FILE, parse_ids, parse_ratings, read_table
 from .printing.output import TableWriter, table_options
-from .printing.report import cut_words, limited, recommendation_title, show_ratings
+from .printing.rating_tables import cut_words, limited, recommendation_title, show_ratings
 from .printing.table_files import out_option, write_parts
 from .runs.folder import RUN, RunFolder
 

@@ -8,7 +8,7 @@ import click
 
 from .id_files import FILE, parse_ids, read_table
 from .printing.output import TableWriter, table_options
-from .printing.report import cut_words, limited, show_ratings
+from .printing.rating_tables import cut_words, limited, show_ratings
 from .printing.table_files import out_option, write_parts
 from .runs.folder import RUN, RunFolder
 

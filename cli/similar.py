@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .printing.output import TableWriter, table_options
-from .printing.report import fixed, spans
+from .printing.rating_tables import fixed, spans
 from .runs.folder import RUN, RunFolder
 
 

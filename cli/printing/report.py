@@ -1,4 +1,4 @@
-"""The tables that several commands show: figures beside references, predictions, recommendations.
+"""The tables of figures that several commands show, beside references.
 
 Programs get every column under its plain name (``--json``, ``--csv``); people get a selection in words.
 """
@@ -12,10 +12,8 @@ from .output import Row, TableWriter, note
 from .progress import bar
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from pyro_bmf.data import RatingScale, Split
-    from pyro_bmf.evaluation import Comparison
+    from pyro_bmf.evaluation import Comparison, Evaluation
     from pyro_bmf.evaluation.protocols import Part
     from pyro_bmf.posterior import Posterior
 
@@ -34,8 +32,6 @@ _CANDIDATES = {
     "rated": "the items that the user rated in this part",
     "rated-precision": "the items that the user rated in this part, divided by min(N, all of them)",
 }
-#: Rows of a table that are printed; files and --json hold all.
-SHOWN = 40
 
 
 def default_threshold(scale: RatingScale) -> float:
@@ -124,7 +120,8 @@ def evaluation_tables(
     )
     shown = _headline(comparison)
     rows = comparison.table().reset_index().to_dict("records")
-    tables.show(title, rows, name="systems", screen=[_main_row(row, shown) for row in rows])
+    screen = [_main_row(evaluation, shown) for evaluation in comparison.evaluations]
+    tables.show(title, rows, name="systems", screen=screen)
     _tell_unknown(split, part, model.fitted_on)
     if not tables.json:
         tables.say(_legend(comparison, shown))
@@ -159,23 +156,17 @@ def _headline(comparison: Comparison) -> tuple[str, int] | None:
     return next((choice for choice in best if choice[1] == 20), best[0] if best else None)
 
 
-def _main_row(row: Mapping[Any, Any], shown: tuple[str, int] | None) -> Row:
+def _main_row(evaluation: Evaluation, shown: tuple[str, int] | None) -> Row:
     """Return the columns that fit a screen, in words."""
-    columns: dict[str, object] = {
-        "system": SYSTEMS.get(row["system"], row["system"]),
-        "RMSE": row["rmse"],
-        "MAE": row["mae"],
-    }
-    if "nll" in row:
-        columns |= {"NLL": row["nll"], "RPS": row["rps"]}
-    else:
-        columns["density NLL"] = row["density_nll"]
-    columns["90 % by PIT"] = row["pit_coverage_90"]
-    columns["interval holds"] = row.get("interval_coverage_90")
-    if shown is not None:
-        protocol, n = shown
-        columns[f"recall@{n}"] = row.get(f"{protocol}:recall@{n}")
-        columns[f"NDCG@{n}"] = row.get(f"{protocol}:ndcg@{n}")
+    columns: dict[str, object] = {"system": SYSTEMS.get(evaluation.system, evaluation.system)}
+    columns |= {metric.label: value for metric, value in evaluation.named() if metric.screen == "main"}
+    for ranking in evaluation.ranking:
+        if (ranking.protocol, ranking.n) == shown:
+            columns |= {
+                metric.words(ranking.n): value
+                for metric, value in ranking.named(evaluation.metrics)
+                if metric.screen == "main"
+            }
     return columns
 
 
@@ -220,6 +211,7 @@ def _why_no_ranking(comparison: Comparison) -> str:
 
 def _detail_tables(comparison: Comparison, tables: TableWriter) -> None:
     found = comparison.tables()
+    labels = {metric.name: metric.label for metric in comparison.model.metrics}
     records = {name: frame.to_dict("records") for name, frame in found.items()}
     tables.show("More figures", records["ratings"], name="ratings", screen=_more_figures(comparison))
     if "ranking" in records:
@@ -232,7 +224,7 @@ def _detail_tables(comparison: Comparison, tables: TableWriter) -> None:
         name="differences",
         screen=[
             {
-                "figure": row["metric"].upper().replace("_", " "),
+                "figure": labels[row["metric"]],
                 "pyro-bmf less": SYSTEMS.get(row["b"], row["b"]),
                 "difference": row["difference"],
                 "lower": row["low"],
@@ -303,19 +295,12 @@ def _decile_rows(comparison: Comparison, by: str, coverage: Sequence[dict[Any, A
 def _more_figures(comparison: Comparison) -> list[Row]:
     """Return one row a figure, one column a system."""
     lines: dict[str, dict[str, object]] = {}
-    for evaluation, row in zip(comparison.evaluations, comparison.table().to_dict("records"), strict=True):
+    for evaluation in comparison.evaluations:
         system = SYSTEMS.get(evaluation.system, evaluation.system)
-        for words, value in (
-            ("standard error of RMSE", evaluation.rmse_se),
-            ("RMSE, clipped to the scale", evaluation.rmse_clipped),
-            ("MAE, clipped to the scale", evaluation.mae_clipped),
-            ("mean width of 90 % intervals", row["width_90"]),
-            ("smallest 90 % set of levels holds", row.get("set_coverage_90")),
-            ("levels in that set, mean", row.get("set_size_90")),
-            ("correlation of sd and |error|", row["sd_error_correlation"]),
-            ("ratings of unknown users or items", evaluation.n_cold),
-        ):
-            lines.setdefault(words, {})[system] = value
+        for metric, value in evaluation.named():
+            if metric.screen == "more":
+                lines.setdefault(metric.label, {})[system] = value
+        lines.setdefault("ratings of unknown users or items", {})[system] = evaluation.n_cold
     return [{"figure": words, **values} for words, values in lines.items()]
 
 
@@ -326,107 +311,6 @@ def _by_protocol(comparison: Comparison) -> list[Row]:
         system = SYSTEMS.get(evaluation.system, evaluation.system)
         for ranking in evaluation.ranking:
             name = PROTOCOLS.get(ranking.protocol, ranking.protocol)
-            lines.setdefault((name, f"recall@{ranking.n}"), {})[system] = ranking.recall
-            lines.setdefault((name, f"NDCG@{ranking.n}"), {})[system] = ranking.ndcg
-            if ranking.catalogue_share is not None:
-                share = f"share of items in a top {ranking.n}"
-                lines.setdefault((name, share), {})[system] = ranking.catalogue_share
+            for metric, value in ranking.named(evaluation.metrics):
+                lines.setdefault((name, metric.words(ranking.n)), {})[system] = value
     return [{"candidates": name, "figure": figure, **values} for (name, figure), values in lines.items()]
-
-
-# --- predictions and recommendations --------------------------------------------------------------------
-
-
-def limited(table: pd.DataFrame, scale: RatingScale) -> pd.DataFrame:
-    """Return predictions with means and intervals cut to a scale that has steps; others as they are.
-
-    No rating lies off such a scale, and an interval holds the same ratings with its ends cut.
-    """
-    if scale.step is None:
-        return table
-    ends = ("mean", "lower", "upper", "mean_lower", "mean_upper")
-    return table.assign(**{name: scale.clip(table[name]) for name in ends if name in table})
-
-
-def rating_rows(table: pd.DataFrame, interval: float) -> list[Row]:
-    """Return predictions as people read them: few decimals, intervals in one column, no empty titles."""
-    columns: dict[str, list[object]] = {}
-    for name, words in (("user_id", "user"), ("rank", "rank"), ("item_id", "item"), ("title", "title")):
-        if name in table and not (name == "title" and (table[name] == "").all()):
-            columns[words] = table[name].tolist()
-    if "score" in table:
-        columns["score"] = fixed(table["score"])
-    columns["rating"] = fixed(table["mean"])
-    columns["sd"] = fixed(table["sd"])
-    columns[f"{100 * interval:g} % interval"] = spans(table["lower"], table["upper"])
-    if "smallest_set" in table:
-        held = zip(table["smallest_set"], table["set_probability"], strict=True)
-        columns[f"smallest {100 * interval:g} % set"] = [f"{words} ({share:.2f})" for words, share in held]
-    if "mean_sd" in table:
-        columns["sd of mean"] = fixed(table["mean_sd"])
-        columns[f"{100 * interval:g} % interval of mean"] = spans(table["mean_lower"], table["mean_upper"])
-    names = list(columns)
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
-def show_ratings(
-    tables: TableWriter,
-    title: str,
-    table: pd.DataFrame,
-    interval: float,
-    *,
-    hidden: str | None = None,
-    name: str | None = None,
-) -> None:
-    """Show predictions or recommendations; a long table is cut on the screen, and says so.
-
-    `hidden` is a column that the title tells already; programs get it all the same.
-    """
-    shown = table.head(SHOWN)
-    shown = shown if hidden is None else shown.drop(columns=hidden)
-    tables.show(title, table.to_dict("records"), name=name, screen=rating_rows(shown, interval))
-    if len(table) > SHOWN and not tables.json:
-        tables.say(f"… and {len(table) - SHOWN:,} more rows: write all with --out FILE or --csv FILE.")
-
-
-def recommendations(posterior: Posterior, user: str, tables: TableWriter, *, n: int = 10) -> None:
-    """Show a user's recommendations; `user` is a raw id as typed."""
-    table = posterior.recommend([posterior.user_vocabulary.parse(user)], n=n)
-    show_ratings(
-        tables,
-        recommendation_title(f"user {user}", 0.9, seen="not rated in training", scale=posterior.scale),
-        limited(table, posterior.scale),
-        0.9,
-        hidden="user_id",
-        name="recommendations",
-    )
-
-
-def recommendation_title(
-    whom: str, interval: float, *, seen: str | None = None, scale: RatingScale | None = None
-) -> str:
-    """Return the title of a table of recommendations, whose values are cut to `scale` if it is given.
-
-    `seen` tells what is left out.
-    """
-    return (
-        f"Recommendations for {whom}{'' if seen is None else f', {seen}'} (posterior-predictive mean and "
-        f"{100 * interval:g} % interval{cut_words(scale)})"
-    )
-
-
-def cut_words(scale: RatingScale | None) -> str:
-    """Return what `limited` did, for a title; nothing when it was not called or did nothing."""
-    return "" if scale is None or scale.step is None else f", cut to {scale.low:g} to {scale.high:g}"
-
-
-def fixed(values: Iterable[float]) -> list[object]:
-    """Return numbers with two decimals, ending below each other."""
-    texts = [f"{value:.2f}" for value in values]
-    width = max(map(len, texts), default=0)
-    return [text.rjust(width) for text in texts]
-
-
-def spans(lower: Iterable[float], upper: Iterable[float]) -> list[object]:
-    """Return intervals as text."""
-    return [f"{low} to {high}" for low, high in zip(fixed(lower), fixed(upper), strict=True)]
