@@ -1,12 +1,12 @@
 """The fenced blocks and the inline code of a page of the documentation, and what each is there for.
 
-Every block is accounted for. ``python`` blocks run. ``sh`` blocks run where they call pyro-bmf, and are parsed where
-they call anything else, or where the line above says why they cannot run in a test::
+Every block is accounted for. ``python`` blocks run. ``sh`` blocks run where they call pyro-bmf, and are
+parsed where they call anything else, or where the line above says why they cannot run in a test::
 
     <!-- parsed: takes twenty fits -->
 
-``text`` blocks are what the block above them printed, and are compared with it, unless the line above says where
-they come from::
+``text`` blocks are what the block above them printed, and are compared with it, unless the line above says
+where they come from::
 
     <!-- excerpt: of a run on MovieLens 100K -->
 """

@@ -1,4 +1,4 @@
-"""Run the blocks of a page of the documentation, one after another: Python in one namespace, commands in one folder.
+"""Run a page's blocks in their order: Python in one namespace, commands in one folder.
 
     python tests/run_page.py docs/better-model.md
 
@@ -61,7 +61,7 @@ def run_page(
     folder : Path
         Where figures go: `folder` in the Python blocks.
     call : function, optional
-        Runs one command of pyro-bmf, given its words, and returns its output. Commands are parsed only without it.
+        Runs one command of pyro-bmf, given its words, and returns its output. Without it they are parsed.
     quicker : function
         Gives the words of a command with settings that suit a test.
     """
@@ -89,7 +89,7 @@ def run_commands(
     call: Callable[[Sequence[str]], str] | None,
     quicker: Callable[[Sequence[str]], Sequence[str]] = list,
 ) -> str:
-    """Parse a block's commands, and run those of pyro-bmf unless the block is marked; return what they printed."""
+    """Parse a block's commands, run those of pyro-bmf unless it is marked, and return what they printed."""
     variables: dict[str, str] = {}
     printed = ""
     for line in block.text.replace("\\\n", " ").splitlines():

@@ -1,4 +1,4 @@
-"""A folder with everything that examples in help texts and pages name: small data under known names, files, runs."""
+"""A folder with everything that examples name: small data under known names, files, runs."""
 
 from __future__ import annotations
 

@@ -90,7 +90,11 @@ def test_every_block_of_a_page_is_accounted_for(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in PAGES if name not in ELSEWHERE],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+        for name in PAGES
+        if name not in ELSEWHERE
+    ],
 )
 def test_the_code_of_a_page_runs_and_prints_what_it_says(name: str, here: Callable[[Path], Path]) -> None:
     page = PAGES[name]
