@@ -56,7 +56,7 @@ def list_sets(data_dir: Path | None, tables: TableWriter) -> None:
     Example:
       pyro-bmf data list --json
     """
-    from pyro_bmf.data.download import is_here
+    from pyro_bmf.data.located import is_here
     from pyro_bmf.data.sources import SOURCES
 
     rows: list[Row] = []
@@ -93,7 +93,7 @@ def info(name: str, reading: Reading, tables: TableWriter) -> None:
       pyro-bmf data info my_ratings.csv --columns user,film,stars
     """
     from pyro_bmf.data import read_split
-    from pyro_bmf.data.download import is_here
+    from pyro_bmf.data.located import is_here
     from pyro_bmf.data.sources import find_source
 
     source = find_source(name)
@@ -188,7 +188,7 @@ def split(
 
 def _facts(source: Source, data_dir: Path | None) -> dict[str, object]:
     """Return what the table of sources knows."""
-    from pyro_bmf.data.download import is_here
+    from pyro_bmf.data.located import is_here
 
     users, items, ratings = source.counts
     here = "generated on demand" if source.ratings is None else is_here(source, data_dir)

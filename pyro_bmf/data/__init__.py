@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from .given_files import given_split
 from .loading import load_ratings
 from .notices import DataNotice, DataWarning
 from .ratings import Ratings
 from .scale import RatingScale
 from .sources import SOURCES, Source
-from .split_files import given_split, read_split, write_split
+from .split_files import read_split, write_split
 from .splits import (
     Split,
     kfold_splits,

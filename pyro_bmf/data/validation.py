@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +13,10 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
+from .duplicates import DUPLICATES, SortedColumns
 from .notices import notice, warn
 from .ratings import Ratings
+from .raw_columns import RawColumns
 from .reading import times
 from .reading.counts import ReadCounts
 from .scale import RatingScale
@@ -24,58 +25,6 @@ from .vocabulary import Vocabulary, id_array
 
 #: What pandas calls columns of objects that are all numbers.
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty")
-DUPLICATES = ("error", "last", "mean")
-
-
-@dataclass
-class RawColumns:
-    """What a reader gives: one row a line of the file, in file order.
-
-    Attributes
-    ----------
-    user_codes, item_codes
-        Positions in `user_ids`, `item_ids`, shape (n,).
-    user_ids, item_ids
-        Distinct raw ids in any order: int64, or object arrays of ``str``.
-    ratings
-        float64, shape (n,); not yet checked.
-    timestamps
-        int64, shape (n,), or None.
-    place
-        Tells where row i stands, as ``"line 17 of ratings.csv"``.
-    ticks_per_second
-        In which parts of a second the timestamps count; see `times`.
-    counts
-        How the lines of the file were used.
-    """
-
-    user_codes: NDArray[Any]
-    user_ids: NDArray[Any]
-    item_codes: NDArray[Any]
-    item_ids: NDArray[Any]
-    ratings: NDArray[np.float64]
-    timestamps: NDArray[np.int64] | None
-    place: Callable[[int], str]
-    ticks_per_second: int = 1
-    counts: ReadCounts | None = None
-
-    def __len__(self) -> int:
-        return len(self.ratings)
-
-    def keep(self, rows: NDArray[np.int64]) -> RawColumns:
-        """Return the rows at `rows`; ids left without a row stay in the tables."""
-        place = self.place
-        return RawColumns(
-            self.user_codes[rows],
-            self.user_ids,
-            self.item_codes[rows],
-            self.item_ids,
-            self.ratings[rows],
-            None if self.timestamps is None else self.timestamps[rows],
-            lambda row: place(int(rows[row])),
-            self.ticks_per_second,
-            None if self.counts is None else self.counts.less(filtered=len(self) - len(rows)),
-        )
 
 
 def ratings_from_arrays(
@@ -253,18 +202,12 @@ def canonical(
         rows = _stable_order(key)
         key, ratings = key[rows], ratings[rows]
         timestamps = None if timestamps is None else timestamps[rows]
-        repeated = key[1:] == key[:-1]
-        if bool(repeated.any()):
+        columns = SortedColumns(key, ratings, timestamps, rows)
+        if bool(columns.repeated.any()):
             if duplicates == "error":
-                remedy = (
-                    "a pair may stand once in all files of a split together, so remove one of the two"
-                    if several
-                    else "choose duplicates 'last' or 'mean'"
-                )
-                _refuse_duplicates(raw, key, rows, repeated, user_vocabulary, item_vocabulary, name, remedy)
-            key, ratings, timestamps, rows = _merge(
-                key, ratings, timestamps, rows, repeated, duplicates, scale, name
-            )
+                columns.refuse(raw, user_vocabulary, item_vocabulary, name, several=several)
+            columns = columns.merged(duplicates, scale, name)
+            key, ratings, timestamps, rows = columns.key, columns.ratings, columns.timestamps, columns.rows
     users = key // n_items
     key -= users * n_items
     ticks = raw.ticks_per_second
@@ -388,56 +331,3 @@ def _ranks(codes: NDArray[Any], ids: NDArray[Any], kind: str) -> tuple[NDArray[n
     rank = np.full(len(ids), -1, dtype=np.int64)
     rank[order] = np.arange(len(order))
     return rank, Vocabulary(ids[order], kind)
-
-
-def _refuse_duplicates(
-    raw: RawColumns,
-    key: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    repeated: NDArray[np.bool_],
-    user_vocabulary: Vocabulary,
-    item_vocabulary: Vocabulary,
-    name: str,
-    remedy: str,
-) -> NoReturn:
-    first = int(np.argmax(repeated))
-    user, item = divmod(int(key[first]), len(item_vocabulary))
-    raise DataError(
-        f"{name} holds {int(repeated.sum()):,} duplicate (user, item) rows, the first for user "
-        f"{user_vocabulary.raw([user]).tolist()[0]!r} and item "
-        f"{item_vocabulary.raw([item]).tolist()[0]!r} in "
-        f"{raw.place(int(rows[first]))} and {raw.place(int(rows[first + 1]))}: {remedy}"
-    )
-
-
-def _merge(
-    key: NDArray[np.int64],
-    ratings: NDArray[np.float64],
-    timestamps: NDArray[np.int64] | None,
-    rows: NDArray[np.int64],
-    repeated: NDArray[np.bool_],
-    duplicates: str,
-    scale: RatingScale,
-    name: str,
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64] | None, NDArray[np.int64]]:
-    """Apply the policy for repeated pairs to columns sorted by pair, then by place in the file."""
-    extra = int(repeated.sum())
-    if timestamps is not None:
-        # Within a pair by time, then by place in the file (the sort is stable).
-        by_time = np.lexsort((timestamps, key))
-        ratings, timestamps, rows = ratings[by_time], timestamps[by_time], rows[by_time]
-    starts = np.flatnonzero(np.concatenate(([True], ~repeated)))
-    ends = np.concatenate((starts[1:], [len(key)])) - 1
-    if duplicates == "last":
-        merged = ratings[ends]
-        how = "the latest" if timestamps is not None else "the last in the file"
-        notice(f"{name}: {extra:,} duplicate (user, item) rows dropped, {how} of each pair kept")
-    else:
-        merged = np.add.reduceat(ratings, starts) / (ends - starts + 1)
-        several = ends > starts
-        rounded = ""
-        if scale.step is not None:
-            merged[several] = scale.nearest_level(merged[several])
-            rounded = f", rounded to the scale {scale}"
-        notice(f"{name}: {extra:,} duplicate (user, item) rows merged into the mean of their pair{rounded}")
-    return key[ends], merged, None if timestamps is None else timestamps[ends], rows[ends]

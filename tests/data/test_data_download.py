@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pyro_bmf.data import SOURCES, DataNotice, DataWarning, Ratings, load_ratings
-from pyro_bmf.data.download import cache_dir, is_here, locate
+from pyro_bmf.data.download import locate
 from pyro_bmf.data.loading import _load_source
+from pyro_bmf.data.located import cache_dir, is_here
 from pyro_bmf.data.sources import Member, Source, find_source, get_source
 from pyro_bmf.errors import DataError
 

@@ -21,6 +21,7 @@ from pyro_bmf.data import (
     write_split,
 )
 from pyro_bmf.data.reading import text as text_module
+from pyro_bmf.data.reading.dialect import Dialect
 from pyro_bmf.errors import DataError
 
 Write = Callable[[str, str | bytes], Path]
@@ -139,7 +140,7 @@ def _reference(text: str, delimiter: str) -> list[list[str]] | None:
 def test_runs_of_quotes_agree_with_reading_by_characters(text: str, block: int) -> None:
     # Blocks of a few bytes: fields and runs of quotes lie across their ends.
     content = text + "\n"
-    dialect = text_module.Dialect(",", True, padded=False)
+    dialect = Dialect(",", True, padded=False)
     before = text_module._BLOCK
     text_module._BLOCK = block
     try:

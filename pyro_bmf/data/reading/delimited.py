@@ -15,11 +15,12 @@ import pyarrow.csv as pcsv
 
 from ...errors import DataError
 from ..notices import notice, warn
-from ..validation import RawColumns
+from ..raw_columns import RawColumns
 from . import fields, times
 from .counts import ReadCounts
+from .dialect import BLANKS, Dialect, MarkTakenError, NotUtf8Error
 from .layout import DELIMITERS, ROLES, Layout
-from .text import BLANKS, Dialect, MarkTakenError, NotUtf8Error, TextSource
+from .text import TextSource
 
 _CODED = pa.dictionary(pa.int32(), pa.string())
 _CODED_BYTES = pa.dictionary(pa.int32(), pa.binary())

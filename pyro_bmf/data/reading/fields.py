@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ..notices import notice
-from .text import BLANKS, INNER_DELIMITER, INNER_END, INNER_RETURN, Dialect, NotUtf8Error
+from .dialect import BLANKS, INNER_DELIMITER, INNER_END, INNER_RETURN, Dialect, NotUtf8Error
 
 _CANONICAL = r"^(0|-?[1-9][0-9]{0,18})$"
 _COMMA = r"^[-+]?([0-9]+,[0-9]*|,[0-9]+)([eE][-+]?[0-9]+)?$"

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ...errors import DataError
-from ..validation import RawColumns
+from ..raw_columns import RawColumns
 from .foreign import FOREIGN_PARQUET, located
 from .layout import Columns, table_layout
 from .readers import raw_of_table

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.json as pjson
 
 from ...errors import DataError
+from .dialect import Dialect, LineCounts
 from .fields import shortened
-from .text import Dialect, LineCounts, TextSource
+from .text import TextSource
 
 _WHOLE = Dialect("")
 _EXACT = pa.decimal128(38, 9)

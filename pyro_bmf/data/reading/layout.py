@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from ...errors import DataError
 from .containers import RatingsFile
+from .dialect import BLANKS, Dialect
 from .foreign import FOREIGN_PARQUET, located
+from .head_lines import decoded, is_number, split_head
 from .json_lines import first_object
-from .text import BLANKS, Dialect, decoded, is_number, split_head
 
 DELIMITERS = {"csv": ",", "tsv": "\t", "::": "::", "semicolon": ";", "pipe": "|", "space": " "}
 FORMATS = (*DELIMITERS, "parquet", "jsonl")

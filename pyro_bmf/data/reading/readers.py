@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ...errors import DataError
-from ..validation import RawColumns
+from ..raw_columns import RawColumns
 from . import fields, json_lines, times
 from .containers import RatingsFile, open_source
 from .counts import ReadCounts

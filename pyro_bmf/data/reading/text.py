@@ -8,25 +8,25 @@ every line of the file is accounted for. All is done on whole blocks; nothing lo
 from __future__ import annotations
 
 import codecs
-import io
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
-
-#: What stands for a carriage return (that ends no line), a delimiter and a line end within quotes.
-INNER_RETURN, INNER_DELIMITER, INNER_END = 0xFD, 0xFE, 0xFF
-#: Blanks around fields: white space of Unicode, blanks of no width, and the byte order mark that joined
-#: files leave within.
-BLANKS = (
-    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008"
-    "\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff\u200b\u2060\u180e"
+from .dialect import (
+    INNER_DELIMITER,
+    INNER_END,
+    INNER_RETURN,
+    Dialect,
+    LineCounts,
+    MarkTakenError,
+    NotUtf8Error,
+    encoding_of,
 )
+
 _BLOCK = (1 << 22) - (1 << 16)  # with what waits from the block before, still one block of the parser
 _QUOTE, _END, _SPACE, _TAB, _RETURN = b'"\n \t\r'
 # Bytes of a plain number (1), digits among them (2); a blank is none: text has one after a comma.
@@ -34,91 +34,6 @@ _KINDS = np.zeros(256, np.uint8)
 _KINDS[np.frombuffer(b'+-.,eE"', np.uint8)] = 1
 _KINDS[ord("0") : ord("9") + 1] = 2
 _BLANK_LINES = re.compile(rb"^[ \t]+$", re.MULTILINE)
-# Marks that the encodings of Unicode begin with; UTF-32's holds UTF-16's.
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
-)  # fmt: skip
-
-
-class NotUtf8Error(Exception):
-    """Text that was taken for UTF-8 is none; whoever reads it decides what to do."""
-
-
-class MarkTakenError(Exception):
-    """The byte that was to stand for a delimiter of several characters stands in the file itself."""
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How fields of a line are told apart.
-
-    Attributes
-    ----------
-    delimiter
-        What stands between fields; "" where lines are not cut into fields.
-    quoting
-        Whether ``"`` quotes a field as RFC 4180 says; else it is a character as any other.
-    mark
-        The one byte that stands for a delimiter of several characters.
-    padded
-        Whether blanks may stand between a quote and the delimiter.
-    returns
-        Whether a carriage return ends a line, as it does but in this software's own files.
-    """
-
-    delimiter: str
-    quoting: bool = False
-    mark: str = "\x1f"
-    padded: bool = True
-    returns: bool = True
-
-    @property
-    def byte(self) -> str:
-        """The delimiter in the clean stream, one byte."""
-        return self.mark if len(self.delimiter) > 1 else self.delimiter
-
-
-@dataclass
-class LineCounts:
-    """How the lines of a file were used.
-
-    Attributes
-    ----------
-    lines
-        All lines of the file.
-    blank
-        Lines that hold nothing but blanks.
-    quoted
-        Line ends within quoted fields.
-    records
-        The rest: a header, and lines of data.
-    doubtful
-        Lines within quoted fields that look like ratings.
-    """
-
-    lines: int = 0
-    blank: int = 0
-    quoted: int = 0
-    records: int = 0
-    doubtful: int = 0
-
-
-def encoding_of(head: bytes) -> tuple[str, int]:
-    """Tell the encoding of text from its first bytes, and how many of them mark it.
-
-    Without a mark, UTF-16 is told by the NULs that it puts beside every character of ASCII.
-    """
-    for mark, encoding in _MARKS:
-        if head.startswith(mark):
-            return encoding, len(mark)
-    start = head[:4096]
-    even, odd = start[0::2], start[1::2]
-    if len(odd) >= 4 and odd.count(0) > 0.6 * len(odd) and even.count(0) < 0.1 * len(even):
-        return "utf-16-le", 0
-    if len(even) >= 4 and even.count(0) > 0.6 * len(even) and odd.count(0) < 0.1 * len(odd):
-        return "utf-16-be", 0
-    return "utf-8", 0
 
 
 class TextSource:
@@ -290,7 +205,7 @@ class TextSource:
                 data = data.replace(self.dialect.delimiter.encode(), self.dialect.byte.encode())
             lines = data.count(b"\n")
             if self.dialect.quoting and (opened or b'"' in data):
-                data, opened, opening_line = self._within_quotes(data, opened, opening_line)
+                data, opened, opening_line = self.within_quotes(data, opened, opening_line)
                 counts.quoted += lines - data.count(b"\n")
             counts.lines += lines
             blank = 0
@@ -332,7 +247,7 @@ class TextSource:
                     return
                 data = following
 
-    def _within_quotes(self, data: bytes, opened: int, opening_line: int) -> tuple[bytes, int, int]:
+    def within_quotes(self, data: bytes, opened: int, opening_line: int) -> tuple[bytes, int, int]:
         """Replace delimiters and line ends within quotes; `data` begins with a line (in a field if opened).
 
         Quotes are looked at in runs. In an unquoted field they are characters. A run of odd length at a
@@ -464,65 +379,3 @@ def _past_blanks(
         return np.asarray(solid[np.searchsorted(solid, moved)])
     index = np.searchsorted(solid, moved, side="right") - 1
     return np.where(index >= 0, solid[index], -1)
-
-
-_NUMBER = re.compile(r"\s*\"?[-+]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][-+]?[0-9]+)?\"?\s*\Z", re.ASCII)
-
-
-def is_number(text: str) -> bool:
-    """Tell whether a field is a plain decimal number, with a point or a comma."""
-    return _NUMBER.match(text) is not None
-
-
-def split_head(head: bytes, dialect: Dialect, whole: bool, limit: int = 100) -> list[list[str]]:
-    """Cut the first lines of a file into fields, leniently: what is wrong shows when the file is read.
-
-    Parameters
-    ----------
-    head
-        The first bytes of the file.
-    dialect
-        How to cut.
-    whole
-        Whether these are all; else the last line may be cut short and is left out.
-    limit
-        Of records.
-    """
-    text = decoded(head)
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    if not whole and len(lines) > 1:
-        lines = lines[:-1]
-    clean = "\n".join(line for line in lines if line.strip(" \t")) + "\n"
-    mark = dialect.byte
-    if len(dialect.delimiter) > 1:
-        clean = clean.replace(dialect.delimiter, mark)
-    records = clean
-    if dialect.quoting and '"' in clean:
-        source = TextSource(io.BytesIO, "", dialect)
-        try:
-            block, _, _ = source._within_quotes(clean.encode().replace(b"\0", b""), 0, 0)
-            records = block.decode("utf-8", "surrogateescape")
-        except (DataError, NotUtf8Error):
-            pass
-    rows = []
-    for record in records.split("\n")[:limit]:
-        if record:
-            fields = record.split(mark) if mark else [record]
-            rows.append([_field(field, dialect) for field in fields])
-    return rows
-
-
-def decoded(head: bytes) -> str:
-    """Return the first bytes of a file as text; what cannot be decoded is taken for latin-1."""
-    encoding, mark = encoding_of(head)
-    try:
-        return codecs.getincrementaldecoder(encoding)("strict").decode(head[mark:])
-    except UnicodeError:
-        return head[mark:].decode("latin-1")
-
-
-def _field(text: str, dialect: Dialect) -> str:
-    stripped = text.strip(" \t") if dialect.padded else text
-    if dialect.quoting and len(stripped) > 1 and stripped[0] == stripped[-1] == '"':
-        return stripped[1:-1].replace('""', '"').replace("\udcfe", dialect.delimiter).replace("\udcff", "\n")
-    return text.strip(BLANKS) if dialect.padded else text
