@@ -158,7 +158,7 @@ def _remarks(names: list[str], posteriors: list[Posterior], split: Split, part: 
     from pyro_bmf.evaluation.provenance import check_provenance
 
     for name, posterior in zip(names, posteriors, strict=True):
-        if posterior.n_draws is None and posterior.tempered:
+        if posterior.tempered:
             user, item = posterior.beta
             note(
                 f"{name} is tempered (beta {user:g} for users, {item:g} for items): its spread was chosen by "
@@ -169,7 +169,7 @@ def _remarks(names: list[str], posteriors: list[Posterior], split: Split, part: 
 
 
 def _tempering(posterior: Posterior) -> str:
-    if posterior.n_draws is not None:
+    if posterior.sampling.settles:
         return "chain"
     user, item = posterior.beta
     return f"{user:g}" if user == item else f"{user:g}, {item:g}"

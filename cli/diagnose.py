@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pyro_bmf.checking.row_diagnosis import RowDiagnosis
+    from pyro_bmf.model.fitted import Side
     from pyro_bmf.posterior import Posterior
 
 _COLUMNS = ("id", "n_ratings", "k_hat", "k_hat_beta_1", "amortization_gap", "approximation_gap")
@@ -83,10 +85,11 @@ def command(
     posterior = folder.load_posterior()
     file = folder.path / "diagnosis.json" if out is None else out
     name = path.resolve().name
-    if posterior.n_draws is not None:
+    if posterior.sampling.settles:
         refuse_unread(
             ("draws", "searched"),
-            f"of a variational posterior alone, and {name} holds {posterior.n_draws} draws of a chain",
+            f"of a variational posterior alone, and {name} holds {posterior.number_of_draws(None)} draws "
+            "of a chain",
         )
         _chain(posterior, name, file, worst, seed, tables)
     else:
@@ -149,15 +152,15 @@ def _variational(
     from pyro_bmf.checking.row_diagnosis import diagnose_rows
     from pyro_bmf.evaluation.plain_values import json_ready
     from pyro_bmf.methods.cross_feedback.gradient_noise import gradient_noise
-    from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 
     # Every row twice: its k-hat, then its gaps.
+    sides: tuple[Side, Side] = ("user", "item")
     with bar("Rows", 2 * (posterior.n_users + posterior.n_items), "rows") as advance:
         found = {
             side: diagnose_rows(
                 posterior, side, num_samples=draws, seed=seed, searched=searched, advance=advance
             )
-            for side in ("user", "item")
+            for side in sides
         }
     summaries = [one.summary() for one in found.values()]
     limit = found["user"].good_k
@@ -180,8 +183,7 @@ def _variational(
             for line in summaries
         ],
     )
-    guide = posterior.guide
-    residual = isinstance(guide, CrossFeedbackGuide) and guide.guide_settings.residual
+    residual = posterior.guide.has_residuals
     said = set()
     for side, one in found.items():
         listed = one.table.sort_values("k_hat", ascending=False).head(worst)
@@ -197,7 +199,7 @@ def _variational(
         _write(one.table, file, side)
     content: dict[str, Any] = {"run": name, "draws": draws, "seed": seed, "rows": summaries}
     history = pd.read_csv(folder.history) if folder.history.is_file() else pd.DataFrame()
-    if isinstance(posterior.guide, CrossFeedbackGuide):
+    if posterior.guide.has_gradients:
         noise = gradient_noise(posterior, folder.settings(folder.read_config()), seed=seed)
         content["gradient_noise"] = noise.to_dict()
         tables.show(
@@ -269,7 +271,7 @@ def _trace(history: pd.DataFrame) -> dict[str, Any] | None:
     }
 
 
-def _advise(found: dict[str, RowDiagnosis], tables: TableWriter) -> None:
+def _advise(found: Mapping[Side, RowDiagnosis], tables: TableWriter) -> None:
     for side, one in found.items():
         share = float(one.table["flagged"].mean())
         if one.beta != 1.0:

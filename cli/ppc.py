@@ -76,14 +76,13 @@ def command(
       pyro-bmf ppc runs/ml100k --part train --draws 100 --out check.json
     """
     from pyro_bmf.checking.check_plot import plot_predictive_check
-    from pyro_bmf.checking.loo import number_of_draws
     from pyro_bmf.checking.predictive_check import check_predictive
     from pyro_bmf.evaluation.plain_values import json_ready
 
     folder = RunFolder.existing(path)
     posterior, split = folder.load_measured(part, data_dir, data)
     file = folder.path / "ppc.json" if out is None else out
-    total = number_of_draws(posterior, draws) + prior_draws
+    total = posterior.number_of_draws(draws) + prior_draws
     with bar("Replicated data sets", total, "sets") as advance:
         check = check_predictive(
             posterior,

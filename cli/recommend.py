@@ -147,8 +147,8 @@ def command(
         refuse_unread(("seed",), "with --strategy lower, thompson or prob-top alone")
     folder = RunFolder.existing(path)
     posterior = folder.load_posterior()
-    kept = posterior.n_draws
-    if kept is not None and num_samples > kept and "num_samples" in given_options():
+    kept = posterior.sampling.at_most(num_samples)
+    if kept < num_samples and "num_samples" in given_options():
         raise SettingsError(
             f"--samples is {num_samples}, but the chain of {path} kept {kept} draws: ask for at most that, "
             "or fit again with more draws kept (--kept-draws)."

@@ -59,7 +59,7 @@ def split_words(split: Split) -> str:
 def _part_in_the_fit(posterior: Posterior) -> str | None:
     """Return what validation ratings decided in a fit; a chain keeps its draws whatever they say."""
     settings = posterior.info.get("settings", {}).get("fit", {})
-    if posterior.n_draws is not None or settings.get("method") == "none":
+    if posterior.sampling.settles or settings.get("method") == "none":
         return None
     if settings.get("method") == "conjugate":
         return "these ratings said when to stop" if settings.get("patience") is not None else None

@@ -26,14 +26,14 @@ from ..errors import DataError
 from ..fitting import fit
 from ..in_units import settings_in, units_of
 from ..methods.build_model import build_model
-from ..methods.gibbs.guide import ChainGuide
 from ..methods.gibbs.sweeps import NOISE_PRIOR
 from ..methods.settings import Preset
 from ..model import FactorizationModel
 from ..model.blocks import Block
 from ..model.feedback import Feedback
-from ..model.likelihoods.normal import NormalLikelihood
+from ..model.fitted import Indices, Side
 from ..posterior import Posterior
+from ..posterior.hyperparameters import hyperparameter_draws
 
 #: Draws of a posterior that has no draws of its own.
 NUM_SAMPLES = 200
@@ -162,12 +162,9 @@ def simulate(
     model.centre.fill_(centre if model.centred else 0.0)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        noise = None
-        if isinstance(model.likelihood, NormalLikelihood):
-            if model.likelihood.learned and noise_prior:
-                precision = torch._standard_gamma(torch.tensor(NOISE_PRIOR[0])) / NOISE_PRIOR[1]
-                model.likelihood.set_noise(precision.rsqrt())
-            noise = float(model.likelihood.noise)
+        if noise_prior:
+            model.likelihood.draw_learned_noise(*NOISE_PRIOR)
+        noise = model.likelihood.normal_noise
         trace = poutine.trace(poutine.uncondition(model)).get_trace(block, beta=(1.0, 1.0))
     values: dict[str, Any] = {
         name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"
@@ -192,7 +189,7 @@ def simulate(
     )
     parts = (split.train_rows, split.valid_rows, split.test_rows)
     again = Split(simulated, *parts, split.scheme, split.settings)
-    return again, Truth(values, noise)
+    return again, Truth(values, None if noise is None else float(noise))
 
 
 def refit_ranks(
@@ -229,8 +226,7 @@ def refit_ranks(
         settings = settings.replace(prior_mean=model.user_prior.origin)
     real = split.train.ratings
     model.start(real)
-    if isinstance(model.likelihood, NormalLikelihood) and model.likelihood.learned:
-        model.likelihood.set_noise(0.8 * max(float(real.std()), 1e-3))
+    model.likelihood.set_learned_noise(0.8 * max(float(real.std()), 1e-3))
     simulated, truth = simulate(
         model, split, centre=float(real.mean()), noise_prior=sweeps, seed=_seed(seed, 0)
     )
@@ -251,9 +247,7 @@ def _rank(
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     rng = np.random.default_rng([seed, 2])
     train = split.train
-    guide: Any = posterior.guide
-    chain = isinstance(guide, ChainGuide)
-    draws = np.arange(posterior.user_rows.n_draws if chain else NUM_SAMPLES)  # type: ignore[union-attr]
+    draws = np.arange(posterior.number_of_draws(None, usual=NUM_SAMPLES))
     known_users, known_items = np.flatnonzero(train.user_counts), np.flatnonzero(train.item_counts)
     pick_u, pick_i = rng.choice(known_users, PAIRS), rng.choice(known_items, PAIRS)
     u, _ = posterior.pairs.draw_rows("user", pick_u, draws, seed)
@@ -263,7 +257,8 @@ def _rank(
     found: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {
         "uv": ((u * v).sum(-1).double().cpu().numpy(), true.double().numpy())
     }
-    for side, known in (("user", known_users), ("item", known_items)):
+    sides: tuple[tuple[Side, Indices], ...] = (("user", known_users), ("item", known_items))
+    for side, known in sides:
         if f"{side}_bias" not in values:
             continue
         _, bias = posterior.pairs.draw_rows(side, known, draws, seed)
@@ -273,10 +268,9 @@ def _rank(
         true_bias = true_bias - true_bias.mean()
         bias = bias.double() - bias.double().mean(1, keepdim=True)
         found[f"{side} bias"] = (bias[:, at].cpu().numpy(), true_bias[at].numpy())
-    if chain and truth.noise is not None:
-        noise = guide.noise[: len(draws)].double().rsqrt().cpu().numpy()
-        if noise.std() > 0:
-            found["noise"] = (noise[:, None], np.array([truth.noise]))
+    drawn_noise = hyperparameter_draws(posterior, draws).get("noise")
+    if drawn_noise is not None and truth.noise is not None and drawn_noise.std() > 0:
+        found["noise"] = (drawn_noise[:, None], np.array([truth.noise]))
     ranks, errors = {}, {}
     for kind, (drawn, value) in found.items():
         below = (drawn < value).sum(0)

@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from ..errors import SettingsError
-from ..methods.gibbs.guide import ChainGuide
 from ..numerics.chunks import chunks
 from ..numerics.convergence import GOOD_R_HAT, bulk_ess, split_r_hat
+from ..posterior.hyperparameters import identified_draws
 from ..posterior.posterior import Posterior
 
 Floats = NDArray[np.float64]
@@ -77,11 +75,12 @@ def diagnose_chain(
     Raises
     ------
     SettingsError
-        If the posterior is none of a chain.
+        If the posterior is not of a chain.
     """
-    if posterior.n_draws is None or not isinstance(posterior.guide, ChainGuide):
-        raise SettingsError("R-hat is of draws of a chain: a variational posterior has none.")
-    n_draws, train = posterior.n_draws, posterior.train
+    n_draws = posterior.sampling.chain_length(
+        "R-hat is of draws of a chain: a variational posterior has none."
+    )
+    train = posterior.train
     rng = np.random.default_rng([seed, 0xC4A1])
     chosen = {
         "user": _some_of_each(train.users, rng),
@@ -108,7 +107,7 @@ def diagnose_chain(
         table.insert(2, "n_ratings", counts[table["row"].to_numpy()])
         table["flagged"] = table["r_hat"] > GOOD_R_HAT
         rows[side] = table
-    return ChainDiagnosis(n_draws, rows, _hyperparameters(posterior, posterior.guide))
+    return ChainDiagnosis(n_draws, rows, _hyperparameters(posterior))
 
 
 def _some_of_each(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -122,27 +121,8 @@ def _some_of_each(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[
     return order[within < PAIRS_A_ROW]
 
 
-def hyperparameter_draws(posterior: Posterior, guide: ChainGuide) -> dict[str, Floats]:
-    """Return the chain's draws of hyperparameters that have an identity, by name, (n_draws,) each.
-
-    Noise, cut points, the spread of rows' noise, and the spreads of biases; those that were held still too.
-    """
-    named: dict[str, Floats] = {"noise": guide.noise.double().rsqrt().cpu().numpy()}
-    for cut in range(guide.n_cuts):
-        named[f"cut point {cut + 1}"] = guide.cuts[:, cut].double().cpu().numpy()
-    for side in guide.row_noise:
-        shapes = getattr(guide, f"{side}_noise_shape").double()
-        named[f"spread of {side}s' noise"] = shapes.rsqrt().cpu().numpy()
-    if posterior.model.biases:
-        with torch.no_grad():
-            for side, rows in (("user", posterior.user_rows), ("item", posterior.item_rows)):
-                biases: Any = rows.draws[..., -1]  # type: ignore[union-attr]
-                named[f"sd of {side} biases"] = biases.double().std(0).cpu().numpy()
-    return named
-
-
-def _hyperparameters(posterior: Posterior, guide: ChainGuide) -> pd.DataFrame:
-    named = hyperparameter_draws(posterior, guide)
+def _hyperparameters(posterior: Posterior) -> pd.DataFrame:
+    named = identified_draws(posterior)
     moving = {name: values for name, values in named.items() if values.std() > 0}
     if not moving:
         return pd.DataFrame({"name": [], "r_hat": [], "ess": []})

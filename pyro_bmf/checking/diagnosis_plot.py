@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from ..files import atomic_write
+from ..model.fitted import Side
 from .row_diagnosis import RowDiagnosis
 
 _COLOURS = {"user": "tab:blue", "item": "tab:orange"}
 
 
-def plot_diagnosis(found: Mapping[str, RowDiagnosis], history: pd.DataFrame, title: str, file: Path) -> None:
+def plot_diagnosis(found: Mapping[Side, RowDiagnosis], history: pd.DataFrame, title: str, file: Path) -> None:
     """Draw k-hat against the number of ratings, both gaps, and the objective over iterations.
 
     Parameters

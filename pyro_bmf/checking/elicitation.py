@@ -15,7 +15,6 @@ left does not depend on the answers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -23,17 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SettingsError
-from ..methods.gibbs.guide import ChainGuide
 from ..model import FactorizationModel
-from ..model.rows import RowDraws, RowPosterior
+from ..model.fitted import ChainHyper, UserGivenItems
 from ..numerics.quadrature import gauss_hermite
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices, PairPredictive
+from .prior_draws import learned_priors
 
 Floats = NDArray[np.float64]
 _NODES = 15
-#: Draws of a chain that are averaged over.
-_CHAIN_DRAWS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,25 +58,18 @@ class Elicitation:
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """A user, given the items: T settings of them (draws of a chain, or one).
+    """A user, given the items, and the pairs' terms, (T, m) each."""
 
-    The user's covariance (T, D, D); items' features (T, m, D); mean of the predictor (T, m) and the items'
-    share of its variance (T, m); the items' covariance over factors (T, m, K, K), or None where it is given.
-    """
-
-    covariance: Tensor
-    features: Tensor
-    mean: Tensor
-    other: Tensor
-    spread: Tensor | None
+    given: UserGivenItems
     noise: tuple[Tensor, ...]
 
     def signal(self) -> Tensor:
         """Return the user's share of the predictor's variance, (T, m)."""
-        own = ((self.features @ self.covariance) * self.features).sum(-1)
-        if self.spread is not None:
-            k = self.spread.shape[-1]
-            own = own + (self.spread * self.covariance[:, None, :k, :k]).sum((-2, -1))
+        features, covariance, spread = self.given.features, self.given.covariance, self.given.spread
+        own = ((features @ covariance) * features).sum(-1)
+        if spread is not None:
+            k = spread.shape[-1]
+            own = own + (spread * covariance[:, None, :k, :k]).sum((-2, -1))
         return own
 
 
@@ -121,11 +111,7 @@ def elicit(
     with torch.no_grad():
         if rated is None:
             rated = posterior.train.items[posterior.train.users == user]
-        state = (
-            _chain_state(posterior, pairs, user, candidates, rated)
-            if isinstance(pairs.users, RowDraws)
-            else _normal_state(model, pairs, user, candidates)
-        )
+        state = _state(posterior, pairs, user, candidates, rated)
         effective = _effective_noise(model, state)
         free = torch.ones(len(candidates), dtype=torch.bool, device=pairs.device)
         chosen, gains, left = [], [], [_left(state, effective)]
@@ -145,7 +131,7 @@ def elicit(
 def information(model: FactorizationModel, state: _State, levels: Tensor | None) -> Tensor:
     """Return the expected information of each candidate's rating about the user, (m,), nats."""
     signal = state.signal().clamp_min(0.0)
-    mean, other = state.mean, state.other
+    mean, other = state.given.mean, state.given.other
     likelihood = model.likelihood
     if levels is None:
         wide = likelihood.predictive_moments(mean, signal + other, *state.noise)[1]
@@ -168,8 +154,8 @@ def _entropy(pmf: Tensor) -> Tensor:
 def _effective_noise(model: FactorizationModel, state: _State) -> Tensor:
     """Return the variance of a Normal measurement of the predictor worth as much as a rating, (T, m)."""
     step = 1e-2
-    mean, variance = model.likelihood.predictive_moments(state.mean, state.other, *state.noise)
-    above, _ = model.likelihood.predictive_moments(state.mean + step, state.other, *state.noise)
+    mean, variance = model.likelihood.predictive_moments(state.given.mean, state.given.other, *state.noise)
+    above, _ = model.likelihood.predictive_moments(state.given.mean + step, state.given.other, *state.noise)
     slope = ((above - mean) / step).abs().clamp_min(1e-3)
     result: Tensor = variance / slope**2
     return result
@@ -177,66 +163,26 @@ def _effective_noise(model: FactorizationModel, state: _State) -> Tensor:
 
 def _answered(state: _State, item: int, noise: Tensor) -> _State:
     """Return the state after one item's rating has come."""
-    f = state.features[:, item]
-    gain = (state.covariance @ f.unsqueeze(-1)).squeeze(-1)
+    covariance = state.given.covariance
+    f = state.given.features[:, item]
+    gain = (covariance @ f.unsqueeze(-1)).squeeze(-1)
     total = (f * gain).sum(-1) + noise[:, item]
-    shrunk = state.covariance - gain.unsqueeze(2) * gain.unsqueeze(1) / total[:, None, None]
-    return _State(shrunk, state.features, state.mean, state.other, state.spread, state.noise)
+    shrunk = covariance - gain.unsqueeze(2) * gain.unsqueeze(1) / total[:, None, None]
+    return _State(state.given._replace(covariance=shrunk), state.noise)
 
 
 def _left(state: _State, noise: Tensor) -> float:
     return float(0.5 * torch.log1p(state.signal().clamp_min(0.0) / noise).mean())
 
 
-def _normal_state(model: FactorizationModel, pairs: PairPredictive, user: int, candidates: Indices) -> _State:
-    assert isinstance(pairs.users, RowPosterior)
-    assert isinstance(pairs.items, RowPosterior)
-    u = pairs.users.select(torch.tensor([user], device=pairs.device)).double()
-    v = pairs.items.select(torch.tensor(candidates, device=pairs.device)).double()
-    k, biased = u.n_factors, u.bias_loc is not None
-    item_covariance = v.covariance()
-    features = torch.cat([v.loc, torch.ones_like(v.loc[:, :1])], 1) if biased else v.loc
-    own = torch.cat([u.loc, torch.ones_like(u.loc[:, :1])], 1)[0] if biased else u.loc[0]
-    mean, _ = pairs.eta_moments(np.full(len(candidates), user), candidates)
-    other = (item_covariance @ own) @ own
-    noise = tuple(one[None] for one in pairs.relative_noise(np.full(len(candidates), user), candidates))
-    return _State(
-        u.covariance(), features[None], mean[None], other[None], item_covariance[None, :, :k, :k], noise
-    )
-
-
-def _chain_state(
+def _state(
     posterior: Posterior, pairs: PairPredictive, user: int, candidates: Indices, rated: Indices
 ) -> _State:
-    """Given draws of the items, the user's covariance is that of its conditional (given utilities)."""
-    guide = posterior.guide
-    assert isinstance(guide, ChainGuide)
-    assert isinstance(pairs.users, RowDraws)
-    assert isinstance(pairs.items, RowDraws)
-    every = torch.linspace(0, pairs.users.n_draws - 1, min(_CHAIN_DRAWS, pairs.users.n_draws)).long()
-    every = every.to(pairs.device)
-    rows = pairs.items.draws
-    precision = cast(Tensor, guide.user_precision)[every].double()
-    own_noise = 1.0 if pairs.users.noise is None else float(pairs.users.noise[user])
-    biased = pairs.users.bias
-
-    def features(items: Indices) -> tuple[Tensor, Tensor]:
-        drawn = rows[torch.tensor(items, device=pairs.device)][:, every].double().transpose(0, 1)  # (T, m, D)
-        if not biased:
-            return drawn, torch.zeros_like(drawn[..., 0])
-        return torch.cat([drawn[..., :-1], torch.ones_like(drawn[..., :1])], -1), drawn[..., -1]
-
-    seen, _ = features(rated)
-    weight = guide.noise[every].double()[:, None] / own_noise**2
-    if pairs.items.noise is not None:
-        weight = weight * pairs.items.noise[torch.tensor(rated, device=pairs.device)].double()[None] ** -2
-    else:
-        weight = weight.expand(-1, len(rated))
-    covariance = torch.linalg.inv(precision + (seen * weight.unsqueeze(-1)).mT @ seen)
-    f, bias = features(candidates)
-    means = pairs.users.means[user, every].double()
-    mean = (f @ means.unsqueeze(-1)).squeeze(-1) + bias + posterior.model.predictor_centre.double()
-    noise = tuple(
-        one[None].expand_as(mean) for one in pairs.relative_noise(np.full(len(candidates), user), candidates)
-    )
-    return _State(covariance, f, mean, torch.zeros_like(mean), None, noise)
+    """Return a user given the items, with the noise of the candidates' ratings."""
+    hyper, known = None, posterior.guide.hyperparameters()
+    priors = learned_priors(posterior, "user", np.zeros(0, dtype=np.int64))
+    if priors is not None and "noise" in known:
+        hyper = ChainHyper(priors, known["noise"].values ** -2)
+    given = pairs.rows.user_given_items(user, candidates, rated, hyper)
+    noise = pairs.relative_noise(np.full(len(candidates), user), candidates)
+    return _State(given, tuple(one[None].expand_as(given.mean) for one in noise))

@@ -16,7 +16,6 @@ from ..numerics.chunks import chunks
 from ..posterior.pair_draws import rating_log_prob
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import PairPredictive
-from .loo import number_of_draws
 
 Floats = NDArray[np.float64]
 _CELLS = 1_000_000
@@ -54,7 +53,7 @@ def held_out_log_prob(
         raise DataError("there are no held-out ratings to score: split with a larger test part.")
     if ratings.scale.levels is not None:
         return level_log_prob(posterior.pairs, ratings, advance)
-    n_draws = number_of_draws(posterior, num_samples)
+    n_draws = posterior.number_of_draws(num_samples)
     result = np.empty(len(ratings))
     draws = np.arange(n_draws)
     with torch.no_grad():

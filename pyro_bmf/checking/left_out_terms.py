@@ -16,9 +16,7 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor
 
-from ..methods.gibbs.guide import ChainGuide
 from ..model.priors.hierarchical import Hyperparameter
-from ..model.rows import RowPosterior
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
 
@@ -53,21 +51,20 @@ class OwnTerms:
     @torch.no_grad()
     def of(cls, posterior: Posterior, users: Indices) -> OwnTerms | None:
         """Return the proposals of some users; None where users have nothing of their own."""
-        model, rows, guide = posterior.model, posterior.user_rows, posterior.guide
+        model, rows = posterior.model, posterior.user_rows
         at = torch.tensor(users, device=rows.device)
         log_noise = log_noise_sd = shapes = shifts = shifts_sd = spread = None
         if rows.noise is not None and model.row_noise is not None and "user" in model.row_noise.sides:
             log_noise = rows.noise[at].double().log()
-            if isinstance(rows, RowPosterior) and rows.noise_scale is not None:
+            if rows.noise_scale is not None:
                 log_noise_sd = _WIDER * rows.noise_scale[at].double()
                 shapes = _median(cast(Hyperparameter, model.row_noise.shape_q["user"])).reshape(1)
             else:
-                assert isinstance(guide, ChainGuide)
-                shapes = cast(Tensor, guide.user_noise_shape).double()
+                shapes = posterior.guide.hyperparameters()["user_noise_shape"].values.double()
                 # Of the logarithm of a Gamma of shape s the variance is about 1 / s.
                 counts = torch.tensor(posterior.train.user_counts[users], device=rows.device).double()
                 log_noise_sd = _WIDER * 0.5 * (shapes.mean() + 0.5 * counts).rsqrt()
-        if isinstance(rows, RowPosterior) and rows.cuts is not None and rows.cuts_scale is not None:
+        if rows.cuts is not None and rows.cuts_scale is not None:
             assert model.row_cuts is not None
             shifts, shifts_sd = rows.cuts[at].double(), _WIDER * rows.cuts_scale[at].double()
             spread = _median(model.row_cuts.spread)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..data.ratings import Ratings
-from ..errors import SettingsError
 from ..evaluation.elpd import ElpdRow, compare_elpd
 from ..numerics.chunks import chunks
-from ..numerics.convergence import relative_efficiency
 from ..numerics.psis import count_k_hats, good_k, leave_one_out
 from ..posterior.pair_draws import PairDraws
 from ..posterior.posterior import Posterior
@@ -157,9 +156,11 @@ def psis_loo(
         rows = np.sort(np.random.default_rng(seed).permutation(len(rows))[: check_count("subset", subset)])
     users, items, values = observed.users[rows], observed.items[rows], observed.ratings[rows]
     if draws is None:
-        draws = PairDraws.draw(posterior.pairs, users, items, number_of_draws(posterior, num_samples), seed)
+        n_draws = posterior.number_of_draws(num_samples)
+        draws = PairDraws.draw(posterior.pairs, users, items, n_draws, seed)
     if efficiency is None:
-        efficiency = 1.0 if posterior.n_draws is None else _efficiency(draws, observed, rows, seed)
+        some = partial(_some_likelihoods, draws, observed, rows, seed)
+        efficiency = posterior.sampling.efficiency(some)
     n = len(rows)
     elpd, k_hat, within = np.empty(n), np.empty(n), np.empty(n)
     with torch.no_grad():
@@ -178,13 +179,13 @@ def psis_loo(
         draws.n_draws,
         efficiency,
         "density" if observed.scale.levels is None else "probability",
-        posterior.tempered and posterior.n_draws is None,
-        posterior.n_draws is None,
+        posterior.tempered,
+        not posterior.sampling.settles,
     )
 
 
-def _efficiency(draws: PairDraws, observed: Ratings, rows: Indices, seed: int) -> float:
-    """Return the mean relative efficiency of the likelihoods of some of the ratings."""
+def _some_likelihoods(draws: PairDraws, observed: Ratings, rows: Indices, seed: int) -> Floats:
+    """Return the likelihoods of some of the ratings, up to a factor each, (n, n_draws)."""
     some = rows
     if len(rows) > _EFFICIENCY_RATINGS:
         some = np.random.default_rng([seed, 0xEFF]).choice(rows, _EFFICIENCY_RATINGS, replace=False)
@@ -192,8 +193,8 @@ def _efficiency(draws: PairDraws, observed: Ratings, rows: Indices, seed: int) -
         log_prob = draws.log_likelihood(
             observed.users[some], observed.items[some], observed.ratings[some], observed.scale
         )
-    likelihood = (log_prob - log_prob.amax(1, keepdim=True)).exp()
-    return float(relative_efficiency(likelihood.cpu().numpy()).mean())
+    likelihood: Floats = (log_prob - log_prob.amax(1, keepdim=True)).exp().cpu().numpy()
+    return likelihood
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,22 +257,3 @@ def compare_loo(names: Sequence[str], results: Sequence[LooResult]) -> LooCompar
             for name in names
         ]
     return LooComparison(rows, ranked, shares)
-
-
-def number_of_draws(posterior: Posterior, asked: int | None) -> int:
-    """Return how many draws to take: a chain has those that it kept and no more.
-
-    Raises
-    ------
-    SettingsError
-        If more are asked of a chain than it kept.
-    """
-    kept = posterior.n_draws
-    if kept is None:
-        return check_count("num_samples", 400 if asked is None else asked)
-    if asked is not None and asked > kept:
-        raise SettingsError(
-            f"num_samples (--draws) is {asked}, but the chain kept {kept} draws: ask for at most that, or "
-            "fit again with more draws kept (--kept-draws)."
-        )
-    return check_count("num_samples", kept if asked is None else asked)

@@ -33,7 +33,6 @@ from ..data.ratings import Ratings
 from ..data.splits import Split
 from ..errors import DataError, SettingsError
 from ..evaluation.provenance import check_provenance
-from ..methods.gibbs.guide import ChainGuide
 from ..model.pair_terms import pair_terms
 from ..numerics.psis import leave_one_out
 from ..numerics.ragged_rows import ragged_rows
@@ -42,8 +41,7 @@ from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
 from .held_out import level_log_prob
 from .left_out_terms import OwnTerms, Terms
-from .loo import number_of_draws
-from .prior_draws import chain_priors
+from .prior_draws import learned_priors
 from .row_target import RowTargets, join
 
 Floats = NDArray[np.float64]
@@ -115,9 +113,7 @@ def leave_users_out(
         raise SettingsError("leave-one-user-out takes rows on all numbers; these are positive.")
     if (train.user_counts[users] == 0).any():
         raise DataError("a user without training ratings cannot be left out of them.")
-    if posterior.n_draws is None and num_samples is None:
-        num_samples = _DRAWS
-    n_draws = number_of_draws(posterior, num_samples)
+    n_draws = posterior.number_of_draws(num_samples, usual=_DRAWS)
     order = np.argsort(train.users, kind="stable")
     starts = np.concatenate([[0], np.cumsum(train.user_counts)])
     row, places = ragged_rows(starts, users)
@@ -157,9 +153,8 @@ class _Priors:
 
     def __init__(self, posterior: Posterior, users: Indices, seed: int) -> None:
         self.n = len(users)
-        self.chain: Callable[[int], tuple[Tensor, Tensor]] | None = None
-        if isinstance(posterior.guide, ChainGuide):
-            self.chain = chain_priors(posterior, posterior.guide, "user", users)
+        self.learned = learned_priors(posterior, "user", users)
+        if self.learned is not None:
             return
         self.targets = RowTargets(posterior, "user", seed)
         gaussian = self.targets.gaussian_prior
@@ -171,19 +166,16 @@ class _Priors:
 
     def normal(self, draw: int) -> tuple[Tensor, Tensor]:
         """Return precision (D, D) and means (n, D)."""
-        if self.chain is not None:
-            return self.chain(draw)
+        if self.learned is not None:
+            return self.learned.at(draw)
         precision, linear = self.gaussian
         return precision, torch.linalg.solve(precision, linear).expand(self.n, -1)
 
     def log_density(self, x: Tensor, draw: int) -> Tensor:
         """Return log p(u) of (R, n, D): (R, n)."""
-        if self.chain is None:
+        if self.learned is None:
             return self.targets.log_prior(x)
-        precision, mean = self.normal(draw)
-        gap = x - mean
-        square = ((gap @ precision) * gap).sum(-1)
-        return 0.5 * (torch.logdet(precision) - x.shape[-1] * _LOG_2PI - square)
+        return self.learned.log_density(x, draw)
 
 
 @dataclass(frozen=True, eq=False)

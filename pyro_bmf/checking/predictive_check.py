@@ -31,7 +31,6 @@ from ..evaluation.selective import RiskCoverage, risk_coverage
 from ..numerics.normal_cells import midway
 from ..posterior.posterior import Posterior
 from .discrepancy import CheckedStatistic, Discrepancies, check_statistics
-from .loo import number_of_draws
 from .replicates import replicate_ratings
 
 Floats = NDArray[np.float64]
@@ -143,7 +142,7 @@ def check_predictive(
     check_provenance(posterior, split, part=part, name="the posterior")
     if len(observed) < 20:
         raise DataError(f"the {part} part has only {len(observed)} ratings: a check needs twenty at least.")
-    n_draws = number_of_draws(posterior, num_samples)
+    n_draws = posterior.number_of_draws(num_samples)
     predicted = _Predicted.of(posterior, observed, seed)
     train = posterior.train
     low, high = observed.scale.low, observed.scale.high
@@ -195,7 +194,7 @@ def check_predictive(
         part,
         len(observed),
         n_draws,
-        posterior.tempered and posterior.n_draws is None,
+        posterior.tempered,
         statistics,
         joint_p,
         prior,

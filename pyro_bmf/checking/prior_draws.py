@@ -1,14 +1,11 @@
-"""Priors of rows: draws from them, hyperparameters first, and what they are under each draw of a chain."""
+"""Priors of rows: draws from them, hyperparameters first, and as a method learned them."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from ..methods.gibbs.guide import ChainGuide
+from ..model.fitted import RowPriors, Side
 from ..model.implicit_feedback import feedback_means
 from ..model.priors.normal import Prior
 from ..numerics.keyed_draws import Stream, draw_seed
@@ -32,7 +29,7 @@ def prior_of(posterior: Posterior, site: str) -> tuple[Prior, int | None]:
 
 
 def draw_prior_rows(
-    posterior: Posterior, side: str, rows: Indices, draws: Indices, seed: int
+    posterior: Posterior, side: Side, rows: Indices, draws: Indices, seed: int
 ) -> tuple[Tensor, Tensor | None]:
     """Draw factors (n_draws, n_rows, K) and biases (n_draws, n_rows) or None of some rows from the prior.
 
@@ -72,23 +69,12 @@ def draw_prior_rows(
     return torch.stack(factors), torch.stack(biases) if biases else None
 
 
-def chain_priors(
-    posterior: Posterior, guide: ChainGuide, side: str, rows: Indices
-) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """Return what gives the Normal prior of some rows at a draw: precision (D, D) and means (n, D), float64.
+def learned_priors(posterior: Posterior, side: Side, rows: Indices | None = None) -> RowPriors | None:
+    """Return the prior of some rows, or all, as the method learned it; None where it is the model's own.
 
-    Over factors and, last, the bias; the means are those of implicit feedback where the model has it.
+    Its means are those of implicit feedback where the model has it.
     """
     feedback = side_feedback(posterior.train, posterior.model, side)
-    feedback = feedback.select(torch.tensor(rows, device=feedback.values.device))
-    location, precision, weights = (
-        cast(Tensor, getattr(guide, f"{side}_{name}")) for name in ("location", "precision", "weights")
-    )
-
-    def at(draw: int) -> tuple[Tensor, Tensor]:
-        mean = location[draw].double().expand(len(rows), -1)
-        if guide.implicit:
-            mean = mean + feedback_means(feedback, weights[draw]).double()
-        return precision[draw].double(), mean
-
-    return at
+    if rows is not None:
+        feedback = feedback.select(torch.tensor(rows, device=feedback.values.device))
+    return posterior.guide.row_priors(side, feedback)

@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.scale import RatingScale
-from ..model.likelihoods.normal import NormalLikelihood
 from ..numerics.chunks import chunks
 from ..numerics.keyed_draws import Stream, draw_seed
-from ..numerics.normal_cells import midway
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices, own_generator
 from .prior_draws import draw_prior_rows
@@ -103,13 +101,7 @@ def _drawn(
                 continue
             if at is None:
                 drawn = likelihood(one, *relative).sample()
-            elif isinstance(likelihood, NormalLikelihood):
-                # A cell's probability is that of its Normal ratings: the same draw at a fifth of the cost.
-                middle = midway(at)
-                drawn = at[torch.bucketize(likelihood(one, *relative).sample().contiguous(), middle)]
             else:
-                below = likelihood.log_prob_rating(one, at, *relative).double().exp().cumsum(-1)
-                share = torch.rand(len(one), 1, dtype=torch.float64, device=eta.device) * below[:, -1:]
-                drawn = at[(share > below[:, :-1]).sum(-1)]
+                drawn = likelihood.sample_levels(one, at, *relative)
             result[place] = drawn.double().cpu().numpy()
     return result

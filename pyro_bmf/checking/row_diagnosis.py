@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..methods.coordinate_ascent.guide import ConjugateGuide
+from ..model.fitted import Side
 from ..model.rows import RowPosterior
 from ..numerics.chunks import chunks
 from ..numerics.psis import good_k, smooth_tail
@@ -98,7 +98,7 @@ class RowDiagnosis:
 
 def diagnose_rows(
     posterior: Posterior,
-    side: str,
+    side: Side,
     *,
     num_samples: int = 400,
     seed: int = 0,
@@ -182,7 +182,7 @@ def family_of(targets: RowTargets) -> str:
         return "log-normal"
     if targets.rows.tril is None:
         return "diagonal"
-    return "full" if isinstance(targets.posterior.guide, ConjugateGuide) else "block"
+    return "full" if targets.posterior.guide.joint_bias else "block"
 
 
 def _exact_gaps(targets: RowTargets, rows: Indices) -> tuple[Floats, Floats]:

@@ -27,20 +27,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SettingsError
-from ..methods.coordinate_ascent.guide import ConjugateGuide
 from ..model.feedback import bag_sum
-from ..model.likelihoods.level_distribution import LevelProbabilities
-from ..model.likelihoods.normal import NormalLikelihood
+from ..model.fitted import RowPriors, Side
 from ..model.pair_terms import pair_terms
 from ..model.prior_density import given_hyperparameters, has_hyperparameters
-from ..model.rows import RowDraws, RowPosterior
+from ..model.rows import RowPosterior
 from ..model.standard_units import standardised
 from ..numerics.keyed_draws import Stream, draw_seed
-from ..numerics.normal_cells import midway
 from ..numerics.quadrature import normal_nodes
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices, own_generator
-from .prior_draws import prior_of
+from .prior_draws import learned_priors, prior_of
 
 _NODES = 5
 #: Draws of the other side where its factors are log-normal, and of hyperparameters.
@@ -69,14 +66,14 @@ class RowTargets:
     """
 
     posterior: Posterior
-    side: str
+    side: Side
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what has no q of single rows."""
-        if isinstance(self.posterior.user_rows, RowDraws):
-            raise SettingsError("draws of a chain have no q of single rows: their measure is R-hat.")
-        if self.posterior.model.implicit is not None and not isinstance(self.posterior.guide, ConjugateGuide):
+        _ = self.rows
+        learned = self.learned_priors
+        if self.posterior.model.implicit is not None if learned is None else not learned.shared:
             raise SettingsError(
                 "the model's rows have prior means from implicit feedback, with no q of theirs."
             )
@@ -86,16 +83,25 @@ class RowTargets:
     @cached_property
     def rows(self) -> RowPosterior:
         """Return q of this side, float64."""
-        own = self.posterior.user_rows if self.side == "user" else self.posterior.item_rows
-        assert isinstance(own, RowPosterior)
-        return own.double()
+        return self._normals(self.side == "user")
 
     @cached_property
     def others(self) -> RowPosterior:
         """Return q of the other side, float64."""
-        other = self.posterior.item_rows if self.side == "user" else self.posterior.user_rows
-        assert isinstance(other, RowPosterior)
-        return other.double()
+        return self._normals(self.side == "item")
+
+    def _normals(self, users: bool) -> RowPosterior:
+        rows = self.posterior.user_rows if users else self.posterior.item_rows
+        found: RowPosterior = rows.normals(
+            "draws of a chain have no q of single rows: their measure is R-hat."
+        )
+        return found.double()
+
+    @cached_property
+    def learned_priors(self) -> RowPriors | None:
+        """Return the rows' priors as the method learned them; None where they are the model's."""
+        # One row stands for all: their priors are one.
+        return learned_priors(self.posterior, self.side, np.zeros(1, dtype=np.int64))
 
     @property
     def width(self) -> int:
@@ -144,11 +150,9 @@ class RowTargets:
 
     def log_prior(self, x: Tensor) -> Tensor:
         """Return E log p(x), (S, n), of rows (S, n, D), over the hyperparameters' q: differentiable."""
-        guide, k = self.posterior.guide, self.rows.n_factors
-        if isinstance(guide, ConjugateGuide):  # its priors' precisions were learned with the rest
-            precision = getattr(guide, f"{self.side}_prior").double()
-            normal: Tensor = 0.5 * (precision.log() - _LOG_2PI - precision * x**2).sum(-1)
-            return normal
+        k = self.rows.n_factors
+        if self.learned_priors is not None:
+            return self.learned_priors.log_density(x, 0)
         total = self._site_log_prior(f"{self.side}_factors", x[..., :k])
         if self.posterior.model.biases:
             total = total + self._site_log_prior(f"{self.side}_bias", x[..., -1])
@@ -244,14 +248,7 @@ class RowTargets:
     def _log_prob(self, eta: Tensor, ratings: Tensor, noise: tuple[Any, ...]) -> Tensor:
         """Return the likelihood's own log-density of ratings, which broadcast against `eta`."""
         likelihood = self.posterior.model.likelihood
-        levels = getattr(likelihood, "levels", None)
-        if isinstance(levels, Tensor) and isinstance(likelihood(eta.flatten()[:1]), LevelProbabilities):
-            # The same numbers as below, one level's and not all.
-            middle = midway(levels)
-            places = torch.bucketize(ratings, middle).expand_as(eta)
-            return likelihood.log_prob_observed(eta, places, levels, *noise)
-        result: Tensor = likelihood(eta, *noise).log_prob(ratings.expand_as(eta))
-        return result
+        return likelihood.log_prob_of(ratings, eta, *noise)
 
     def _variance(self, table: Tensor, places: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
         """Return the variance of each entry's predictor given its row's draws, (n_entries, S)."""
@@ -280,7 +277,7 @@ class RowTargets:
 
     @cached_property
     def _common_draws(self) -> Tensor:
-        other = "item" if self.side == "user" else "user"
+        other: Side = "item" if self.side == "user" else "user"
         every = np.arange(len(self.others))
         drawn = self.posterior.pairs.draw_rows(other, every, np.arange(_COMMON_DRAWS), self.seed + 1)
         return join(*drawn).double()
@@ -290,7 +287,7 @@ class RowTargets:
     @property
     def gaussian_likelihood(self) -> bool:
         """Whether the expected log-likelihood is quadratic in the row: under Normal noise."""
-        return isinstance(self.posterior.model.likelihood, NormalLikelihood) and self.others.positive is None
+        return self.posterior.model.likelihood.normal_noise is not None and self.others.positive is None
 
     @cached_property
     def _products(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -323,10 +320,10 @@ class RowTargets:
         first = torch.cumsum(counts, 0) - counts
         entries = torch.arange(len(row), device=at.device) - first[row] + starts[at][row]
         own = columns[entries]
-        likelihood = self.posterior.model.likelihood
-        assert isinstance(likelihood, NormalLikelihood)
+        of_ratings = self.posterior.model.likelihood.normal_noise
+        assert of_ratings is not None
         noise = self._relative(rows, row, own)
-        weight = likelihood.noise.double().detach() ** -2 * torch.ones(
+        weight = of_ratings.double().detach() ** -2 * torch.ones(
             len(own), dtype=torch.float64, device=at.device
         )
         if noise:

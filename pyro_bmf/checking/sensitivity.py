@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SettingsError
-from ..methods.gibbs.guide import ChainGuide
 from ..numerics.chunks import chunks
 from ..numerics.psis import good_k, smooth_tail
 from ..numerics.ragged_rows import ragged_rows
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
-from .loo import number_of_draws
-from .prior_draws import chain_priors
+from .prior_draws import learned_priors
 from .row_target import RowTargets, join
 
 Floats = NDArray[np.float64]
@@ -101,11 +100,10 @@ def power_scale_users(
     SettingsError
         If more draws are asked of a chain than it kept, or there are fewer items than recommendations.
     """
-    n_draws = number_of_draws(posterior, num_samples)
+    n_draws = posterior.number_of_draws(num_samples)
     if posterior.n_items <= n:
         raise SettingsError(f"n is {n}, and there are {posterior.n_items} items: ask for fewer.")
-    terms = _chain_terms if posterior.n_draws is not None else _variational_terms
-    targets = None if posterior.n_draws is not None else RowTargets(posterior, "user", seed)
+    terms = _terms_of(posterior, n_draws, seed)
     parts = []
     width = posterior.n_factors + 1
     size = max(1, _NUMBERS // (n_draws * max(width, min(_CANDIDATES, posterior.n_items))))
@@ -113,7 +111,7 @@ def power_scale_users(
     with torch.no_grad():
         for part in chunks(posterior.n_users, size):
             users = np.arange(part.start, part.stop)
-            log_prior, log_likelihood = terms(posterior, targets, users, n_draws, seed)
+            log_prior, log_likelihood = terms(users)
             scores = posterior.pairs.score(users, every_item)
             candidates = _best(posterior, users, scores, min(_CANDIDATES, posterior.n_items))
             eta = posterior.pairs.draw_eta(
@@ -137,25 +135,26 @@ def _best(posterior: Posterior, users: Indices, scores: NDArray[np.float32], n: 
     return best
 
 
-def _variational_terms(
-    posterior: Posterior, targets: RowTargets | None, users: Indices, n_draws: int, seed: int
-) -> tuple[Floats, Floats]:
-    del posterior, seed
-    assert targets is not None
+def _terms_of(posterior: Posterior, n_draws: int, seed: int) -> Callable[[Indices], tuple[Floats, Floats]]:
+    """Return what gives log prior and log-likelihood of users' draws, (users, n_draws) each.
+
+    With the items' q integrated over, or, where draws of both sides go together, at the items' draws.
+    """
+    if posterior.sampling.settles:
+        return partial(_joint_terms, posterior, n_draws, seed)
+    return partial(_marginal_terms, RowTargets(posterior, "user", seed), n_draws)
+
+
+def _marginal_terms(targets: RowTargets, n_draws: int, users: Indices) -> tuple[Floats, Floats]:
     x = targets.draw(users, n_draws)
     prior, likelihood = targets.log_prior(x), targets.log_likelihood(users, x)
     return prior.T.cpu().numpy(), likelihood.T.cpu().numpy()
 
 
-def _chain_terms(
-    posterior: Posterior, targets: RowTargets | None, users: Indices, n_draws: int, seed: int
-) -> tuple[Floats, Floats]:
-    del targets
-    guide = posterior.guide
-    assert isinstance(guide, ChainGuide)
+def _joint_terms(posterior: Posterior, n_draws: int, seed: int, users: Indices) -> tuple[Floats, Floats]:
     draws = np.arange(n_draws)
     x = join(*posterior.pairs.draw_rows("user", users, draws, seed)).double()
-    prior = chain_log_prior(posterior, guide, users, x)
+    prior = joint_log_prior(posterior, users, x)
     train = posterior.train
     order = np.argsort(train.users, kind="stable")
     starts = np.concatenate([[0], np.cumsum(train.user_counts)])
@@ -174,15 +173,11 @@ def _chain_terms(
     return prior.T.cpu().numpy(), total.cpu().numpy()
 
 
-def chain_log_prior(posterior: Posterior, guide: ChainGuide, users: Indices, x: Tensor) -> Tensor:
+def joint_log_prior(posterior: Posterior, users: Indices, x: Tensor) -> Tensor:
     """Return log p(u) of users' draws (S, n, D) at each draw's hyperparameters: (S, n)."""
-    priors = chain_priors(posterior, guide, "user", users)
-    result = x.new_empty(x.shape[:2])
-    for draw in range(len(x)):
-        precision, mean = priors(draw)
-        gap = x[draw] - mean
-        result[draw] = 0.5 * (torch.logdet(precision) - ((gap @ precision) * gap).sum(-1))
-    return result
+    priors = learned_priors(posterior, "user", users)
+    assert priors is not None, "draws of rows go with draws of their priors"
+    return torch.stack([priors.log_density(rows, draw) for draw, rows in enumerate(x)])
 
 
 def _table(eta: Floats, log_prior: Floats, log_likelihood: Floats, n: int) -> pd.DataFrame:

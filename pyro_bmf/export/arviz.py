@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..data.ratings import Ratings
 from ..data.splits import Split
 from ..errors import DataError, SettingsError
-from ..posterior.chain_draws import sampling_attributes
 from ..posterior.posterior import Posterior
+from ..posterior.settling import LEAST_DRAWS
 from ..systems.raw_ids import check_count, id_values, need_columns
 from .groups import GROUPS, GroupPlan, Selection
 
@@ -144,7 +144,7 @@ def halves(tree: xr.DataTree) -> xr.DataTree:
     SettingsError
         If the draws are independent ones of a guide: R-hat says nothing of those.
     """
-    if "Gibbs chain" not in str(tree.attrs.get("sampling", "")):
+    if "n_chains" not in tree.attrs:
         raise SettingsError(
             f"halves are of a chain, and these draws are {tree.attrs.get('sampling', 'of unknown origin')}: "
             "R-hat says nothing of them."
@@ -199,7 +199,7 @@ def plan_groups(
     return GroupPlan(
         posterior,
         selection,
-        _number_of_draws(posterior, num_samples),
+        posterior.number_of_draws(num_samples),
         seed,
         tuple(groups),
         functionals,
@@ -230,14 +230,16 @@ def chain_diagnostics(posterior: Posterior, *, n_pairs: int = 200, seed: int = 0
     SettingsError
         If the posterior is variational: independent draws of one q say nothing of convergence.
     """
-    if posterior.n_draws is None or posterior.n_draws < 8:
-        raise SettingsError(
-            "R-hat and effective sample sizes need the draws of a chain, eight or more: fit with Gibbs "
-            "sweeps, and keep as many (kept_draws, --kept-draws)."
-        )
+    refusal = (
+        "R-hat and effective sample sizes need the draws of a chain, eight or more: fit with Gibbs sweeps, "
+        "and keep as many (kept_draws, --kept-draws)."
+    )
+    n_draws = posterior.sampling.chain_length(refusal)
+    if n_draws < LEAST_DRAWS:
+        raise SettingsError(refusal)
     train = posterior.train
     rows = np.random.default_rng(seed).permutation(len(train))[: check_count("n_pairs", n_pairs)]
-    half = posterior.n_draws // 2
+    half = n_draws // 2
     eta = posterior.pairs.draw_eta(train.users[rows], train.items[rows], np.arange(2 * half), seed)
     values = eta.double().cpu().numpy().reshape(2, half, len(rows))
     tree = arviz_module().from_dict({"posterior": {"eta": values}})
@@ -251,18 +253,6 @@ def chain_diagnostics(posterior: Posterior, *, n_pairs: int = 200, seed: int = 0
     for name in ("r_hat", "ess_bulk", "ess_tail"):
         found[name] = table[name].astype(float).to_numpy()
     return found
-
-
-def _number_of_draws(posterior: Posterior, asked: int | None) -> int:
-    """Return how many draws there are to be: a chain has those that it kept and no more."""
-    if posterior.n_draws is None:
-        return check_count("num_samples", 400 if asked is None else asked)
-    if asked is not None and asked > posterior.n_draws:
-        raise SettingsError(
-            f"num_samples is {asked}, but the chain kept {posterior.n_draws} draws: ask for at most that, or "
-            "fit again with more draws kept (--kept-draws)."
-        )
-    return check_count("num_samples", posterior.n_draws if asked is None else asked)
 
 
 def tree_attributes(plan: GroupPlan, split: Split | None) -> dict[str, Any]:
@@ -280,7 +270,7 @@ def tree_attributes(plan: GroupPlan, split: Split | None) -> dict[str, Any]:
         "tempered": int(posterior.tempered),
         "beta_user": posterior.beta[0],
         "beta_item": posterior.beta[1],
-        **sampling_attributes(posterior),
+        **posterior.sampling.attributes(info),
         "log_likelihood_of": "probability of the rating's level"
         if probability
         else "likelihood's own density",

@@ -17,8 +17,8 @@ from ..data.splits import Split
 from ..data.units import Units
 from ..errors import SettingsError
 from ..files import atomic_write, reserve, write_json
-from ..model.rows import RowDraws, Rows, working_dtype
-from ..posterior.chain_draws import hyperparameter_draws, sampling_attributes
+from ..model.fitted import Rows
+from ..posterior.hyperparameters import hyperparameter_draws
 from ..posterior.posterior import Posterior
 from ..posterior.rating_units import in_ratings
 from .arviz import plan_groups, tree_attributes
@@ -163,19 +163,19 @@ def export_parquet(posterior: Posterior, folder: Path | str) -> Path:
             "model": posterior.model.settings(),
             "scale": posterior.scale.to_dict(),
             "info": posterior.info,
-            **sampling_attributes(posterior),
+            **posterior.sampling.attributes(posterior.info),
         },
     )
     return target
 
 
 def _chain_table(posterior: Posterior) -> pd.DataFrame | None:
-    """Return what a chain drew beside rows and has an identity from draw to draw; None of a guide."""
-    n_draws = posterior.n_draws
-    if n_draws is None:
+    """Return what was drawn beside rows and has an identity from draw to draw; None of nothing."""
+    draws = hyperparameter_draws(posterior, np.arange(posterior.number_of_draws(None)))
+    if not draws:
         return None
-    columns: dict[str, NDArray[Any]] = {"draw": np.arange(n_draws)}
-    for name, drawn in hyperparameter_draws(posterior, np.arange(n_draws)).items():
+    columns: dict[str, NDArray[Any]] = {"draw": np.arange(len(draws["noise"]))}
+    for name, drawn in draws.items():
         values = in_ratings(name, drawn, posterior.model.units)
         if name == "cuts":
             columns |= {f"cut_{cut + 1}": values[:, cut] for cut in range(values.shape[1])}
@@ -188,19 +188,10 @@ def _parameters(rows: Rows, units: Units) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {}
     if rows.noise is not None:
         columns["noise"] = rows.noise.cpu().numpy()
-    if isinstance(rows, RowDraws):
-        # Single factors of a chain have no identity from draw to draw: there is nothing to tabulate.
-        if rows.bias:
-            bias = rows.draws[..., -1].to(working_dtype(rows.draws))
-            columns |= {
-                "bias_loc": in_ratings("user_bias", bias.mean(1).cpu().numpy(), units),
-                "bias_scale": in_ratings("user_bias", bias.std(1).cpu().numpy(), units),
-            }
-        return columns
-    for name, tensor in (("bias_loc", rows.bias_loc), ("bias_scale", rows.bias_scale)):
-        if tensor is not None:
-            columns[name] = in_ratings("user_bias", tensor.cpu().numpy(), units)
-    for name, matrix in (("loc", rows.loc), ("scale", rows.scale)):
-        values = in_ratings("user_factors", matrix.cpu().numpy(), units)
-        columns |= {f"{name}_{k}": values[:, k] for k in range(values.shape[1])}
+    for name, tensor in rows.summaries().items():
+        site = "user_bias" if name.startswith("bias") else "user_factors"
+        values = in_ratings(site, tensor.cpu().numpy(), units)
+        # Factors have a column each.
+        named = {name: values} if values.ndim == 1 else {f"{name}_{k}": one for k, one in enumerate(values.T)}
+        columns |= named
     return columns

@@ -2,8 +2,8 @@
 
 Groups and variables follow ArviZ's schema: dimensions ``chain`` (one), ``draw``, ``user``, ``item``,
 ``factor``, ``cut`` and ``pair``. A pair is one observed rating; ``user_id`` and ``item_id`` are its raw ids.
-What a chain drew beside rows stands among the draws (`chain_draws`); what has no draws, as learned noise that
-is a parameter, in ``constant_data``.
+What a chain drew beside rows stands among the draws (`hyperparameters`); what has no draws, as learned noise
+that is a parameter, in ``constant_data``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checking.prior_draws import chain_priors, draw_prior_rows, prior_of
+from ..checking.prior_draws import draw_prior_rows, learned_priors, prior_of
 from ..errors import SettingsError
-from ..methods.gibbs.guide import ChainGuide
+from ..model.fitted import RowPriors, Side
 from ..model.prior_density import given_hyperparameters, has_hyperparameters
 from ..numerics.chunks import chunks
 from ..numerics.keyed_draws import Stream, draw_seed
-from ..posterior.chain_draws import (
-    chain_of,
+from ..posterior.hyperparameters import (
     cut_places,
     hyperparameter_dims,
     hyperparameter_draws,
@@ -111,9 +110,15 @@ class GroupPlan:
             "item": len(self.selection.items),
             "factor": self.posterior.n_factors,
             "factor_other": self.posterior.n_factors,
-            "cut": 0 if (guide := chain_of(self.posterior)) is None else guide.n_cuts,
+            "cut": self._n_cuts,
             "pair": len(self.selection.ratings),
         }
+
+    @property
+    def _n_cuts(self) -> int:
+        """Number of cut points that have draws."""
+        cuts = self.posterior.guide.hyperparameters().get("cuts")
+        return 0 if cuts is None else cuts.values.shape[1]
 
     def coordinates(self, group: str) -> dict[str, tuple[str, NDArray[Any]]]:
         """Return dimension and values of each coordinate of a group.
@@ -203,10 +208,10 @@ class GroupPlan:
 
     def _constants(self) -> dict[str, float]:
         model = self.posterior.model
-        noise = getattr(model.likelihood, "noise", None)
+        noise = model.likelihood.noise
         constants = {"centre": float(model.predictor_centre)}
-        # A chain's noise stands among its draws.
-        if isinstance(noise, Tensor) and noise.ndim == 0 and chain_of(self.posterior) is None:
+        # Noise that was drawn stands among the draws.
+        if noise is not None and "noise" not in hyperparameter_dims(self.posterior):
             constants["noise"] = float(noise.detach())
         return constants
 
@@ -326,8 +331,11 @@ class GroupPlan:
         prior, n_factors = prior_of(self.posterior, site)
         if rows.shape[1] == 0:
             return np.empty(rows.shape[:2], dtype=np.float32)
-        if isinstance(self.posterior.guide, ChainGuide):
-            return self._log_chain_prior(site, rows, draws, self.posterior.guide)
+        side: Side = "user" if site.startswith("user") else "item"
+        chosen = self.selection.users if side == "user" else self.selection.items
+        learned = learned_priors(self.posterior, side, chosen)
+        if learned is not None:
+            return self._log_learned_prior(learned, site, rows, draws)
         if not has_hyperparameters(prior, site, n_factors):
             return _numbers(prior(site, n_factors).log_prob(rows))
         result = np.empty(rows.shape[:2], dtype=np.float32)
@@ -338,19 +346,17 @@ class GroupPlan:
                 result[place] = _numbers(density.log_prob(rows[place]))
         return result
 
-    def _log_chain_prior(
-        self, site: str, rows: Tensor, draws: Indices, guide: ChainGuide
+    def _log_learned_prior(
+        self, prior: RowPriors, site: str, rows: Tensor, draws: Indices
     ) -> NDArray[np.float32]:
         """Log-density of each row's draw under its prior at that draw's hyperparameters."""
-        side, bias = site.split("_")[0], site.endswith("_bias")
-        chosen = self.selection.users if side == "user" else self.selection.items
-        prior = chain_priors(self.posterior, guide, side, chosen)
+        bias = site.endswith("_bias")
         k = self.posterior.n_factors
         # Factors and bias are independent under the prior: the precision has a block for each.
         part = slice(k, None) if bias else slice(None, k)
         result = np.empty(rows.shape[:2], dtype=np.float32)
         for place, draw in enumerate(draws.tolist()):
-            precision, mean = prior(draw)
+            precision, mean = prior.at(draw)
             density = torch.distributions.MultivariateNormal(
                 mean[:, part], precision_matrix=precision[part, part], validate_args=False
             )

@@ -1,12 +1,28 @@
-"""The posterior of the rows of one side: what a guide gives and everything downstream reads."""
+r"""Rows that are independent Normals, and the exact moments of predictors of pairs of them.
+
+Under independent rows with means a, b and standard deviations t, s, the predictor
+:math:`\eta = \mu + b_i + c_j + u_i \cdot v_j` has exactly
+
+.. math::
+
+   E[\eta] = \mu + E[b_i] + E[c_j] + a \cdot b, \qquad
+   \mathrm{var}[\eta] = \sum_k \left(a_k^2 s_k^2 + b_k^2 t_k^2 + t_k^2 s_k^2\right)
+                        + \mathrm{var}[b_i] + \mathrm{var}[c_j].
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from ..numerics.chunks import CELLS, chunks
+from ..numerics.keyed_draws import Stream, row_noise
+from .fitted import ChainHyper, Indices, Side, UserGivenItems
+from .sampling import IndependentDraws
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +87,33 @@ class RowPosterior:
         """Where the numbers are."""
         return self.loc.device
 
+    @property
+    def sampling(self) -> IndependentDraws:
+        """Draws are independent, and there is any number of them."""
+        return IndependentDraws()
+
+    def pairs_with(self, items: RowPosterior, centre: Tensor, streams: tuple[Stream, Stream]) -> NormalPairs:
+        """Return these rows, users, together with items; see `fitted.Rows`."""
+        return NormalPairs(self, items, centre, streams)
+
+    def factor_moments(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give means and variances of the factors, (n, n_factors) each, float64: one setting."""
+        yield self.loc.double(), self.scale.double() ** 2
+
+    def normals(self, refusal: str) -> RowPosterior:
+        """Return these rows."""
+        del refusal
+        return self
+
+    def bias_draws(self) -> None:
+        """Return None: no draws are kept."""
+
+    def summaries(self) -> dict[str, Tensor]:
+        """Return means and standard deviations of biases and of factors."""
+        found = {"bias_loc": self.bias_loc, "bias_scale": self.bias_scale}
+        named = {name: tensor for name, tensor in found.items() if tensor is not None}
+        return {**named, "loc": self.loc, "scale": self.scale}
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, those that there are."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -78,24 +121,23 @@ class RowPosterior:
 
     def select(self, rows: Tensor) -> RowPosterior:
         """Return the posterior of the given rows, in the given order."""
-        return RowPosterior(**{name: tensor[rows] for name, tensor in self.tensors().items()})
+        return self.with_each(lambda tensor: tensor[rows])
+
+    def with_each(self, change: Callable[[Tensor], Tensor]) -> RowPosterior:
+        """Return the posterior with each tensor changed."""
+        return RowPosterior(**{name: change(tensor) for name, tensor in self.tensors().items()})
 
     def to(self, device: torch.device | str) -> RowPosterior:
         """Return the same posterior on another device."""
-        return RowPosterior(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+        return self.with_each(lambda tensor: tensor.to(device))
 
     def double(self) -> RowPosterior:
         """Return the same posterior in float64."""
-        return RowPosterior(
-            **{
-                name: tensor if tensor.dtype == torch.bool else tensor.double()
-                for name, tensor in self.tensors().items()
-            }
-        )
+        return self.with_each(lambda tensor: tensor if tensor.dtype == torch.bool else tensor.double())
 
     def detach(self) -> RowPosterior:
         """Return the same numbers without a gradient."""
-        return RowPosterior(**{name: tensor.detach() for name, tensor in self.tensors().items()})
+        return self.with_each(Tensor.detach)
 
     def covariance(self) -> Tensor:
         """Return each row's covariance over factors and, last, the bias: shape (n, D, D)."""
@@ -145,81 +187,123 @@ class RowPosterior:
 
 
 @dataclass(frozen=True, eq=False)
-class RowDraws:
-    """Draws of a chain for the `n` rows of one side, in step with those of the other side.
-
-    Single factors of a chain have no identity (they may rotate from draw to draw), so no moments of factors
-    are offered: only what joins draw s of one side with draw s of the other means anything.
-
-    Draws and means may stand in half precision: `draws_of` and `means_of` give them in single.
+class NormalPairs:
+    """Users and items that are independent Normals: `fitted.RowPairs`.
 
     Attributes
     ----------
-    draws : Tensor, shape (n, n_draws, D)
-        Factors and, last, the bias where there is one.
-    means : Tensor, shape (n, n_draws, D)
-        Mean of each row given draw s of the *other* side: its average over draws has less Monte Carlo error.
-    biased : Tensor, shape (), bool
-        Whether the last column is a bias.
-    noise : Tensor or None, shape (n,)
-        Posterior mean of what each row multiplies the likelihood's standard deviation by.
+    users, items : RowPosterior
+    centre : Tensor, shape ()
+        What every predictor starts from.
+    streams : tuple of Stream
+        Which random numbers make the draws of users and of items.
     """
 
-    draws: Tensor
-    means: Tensor
-    biased: Tensor
-    noise: Tensor | None = None
+    users: RowPosterior
+    items: RowPosterior
+    centre: Tensor
+    streams: tuple[Stream, Stream]
 
-    def __len__(self) -> int:
-        return len(self.draws)
+    def moments(self, users: Indices, items: Indices) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of the predictor of each pair, float64, shape (n,): exact."""
+        u, v = self._chosen(self.users, users).double(), self._chosen(self.items, items).double()
+        mean = (u.loc * v.loc).sum(-1) + self.centre.double()
+        if u.tril is not None or v.tril is not None:
+            return _full_moments(u, v, mean)
+        u2, v2, t2, s2 = u.loc**2, v.loc**2, u.scale**2, v.scale**2
+        variance = (u2 * s2 + t2 * (v2 + s2)).sum(-1)
+        for row in (u, v):
+            if row.bias_loc is not None and row.bias_scale is not None:
+                mean = mean + row.bias_loc
+                variance = variance + row.bias_scale**2
+        return mean, variance
+
+    def table(self, users: Indices, items: Indices) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+        """Give mean and variance of every user with every item, some users at a time."""
+        v = self._chosen(self.items, items)
+        v_second = v.loc**2 + v.scale**2
+        for part in chunks(len(users), CELLS // max(len(items), 1)):
+            u = self._chosen(self.users, users[part])
+            mean = u.loc @ v.loc.T + self.centre.to(u.loc.dtype)
+            if u.bias_loc is not None and v.bias_loc is not None:
+                mean += u.bias_loc[:, None] + v.bias_loc
+            yield part, slice(0, len(items)), mean, _variances(u, v, v_second)
+
+    def draw(self, side: Side, rows: Indices, draws: Indices, seed: int) -> tuple[Tensor, Tensor | None]:
+        """Draw rows of one side: factors (n_draws, n_rows, K) and biases (n_draws, n_rows) or None.
+
+        Keyed by row (see `row_noise`): the same row, draw and seed give the same numbers in any request.
+        """
+        posterior, stream = (self.users, self.streams[0]) if side == "user" else (self.items, self.streams[1])
+        q = self._chosen(posterior, rows)
+        width = q.n_factors + (q.bias_loc is not None)
+        noise = torch.from_numpy(row_noise(seed, stream, rows, draws, width)).to(q.loc.device, q.loc.dtype)
+        return q.place(noise[..., : q.n_factors], None if q.bias_loc is None else noise[..., -1])
+
+    def user_given_items(
+        self, user: int, candidates: Indices, rated: Indices, hyper: ChainHyper | None
+    ) -> UserGivenItems:
+        """Return one user's q, and the items' in one setting: the ratings are in them."""
+        del rated, hyper
+        u = self._chosen(self.users, np.array([user])).double()
+        v = self._chosen(self.items, candidates).double()
+        k, biased = u.n_factors, u.bias_loc is not None
+        covariance = v.covariance()
+        features = torch.cat([v.loc, torch.ones_like(v.loc[:, :1])], 1) if biased else v.loc
+        own = torch.cat([u.loc, torch.ones_like(u.loc[:, :1])], 1)[0] if biased else u.loc[0]
+        mean, _ = self.moments(np.full(len(candidates), user), candidates)
+        other = (covariance @ own) @ own
+        return UserGivenItems(
+            u.covariance(), features[None], mean[None], other[None], covariance[None, :, :k, :k]
+        )
 
     @property
-    def bias(self) -> bool:
-        """Whether rows have a bias."""
-        return bool(self.biased)
+    def screened(self) -> bool:
+        """False: the exact means are one product of matrices."""
+        return False
 
-    @property
-    def n_draws(self) -> int:
-        """Number of draws of the chain."""
-        return self.draws.shape[1]
+    def screen_features(self, groups: int) -> None:
+        """Return None: there is nothing to screen."""
 
-    @property
-    def n_factors(self) -> int:
-        """Number of factors."""
-        return self.draws.shape[-1] - self.bias
+    def variances(self, users: Indices, items: Indices) -> Tensor:
+        """Return the variance of the predictor of every user with every item, float32."""
+        return torch.cat([variance for _, _, _, variance in self.table(users, items)]).float()
 
-    @property
-    def device(self) -> torch.device:
-        """Where the numbers are."""
-        return self.draws.device
-
-    def draws_of(self, rows: Tensor) -> Tensor:
-        """Return the draws of some rows, (n_chosen, n_draws, D), in single precision at least."""
-        return self.draws[rows].to(working_dtype(self.draws))
-
-    def means_of(self, rows: Tensor) -> Tensor:
-        """Return the means of some rows, (n_chosen, n_draws, D), in single precision at least."""
-        return self.means[rows].to(working_dtype(self.means))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors by name, those that there are."""
-        named = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
-
-    def select(self, rows: Tensor) -> RowDraws:
-        """Return the draws of the given rows, in the given order."""
-        noise = None if self.noise is None else self.noise[rows]
-        return RowDraws(self.draws[rows], self.means[rows], self.biased, noise)
-
-    def to(self, device: torch.device | str) -> RowDraws:
-        """Return the same draws on another device."""
-        return RowDraws(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+    def _chosen(self, rows: RowPosterior, at: Indices) -> RowPosterior:
+        return rows.select(torch.tensor(at, device=rows.device))
 
 
-def working_dtype(stored: Tensor) -> torch.dtype:
-    """Return the dtype in which numbers stored like this are computed with: single precision at least."""
-    return torch.float32 if stored.dtype == torch.float16 else stored.dtype
+def _full_moments(u: RowPosterior, v: RowPosterior, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance for full covariances: of [u, b] against [v, 1] and the like."""
+    cov_u, cov_v = u.covariance(), v.covariance()
+    k = u.n_factors
+    left, right = u.loc, v.loc
+    if u.bias_loc is not None and v.bias_loc is not None:
+        mean = mean + u.bias_loc + v.bias_loc
+        one = torch.ones_like(left[:, :1])
+        left, right = torch.cat([left, one], 1), torch.cat([right, one], 1)
+    variance = torch.einsum("nk,nkl,nl->n", right, cov_u, right)
+    variance = variance + torch.einsum("nk,nkl,nl->n", left, cov_v, left)
+    return mean, variance + (cov_u[:, :k, :k] * cov_v[:, :k, :k]).sum((-2, -1))
 
 
-#: What a guide says of the rows of one side.
-Rows: TypeAlias = RowPosterior | RowDraws
+def _variances(u: RowPosterior, v: RowPosterior, v_second: Tensor) -> Tensor:
+    """Return the variance of every pair's predictor, shape (n_users, n_items)."""
+    if u.tril is None and v.tril is None:
+        variance = u.loc**2 @ (v.scale**2).T + u.scale**2 @ v_second.T
+        if u.bias_scale is not None and v.bias_scale is not None:
+            variance += u.bias_scale[:, None] ** 2 + v.bias_scale**2
+        return variance
+    left, right = u.loc, v.loc
+    if u.bias_loc is not None:
+        one = torch.ones_like(left[:, :1])
+        left, right = torch.cat([left, one], 1), torch.cat([right, torch.ones_like(right[:, :1])], 1)
+    k = u.n_factors
+    cov_u, cov_v = u.covariance(), v.covariance()
+
+    def outer(rows: Tensor) -> Tensor:
+        return (rows.unsqueeze(2) * rows.unsqueeze(1)).flatten(1)
+
+    # Sums over entries of covariances are products of flattened matrices.
+    variance = cov_u.flatten(1) @ outer(right).T + outer(left) @ cov_v.flatten(1).T
+    return variance + cov_u[:, :k, :k].flatten(1) @ cov_v[:, :k, :k].flatten(1).T

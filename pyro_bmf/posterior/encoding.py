@@ -1,10 +1,10 @@
-"""From ratings to what an encoder reads, and from there to the posteriors of rows."""
+"""From ratings to what an encoder reads, and what a posterior keeps of rows and of its fit."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,23 +12,12 @@ from numpy.typing import NDArray
 
 from ..data.ratings import Ratings
 from ..errors import SettingsError
-from ..methods.cross_feedback.guide import CrossFeedbackGuide, Side
 from ..model import FactorizationModel
 from ..model.feedback import Feedback
-from ..model.rows import RowDraws, RowPosterior, Rows
+from ..model.fitted import Rows
 
 Indices = NDArray[np.int64]
 _LARGE = 1_000_000  # bytes
-
-
-class Guide(Protocol):
-    """What a posterior asks of a guide (a `torch.nn.Module`)."""
-
-    def encode_side(self, side: Side, feedback: Feedback) -> Rows:
-        """Return q of the rows of one side, without gradients."""
-
-    def settings(self) -> dict[str, Any]:
-        """Return what rebuilds the guide's shape, as plain values, its ``kind`` among them."""
 
 
 def feedback_of(
@@ -59,19 +48,6 @@ def side_feedback(train: Ratings, model: FactorizationModel, side: str) -> Feedb
     return feedback_of(train.items, train.users, train.ratings, train.n_items, train.n_users, model)
 
 
-def encode_training_rows(guide: Guide, side: Side, feedback: Feedback) -> Rows:
-    """Return q of the very rows that a guide was fitted to: it may know more of them than of new ones."""
-    if isinstance(guide, CrossFeedbackGuide):
-        return guide.encode_side(side, feedback, known=True)
-    return guide.encode_side(side, feedback)
-
-
-def rows_of(tensors: Mapping[str, torch.Tensor]) -> Rows:
-    """Return the rows that have these tensors: draws of a chain, or Normals."""
-    kind: type[Rows] = RowDraws if "draws" in tensors else RowPosterior
-    return kind(**tensors)
-
-
 def compact(rows: Rows) -> Rows:
     """Return the rows without gradients and each tensor on its own, as they are after saving and loading.
 
@@ -84,7 +60,7 @@ def compact(rows: Rows) -> Rows:
         whole = tensor.untyped_storage().nbytes() == tensor.nbytes and tensor.is_contiguous()
         return tensor if whole and tensor.nbytes > _LARGE else tensor.clone().contiguous()
 
-    return rows_of({name: alone(tensor) for name, tensor in rows.tensors().items()})
+    return rows.with_each(alone)
 
 
 def plain_info(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,13 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
-from ..methods.cross_feedback.guide import Side
-from ..model.rows import Rows
+from ..model.fitted import Fitted, Rows, Side
 from ..numerics.keyed_draws import Stream
 from ..numerics.ranked_lists import Exclusion
 from ..systems.new_ratings import CheckedRatings
 from ..systems.raw_ids import candidate_indices, check_count, pair_indices, titled
-from .encoding import Guide, feedback_of
+from .encoding import feedback_of
 from .predictive import PairPredictive
 from .tables import (
     RATING_COLUMNS,
@@ -45,7 +44,7 @@ class FoldedRows:
     vocabulary : Vocabulary
         Ids of the new rows, ascending: their order in `rows`. They are a name space of their own; an id may
         be that of a row of the model, which stays as it is.
-    rows : RowPosterior or RowDraws
+    rows : Rows
         What the guide says of them.
     others : Vocabulary
         Ids of the other side.
@@ -205,7 +204,7 @@ class FoldedRow:
 def fold_rows(
     new: CheckedRatings,
     side: Side,
-    guide: Guide,
+    guide: Fitted,
     pairs: PairPredictive,
     others: Vocabulary,
     scale: RatingScale,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.scale import RatingScale, level_positions
+from ..model.fitted import Side
 from ..numerics.chunks import chunks
 from .predictive import Indices, PairPredictive
 
@@ -44,7 +45,11 @@ class PairDraws:
     ) -> PairDraws:
         """Draw the rows of these pairs; draw s of a row is that of every other request with the seed."""
         tables, places = [], []
-        for side, rows, n in (("user", users, len(pairs.users)), ("item", items, len(pairs.items))):
+        sides: tuple[tuple[Side, Indices, int], ...] = (
+            ("user", users, len(pairs.users)),
+            ("item", items, len(pairs.items)),
+        )
+        for side, rows, n in sides:
             rows = np.unique(rows)
             tables.append(_table(pairs, side, rows, num_samples, seed))
             place = np.full(n, -1, dtype=np.int64)
@@ -109,7 +114,7 @@ def rating_log_prob(
     return result
 
 
-def _table(pairs: PairPredictive, side: str, rows: Indices, num_samples: int, seed: int) -> Tensor:
+def _table(pairs: PairPredictive, side: Side, rows: Indices, num_samples: int, seed: int) -> Tensor:
     model = pairs.model
     width = pairs.users.n_factors + int(model.biases)
     table = torch.empty(width, len(rows), num_samples, dtype=torch.float64, device=pairs.device)

@@ -21,12 +21,11 @@ from ..data.scale import RatingScale
 from ..data.splits import Split
 from ..data.vocabulary import Vocabulary
 from ..errors import FitError, SettingsError
-from ..methods.cross_feedback.guide import Side
-from ..methods.gibbs.guide import ChainGuide
 from ..model import FactorizationModel
+from ..model.fitted import Fitted, Rows, Side
 from ..model.likelihoods.normal import Likelihood
 from ..model.priors.normal import Prior
-from ..model.rows import RowDraws, Rows
+from ..model.sampling import USUAL_DRAWS, Sampling
 from ..numerics.ranked_lists import Exclusion, best_scores, ordered_by
 from ..systems.contract import FittedTo, TrainedOn, lists_by_score
 from ..systems.new_ratings import CheckedRatings, ManyNewRatings, NewRatings, checked_many, checked_one
@@ -40,8 +39,7 @@ from ..systems.raw_ids import (
     titled,
 )
 from ..tensor_files import is_finite
-from .chain_predictive import ChainPredictive
-from .encoding import Guide, compact, encode_training_rows, plain_info, side_feedback
+from .encoding import compact, plain_info, side_feedback
 from .folding import FoldedRow, FoldedRows, fold_rows
 from .predictive import PairPredictive
 from .saved import load_parts, save_parts
@@ -71,9 +69,9 @@ class Posterior:
     Attributes
     ----------
     model : FactorizationModel
-    guide : Guide
+    guide : Fitted
         For folding in; the posterior owns both, so do not train them on.
-    user_rows, item_rows : RowPosterior or RowDraws
+    user_rows, item_rows : Rows
         q of every user and every item, or their draws of a chain.
     train : Ratings
         The ratings that the encoders read (without timestamps).
@@ -83,7 +81,7 @@ class Posterior:
     """
 
     model: FactorizationModel
-    guide: Guide
+    guide: Fitted
     user_rows: Rows
     item_rows: Rows
     train: Ratings
@@ -97,7 +95,7 @@ class Posterior:
     def from_fit(
         cls,
         model: FactorizationModel,
-        guide: Guide,
+        guide: Fitted,
         train: Ratings | Split,
         *,
         rows: tuple[Rows, Rows] | None = None,
@@ -129,8 +127,7 @@ class Posterior:
         if rows is None:
             sides: tuple[Side, Side] = ("user", "item")
             users, items = (
-                compact(encode_training_rows(guide, side, side_feedback(train, model, side)))
-                for side in sides
+                compact(guide.training_rows(side, side_feedback(train, model, side))) for side in sides
             )
         else:
             users, items = compact(rows[0]), compact(rows[1])
@@ -143,11 +140,8 @@ class Posterior:
         return cls(model, guide, users, items, train, plain_info({**noted, **(info or {})}))
 
     def __post_init__(self) -> None:
-        """Give a chain's guide the rows that its draws go with."""
-        if isinstance(self.guide, ChainGuide):
-            assert isinstance(self.user_rows, RowDraws)
-            assert isinstance(self.item_rows, RowDraws)
-            self.guide.attach(self.user_rows, self.item_rows)
+        """Tell the guide of the rows that it goes with."""
+        self.guide.attach(self.user_rows, self.item_rows)
 
     @classmethod
     def load(
@@ -248,7 +242,7 @@ class Posterior:
     @property
     def tempered(self) -> bool:
         """Whether KL was weighted (beta other than 1): such a posterior bounds no evidence."""
-        return self.beta != (1.0, 1.0)
+        return self.sampling.tempers and self.beta != (1.0, 1.0)
 
     def __repr__(self) -> str:
         return (
@@ -257,15 +251,23 @@ class Posterior:
         )
 
     @property
-    def n_draws(self) -> int | None:
-        """Number of draws that a chain kept; None for a variational posterior, which has any number."""
-        return self.user_rows.n_draws if isinstance(self.user_rows, RowDraws) else None
+    def sampling(self) -> Sampling:
+        """What its draws are: independent ones, any number of them, or those that a chain kept."""
+        return self.user_rows.sampling
+
+    def number_of_draws(self, asked: int | None, usual: int = USUAL_DRAWS) -> int:
+        """Return how many draws to take where `asked` are asked for: those that a chain kept, or `usual`.
+
+        Raises
+        ------
+        SettingsError
+            If more are asked of a chain than it kept, or less than one.
+        """
+        return check_count("num_samples", self.sampling.number(asked, usual))
 
     @cached_property
     def pairs(self) -> PairPredictive:
         """Predictions in index space."""
-        if isinstance(self.user_rows, RowDraws) and isinstance(self.item_rows, RowDraws):
-            return ChainPredictive(self.model, self.user_rows, self.item_rows)
         return PairPredictive(self.model, self.user_rows, self.item_rows)
 
     @cached_property
@@ -549,7 +551,7 @@ class Posterior:
     @property
     def screens_catalogue(self) -> bool:
         """Whether `best_items` finds lists without every score: a chain's draws, see `screening`."""
-        return isinstance(self.pairs, ChainPredictive)
+        return self.pairs.rows.screened
 
     def best_items(
         self,
@@ -563,7 +565,7 @@ class Posterior:
         By the posterior-predictive mean; of a chain, among the best by a cheaper score
         (`pyro_bmf.posterior.screening`).
         """
-        if self.screens_catalogue:
+        if self._screen is not None:
             left_out = Exclusion.of_pairs(*_NO_PAIRS, self.n_users) if exclusion is None else exclusion
             return self._screen.best_items(users, n, left_out, advance)[0]
         return lists_by_score(self.score_items, users, n, exclusion, advance)
@@ -571,12 +573,18 @@ class Posterior:
     # ---------------------------------------------------------------- parts
 
     @cached_property
-    def _screen(self) -> Screen:
-        assert isinstance(self.pairs, ChainPredictive)
+    def _screen(self) -> Screen | None:
         return Screen.build(self.pairs)
 
     def _similar(
-        self, side: str, vocabulary: Vocabulary, raw_id: Any, n: int, measure: str, interval: float, seed: int
+        self,
+        side: Side,
+        vocabulary: Vocabulary,
+        raw_id: Any,
+        n: int,
+        measure: str,
+        interval: float,
+        seed: int,
     ) -> tuple[Indices, pd.DataFrame]:
         return similar_rows(
             self.pairs,

@@ -1,17 +1,10 @@
 r"""Predictive moments, probabilities, intervals and joint draws of pairs, in index space.
 
-Under the posterior of rows, independent Normals with means a, b and standard deviations t, s, the predictor
-:math:`\eta = \mu + b_i + c_j + u_i \cdot v_j` has exactly
-
-.. math::
-
-   E[\eta] = \mu + E[b_i] + E[c_j] + a \cdot b, \qquad
-   \mathrm{var}[\eta] = \sum_k \left(a_k^2 s_k^2 + b_k^2 t_k^2 + t_k^2 s_k^2\right)
-                        + \mathrm{var}[b_i] + \mathrm{var}[c_j].
-
-A likelihood turns these into a rating's mean, variance and probabilities, taking :math:`\eta` for Normal
-with these moments. Mean and variance under a Normal likelihood are then exact; shapes are not, as a product
-of Normals has heavier tails than a Normal. `PairPredictive.sample` makes no such approximation.
+The rows of both sides together (`pyro_bmf.model.fitted.RowPairs`) give the mean and the variance of the
+predictor :math:`\eta = \mu + b_i + c_j + u_i \cdot v_j`: exact for Normal rows, over the kept draws for a
+chain. A likelihood turns these into a rating's mean, variance and probabilities, taking :math:`\eta` for
+Normal with these moments. Mean and variance under a Normal likelihood are then exact; shapes are not, as a
+product of Normals has heavier tails than a Normal. `PairPredictive.sample` makes no such approximation.
 """
 
 from __future__ import annotations
@@ -27,15 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..model import FactorizationModel
-from ..model.likelihoods.normal import Likelihood, NormalLikelihood
+from ..model.fitted import RowPairs, Rows, Side
+from ..model.likelihoods.normal import Likelihood
 from ..model.pair_terms import pair_terms
-from ..model.rows import RowPosterior, Rows
-from ..numerics.chunks import chunks
+from ..numerics.chunks import CELLS, chunks
 from ..numerics.keyed_draws import TERMS, Stream, draw_seed, row_noise
 from ..numerics.quadrature import normal_nodes
 
-#: Numbers held at once by a chunk of any computation here; bounds its memory at tens of megabytes.
-CELLS = 2_000_000
 _NODES = 32
 _INTERVAL_DRAWS = 2_000
 
@@ -70,8 +61,8 @@ class PairPredictive:
     ----------
     model : FactorizationModel
         Its centre and likelihood are read, nothing else.
-    users, items : RowPosterior
-        Posteriors of all rows that may be asked for.
+    users, items : Rows
+        Posteriors of all rows that may be asked for; they are of one kind.
     user_stream, item_stream : Stream
         Which noise the rows' draws are made of.
     """
@@ -92,34 +83,16 @@ class PairPredictive:
         """The model's likelihood."""
         return self.model.likelihood
 
+    @property
+    def rows(self) -> RowPairs:
+        """The rows of both sides together, which know what they are."""
+        streams = self.user_stream, self.item_stream
+        return self.users.pairs_with(self.items, self.model.predictor_centre, streams)
+
     @torch.no_grad()
     def eta_moments(self, users: Indices, items: Indices) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of the predictor of each pair, float64, shape (n,): exact."""
-        u, v = self._rows(self.users, users), self._rows(self.items, items)
-        mean = (u.loc * v.loc).sum(-1) + self.model.predictor_centre.double()
-        if u.tril is not None or v.tril is not None:
-            return self._full_moments(u, v, mean)
-        u2, v2, t2, s2 = u.loc**2, v.loc**2, u.scale**2, v.scale**2
-        variance = (u2 * s2 + t2 * (v2 + s2)).sum(-1)
-        for row in (u, v):
-            if row.bias_loc is not None and row.bias_scale is not None:
-                mean = mean + row.bias_loc
-                variance = variance + row.bias_scale**2
-        return mean, variance
-
-    @staticmethod
-    def _full_moments(u: RowPosterior, v: RowPosterior, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance for full covariances: of [u, b] against [v, 1] and the like."""
-        cov_u, cov_v = u.covariance(), v.covariance()
-        k = u.n_factors
-        left, right = u.loc, v.loc
-        if u.bias_loc is not None and v.bias_loc is not None:
-            mean = mean + u.bias_loc + v.bias_loc
-            one = torch.ones_like(left[:, :1])
-            left, right = torch.cat([left, one], 1), torch.cat([right, one], 1)
-        variance = torch.einsum("nk,nkl,nl->n", right, cov_u, right)
-        variance = variance + torch.einsum("nk,nkl,nl->n", left, cov_v, left)
-        return mean, variance + (cov_u[:, :k, :k] * cov_v[:, :k, :k]).sum((-2, -1))
+        """Return mean and variance of the predictor of each pair, float64, shape (n,)."""
+        return self.rows.moments(users, items)
 
     def relative_noise(self, users: Indices, items: Indices) -> tuple[Any, ...]:
         """Return the pairs' noise multipliers, (n,), and users' cut points, as a likelihood's argument.
@@ -132,7 +105,7 @@ class PairPredictive:
             for rows, at in ((self.users, own), (self.items, other))
             if rows.noise is not None
         ]
-        cuts = self.users.cuts if isinstance(self.users, RowPosterior) else None
+        cuts = self.users.cuts
         return pair_terms(noises, None if cuts is None else cuts[own].double())
 
     @torch.no_grad()
@@ -148,10 +121,10 @@ class PairPredictive:
             (self.items, items, self.item_stream),
         ):
             own = torch.tensor(at, device=self.device)
-            spread = rows.noise_scale if isinstance(rows, RowPosterior) else None
+            spread = rows.noise_scale
             if rows.noise is not None and spread is None:
                 noises.append(rows.noise[own].double().expand(len(draws), len(at)))
-            if not isinstance(rows, RowPosterior) or (spread is None and rows.cuts is None):
+            if spread is None and rows.cuts is None:
                 continue
             width = (spread is not None) + (0 if rows.cuts is None else rows.cuts.shape[1])
             distinct, place = np.unique(at, return_inverse=True)
@@ -223,8 +196,7 @@ class PairPredictive:
 
     def interval_kind(self, levels: Floats | None) -> str:
         """Return how `rating_interval` finds its ends: ``"normal"``, ``"levels"`` or ``"drawn"``."""
-        drawn = self.likelihood(torch.zeros(1, device=self.device))
-        if isinstance(drawn, torch.distributions.Normal) or isinstance(self.likelihood, NormalLikelihood):
+        if self.likelihood.predicts_normals():
             return "normal"
         return "drawn" if levels is None else "levels"
 
@@ -288,37 +260,9 @@ class PairPredictive:
         result = np.empty((len(users), len(items)), dtype=np.float32)
         if not result.size:
             return result
-        v = self._rows(self.items, items, double=False)
-        v_second = v.loc**2 + v.scale**2
-        for part in chunks(len(users), CELLS // max(len(items), 1)):
-            u = self._rows(self.users, users[part], double=False)
-            mean = u.loc @ v.loc.T + self.model.predictor_centre.to(u.loc.dtype)
-            if u.bias_loc is not None and v.bias_loc is not None:
-                mean += u.bias_loc[:, None] + v.bias_loc
-            result[part] = self._mean_ratings(mean, self._variances(u, v, v_second), users[part], items)
+        for rows, columns, mean, variance in self.rows.table(users, items):
+            result[rows, columns] = self._mean_ratings(mean, variance, users[rows], items[columns])
         return result
-
-    @staticmethod
-    def _variances(u: RowPosterior, v: RowPosterior, v_second: Tensor) -> Tensor:
-        """Return the variance of every pair's predictor, shape (n_users, n_items)."""
-        if u.tril is None and v.tril is None:
-            variance = u.loc**2 @ (v.scale**2).T + u.scale**2 @ v_second.T
-            if u.bias_scale is not None and v.bias_scale is not None:
-                variance += u.bias_scale[:, None] ** 2 + v.bias_scale**2
-            return variance
-        left, right = u.loc, v.loc
-        if u.bias_loc is not None:
-            one = torch.ones_like(left[:, :1])
-            left, right = torch.cat([left, one], 1), torch.cat([right, torch.ones_like(right[:, :1])], 1)
-        k = u.n_factors
-        cov_u, cov_v = u.covariance(), v.covariance()
-
-        def outer(rows: Tensor) -> Tensor:
-            return (rows.unsqueeze(2) * rows.unsqueeze(1)).flatten(1)
-
-        # Sums over entries of covariances are products of flattened matrices.
-        variance = cov_u.flatten(1) @ outer(right).T + outer(left) @ cov_v.flatten(1).T
-        return variance + cov_u[:, :k, :k].flatten(1) @ cov_v[:, :k, :k].flatten(1).T
 
     def _mean_ratings(
         self, mean: Tensor, variance: Tensor, users: Indices, items: Indices
@@ -340,18 +284,12 @@ class PairPredictive:
         return found
 
     @torch.no_grad()
-    def draw_rows(self, side: str, rows: Indices, draws: Indices, seed: int) -> tuple[Tensor, Tensor | None]:
+    def draw_rows(self, side: Side, rows: Indices, draws: Indices, seed: int) -> tuple[Tensor, Tensor | None]:
         """Draw rows of one side: factors (n_draws, n_rows, K) and biases (n_draws, n_rows) or None.
 
-        Keyed by row (see `row_noise`): the same row, draw and seed give the same numbers in any request.
+        The same row, draw and seed give the same numbers in any request.
         """
-        posterior, stream = (
-            (self.users, self.user_stream) if side == "user" else (self.items, self.item_stream)
-        )
-        q = self._rows(posterior, rows, double=False)
-        width = q.n_factors + (q.bias_loc is not None)
-        noise = torch.from_numpy(row_noise(seed, stream, rows, draws, width)).to(self.device, q.loc.dtype)
-        return q.place(noise[..., : q.n_factors], None if q.bias_loc is None else noise[..., -1])
+        return self.rows.draw(side, rows, draws, seed)
 
     @torch.no_grad()
     def draw_eta(self, users: Indices, items: Indices, draws: Indices, seed: int) -> Tensor:
@@ -423,11 +361,6 @@ class PairPredictive:
                 values = in_rating_units(values, self.model)
             result[part] = values.float().cpu().numpy()
         return result
-
-    def _rows(self, posterior: Rows, rows: Indices, *, double: bool = True) -> RowPosterior:
-        assert isinstance(posterior, RowPosterior)
-        chosen = posterior.select(torch.tensor(rows, device=self.device))
-        return chosen.double() if double else chosen
 
     def _level_quantiles(
         self, mean: Tensor, variance: Tensor, levels: Floats, tail: float, *noise: Any

@@ -20,12 +20,13 @@ from ..methods.coordinate_ascent.guide import ConjugateGuide
 from ..methods.cross_feedback.guide import CrossFeedbackGuide
 from ..methods.gibbs.guide import ChainGuide
 from ..model import FactorizationModel
+from ..model.fitted import Fitted, Rows
 from ..model.likelihoods.normal import Likelihood
 from ..model.priors.normal import Prior
-from ..model.rows import Rows
+from ..model.row_draws import RowDraws
+from ..model.rows import RowPosterior
 from ..systems.saved_ratings import ratings_document, ratings_tensors, saved_ratings
 from ..tensor_files import Kind, first_line, is_finite, read_tensors, write_tensors
-from .encoding import Guide, rows_of
 
 FORMAT = "pyro-bmf posterior"
 #: Version 1 had no units: its ratings are as they were given.
@@ -56,7 +57,7 @@ class SavedParts(NamedTuple):
     """What a posterior is made of, in the order of its attributes."""
 
     model: FactorizationModel
-    guide: Guide
+    guide: Fitted
     user_rows: Rows
     item_rows: Rows
     train: Ratings
@@ -66,7 +67,7 @@ class SavedParts(NamedTuple):
 def save_parts(
     path: Path | str,
     model: FactorizationModel,
-    guide: Guide,
+    guide: Fitted,
     user_rows: Rows,
     item_rows: Rows,
     train: Ratings,
@@ -160,7 +161,8 @@ def _rebuild(
     )
     for prefix, module in (("model.", model), ("guide.", guide)):
         state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        _check_types(module, state, prefix, double=double)
+        halved: tuple[str, ...] = guide.half_tensors if prefix == "guide." else ()
+        _check_types(module, state, prefix, double=double, halved=halved)
         # assign: a posterior fitted in double precision stays so.
         module.load_state_dict(state, strict=True, assign=True)
     train = saved_ratings(document, tensors)
@@ -202,7 +204,7 @@ def _check_numbers(tensors: Mapping[str, Tensor]) -> None:
             raise SavedFileError(f"the tensor {name} holds a number below 0, and is a scale: save again.")
 
 
-def _row_types(users: Rows, items: Rows, guide: Any) -> set[torch.dtype]:
+def _row_types(users: Rows, items: Rows, guide: Fitted) -> set[torch.dtype]:
     """Return the types of rows' numbers; draws of a chain in half precision count as single.
 
     They are so on both sides, draws and means and implicit weights alike, or nowhere.
@@ -210,19 +212,21 @@ def _row_types(users: Rows, items: Rows, guide: Any) -> set[torch.dtype]:
     named = [part for rows in (users, items) for part in rows.tensors().items() if part[0] != "biased"]
     types = {tensor.dtype for name, tensor in named if name not in _HALF and tensor.is_floating_point()}
     drawn = {tensor.dtype for name, tensor in named if name in _HALF}
-    if isinstance(guide, ChainGuide) and guide.implicit:
-        drawn |= {guide.user_weights.dtype, guide.item_weights.dtype}
+    state = cast(nn.Module, guide).state_dict()
+    drawn |= {state[name].dtype for name in guide.half_tensors}
     return types | ({torch.float32} if drawn == {torch.float16} else drawn)
 
 
-def _check_types(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *, double: bool) -> None:
+def _check_types(
+    module: nn.Module, state: Mapping[str, Tensor], prefix: str, *, double: bool, halved: tuple[str, ...]
+) -> None:
     """Refuse tensors of another type than the module computes with; a whole posterior may be double."""
     for name, expected in module.state_dict().items():
         found = state.get(name)
         if found is None:
             continue
         needed = torch.float64 if double and expected.is_floating_point() else expected.dtype
-        if isinstance(module, ChainGuide) and name.endswith("_weights") and found.dtype == torch.float16:
+        if name in halved and found.dtype == torch.float16:
             continue
         # Few numbers are kept in double precision; a model that was made single as a whole has them single.
         if found.dtype != needed and not (needed == torch.float64 and found.dtype == torch.float32):
@@ -270,4 +274,5 @@ def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: Factorization
                 f"the tensor {side}.{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; {shape} is "
                 "needed: save the posterior again."
             )
-    return rows_of({name: found[name] for name in shapes})
+    kind = RowDraws if "draws" in shapes else RowPosterior
+    return kind(**{name: found[name] for name in shapes})

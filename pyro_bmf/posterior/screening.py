@@ -25,13 +25,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..model.likelihoods.ordered_probit import OrderedProbitLikelihood
-from ..model.rows import RowDraws
 from ..numerics.chunks import chunks
 from ..numerics.ragged_rows import ragged_rows
 from ..numerics.ranked_lists import Exclusion
-from .chain_predictive import ChainPredictive
-from .predictive import Indices
+from .predictive import Indices, PairPredictive
 
 GROUPS = 10
 CANDIDATES = 512
@@ -41,7 +38,6 @@ _SAMPLED = 64
 _SAFE = 4.0
 _USERS = 64
 _BLOCK = 8_192
-_TABLE = 20_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +46,14 @@ class Screen:
 
     Attributes
     ----------
-    pairs : ChainPredictive
+    pairs : PairPredictive
     users, items : Tensor, shape (n, GROUPS * (D + 1)), float32
         Features whose product is the predictor's mean about its centre.
     user_variance, item_variance : Tensor, shape (n,), float32
         Their sum is the variance of a pair's predictor.
     """
 
-    pairs: ChainPredictive
+    pairs: PairPredictive
     users: Tensor
     items: Tensor
     user_variance: Tensor
@@ -65,23 +61,21 @@ class Screen:
 
     @classmethod
     @torch.no_grad()
-    def build(cls, pairs: ChainPredictive) -> Screen:
-        """Average draws in groups and fit the variances."""
-        groups = min(GROUPS, pairs.users.n_draws)
-        tables = [
-            _grouped(rows, groups, ones_first=first)
-            for rows, first in ((pairs.users, True), (pairs.items, False))
-        ]
+    def build(cls, pairs: PairPredictive) -> Screen | None:
+        """Make short features and fit the variances; None where exact scores are no dearer."""
+        features = pairs.rows.screen_features(GROUPS)
+        if features is None:
+            return None
         user_variance = torch.zeros(len(pairs.users), device=pairs.device)
         item_variance = torch.zeros(len(pairs.items), device=pairs.device)
         if not pairs.likelihood.identity_mean:
             some_users = _spread_over(len(pairs.users))
             some_items = _spread_over(len(pairs.items))
-            by_item = pairs.variances(some_users, np.arange(len(pairs.items))).mean(0)
-            by_user = pairs.variances(np.arange(len(pairs.users)), some_items).mean(1)
+            by_item = pairs.rows.variances(some_users, np.arange(len(pairs.items))).mean(0)
+            by_user = pairs.rows.variances(np.arange(len(pairs.users)), some_items).mean(1)
             user_variance = by_user
             item_variance = by_item - by_user[torch.from_numpy(some_users).to(by_user.device)].mean()
-        return cls(pairs, tables[0], tables[1], user_variance, item_variance)
+        return cls(pairs, *features, user_variance, item_variance)
 
     @torch.no_grad()
     def scores(self, users: Indices) -> Tensor:
@@ -93,11 +87,8 @@ class Screen:
         likelihood = self.pairs.likelihood
         for part in chunks(len(self.items), _BLOCK):
             mean = (left @ self.items[part].T).add_(centre)
-            if isinstance(likelihood, OrderedProbitLikelihood):
-                noise = float(likelihood.noise) ** 2 * self._noise(i, part)
-                variance = (own_variance + self.item_variance[part]).clamp_min_(0.0).add_(noise)
-                mean = _ordered_mean(mean, variance, likelihood)
-            found[:, part] = mean
+            variance = (own_variance + self.item_variance[part]).clamp_min_(0.0)
+            found[:, part] = likelihood.screening_mean(mean, variance, self._noise(i, part))
         return found
 
     def _noise(self, users: Tensor, items: slice) -> Tensor:
@@ -175,35 +166,6 @@ class Screen:
             reach = np.nanmean(off, axis=1) + _SAFE * np.nanstd(off, axis=1)
         last = np.where(allowed, screened, np.inf).min(1)
         return lists, all_there | (scores[:, -1] >= last + reach)
-
-
-def _grouped(rows: RowDraws, groups: int, *, ones_first: bool) -> Tensor:
-    """Return rows' conditional means averaged over groups of draws, beside ones, (n, groups * (D + 1))."""
-    n, n_draws, width = rows.means.shape
-    edges = np.linspace(0, n_draws, groups + 1).astype(np.int64)
-    found = torch.empty(n, groups, width + int(rows.bias), device=rows.device)
-    for part in chunks(n, _TABLE // (n_draws * width)):
-        means = rows.means_of(torch.arange(part.start, part.stop, device=rows.device))
-        for g in range(groups):
-            mean = means[:, edges[g] : edges[g + 1]].mean(1)
-            if rows.bias:
-                ones, factors, bias = torch.ones_like(mean[:, :1]), mean[:, :-1], mean[:, -1:]
-                sides = (factors, bias, ones) if ones_first else (factors, ones, bias)
-                mean = torch.cat(sides, 1)
-            found[part, g] = mean
-    if ones_first:
-        found *= torch.from_numpy(np.diff(edges) / n_draws).to(found).view(1, -1, 1)
-    return found.flatten(1)
-
-
-def _ordered_mean(mean: Tensor, variance: Tensor, likelihood: OrderedProbitLikelihood) -> Tensor:
-    """Return the mean level of an ordered probit, for predictors (n, m) and utilities' variances."""
-    levels, cuts = likelihood.levels.tolist(), likelihood.cuts.detach().tolist()
-    inverse = variance.rsqrt_().mul_(math.sqrt(0.5))
-    found = torch.full_like(mean, 0.5 * (levels[0] + levels[-1]))
-    for cut, step in zip(cuts, np.diff(levels).tolist(), strict=True):
-        found.add_(((mean - cut).mul_(inverse)).erf_(), alpha=0.5 * step)
-    return found
 
 
 def _spread_over(n: int) -> Indices:

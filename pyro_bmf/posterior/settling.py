@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checking.chain_diagnosis import hyperparameter_draws
-from ..errors import SettingsError
-from ..methods.gibbs.guide import ChainGuide
 from ..numerics.convergence import bulk_ess, split_r_hat
+from .hyperparameters import identified_draws
 from .posterior import Posterior
 
 Floats = NDArray[np.float64]
@@ -167,18 +165,17 @@ def check_settling(posterior: Posterior, pairs: Pairs, *, sweeps: int, burn_in: 
     Raises
     ------
     SettingsError
-        If the posterior is none of a chain.
+        If the posterior is not of a chain.
     """
-    guide = posterior.guide
-    if posterior.n_draws is None or not isinstance(guide, ChainGuide):
-        raise SettingsError("Whether draws have settled is asked of a chain: this posterior has none.")
-    n_draws = posterior.n_draws
+    n_draws = posterior.sampling.chain_length(
+        "Whether draws have settled is asked of a chain: this posterior has none."
+    )
     if n_draws < LEAST_DRAWS:
         return Settling(n_draws, math.nan, (), sweeps, burn_in)
     limit = next(r_hat for draws, r_hat in R_HATS if n_draws >= draws)
     users, items = (side[_sampled(len(side))] for side in pairs)
-    eta, products = _pair_draws(posterior, users, items)
-    named = hyperparameter_draws(posterior, guide)
+    eta, products = _pair_draws(posterior, users, items, n_draws)
+    named = identified_draws(posterior)
     if len(users) > 1:
         named["spread of u.v"] = products.std(0)
     named = {name: values for name, values in named.items() if np.ptp(values) > 0}
@@ -201,16 +198,17 @@ def check_settling(posterior: Posterior, pairs: Pairs, *, sweeps: int, burn_in: 
 def settling_of(posterior: Posterior) -> Mapping[str, Any] | None:
     """Return what a posterior's fit said of its chain; looked at anew where the fit said nothing.
 
-    None for a posterior that is none of a chain.
+    None for a posterior that is not of a chain.
     """
-    if posterior.n_draws is None:
+    if not posterior.sampling.settles:
         return None
     said = posterior.info.get("chain")
     if isinstance(said, Mapping):
         return said
     settings = posterior.info.get("settings", {}).get("gibbs", {})
     train = posterior.train
-    sweeps = int(settings.get("sweeps", posterior.n_draws))
+    kept = posterior.sampling.number(None)
+    sweeps = int(settings.get("sweeps", kept))
     burn_in = int(settings.get("burn_in", 0))
     return check_settling(posterior, (train.users, train.items), sweeps=sweeps, burn_in=burn_in).to_dict()
 
@@ -222,11 +220,10 @@ def _sampled(n: int) -> NDArray[np.int64]:
 
 
 def _pair_draws(
-    posterior: Posterior, users: NDArray[np.int64], items: NDArray[np.int64]
+    posterior: Posterior, users: NDArray[np.int64], items: NDArray[np.int64], n_draws: int
 ) -> tuple[Floats, Floats]:
     """Return the draws of predictors and of products u.v of some pairs, (n, n_draws) each."""
-    assert posterior.n_draws is not None
-    draws = np.arange(posterior.n_draws)
+    draws = np.arange(n_draws)
     rows, at_users = np.unique(users, return_inverse=True)
     columns, at_items = np.unique(items, return_inverse=True)
     u, b = posterior.pairs.draw_rows("user", rows, draws, 0)

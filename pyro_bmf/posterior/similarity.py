@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SettingsError
-from ..model.rows import RowDraws, RowPosterior
+from ..model.fitted import Side
 from .predictive import PairPredictive
 
 _DRAWS = 400
@@ -28,59 +28,32 @@ _DRAWS = 400
 
 @torch.no_grad()
 def similar_rows(
-    pairs: PairPredictive, side: str, row: int, n: int, *, measure: str, interval: float, seed: int
+    pairs: PairPredictive, side: Side, row: int, n: int, *, measure: str, interval: float, seed: int
 ) -> tuple[NDArray[np.int64], pd.DataFrame]:
     """Return the `n` rows most similar to `row`, best first, and their similarity, sd, lower and upper.
 
-    The interval is of the same ratio at joint draws of the factors, without the posterior's spread in it.
+    The interval is of the same ratio at joint draws of the factors, without the posterior's spread in it. Of
+    a chain each draw has its own metric, as factors may turn from draw to draw.
     """
+    if measure not in ("correlation", "cosine"):
+        raise SettingsError(f"measure is {measure!r}: it may be 'correlation' or 'cosine'.")
     own, other = (pairs.users, pairs.items) if side == "user" else (pairs.items, pairs.users)
-    if isinstance(own, RowDraws) and isinstance(other, RowDraws):
-        return _similar_draws(own, other, row, n, measure, interval)
-    assert isinstance(own, RowPosterior)
-    assert isinstance(other, RowPosterior)
-    metric = _metric(other, measure)
-    loc, variance = own.loc.double(), own.scale.double() ** 2
-    norms = ((loc @ metric) * loc).sum(-1) + variance @ metric.diagonal()
-    similarity = (loc @ (metric @ loc[row])) / (norms * norms[row]).clamp_min(1e-300).sqrt()
-    values = similarity.cpu().numpy()
-    values[row] = -np.inf
-    order = np.lexsort((np.arange(len(values)), -values))[: min(n, len(values) - 1)]
-    anchor_and_found = np.concatenate(([row], order))
-    factors, _ = pairs.draw_rows(side, anchor_and_found, np.arange(_DRAWS), seed)
-    drawn = _drawn_similarity(factors.double(), metric)
-    tail = (1.0 - interval) / 2.0
-    lower, upper = np.quantile(drawn, [tail, 1.0 - tail], axis=0)
-    table = pd.DataFrame(
-        {"similarity": values[order], "sd": drawn.std(axis=0), "lower": lower, "upper": upper}
-    )
-    return order.astype(np.int64), table
-
-
-def _similar_draws(
-    own: RowDraws, other: RowDraws, row: int, n: int, measure: str, interval: float
-) -> tuple[NDArray[np.int64], pd.DataFrame]:
-    """Do the same for draws of a chain, with each draw's own metric: factors may turn from draw to draw."""
-    _check(measure)
-    k = own.n_factors
     inner = torch.zeros(len(own), dtype=torch.float64, device=own.device)
     norms = torch.zeros_like(inner)
     metrics = []
-    for s in range(own.n_draws):
-        factors, others = own.draws[:, s, :k].double(), other.draws[:, s, :k].double()
-        centred = others - others.mean(0)
-        metric = centred.T @ centred / len(others) if measure == "correlation" else torch.eye(k).to(factors)
+    for (loc, variance), others in zip(own.factor_moments(), other.factor_moments(), strict=True):
+        metric = _metric(*others, measure)
         metrics.append(metric)
-        turned = factors @ metric
-        inner += turned @ factors[row]
-        norms += (turned * factors).sum(-1)
-    similarity = inner / (norms * norms[row]).clamp_min(1e-300).sqrt()
-    values = similarity.cpu().numpy()
+        turned = loc @ metric
+        inner += turned @ loc[row]
+        norms += (turned * loc).sum(-1) + variance @ metric.diagonal()
+    values = (inner / (norms * norms[row]).clamp_min(1e-300).sqrt()).cpu().numpy()
     values[row] = -np.inf
     order = np.lexsort((np.arange(len(values)), -values))[: min(n, len(values) - 1)]
-    at = torch.tensor(np.concatenate(([row], order)), device=own.device)
-    found = own.draws[at, :, :k].double().transpose(0, 1)
-    drawn = np.concatenate([_drawn_similarity(found[s : s + 1], m) for s, m in enumerate(metrics)])
+    draws = np.arange(own.sampling.number(None, _DRAWS))
+    factors, _ = pairs.draw_rows(side, np.concatenate(([row], order)), draws, seed)
+    parts = factors.double().split(len(draws) // len(metrics))  # type: ignore[no-untyped-call]
+    drawn = np.concatenate([_drawn_similarity(part, one) for part, one in zip(parts, metrics, strict=True)])
     tail = (1.0 - interval) / 2.0
     lower, upper = np.quantile(drawn, [tail, 1.0 - tail], axis=0)
     table = pd.DataFrame(
@@ -89,20 +62,12 @@ def _similar_draws(
     return order.astype(np.int64), table
 
 
-def _check(measure: str) -> None:
-    if measure not in ("correlation", "cosine"):
-        raise SettingsError(f"measure is {measure!r}: it may be 'correlation' or 'cosine'.")
-
-
-def _metric(other: RowPosterior, measure: str) -> Tensor:
-    loc = other.loc.double()
+def _metric(loc: Tensor, variance: Tensor, measure: str) -> Tensor:
+    """Return the second moments of a side's factors about their mean, or the identity."""
     if measure == "cosine":
         return torch.eye(loc.shape[1], dtype=loc.dtype, device=loc.device)
-    if measure == "correlation":
-        centred = loc - loc.mean(0)
-        return centred.T @ centred / len(loc) + torch.diag((other.scale.double() ** 2).mean(0))
-    _check(measure)
-    raise AssertionError(measure)
+    centred = loc - loc.mean(0)
+    return centred.T @ centred / len(loc) + torch.diag(variance.mean(0))
 
 
 def _drawn_similarity(factors: Tensor, metric: Tensor) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ streamed: never more than a few matrices of a part of the users by items are hel
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class StrategyScores:
 
     def __init__(
         self,
-        pairs: PairPredictive | Any,
+        pairs: PairPredictive,
         strategy: str,
         *,
         n: int,
@@ -76,12 +76,11 @@ class StrategyScores:
             raise SettingsError(f"num_samples is {num_samples}: give 2 or more.")
         self.pairs, self.strategy, self.n, self.quantile = pairs, strategy, n, quantile
         self.seed, self.exclusion = seed, exclusion
-        kept = getattr(pairs.users, "n_draws", None)
+        sampling = pairs.users.sampling
         if strategy == "thompson":
-            # A variational posterior draws anew for each seed; a chain has one draw of those it kept.
-            self.draws = np.array([0 if kept is None else int(np.random.default_rng(seed).integers(kept))])
+            self.draws = np.array([sampling.one(seed)])
         else:
-            self.draws = np.arange(num_samples if kept is None else min(num_samples, kept))
+            self.draws = np.arange(sampling.at_most(num_samples))
 
     @torch.no_grad()
     def __call__(self, rows: Indices, columns: Indices) -> NDArray[np.float32]:

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from ..data.scale import RatingScale
 from ..errors import SettingsError
-from ..numerics.chunks import chunks
+from ..numerics.chunks import CELLS, chunks
 from ..numerics.level_sets import set_words, smallest_sets
 from ..numerics.ranked_lists import Exclusion, best_columns, ordered_by
 from ..systems.raw_ids import check_interval
-from .predictive import CELLS, PairPredictive
+from .predictive import PairPredictive
 
 Indices = NDArray[np.int64]
 Method = Literal["predictive", "plugin"]

@@ -52,5 +52,5 @@ def test_a_run_that_was_made_before_is_looked_at(tmp_path: Path, cli: Any) -> No
     assert "chain" not in posterior.info
     found = settling_of(posterior)
     assert found is not None
-    assert found["n_draws"] == posterior.n_draws
+    assert found["n_draws"] == posterior.number_of_draws(None)
     assert found["sweeps"] == posterior.info["settings"]["gibbs"]["sweeps"]

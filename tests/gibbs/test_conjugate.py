@@ -166,7 +166,7 @@ def test_a_chain_polishes_it(stars: Split) -> None:
     )
     result = fit(stars, settings, threads=1, progress=False)
     assert [record["stage"] for record in result.history][5:7] == ["conjugate", "gibbs"]
-    assert result.posterior.n_draws == 20
+    assert result.posterior.number_of_draws(None) == 20
 
 
 def test_what_it_refuses(stars: Split) -> None:

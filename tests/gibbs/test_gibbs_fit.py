@@ -18,7 +18,7 @@ from pyro_bmf.export.arviz import chain_diagnostics, to_arviz
 from pyro_bmf.fitting import FitResult, fit
 from pyro_bmf.methods.settings import Preset, preset
 from pyro_bmf.model import FactorizationModel
-from pyro_bmf.model.rows import RowDraws
+from pyro_bmf.model.row_draws import RowDraws
 from pyro_bmf.progress import Silent
 
 SMALL = preset().replace(n_factors=3, sweeps=60, burn_in=20, kept_draws=40)
@@ -128,7 +128,7 @@ def test_chain_goes_on_from_a_guide(split: Split, tmp_path: Path) -> None:
     )
     whole = run(split, settings)
     assert [record.get("stage") for record in whole.history][3:5] == [None, "gibbs"]
-    assert whole.posterior.n_draws == 40
+    assert whole.posterior.number_of_draws(None) == 40
     assert not whole.posterior.tempered
     file = tmp_path / "both.safetensors"
     with pytest.raises(KeyboardInterrupt):

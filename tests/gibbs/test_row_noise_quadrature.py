@@ -11,7 +11,7 @@ from scipy import stats
 
 from pyro_bmf.methods.gibbs.guide import ChainGuide
 from pyro_bmf.model.feedback import Feedback
-from pyro_bmf.model.rows import RowDraws
+from pyro_bmf.model.row_draws import RowDraws
 
 N_DRAWS, N_OTHER, SHAPE, NOISE, CENTRE = 5_000, 9, 2.5, 1.7, 3.1
 LOCATION, PRECISION = np.array([0.2, -0.3]), np.array([1.4, 2.2])

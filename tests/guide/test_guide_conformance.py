@@ -32,7 +32,6 @@ from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.priors.normal import NormalPrior
 from pyro_bmf.model.rows import RowPosterior
-from pyro_bmf.posterior.encoding import encode_training_rows
 
 N_USERS, N_ITEMS, K = 9, 7, 3
 SIDES = ("user", "item")
@@ -206,7 +205,7 @@ def assert_sound(rows: RowPosterior, n: int, biases: bool) -> None:
 @pytest.mark.parametrize("side", SIDES)
 def test_training_rows_and_new_rows_are_sound(case: Case, biases: bool, side: Any) -> None:
     guide, feedback = case.make(biases), Problem.draw().feedback(side)
-    known = encode_training_rows(guide, side, feedback)
+    known = guide.training_rows(side, feedback)
     new = guide.encode_side(side, feedback)
     assert_sound(known, SIZES[side], biases)
     assert_sound(new, SIZES[side], biases)
@@ -232,7 +231,7 @@ def test_rows_without_ratings(case: Case, side: Any) -> None:
 def test_new_rows_depend_on_their_ratings_alone(case: Case, side: Any) -> None:
     """Not on their company or order, nor on which training row has the same place."""
     guide, feedback = case.make(True), Problem.draw().feedback(side)
-    encode_training_rows(guide, side, feedback)
+    guide.training_rows(side, feedback)
     rows = guide.encode_side(side, feedback)
     order = torch.randperm(len(rows))
     assert_same_rows(guide.encode_side(side, feedback.select(order)), rows.select(order))
@@ -243,11 +242,11 @@ def test_new_rows_depend_on_their_ratings_alone(case: Case, side: Any) -> None:
 @over_cases
 def test_encoding_new_rows_changes_nothing(case: Case) -> None:
     guide, feedback = case.make(True), Problem.draw().feedback("user")
-    known = encode_training_rows(guide, "user", feedback)
+    known = guide.training_rows("user", feedback)
     before = {name: tensor.clone() for name, tensor in guide.state_dict().items()}
     again = guide.encode_side("user", Problem.draw(5).feedback("user"))
     assert len(again) == N_USERS
-    assert_same_rows(encode_training_rows(guide, "user", feedback), known, 0.0)
+    assert_same_rows(guide.training_rows("user", feedback), known, 0.0)
     for name, tensor in guide.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -257,15 +256,15 @@ def test_encoding_new_rows_changes_nothing(case: Case) -> None:
 def test_settings_and_state_make_the_round_trip(case: Case, biases: bool) -> None:
     guide, problem = case.make(biases), Problem.draw()
     for side in SIDES:
-        encode_training_rows(guide, side, problem.feedback(side))  # type: ignore[arg-type]
+        guide.training_rows(side, problem.feedback(side))  # type: ignore[arg-type]
     again = type(guide).from_settings(guide.settings())
     again.load_state_dict(guide.state_dict(), strict=True)
     assert again.settings() == guide.settings()
     for side in SIDES:
         feedback = problem.feedback(side)
         assert_same_rows(again.encode_side(side, feedback), guide.encode_side(side, feedback), 0.0)
-        known = encode_training_rows(guide, side, feedback)  # type: ignore[arg-type]
-        assert_same_rows(encode_training_rows(again, side, feedback), known, 0.0)  # type: ignore[arg-type]
+        known = guide.training_rows(side, feedback)  # type: ignore[arg-type]
+        assert_same_rows(again.training_rows(side, feedback), known, 0.0)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- guides that are Pyro programs

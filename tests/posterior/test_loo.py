@@ -17,7 +17,8 @@ from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.export.arviz import arviz_module
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
-from pyro_bmf.model.rows import RowDraws, RowPosterior
+from pyro_bmf.model.row_draws import RowDraws
+from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.numerics.convergence import relative_efficiency
 from pyro_bmf.numerics.psis import (
     count_k_hats,

@@ -14,6 +14,7 @@ from pyro_bmf.data import Ratings, random_split
 from pyro_bmf.errors import DataError, FitError, SettingsError, UnknownIdError
 from pyro_bmf.evaluation import evaluate_with_references
 from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.fitted import NormalRowsGuide
 from pyro_bmf.model.rows import RowPosterior
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.systems.contract import Predictor
@@ -210,7 +211,7 @@ def test_it_is_a_predictor_and_can_be_evaluated() -> None:
 
 
 def test_a_diverged_fit_gives_no_posterior(posterior: Posterior, train: Ratings) -> None:
-    class Broken:
+    class Broken(NormalRowsGuide):
         def encode_side(self, side: str, feedback: Any) -> RowPosterior:
             loc = torch.zeros(feedback.n_rows, 3)
             loc[1, 2] = torch.nan if side == "item" else 0.0

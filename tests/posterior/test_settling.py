@@ -15,7 +15,7 @@ from pyro_bmf.methods.gibbs.guide import ChainGuide
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
-from pyro_bmf.model.rows import RowDraws
+from pyro_bmf.model.row_draws import RowDraws
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.posterior.settling import (
     LEAST_ESS,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...model.feedback import Feedback
+from ...model.fitted import NormalRowsGuide, RowPriors
 from ...model.rows import RowPosterior
 from ...numerics.truncated_normal import truncated_mean
 from ..kernel import Conditional, Entries
@@ -28,7 +29,7 @@ Side = Literal["user", "item"]
 _LOCAL_STEPS = 25
 
 
-class ConjugateGuide(nn.Module):
+class ConjugateGuide(NormalRowsGuide, nn.Module):
     """Normal rows with full covariances, and the moments that give new rows theirs.
 
     Parameters
@@ -50,6 +51,7 @@ class ConjugateGuide(nn.Module):
     centre : Tensor, shape ()
     """
 
+    joint_bias = True
     noise: Tensor
     cuts: Tensor
     middles: Tensor
@@ -130,6 +132,12 @@ class ConjugateGuide(nn.Module):
     def known_rows(self, side: Side) -> RowPosterior:
         """Return the training rows' q."""
         return self.rows(getattr(self, f"{side}_loc"), getattr(self, f"{side}_covariance"))
+
+    def row_priors(self, side: Side, feedback: Feedback) -> RowPriors:
+        """Return the Normals about zero whose scales were learned with the rest."""
+        precision = torch.diag(getattr(self, f"{side}_prior").double())
+        mean = precision.new_zeros(feedback.n_rows, len(precision))
+        return RowPriors(lambda draw: (precision, mean), shared=True)
 
     def predictors(self, loc: Tensor, entries: Entries, side: Side) -> Tensor:
         """Return E[eta] less the centre of every entry, for rows with these means."""

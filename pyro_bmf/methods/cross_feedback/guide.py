@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ...errors import SettingsError
 from ...model.blocks import Block
 from ...model.feedback import Feedback
+from ...model.fitted import NormalRowsGuide
 from ...model.rows import RowPosterior
 from .covariance import CorrelatedNormal, row_tril
 from .encoder import Encoder
@@ -36,7 +37,7 @@ _FAR, _WIDE = 20.0, 3.0
 _GAIN = 0.25
 
 
-class CrossFeedbackGuide(nn.Module):
+class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
     """Both sides' encoders and the embeddings that are fed back to them.
 
     Parameters
@@ -71,6 +72,7 @@ class CrossFeedbackGuide(nn.Module):
         If factors are positive and the settings are for Normal rows.
     """
 
+    has_gradients = True
     user_factors: Tensor
     item_factors: Tensor
     user_scales: Tensor
@@ -269,6 +271,15 @@ class CrossFeedbackGuide(nn.Module):
                     for part in rows.split(chunk)  # type: ignore[no-untyped-call]
                 ]
             )
+
+    def training_rows(self, side: Side, feedback: Feedback) -> RowPosterior:
+        """Return q of the training rows, with their residuals."""
+        return self.encode_side(side, feedback, known=True)
+
+    @property
+    def has_residuals(self) -> bool:
+        """Whether training rows have free residuals."""
+        return self.guide_settings.residual
 
     def weights_kl(self) -> Tensor | None:
         """Return KL(q || p) of the Bayesian first-layer weights of both sides, in nats; None for none."""

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from ...errors import SettingsError
 from ...model.feedback import Feedback
-from ...model.rows import RowDraws, working_dtype
+from ...model.fitted import Hyperparameter, RowPriors
+from ...model.implicit_feedback import feedback_means
+from ...model.row_draws import RowDraws, working_dtype
 from ...numerics.normal_cells import Cells
 from ...numerics.truncated_normal import draw_in_cells
 from ..kernel import Conditional, Entries, outer_products
@@ -120,6 +122,55 @@ class ChainGuide(nn.Module):
         with torch.device("meta"):
             return cls(**{**given, "row_noise": tuple(given["row_noise"])})
 
+    joint_bias = False
+    has_residuals = False
+    has_gradients = False
+
+    @property
+    def half_tensors(self) -> tuple[str, ...]:
+        """The draws of implicit weights, where there are any."""
+        return ("user_weights", "item_weights") if self.implicit else ()
+
+    def training_rows(self, side: Side, feedback: Feedback) -> RowDraws:
+        """Return the rows that the draws go with."""
+        del feedback
+        return self._attached(side)
+
+    def row_priors(self, side: Side, feedback: Feedback) -> RowPriors:
+        """Return the Normal prior of rows at each draw; with implicit feedback, of what they have rated."""
+        location, precision, weights = (
+            getattr(self, f"{side}_{name}") for name in ("location", "precision", "weights")
+        )
+
+        def at(draw: int) -> tuple[Tensor, Tensor]:
+            mean = location[draw].double().expand(feedback.n_rows, -1)
+            if self.implicit:
+                mean = mean + feedback_means(feedback, weights[draw]).double()
+            return precision[draw].double(), mean
+
+        return RowPriors(at, shared=not self.implicit)
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        """Return the draws of noise, cut points and the rows' priors; see `fitted.Fitted`."""
+        k = self.n_factors
+        found = {"noise": Hyperparameter((), self.noise.double() ** -0.5)}
+        if self.n_cuts:
+            found["cuts"] = Hyperparameter(("cut",), self.cuts)
+        for side in ("user", "item"):
+            location = getattr(self, f"{side}_location").double()
+            precision = getattr(self, f"{side}_precision").double()
+            if self.biases:
+                found[f"{side}_bias_location"] = Hyperparameter((), location[:, k])
+                found[f"{side}_bias_scale"] = Hyperparameter((), precision[:, k, k] ** -0.5)
+            found[f"{side}_factors_location"] = Hyperparameter(("factor",), location[:, :k])
+            found[f"{side}_factors_precision"] = Hyperparameter(
+                ("factor", "factor_other"), precision[:, :k, :k]
+            )
+            if side in self.row_noise:
+                shape = getattr(self, f"{side}_noise_shape")
+                found[f"{side}_noise_shape"] = Hyperparameter((), shape)
+        return found
+
     def attach(self, users: RowDraws, items: RowDraws) -> None:
         """Put the rows that the draws go with in place; they are saved apart."""
         self._rows = {"user": users, "item": items}
@@ -138,12 +189,16 @@ class ChainGuide(nn.Module):
         SettingsError
             If no rows were attached.
         """
-        if not self._rows:
-            raise SettingsError("The chain's rows are not attached: load or make the posterior as a whole.")
+        self._attached(side)
         with torch.no_grad(), torch.random.fork_rng(devices=_devices(feedback.values)):
             # One fixed stream: folding the same rows in again gives the same draws.
             torch.manual_seed(0x5EED)
             return self._encode(side, feedback)
+
+    def _attached(self, side: Side) -> RowDraws:
+        if not self._rows:
+            raise SettingsError("The chain's rows are not attached: load or make the posterior as a whole.")
+        return self._rows[side]
 
     def _encode(self, side: Side, feedback: Feedback) -> RowDraws:
         other = self._rows["item" if side == "user" else "user"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...data.ratings import Ratings
 from ...estimate import kept_dtype
 from ...model import FactorizationModel
-from ...model.rows import RowDraws
+from ...model.row_draws import RowDraws
 from ...model.sides import Sides
 from ...numerics.normal_cells import midway
 from .chain_state import ChainState, SideState

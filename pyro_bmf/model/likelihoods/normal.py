@@ -97,6 +97,51 @@ class Likelihood(nn.Module):
         """Return ratings as Normal utilities, which sweeps and coordinate ascent need; None for none."""
         return None
 
+    @property
+    def noise(self) -> Tensor | None:
+        """Standard deviation of a rating, or a utility, about its predictor; None where there is none."""
+        return None
+
+    @property
+    def normal_noise(self) -> Tensor | None:
+        """Standard deviation of a rating that is Normal about its predictor; None where ratings are not."""
+        return None
+
+    def set_learned_noise(self, noise: float | Tensor) -> None:
+        """Put the noise of Normal ratings in place where it is learned: nothing elsewhere, as here."""
+
+    def draw_learned_noise(self, shape: float, rate: float) -> None:
+        """Draw the noise of Normal ratings, where it is learned, from a Gamma prior of its precision."""
+
+    def predicts_normals(self) -> bool:
+        """Return whether ratings are Normal given their predictor: quantiles are then those of a Normal."""
+        at = next((one.device for one in (*self.parameters(), *self.buffers())), None)
+        return isinstance(self(torch.zeros(1, device=at)), dist.Normal)
+
+    def log_prob_of(self, ratings: Tensor, eta: Tensor, *relative: Any) -> Tensor:
+        """Return the log-density of ratings, which broadcast against predictors, of the shape of `eta`."""
+        found: Tensor = self(eta, *relative).log_prob(ratings.expand_as(eta))
+        return found
+
+    def sample_levels(self, eta: Tensor, levels: Tensor, *relative: Any) -> Tensor:
+        """Draw a level of a discrete scale for each predictor (n,), with the probabilities it gives them."""
+        below = self.log_prob_rating(eta, levels, *relative).double().exp().cumsum(-1)
+        share = torch.rand(len(eta), 1, dtype=torch.float64, device=eta.device) * below[:, -1:]
+        return levels[(share > below[:, :-1]).sum(-1)]
+
+    def screening_mean(self, mean: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
+        """Return what orders pairs about as their mean ratings do, cheaply, for predictors (n, m).
+
+        Parameters
+        ----------
+        mean, variance : Tensor, shape (n, m)
+            Of the predictors; their memory may be reused.
+        noise : Tensor
+            Squares of the pairs' noise multipliers, which broadcast against them.
+        """
+        del variance, noise
+        return mean
+
     def predictor_centre(self, centre: Tensor) -> Tensor:
         """Return the predictor of a rating whose mean is `centre`, where a centred model begins.
 
@@ -193,10 +238,36 @@ class NormalLikelihood(Likelihood):
         """Standard deviation of a rating around its predictor, in the predictor's unit (`units`)."""
         return self._log_noise.exp()
 
+    @property
+    def normal_noise(self) -> Tensor:
+        """The same: ratings are Normal."""
+        return self.noise
+
     @torch.no_grad()
     def set_noise(self, noise: float | Tensor) -> None:
         """Put a standard deviation in place."""
         self._log_noise.fill_(math.log(float(noise)))
+
+    def set_learned_noise(self, noise: float | Tensor) -> None:
+        """Put a standard deviation in place, where it is learned."""
+        if self.learned:
+            self.set_noise(noise)
+
+    def draw_learned_noise(self, shape: float, rate: float) -> None:
+        """Draw the noise, where it is learned, from a Gamma prior of its precision."""
+        if self.learned:
+            self.set_noise((torch._standard_gamma(torch.tensor(shape)) / rate).rsqrt())
+
+    def predicts_normals(self) -> bool:
+        """Return True."""
+        return True
+
+    def sample_levels(self, eta: Tensor, levels: Tensor, *relative: Any) -> Tensor:
+        """Draw a level for each predictor: the one in whose cell a Normal rating falls.
+
+        A cell's probability is that of its Normal ratings: the same draw at a fifth of the cost.
+        """
+        return levels[torch.bucketize(self(eta, *relative).sample().contiguous(), midway(levels))]
 
     def start(self, ratings: np.ndarray) -> None:
         """Start learned noise at the ratings' own standard deviation."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ...errors import SettingsError
-from ...numerics.normal_cells import cell_ends
+from ...numerics.normal_cells import cell_ends, midway
 from ..pair_terms import Relative
 from .level_distribution import LevelProbabilities
 from .ordered import OrderedLikelihood
@@ -72,6 +72,11 @@ class OrderedLogisticLikelihood(OrderedLikelihood):
         scale = self.scale if more is None else self.scale * more.to(eta.dtype)
         low, high = cell_ends(eta, scale, self.pair_cuts(relative).to(eta.dtype), places)
         return logsigmoid(high) + logsigmoid(-low) + torch.log(-torch.expm1(low - high))
+
+    def log_prob_of(self, ratings: Tensor, eta: Tensor, *relative: Any) -> Tensor:
+        """Return the log-probability of ratings' levels: the same numbers, one level's and not all."""
+        places = torch.bucketize(ratings, midway(self.levels)).expand_as(eta)
+        return self.log_prob_observed(eta, places, self.levels, *relative)
 
     def settings(self) -> dict[str, Any]:
         """Return the kind, the levels, s and whose the cuts are."""

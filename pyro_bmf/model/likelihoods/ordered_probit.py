@@ -173,6 +173,15 @@ class OrderedProbitLikelihood(OrderedLikelihood):
         """Return utilities of which the cell is known; none where users have cut points of their own."""
         return None if self.n_shifts else CellUtilities(self)
 
+    def screening_mean(self, mean: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
+        """Return the mean levels, of shared cut points."""
+        levels, cuts = self.levels.tolist(), self.cuts.detach().tolist()
+        inverse = variance.add_(float(self.noise) ** 2 * noise).rsqrt_().mul_(math.sqrt(0.5))
+        found = torch.full_like(mean, 0.5 * (levels[0] + levels[-1]))
+        for cut, step in zip(cuts, self.levels.diff().tolist(), strict=True):
+            found.add_(((mean - cut).mul_(inverse)).erf_(), alpha=0.5 * step)
+        return found
+
     def settings(self) -> dict[str, Any]:
         """Return the kind, the levels, the utility's spread and whose the cuts are."""
         found = {"kind": "ordered-probit", "levels": self._given, "noise": float(self.utility_noise)}
