@@ -18,6 +18,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from ..data.units import AS_GIVEN, Units
@@ -26,10 +27,11 @@ from .blocks import Block
 from .catalogue import likelihood_from_settings, prior_from_settings
 from .implicit_feedback import ImplicitFeedback
 from .likelihoods.normal import Likelihood, NormalLikelihood
-from .pair_terms import PairTerms, Relative
+from .pair_terms import Relative, pair_terms
 from .priors.normal import NormalPrior, Prior
 from .row_cuts import RowCuts
 from .row_noise import RowNoise
+from .sides import Sides
 
 
 class FactorizationModel(nn.Module):
@@ -89,12 +91,12 @@ class FactorizationModel(nn.Module):
         self.register_buffer("centre", torch.zeros(()))
         self.units = AS_GIVEN
         self._check_priors()
-        for _, _, prior, width in self._priors():
+        for _, prior, width in self._priors():
             prior.prepare(width)
 
     def _check_priors(self) -> None:
         """Refuse priors that do not go together, or with the likelihood."""
-        priors = [prior for _, _, prior, _ in self._priors()]
+        priors = [prior for _, prior, _ in self._priors()]
         learned = [prior for prior in priors if prior.learned]
         if len({id(prior) for prior in learned}) < len(learned):
             raise SettingsError(
@@ -144,17 +146,26 @@ class FactorizationModel(nn.Module):
         self.likelihood.finish_in(units)
         self.units = units
 
-    def _priors(self) -> Iterator[tuple[str, str, Prior, int | None]]:
-        """Give (plate, site, prior, factors) of every latent site, in the order of sampling."""
-        yield "users", "user_factors", self.user_prior, self.n_factors
+    def _priors(self) -> Iterator[tuple[str, Prior, int | None]]:
+        """Give (site, prior, factors) of every factor and bias, in the order of sampling."""
+        yield "user_factors", self.user_prior, self.n_factors
         if self.user_bias_prior is not None:
-            yield "users", "user_bias", self.user_bias_prior, None
-        yield "items", "item_factors", self.item_prior, self.n_factors
+            yield "user_bias", self.user_bias_prior, None
+        yield "item_factors", self.item_prior, self.n_factors
         if self.item_bias_prior is not None:
-            yield "items", "item_bias", self.item_bias_prior, None
+            yield "item_bias", self.item_bias_prior, None
 
     def forward(self, block: Block, *, beta: tuple[float, float]) -> None:
         """Sample a block's rows from their priors and its ratings from the likelihood.
+
+        In outline, with users' and items' biases::
+
+            with plate("users"):
+                u, b = sample("user_factors", prior), sample("user_bias", prior)
+            with plate("items"):
+                v, c = sample("item_factors", prior), sample("item_bias", prior)
+            with plate("ratings"):
+                sample("rating", likelihood(centre + u[i] @ v[j] + b[i] + c[j]), obs=ratings)
 
         Parameters
         ----------
@@ -163,49 +174,47 @@ class FactorizationModel(nn.Module):
             Weights of the users' and the items' KL (Eq. 7).
         """
         with poutine.scale(scale=block.global_weight):
-            priors = {site: prior(site, n_factors) for _, site, prior, n_factors in self._priors()}
-            if self.implicit is not None:
-                priors = self.implicit.shift(priors, block, self.n_factors)
-            shapes = {} if self.row_noise is None else self.row_noise.shapes()
-            spreads = None if self.row_cuts is None else self.row_cuts.spreads()
-        values = {}
-        sizes = {"users": len(block.users), "items": len(block.items)}
-        weights = {"users": beta[0] * block.user_weight, "items": beta[1] * block.item_weight}
-        for plate in ("users", "items"):
-            with pyro.plate(plate, sizes[plate]), poutine.scale(scale=weights[plate]):
-                for owner, site, _, _ in self._priors():
-                    if owner == plate:
-                        values[site] = pyro.sample(site, priors[site])
-                if self.row_noise is not None and plate in shapes:
-                    values[f"{plate[:-1]}_noise"] = self.row_noise.sample(plate, shapes[plate])
-                if self.row_cuts is not None and spreads is not None and plate == "users":
-                    values["user_cuts"] = self.row_cuts.sample(spreads)
+            priors = self._row_priors(block)
+        with pyro.plate("users", len(block.users)), poutine.scale(scale=beta[0] * block.user_weight):
+            user = {site: pyro.sample(site, prior) for site, prior in priors.user.items()}
+        with pyro.plate("items", len(block.items)), poutine.scale(scale=beta[1] * block.item_weight):
+            item = {site: pyro.sample(site, prior) for site, prior in priors.item.items()}
         if not len(block.ratings):
             return  # sparse data have blocks without ratings, and Pyro has no plate of size zero
-        eta = self.predictor(
-            values["user_factors"].index_select(-2, block.rating_users),
-            values["item_factors"].index_select(-2, block.rating_items),
-            values["user_bias"].index_select(-1, block.rating_users) if self.biases else None,
-            values["item_bias"].index_select(-1, block.rating_items) if self.biases else None,
-        )
-        terms = self._terms(values, block)
+        i, j = block.rating_users, block.rating_items
+        u, v = user["user_factors"].index_select(-2, i), item["item_factors"].index_select(-2, j)
+        b = user["user_bias"].index_select(-1, i) if self.biases else None
+        c = item["item_bias"].index_select(-1, j) if self.biases else None
+        terms = self._terms(user | item, block)
         with pyro.plate("ratings", len(block.ratings)):
-            pyro.sample("rating", self.likelihood(eta, *terms), obs=block.ratings)
+            pyro.sample("rating", self.likelihood(self.predictor(u, v, b, c), *terms), obs=block.ratings)
+
+    def _row_priors(self, block: Block) -> Sides[dict[str, TorchDistribution]]:
+        """Sample all hyperparameters, and return the priors of a block's rows given them, by site."""
+        priors = {site: prior(site, n_factors) for site, prior, n_factors in self._priors()}
+        if self.implicit is not None:
+            priors = self.implicit.shift(priors, block, self.n_factors)
+        if self.row_noise is not None:
+            priors |= self.row_noise.priors()
+        if self.row_cuts is not None:
+            priors |= self.row_cuts.priors()
+        users = {site: prior for site, prior in priors.items() if site.startswith("user")}
+        return Sides(users, {site: prior for site, prior in priors.items() if site not in users})
 
     def _terms(self, values: dict[str, Tensor], block: Block) -> tuple[Relative, ...]:
         """Return what a block's ratings bring to the likelihood beside their predictors."""
-        scale = None
+        factors = []
         if self.row_noise is not None:
-            scale = self.row_noise.relative(values, block.rating_users, block.rating_items)
-        if self.row_cuts is None:
-            return () if scale is None else (scale,)
-        shifts = values["user_cuts"].index_select(-2, block.rating_users)
-        return (PairTerms(torch.ones_like(shifts[..., 0]) if scale is None else scale, shifts),)
+            factors.append(self.row_noise.factors(values, block.rating_users, block.rating_items))
+        shifts = None
+        if self.row_cuts is not None:
+            shifts = values["user_cuts"].index_select(-2, block.rating_users)
+        return pair_terms(factors, shifts)
 
     def guide(self, block: Block) -> None:
         """Sample the priors' hyperparameters, where there are any, from their variational posteriors."""
         with poutine.scale(scale=block.global_weight):
-            for _, site, prior, n_factors in self._priors():
+            for site, prior, n_factors in self._priors():
                 prior.guide(site, n_factors)
             if self.row_noise is not None:
                 self.row_noise.guide()

@@ -19,7 +19,8 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from pyro.distributions import TorchDistribution
+from torch import nn
 from torch.distributions import constraints
 
 from .priors.hierarchical import Hyperparameter
@@ -45,19 +46,14 @@ class RowCuts(nn.Module):
         self.n_shifts = n_shifts
         self.spread = Hyperparameter(torch.full((n_shifts,), _START), constraints.positive)
 
-    def spreads(self) -> Tensor:
-        """Sample the spreads from their prior."""
+    def priors(self) -> dict[str, TorchDistribution]:
+        """Sample the spreads, and return the prior of a user's shifts given them, by site."""
         like = self.spread.loc
         prior: Any = dist.HalfNormal(torch.full_like(like, SPREAD_PRIOR))
-        spreads: Tensor = pyro.sample("user_cuts_spread", prior.to_event(1))
-        return spreads
+        spreads = pyro.sample("user_cuts_spread", prior.to_event(1))
+        shifts: Any = dist.Normal(torch.zeros_like(spreads), spreads)
+        return {"user_cuts": shifts.to_event(1)}
 
     def guide(self) -> None:
         """Sample the spreads from their q."""
         pyro.sample("user_cuts_spread", self.spread.q())
-
-    def sample(self, spreads: Tensor) -> Tensor:
-        """Sample the users' shifts, inside their plate."""
-        prior: Any = dist.Normal(torch.zeros_like(spreads), spreads)
-        shifts: Tensor = pyro.sample("user_cuts", prior.to_event(1))
-        return shifts

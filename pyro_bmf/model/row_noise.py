@@ -18,12 +18,13 @@ from typing import Any, cast
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ..errors import SettingsError
 from .priors.hierarchical import Hyperparameter
-from .sides import SIDES, Side
+from .sides import SIDES, Side, Sides
 
 #: Mean and standard deviation of the logarithm of the shape a.
 SHAPE_PRIOR = (math.log(10.0), 1.0)
@@ -64,10 +65,13 @@ class RowNoise(nn.Module):
         """The sides whose rows have noise of their own."""
         return tuple(side for side in SIDES if self.by in (side, "both"))
 
-    def shapes(self) -> dict[str, Tensor]:
-        """Sample the shapes, by plate."""
-        prior = dist.LogNormal(*SHAPE_PRIOR)  # type: ignore[no-untyped-call]
-        return {f"{side}s": pyro.sample(f"{side}_noise_shape", prior) for side in self.sides}
+    def priors(self) -> dict[str, TorchDistribution]:
+        """Sample the shapes, and return the priors of the rows' multipliers given them, by site."""
+        found: dict[str, TorchDistribution] = {}
+        for side in self.sides:
+            shape = pyro.sample(f"{side}_noise_shape", dist.LogNormal(*SHAPE_PRIOR))  # type: ignore[no-untyped-call]
+            found[f"{side}_noise"] = dist.Gamma(shape, shape)
+        return found
 
     def guide(self) -> None:
         """Sample the shapes from their q."""
@@ -78,16 +82,11 @@ class RowNoise(nn.Module):
         for side in self.sides:
             pyro.sample(f"{side}_noise_shape", cast(Hyperparameter, self.shape_q[side]).q())
 
-    def sample(self, plate: str, shape: Tensor) -> Tensor:
-        """Sample the precision multipliers of a plate's rows."""
-        w: Tensor = pyro.sample(f"{plate[:-1]}_noise", dist.Gamma(shape, shape))
-        return w
-
-    def relative(self, values: Mapping[str, Tensor], users: Tensor, items: Tensor) -> Tensor:
+    def factors(self, values: Mapping[str, Tensor], users: Tensor, items: Tensor) -> Tensor:
         """Return what multiplies the noise's standard deviation of each pair, given values by site."""
         parts = [
             values[f"{side}_noise"][rows].rsqrt()
-            for side, rows in (("user", users), ("item", items))
+            for side, rows in Sides(users, items).by_side()
             if side in self.sides
         ]
         return torch.stack(parts).prod(0)

@@ -12,7 +12,7 @@ correlations; further outputs give the Cholesky factor C of a correlation matrix
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import pyro.distributions as dist
 import torch
@@ -22,11 +22,43 @@ from torch.distributions import Independent, Normal, register_kl
 from .settings import Covariance
 
 
+class RowFactors(Protocol):
+    """q of rows' factors: `IndependentRows` or `CorrelatedNormal`."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Means, shape (n, n_factors)."""
+
+    @property
+    def variance(self) -> Tensor:
+        """Marginal variances, shape (n, n_factors)."""
+
+    @property
+    def tril(self) -> Tensor | None:
+        """Cholesky factors of the rows' covariances, (n, n_factors, n_factors); None for diagonal ones."""
+
+
+class IndependentRows(dist.Independent):
+    """q of rows whose factors are independent: Pyro's own distribution."""
+
+    tril: Tensor | None = None
+
+
 class CorrelatedNormal(dist.MultivariateNormal):
-    """q of a row's factors: torch's own distribution, with an analytic KL to independent Normals.
+    """q of rows' factors: Pyro's own distribution, with an analytic KL to independent Normals.
 
     A class of its own, as that KL would otherwise have to be registered for torch's, in the whole process.
     """
+
+    @property
+    def tril(self) -> Tensor:
+        """Cholesky factors of the rows' covariances."""
+        return self.scale_tril
+
+
+def full_tril(q: RowFactors) -> Tensor:
+    """Return the Cholesky factor of each row's covariance, (n, n_factors, n_factors)."""
+    return torch.diag_embed(q.variance.sqrt()) if q.tril is None else q.tril
 
 
 @register_kl(CorrelatedNormal, Independent)  # type: ignore[no-untyped-call,untyped-decorator]

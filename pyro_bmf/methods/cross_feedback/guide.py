@@ -24,7 +24,7 @@ from ...model.blocks import Block
 from ...model.feedback import Feedback
 from ...model.fitted import NormalRowsGuide
 from ...model.rows import RowPosterior
-from .covariance import CorrelatedNormal, row_tril
+from .covariance import CorrelatedNormal, IndependentRows, row_tril
 from .encoder import Encoder
 from .rating_histogram import StyleEncoder
 from .residual import Residual
@@ -304,9 +304,9 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
             rows = self.encode_rows(side, feedback, rows=ids, sample=True)  # type: ignore[arg-type]
             with pyro.plate(plate, len(rows)), poutine.scale(scale=weight):
                 if rows.positive is not None:
-                    factors = dist.LogNormal(*rows.logarithms()).to_event(1)  # type: ignore[no-untyped-call]
+                    factors = IndependentRows(dist.LogNormal(*rows.logarithms()), 1)  # type: ignore[no-untyped-call]
                 elif rows.tril is None:
-                    factors = dist.Normal(rows.loc, rows.scale).to_event(1)  # type: ignore[no-untyped-call]
+                    factors = IndependentRows(dist.Normal(rows.loc, rows.scale), 1)
                 else:
                     # The bias is independent of the factors, so that the KL of either site stays analytic.
                     k = self.n_factors

@@ -29,7 +29,7 @@ from torch.distributions import kl_divergence
 from ...errors import SettingsError
 from ...model import FactorizationModel
 from ...model.blocks import Block, drop_entries, hide_block
-from .covariance import CorrelatedNormal
+from .covariance import full_tril
 from .guide import CrossFeedbackGuide
 
 ElboKind = Literal["mean-field", "trace", "closed-form"]
@@ -196,8 +196,8 @@ def eta_moments(q: Mapping[str, Any], centre: Tensor, users: Tensor, items: Tens
     Parameters
     ----------
     q : mapping
-        Distributions of a block's rows by site: ``user_factors`` (n_users, K) and so on, independent Normals
-        or `CorrelatedNormal`.
+        Distributions of a block's rows by site: of ``user_factors`` and ``item_factors`` a `RowFactors`, of
+        biases a Normal.
     centre : Tensor, shape ()
     users, items : Tensor, shape (n,)
         Places of the pairs' rows in those distributions.
@@ -209,8 +209,8 @@ def eta_moments(q: Mapping[str, Any], centre: Tensor, users: Tensor, items: Tens
     u, v = q["user_factors"], q["item_factors"]
     a, m = u.mean[users], v.mean[items]
     mean = (a * m).sum(-1) + centre
-    if isinstance(u, CorrelatedNormal) or isinstance(v, CorrelatedNormal):
-        left, right = _tril(u)[users], _tril(v)[items]
+    if u.tril is not None or v.tril is not None:
+        left, right = full_tril(u)[users], full_tril(v)[items]
         # The squares of L^T m, M^T a and L^T M, with the Cholesky factors L and M, sum to the three terms.
         variance = (left.mT @ torch.cat([m.unsqueeze(-1), right], dim=-1)).square().sum((-2, -1))
         variance = variance + (right.mT @ a.unsqueeze(-1)).square().sum((-2, -1))
@@ -222,12 +222,6 @@ def eta_moments(q: Mapping[str, Any], centre: Tensor, users: Tensor, items: Tens
             mean = mean + q[name].mean[rows]
             variance = variance + q[name].variance[rows]
     return mean, variance
-
-
-def _tril(q: Any) -> Tensor:
-    if isinstance(q, CorrelatedNormal):
-        return q.scale_tril
-    return torch.diag_embed(q.stddev)
 
 
 def _check_closed_form(model: FactorizationModel) -> None:
