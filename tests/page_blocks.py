@@ -106,6 +106,6 @@ def words_of(text: str) -> list[str]:
 
 
 def inline_code(page: str) -> list[str]:
-    """Return the code within the prose of a page."""
-    prose = _BLOCK.sub("", page)
+    """Return the code within the prose of a page, without the tables that are written from measurements."""
+    prose = re.sub(r"<!-- table:.*?<!-- end of table -->", "", _BLOCK.sub("", page), flags=re.S)
     return [found.replace("\n", " ") for found in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose)]

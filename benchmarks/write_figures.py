@@ -1,0 +1,442 @@
+"""Write measured figures and tables into README.md and docs/, from the files in which they were measured.
+
+    python benchmarks/write_figures.py           # writes the pages that are out of date
+    python benchmarks/write_figures.py --check   # says which are, and writes none
+
+A page marks the place. A figure stands between two comments, with its name in the first (`FIGURES`)::
+
+    test RMSE <!--=default ml1m rmse-->0.8275<!--/-->
+
+A table stands between two as well, with blank lines around it (`TABLES`)::
+
+    <!-- table: scaling -->
+
+    <!-- end of table -->
+
+Figures that no benchmark writes are in ``benchmarks/results/single_runs.json``, with the command of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURE = re.compile(r"<!--=(?P<name>[^>]+?)-->(?P<text>[^<]*)<!--/-->")
+TABLE = re.compile(
+    r"(?P<open><!-- table: (?P<name>[^>]+?) -->\n\n)(?P<text>.*?)(?P<close><!-- end of table -->)", re.S
+)
+
+
+@cache
+def read(name: str) -> Any:
+    """Read a file of results."""
+    return json.loads((ROOT / "benchmarks" / name).read_text(encoding="utf-8"))
+
+
+def peer(data: str, system: str) -> dict[str, Any]:
+    """Return a system's figures on a data set, means over seeds."""
+    return read(f"peers/results/{data}.json")["systems"][system]["pooled"]
+
+
+def paired(data: str, system: str) -> dict[str, Any]:
+    """Return the differences between ours and a peer, pooled over seeds."""
+    return read(f"peers/results/{data}.json")["paired"]["pyro-bmf"][system]["pooled"]
+
+
+def simulated(name: str, kind: str) -> dict[str, Any] | None:
+    """Return what a calibration by simulation found of a kind of quantity, where it ranked any."""
+    entries = single(name)["summary"] if name == "default" else read(f"results/sbc_{name}.json")["summary"]
+    return next((entry for entry in entries if entry["kind"] == kind), None)
+
+
+def single(name: str) -> dict[str, Any]:
+    """Return the figures of a run that no benchmark script writes."""
+    return read("results/single_runs.json")[name]
+
+
+def first_fit() -> dict[str, Any]:
+    """Return the figures of what `make fit` prints."""
+    return read("results/first_fit.json")
+
+
+def leaderboard(data: str, row: str) -> dict[str, Any]:
+    """Return a row of a leaderboard."""
+    return read(f"results/leaderboard_{data}.json")["rows"][row]
+
+
+def encoders(data: str, figure: str) -> float:
+    """Return a figure of the preset `amortized`, the mean over seeds 0, 1 and 2."""
+    rows = [read(f"results/{data}.json")[f"full model, seed {seed}"] for seed in (0, 1, 2)]
+    return fmean(row[figure] if figure in row else row["systems"][0][figure] for row in rows)
+
+
+def interval(difference: dict[str, Any]) -> str:
+    """Return a difference with its 95 % interval."""
+    return "{difference:.4f} [{low:.4f}, {high:.4f}]".format(**difference)
+
+
+def held(entry: dict[str, Any] | None) -> str:
+    """Return the coverage of 90 % intervals with two standard errors."""
+    return "no draws" if entry is None else f"{entry['coverage_90']:.3f} ± {2 * entry['coverage_90_se']:.3f}"
+
+
+def seconds_to(data: str, system: str) -> str:
+    """Return our seconds to a peer's final validation RMSE and its own, by seed."""
+    report = read(f"peers/results/{data}.json")["seconds_to"]
+    rows = [row for row in report if (row["ours"], row["peer"]) == ("pyro-bmf", system)]
+    return ", ".join(f"{row['seconds']:.1f} of {row['peer_seconds']:.1f}" for row in rows)
+
+
+def seeds_of(data: str, system: str, figure: str) -> str:
+    """Return a figure of each seed."""
+    seeds = read(f"peers/results/{data}.json")["systems"][system]["seeds"]
+    *most, last = (f"{entry[figure]:.4f}" for entry in seeds.values())
+    return f"{', '.join(most)} and {last}"
+
+
+def behind(data: str, system: str, figure: str) -> str:
+    """Return by what part of it a peer's figure is above ours."""
+    ours, theirs = peer(data, "pyro-bmf")[figure], peer(data, system)[figure]
+    return f"{100 * (theirs / ours - 1):.1f} %"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:
+    """Return a Markdown table; columns from `numbers_from` on are set to the right."""
+    rule = ["---" if n < numbers_from else "---:" for n in range(len(header))]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
+
+
+def peers_table(data: str) -> str:
+    """Return all systems on a data set, best RMSE first."""
+    report = read(f"peers/results/{data}.json")
+    rows = []
+    for name, entry in sorted(report["systems"].items(), key=lambda pair: pair[1]["pooled"]["rmse"]):
+        own = entry["pooled"]
+        star = "" if own["own_distribution"] else " *"
+        ours = report["paired"]["pyro-bmf"].get(name, {}).get("pooled")
+        rows.append(
+            [
+                *(name, " ".join(map(str, own["seeds"])), f"{own['rmse']:.4f}"),
+                *(f"{own['nll']:.4f}{star}", f"{own['rps']:.4f}{star}"),
+                f"{own['coverage']['all']['coverage'][0]:.3f}",
+                *(f"{own['fit_seconds']:.1f}", f"{own['peak_memory_gb']:.2f}"),
+                *(["–", "–"] if ours is None else [interval(ours["rmse"]), interval(ours["nll"])]),
+            ]
+        )
+    header = ["system", "seeds", "RMSE", "NLL", "RPS", "coverage of 90 %", "fit, s", "memory, GB"]
+    return table([*header, "our RMSE less its", "our NLL less its"], rows, 2)
+
+
+def leaderboard_table(data: str) -> str:
+    """Return priors and likelihoods side by side, best ELPD first."""
+    rows = sorted(read(f"results/leaderboard_{data}.json")["rows"].values(), key=lambda row: -row["elpd"])
+    cells = [
+        [
+            *(row["preset"] + (" (tempered)" if row["tempered"] else ""), row["prior"], row["likelihood"]),
+            *(f"{row['elpd']:.0f}", f"{row['elpd'] - rows[0]['elpd']:.0f}", f"{row['nll']:.4f}"),
+            *(f"{row['rps']:.4f}", f"{row['rmse']:.4f}", f"{row['pit_coverage_90']:.3f}"),
+            f"{row['seconds']:.0f}",
+        ]
+        for row in rows
+    ]
+    header = ["preset", "prior", "likelihood", "ELPD", "less the best", "NLL", "RPS", "RMSE"]
+    return table([*header, "coverage of 90 %", "s"], cells, 3)
+
+
+def simulation_table() -> str:
+    """Return calibration by simulation of each configuration."""
+    configurations = {
+        "default": "`default`, as it ships",
+        "gibbs": "Gibbs sweeps, 700",
+        "conjugate": "conjugate",
+        "residual": "encoders, closed form, residual, β = 1",
+    }
+    titles = {"uv": "u·v", "user bias": "user bias", "item bias": "item bias", "noise": "noise"}
+    rows = []
+    for name, title in configurations.items():
+        found = {kind: simulated(name, kind) for kind in titles}
+        flagged = [titles[kind] for kind, entry in found.items() if entry is not None and entry["flagged"]]
+        uv = found["uv"]
+        assert uv is not None
+        rows.append(
+            [
+                title,
+                str(uv["n_refits"]),
+                *map(held, found.values()),
+                f"{uv['spread']:.2f}",
+                ", ".join(flagged) or "nothing",
+            ]
+        )
+    header = ["configuration", "fits", "90 % interval holds: u·v", "user bias", "item bias", "noise"]
+    return table([*header, "spread of u·v", "flagged"], rows)
+
+
+def scaling_table() -> str:
+    """Return seconds and memory by size, guide and factors."""
+    rows = sorted(
+        read("results/scaling.json").values(),
+        key=lambda row: (row["n_ratings"], row["guide"], row["n_factors"]),
+    )
+    cells = [
+        [
+            *(f"{row['n_ratings']:,}", f"{row['n_users']:,}", f"{row['n_items']:,}", row["guide"]),
+            *(str(row["n_factors"]), f"{row['seconds_an_iteration']:.2f}", f"{row['peak_gb']:.2f}"),
+        ]
+        for row in rows
+    ]
+    header = ["ratings", "users", "items", "guide", "K", "seconds an iteration", "peak memory, GB"]
+    return table(header, cells, 0)
+
+
+def large_table() -> str:
+    """Return fits of large catalogues."""
+    rows = [
+        [
+            f"{row['n_users']:,} × {row['n_items']:,}",
+            *(f"{row['n_ratings']:,}", str(row["threads"]), f"{row['estimated_gb']:.2f}"),
+            f"{row['fit']['peak_gb_of_sweeps']:.2f}, {row['fit']['sweeps_seconds']}",
+            *(f"{row['fit']['peak_gb_with_measuring']:.2f}", str(row["fit"]["measuring_seconds"])),
+        ]
+        for row in read("results/large_catalogue.json").values()
+        if isinstance(row, dict)
+    ]
+    header = ["users × items", "ratings", "threads", "estimate, GB", "sweeps: peak GB, seconds"]
+    return table([*header, "fit and measuring: peak GB", "measuring, s"], rows)
+
+
+def bases_table() -> str:
+    """Return first layers from a few matrices."""
+    rows = [
+        [
+            *(str(row["n_bases"] or "one a row"), f"{row['valid_rmse']:.4f}", f"{row['guide_parameters']:,}"),
+            *(f"{row['gb_more']:.2f}", str(row["iterations"])),
+        ]
+        for row in read("results/bases_ml100k.json").values()
+    ]
+    header = ["matrices", "validation RMSE", "parameters", "memory beside the rest, GB", "iterations"]
+    return table(header, rows)
+
+
+def encoders_table(data: str) -> str:
+    """Return the encoders' fits, by seed and without one component each."""
+    rows = []
+    for name, row in read(f"results/{data}.json").items():
+        own = row["systems"][0]
+        rows.append(
+            [
+                *(name, f"{row['valid_rmse']:.4f}", f"{own['rmse']:.4f}", f"{own['mae']:.4f}"),
+                *(f"{own['nll']:.4f}", f"{own['rps']:.4f}", f"{own['pit_coverage_90']:.3f}"),
+                *(f"{own['sd_error_correlation']:.3f}", f"{own['full:ndcg@20']:.4f}"),
+                *(str(row["iterations"]), f"{row['seconds']:.0f}"),
+            ]
+        )
+    header = ["fit", "validation RMSE", "test RMSE", "MAE", "NLL", "RPS", "coverage of 90 %"]
+    return table([*header, "corr(sd, abs. error)", "NDCG@20 `full`", "iterations", "seconds"], rows)
+
+
+def references_table() -> str:
+    """Return the encoders beside trivial references."""
+    rows = []
+    for data, title in (("ml1m", "MovieLens 1M"), ("ml100k", "MovieLens 100K")):
+        for own in read(f"results/{data}.json")["full model, seed 0"]["systems"]:
+            ndcg = own.get("full:ndcg@20")
+            rows.append(
+                [
+                    *(title, own["system"], f"{own['rmse']:.4f}", f"{own['mae']:.4f}", f"{own['nll']:.4f}"),
+                    *(
+                        f"{own['rps']:.4f}",
+                        f"{own['pit_coverage_90']:.3f}",
+                        "–" if ndcg is None else f"{ndcg:.4f}",
+                    ),
+                ]
+            )
+    return table(
+        ["data", "system", "test RMSE", "MAE", "NLL", "RPS", "coverage of 90 %", "NDCG@20 `full`"], rows, 2
+    )
+
+
+def presets_table() -> str:
+    """Return the presets side by side on MovieLens 1M."""
+    default, conjugate = peer("ml1m", "pyro-bmf"), peer("ml1m", "pyro-bmf-conjugate")
+
+    def row(title: str, figures: dict[str, Any], coverage: float, name: str | None) -> list[str]:
+        uv = None if name is None else simulated(name, "uv")
+        return [
+            *(title, f"{figures['rmse']:.4f}", f"{figures['nll']:.3f}", f"{figures['rps']:.3f}"),
+            *(f"{coverage:.3f}", f"{figures['fit_seconds']:.0f}", "" if uv is None else held(uv)),
+        ]
+
+    amortized = {figure: encoders("ml1m", figure) for figure in ("rmse", "nll", "rps")}
+    paper = single("paper ml1m")
+    rows = [
+        row("`default`", default, default["coverage"]["all"]["coverage"][0], "default"),
+        row(
+            "`amortized`",
+            {**amortized, "fit_seconds": encoders("ml1m", "seconds")},
+            encoders("ml1m", "pit_coverage_90"),
+            None,
+        ),
+        row("`conjugate` (seed 0)", conjugate, conjugate["coverage"]["all"]["coverage"][0], "conjugate"),
+        row("`paper` (seed 0)", {**paper, "fit_seconds": paper["seconds"]}, paper["coverage_90"], None),
+    ]
+    header = ["preset", "RMSE", "NLL", "RPS", "90 % by PIT", "seconds"]
+    return table([*header, "share of true u·v inside 90 % (simulation)"], rows)
+
+
+def arviz_table() -> str:
+    """Return the seconds of ArviZ's functions."""
+    runs = read("results/arviz.json")
+    sizes = list(runs.values())
+    rows = [
+        [f"`{name}`", *(f"{run['calls'][name]['seconds']:.1f}" for run in sizes)]
+        for name in sizes[0]["calls"]
+        if not any(run["calls"][name]["failed"] for run in sizes)
+    ]
+    return table(["function", *(f"{run['pairs']:,} pairs (s)" for run in sizes)], rows)
+
+
+def alarms_table() -> str:
+    """Return how often checks raise an alarm, rightly and wrongly."""
+    sets = [read("results/false_alarms.json")[name] for name in ("normal", "student-t")]
+
+    def share(found: int, of: int) -> str:
+        return f"{found} of {of} ({100 * found / of:.1f} %)"
+
+    rows = [
+        [
+            "`ppc`",
+            "joint p at most 0.05",
+            *(share(sum(one["joint_p"] <= 0.05 for one in ones), len(ones)) for ones in sets),
+        ],
+        [
+            *("`compare`", "Student-t clearly better than Normal"),
+            *(
+                share(sum(one["clear"] and one["better"] == "student-t" for one in ones), len(ones))
+                for ones in sets
+            ),
+        ],
+        [
+            *("`diagnose`", "a row's k-hat above its limit"),
+            *(
+                share(sum(one["rows_flagged"] for one in ones), sum(one["rows"] for one in ones))
+                for ones in sets
+            ),
+        ],
+    ]
+    return table(["check", "an alarm is", "Normal noise: right", "Student-t noise: planted misfit"], rows, 2)
+
+
+def mutation_table() -> str:
+    """Return what became of the mutants of each module."""
+    rows = [
+        [
+            f"`{one['module'].removeprefix('pyro_bmf/')}`",
+            f"{one['run']} of {one['mutants']}" if one["run"] < one["mutants"] else str(one["mutants"]),
+            *(str(one["killed"]), str(one["survived"])),
+        ]
+        for one in read("results/mutation.json")
+    ]
+    return table(["module", "mutants", "killed", "left"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "peers ml1m": lambda: peers_table("ml1m"),
+    "peers ml100k": lambda: peers_table("ml100k"),
+    "leaderboard ml1m": lambda: leaderboard_table("ml1m"),
+    "leaderboard ml100k": lambda: leaderboard_table("ml100k"),
+    "simulation": simulation_table,
+    "scaling": scaling_table,
+    "large catalogues": large_table,
+    "bases": bases_table,
+    "encoders ml1m": lambda: encoders_table("ml1m"),
+    "encoders ml100k": lambda: encoders_table("ml100k"),
+    "references": references_table,
+    "presets": presets_table,
+    "arviz": arviz_table,
+    "false alarms": alarms_table,
+    "mutation": mutation_table,
+}
+
+_NEAREST = "myfm-svdpp-probit-32"
+FIGURES: dict[str, Callable[[], str]] = {
+    "first fit valid rmse": lambda: f"{first_fit()['valid_rmse']:.4f}",
+    "first fit test rmse": lambda: f"{first_fit()['rmse']:.4f}",
+    "first fit r-hat": lambda: f"{first_fit()['worst_rhat']:.1f}",
+    "first fit coverage by pit": lambda: f"{first_fit()['pit_coverage_90']:.2f}",
+    "first fit interval holds": lambda: f"{first_fit()['interval_coverage_90']:.3f}",
+    "default ml1m rmse by seed": lambda: seeds_of("ml1m", "pyro-bmf", "rmse"),
+    "default ml1m coverage": lambda: f"{peer('ml1m', 'pyro-bmf')['coverage']['all']['coverage'][0]:.3f}",
+    "nearest ml1m rmse by seed": lambda: seeds_of("ml1m", _NEAREST, "rmse"),
+    "nearest ml1m seconds": lambda: f"{peer('ml1m', _NEAREST)['fit_seconds']:.0f}",
+    "nearest ml1m rmse difference": lambda: interval(paired("ml1m", _NEAREST)["rmse"]),
+    "nearest ml1m nll behind": lambda: behind("ml1m", _NEAREST, "nll"),
+    "nearest ml1m rps behind": lambda: behind("ml1m", _NEAREST, "rps"),
+    "seconds to myfm-bmf-10": lambda: seconds_to("ml1m", "myfm-bmf-10"),
+    "default simulated uv": lambda: held(simulated("default", "uv")),
+    "default simulated user bias": lambda: held(simulated("default", "user bias")),
+    "gibbs simulated uv": lambda: held(simulated("gibbs", "uv")),
+    "conjugate ml100k valid rmse": lambda: (
+        f"{leaderboard('ml100k', 'conjugate normal ordered-probit')['valid_rmse']:.4f}"
+    ),
+    "amortized ml100k valid rmse": lambda: (
+        f"{read('results/ml100k.json')['full model, seed 0']['valid_rmse']:.4f}"
+    ),
+    "elpd ml100k normal": lambda: f"{leaderboard('ml100k', 'amortized normal normal')['elpd']:.0f}",
+    "elpd ml100k ordered": lambda: (
+        f"{leaderboard('ml100k', 'amortized normal ordered-logistic')['elpd']:.0f}"
+    ),
+    "elpd ml100k own cuts": lambda: str(single("own cuts ml100k")["elpd"]),
+    "elpd ml100k row noise": lambda: str(single("row noise ml100k")["elpd"]),
+    "elpd ml1m ordered": lambda: f"{leaderboard('ml1m', 'amortized normal ordered-logistic')['elpd']:.0f}",
+    "elpd ml1m own cuts": lambda: (
+        f"{leaderboard('ml1m', 'amortized normal ordered-logistic:cuts=user')['elpd']:.0f}"
+    ),
+    "paper ml1m rmse": lambda: f"{single('paper ml1m')['rmse']:.4f}",
+    "paper ml1m valid rmse": lambda: f"{single('paper ml1m')['valid_rmse']:.4f}",
+}
+
+
+def written(page: str) -> str:
+    """Return a page with its figures and tables as they were measured."""
+
+    def known(names: dict[str, Callable[[], str]], name: str) -> str:
+        if name not in names:
+            raise KeyError(f"there is no {name!r}; there are {', '.join(sorted(names))}")
+        return names[name]()
+
+    page = FIGURE.sub(lambda found: f"<!--={found['name']}-->{known(FIGURES, found['name'])}<!--/-->", page)
+    return TABLE.sub(lambda found: f"{found['open']}{known(TABLES, found['name'])}\n{found['close']}", page)
+
+
+def pages() -> list[Path]:
+    """Return the pages that may hold figures."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def main() -> None:
+    """Write the pages, or say which are out of date."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail where a page is out of date"
+    )
+    options = parser.parse_args()
+    late = [page for page in pages() if written(text := page.read_text(encoding="utf-8")) != text]
+    for page in late:
+        if not options.check:
+            page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"{page.relative_to(ROOT)} {'is out of date' if options.check else 'is written'}")
+    sys.exit(1 if options.check and late else 0)
+
+
+if __name__ == "__main__":
+    main()
