@@ -31,7 +31,7 @@ from torch import Tensor
 
 from pyro_bmf.data.synthetic import generated_pairs
 from pyro_bmf.model.feedback import Feedback
-from pyro_bmf.numerics.segment_sums import feedback_sum, row_tables
+from pyro_bmf.model.feedback_sums import feedback_sum, row_tables
 
 N_USERS, N_ITEMS, N_RATINGS = 6040, 3706, 700_000  # MovieLens 1M, 70 % for training
 

@@ -149,9 +149,9 @@ def _variational(
     import pandas as pd
 
     from pyro_bmf.checking.diagnosis_plot import plot_diagnosis
+    from pyro_bmf.checking.gradient_noise import gradient_noise
     from pyro_bmf.checking.row_diagnosis import diagnose_rows
     from pyro_bmf.evaluation.plain_values import json_ready
-    from pyro_bmf.methods.cross_feedback.gradient_noise import gradient_noise
 
     # Every row twice: its k-hat, then its gaps.
     sides: tuple[Side, Side] = ("user", "item")

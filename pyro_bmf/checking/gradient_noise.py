@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import SettingsError
-from ...model.blocks import TrainingBlocks
-from ...posterior import Posterior
-from ...posterior.encoding import side_feedback
-from ..settings import Preset
-from .guide import CrossFeedbackGuide
-from .objective import Objective
+from ..errors import SettingsError
+from ..methods.cross_feedback.guide import CrossFeedbackGuide
+from ..methods.cross_feedback.objective import Objective
+from ..methods.settings import Preset
+from ..model.blocks import TrainingBlocks
+from ..posterior import Posterior
+from ..posterior.encoding import side_feedback
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def gradient_noise(
     SettingsError
         If there is no encoder whose gradients these could be.
     """
-    guide, model, train = posterior.guide, posterior.model, posterior.train
-    if not isinstance(guide, CrossFeedbackGuide):
+    model, train = posterior.model, posterior.train
+    if not posterior.guide.has_gradients:
         raise SettingsError("only encoders are fitted by gradients: this posterior has none.")
     users, items = side_feedback(train, model, "user"), side_feedback(train, model, "item")
     device = model.centre.device
@@ -97,6 +97,7 @@ def gradient_noise(
         kl_counting=settings.fit.kl_counting,
         seed=settings.fit.seed,
     )
+    guide = cast(CrossFeedbackGuide, posterior.guide)
     objective = Objective(model, guide, elbo=settings.fit.elbo, num_particles=settings.fit.num_particles)
     parameters = list(objective.parameters())
     rng = np.random.default_rng([seed, 0x6A])

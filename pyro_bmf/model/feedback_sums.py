@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model.feedback import Feedback, bag_sum
+from .feedback import Feedback, bag_sum
 
 
 def feedback_sum(feedback: Feedback, table: Tensor, *, by_rating: bool = False) -> Tensor:

@@ -15,7 +15,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from pyro_bmf.methods.cross_feedback.attention import GUARD, attend
 from pyro_bmf.model.feedback import Feedback
-from pyro_bmf.numerics.segment_sums import feedback_sum, row_tables
+from pyro_bmf.model.feedback_sums import feedback_sum, row_tables
 
 FORMS = [(n, s) for n in ("sum", "softmax") for s in ("local", "global")]
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_bmf.checking.gradient_noise import gradient_noise
 from pyro_bmf.data import random_split
 from pyro_bmf.data.synthetic import synthetic_ratings
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.fitting import fit
-from pyro_bmf.methods.cross_feedback.gradient_noise import gradient_noise
 from pyro_bmf.methods.cross_feedback.objective import Objective
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model.blocks import TrainingBlocks

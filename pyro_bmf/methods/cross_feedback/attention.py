@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...model.feedback import Feedback, bag_sum
-from ...numerics.segment_sums import feedback_sum
+from ...model.feedback_sums import feedback_sum
 
 #: Smallest ratio of the `sum` denominator to the size of the scores that it sums.
 GUARD = 0.1

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...model.feedback import Feedback
-from ...numerics.segment_sums import feedback_sum, row_tables, squared
+from ...model.feedback_sums import feedback_sum, row_tables, squared
 from .covariance import correlation_tril, n_correlations
 from .first_layer import PreActivation, basis_tables, rectified_moments, weights_kl
 from .network import Network, soften
