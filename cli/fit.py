@@ -334,7 +334,7 @@ def _resumed(
     config = folder.read_config()
     settings = folder.settings(config)
     folder.tidy()
-    split = folder.load_split(data_dir, data)
+    split = folder.load_split(data_dir, data, titles=True)
     _check_user(recommend_for, split)
     earlier = None
     if config.get("warm_start") is not None and not folder.model.is_file():

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ class Reading:
     duplicates: str | None = None
     min_ratings: int | None = None
     quoting: str | None = None
+    titles: Path | None = None
     #: Which way of reading files; no option, but written down with a run, so that it finds its ratings again.
     reader: int = READER
 
@@ -122,6 +123,12 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(("csv", "none")),
         help="Whether a quotation mark in a text file quotes a field, as RFC 4180 says, or is a character. "
         "[default: csv for CSV, none for other text]",
+    )
+    @click.option(
+        "--titles",
+        type=_FILE,
+        metavar="FILE",
+        help="Titles of items: an item id and a title in each line. [default: the set's own, or none]",
     )
     @wraps(function)
     def with_reading(*args: Any, **kwargs: Any) -> Any:
@@ -306,6 +313,8 @@ def _scheme(splitting: Splitting) -> str:
 
 def _given(data: str | None, reading: Reading, settings: dict[str, Any]) -> Split:
     from pyro_bmf.data import given_split
+    from pyro_bmf.data.titles import titles_of
+    from pyro_bmf.data.validation import with_titles
 
     if data is not None or "train" not in settings or "test" not in settings:
         raise click.UsageError(
@@ -327,7 +336,10 @@ def _given(data: str | None, reading: Reading, settings: dict[str, Any]) -> Spli
         **settings,
     )
     _tell_counts(split.ratings)
-    return split
+    if reading.titles is None:
+        return split
+    found = titles_of(reading.titles, split.ratings.item_vocabulary, split.ratings.name)
+    return replace(split, ratings=with_titles(split.ratings, found))
 
 
 def _written(data: str, reading: Reading, splitting: Splitting) -> Split:

@@ -278,7 +278,9 @@ class RunFolder:
         check_provenance(posterior, split, part=part, name=str(self.path))
         return posterior, split
 
-    def load_split(self, data_dir: Path | None = None, data: str | None = None) -> Split:
+    def load_split(
+        self, data_dir: Path | None = None, data: str | None = None, *, titles: bool = False
+    ) -> Split:
         """Load the run's ratings and split them again, as the run did.
 
         Parameters
@@ -287,6 +289,8 @@ class RunFolder:
             Folder that holds the named set now.
         data : str, optional
             Where the ratings are now: a file, a written split, or the folder that holds given files.
+        titles : bool
+            Read a file of titles again: a fit needs it, and a finished run has them.
 
         Raises
         ------
@@ -298,6 +302,8 @@ class RunFolder:
             reading, splitting = options_from_config(config)
         except (TypeError, KeyError, ValueError) as error:
             raise SavedFileError(self._foreign(error)) from error
+        if not titles:
+            reading = replace(reading, titles=None)
         if data_dir is not None:
             check_data_dir(config["data"] if data is None else data, data_dir)
             reading = Reading(**{**_values(reading), "data_dir": data_dir})
@@ -501,8 +507,9 @@ def options_from_config(config: dict[str, Any]) -> tuple[Reading, Splitting]:
     """Return the options that `config_of_options` wrote."""
     # A run that names no reader is older than the choice: its ratings were read the first way.
     reading = {"reader": 1, **config["reading"]}
-    if reading.get("data_dir") is not None:
-        reading["data_dir"] = Path(reading["data_dir"])
+    for name in ("data_dir", "titles"):
+        if reading.get(name) is not None:
+            reading[name] = Path(reading[name])
     splitting = dict(config["splitting"])
     for name in ("train", "valid", "test"):
         if splitting.get(name) is not None:

@@ -10,13 +10,13 @@ from ..errors import DataError
 from .notices import warn
 from .ratings import Ratings
 from .reading.containers import STDIN, open_source, printable
-from .reading.frames import is_table, raw_of_frame
+from .reading.frames import is_table, raw_of_frame, text_column
 from .reading.layout import READERS, Columns
 from .reading.readers import read_raw
 from .scale import RatingScale
 from .sources import SOURCES, Source, find_source
 from .synthetic import default_synthetic
-from .titles import read_titles
+from .titles import Titles, column_titles, read_titles, titles_of
 from .validation import as_scale, canonical, with_titles
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def load_ratings(
     progress: bool = False,
     quoting: str | None = None,
     reader: int = READERS[-1],
+    titles: Titles | None = None,
 ) -> Ratings:
     """Load ratings from a named set or from a file.
 
@@ -76,6 +77,10 @@ def load_ratings(
     reader
         How files are read: 2, or 1 as before blanks around ids were dropped, quotes told apart by format and
         times kept to fractions of a second. For ratings that an older run was fitted to.
+    titles
+        Titles of items: the name of a column of a data frame of ratings; or, for ratings of any kind, a file
+        of item ids and titles, a data frame of them, or titles by raw id (`pyro_bmf.data.titles.titles_of`).
+        None takes those of a named set. They change no hash.
 
     Returns
     -------
@@ -96,7 +101,8 @@ def load_ratings(
     """
     if is_table(name_or_path):
         for_files = {"format": format, "header": header, "quoting": quoting}
-        return _load_frame(name_or_path, for_files, columns, scale, duplicates, min_ratings)
+        checks = scale, duplicates, min_ratings
+        return _load_frame(name_or_path, for_files, columns, checks, titles)
     if not isinstance(name_or_path, (str, Path)):
         raise DataError(
             f"ratings cannot be loaded from a {type(name_or_path).__name__}: give a name, a path, a data "
@@ -105,11 +111,11 @@ def load_ratings(
     source = find_source(name_or_path) if isinstance(name_or_path, str) else None
     if source is None:
         read = {"format": format, "columns": columns, "header": header, "quoting": quoting, "reader": reader}
-        return _load_path(name_or_path, read, scale, duplicates, min_ratings, progress)
+        return _titled(_load_path(name_or_path, read, scale, duplicates, min_ratings, progress), titles)
     unread: dict[str, object] = {"format": format, "columns": columns, "header": header, "quoting": quoting}
     known = f"how {source.name} is written is known"
     if source.name == "synthetic":
-        unread |= {"scale": scale, "duplicates": duplicates, "min_ratings": min_ratings}
+        unread |= {"scale": scale, "duplicates": duplicates, "min_ratings": min_ratings, "titles": titles}
         known = "synthetic is generated"
     given = [f"{name} {value!r}" for name, value in unread.items() if value is not None]
     if given:
@@ -123,7 +129,7 @@ def load_ratings(
     from .download import locate  # brings pooch and requests, which a file on disk does not need
 
     files = locate(source, data_dir=data_dir, download=download, progress=progress)
-    return _load_source(source, files, scale, duplicates, min_ratings)
+    return _titled(_load_source(source, files, scale, duplicates, min_ratings), titles)
 
 
 def _load_path(
@@ -150,13 +156,13 @@ def _load_frame(
     frame: Any,
     for_files: dict[str, Any],
     columns: Columns | None,
-    scale: RatingScale | str | None,
-    duplicates: str | None,
-    min_ratings: int | None,
+    checks: tuple[RatingScale | str | None, str | None, int | None],
+    titles: Titles | None,
 ) -> Ratings:
     for name, value in for_files.items():
         if value is not None:
             raise DataError(f"{name} is for files: a {type(frame).__name__} has none")
+    scale, duplicates, min_ratings = checks
     raw = raw_of_frame(frame, columns, "ratings")
     ratings, _ = canonical(
         raw,
@@ -164,7 +170,22 @@ def _load_frame(
         duplicates="error" if duplicates is None else duplicates,
         min_ratings=min_ratings or 0,
     )
-    return ratings
+    beside = text_column(frame, titles) if isinstance(titles, str) else None
+    if beside is None:
+        if isinstance(titles, str) and not Path(titles).exists():
+            raise DataError(f"titles {titles!r} is neither a column of the ratings nor a file: name one")
+        return _titled(ratings, titles)
+    what = f"the column {titles!r}"
+    return with_titles(
+        ratings, column_titles(raw.item_ids, raw.item_codes, beside, ratings.item_vocabulary, what)
+    )
+
+
+def _titled(ratings: Ratings, titles: Titles | None) -> Ratings:
+    """Return the ratings with the titles that were given for them."""
+    if titles is None:
+        return ratings
+    return with_titles(ratings, titles_of(titles, ratings.item_vocabulary, ratings.name))
 
 
 def _existing(path_or_name: str | Path) -> str | Path:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ...errors import DataError
 from ..raw_columns import RawColumns
@@ -56,6 +57,20 @@ def raw_of_frame(frame: Any, columns: Columns | None, name: str) -> RawColumns:
     with located(f"the data frame {name} cannot be read", remedy, FOREIGN_PARQUET):
         table, columns = _arrow(frame, columns, name)
     return raw_of_table(table, columns, name)
+
+
+def text_column(frame: Any, name: str) -> NDArray[Any] | None:
+    """Return a column of text that stands beside the ratings, shape (n,); None where there is none so called.
+
+    A sparse matrix has no columns.
+    """
+    if is_sparse(frame):
+        return None
+    if isinstance(frame, pd.DataFrame):
+        found = [place for place, label in enumerate(frame.columns) if str(label) == name]
+        return frame.iloc[:, found[0]].to_numpy(dtype=object) if found else None
+    table = frame if isinstance(frame, pa.Table) else pa.table(frame)
+    return table.column(name).to_pandas().to_numpy(dtype=object) if name in table.column_names else None
 
 
 def _arrow(frame: Any, columns: Columns | None, name: str) -> tuple[pa.Table, Columns | None]:

@@ -231,7 +231,7 @@ def fields_in(head: bytes, format: str) -> int:
     return len(rows[0]) if rows else 0
 
 
-def _match(names: Sequence[str]) -> dict[str, int]:
+def known_columns(names: Sequence[str]) -> dict[str, int]:
     """Find the columns with known names: role -> position."""
     plain = [re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower()) for name in names]
     return {
@@ -255,7 +255,7 @@ def _text_layout(
     if not rows:
         raise DataError(f"{path} holds no ratings: a ratings file has a line for each rating")
     first = rows[0]
-    matched = _match(first)
+    matched = known_columns(first)
     named = wanted is not None and any(isinstance(part, str) and part in first for part in wanted)
     if header is None:
         header = (
@@ -341,7 +341,7 @@ def _by_name(
     if wanted is not None:
         chosen = tuple(names[_position(path, part, names, len(names))] for part in wanted)
     else:
-        matched = _match(names)
+        matched = known_columns(names)
         missing = [role for role in ROLES[:3] if role not in matched]
         if missing:
             raise DataError(
