@@ -20,6 +20,7 @@ from ..errors import DataError
 from ..evaluation.calibration import (
     COVERAGE_LEVELS,
     Calibration,
+    Outcomes,
     calibrate,
     discrete_interval,
     normal_interval_width,
@@ -203,10 +204,7 @@ def check_predictive(
         pit_low,
         pit_high,
         calibrate(
-            predicted.pit(ratings)[0],
-            errors,
-            predicted.sd,
-            predicted.widths(),
+            Outcomes(predicted.pit(ratings)[0], errors, predicted.sd, predicted.widths()),
             train.user_counts[observed.users],
             train.item_counts[observed.items],
             seed=seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyro_bmf.data.scale import level_positions
 from pyro_bmf.evaluation.bootstrap import bootstrap_by_user
-from pyro_bmf.evaluation.calibration import Calibration, CalibrationGroup, calibrate, normal_pmf
+from pyro_bmf.evaluation.calibration import Calibration, CalibrationGroup, Outcomes, calibrate, normal_pmf
 from pyro_bmf.evaluation.comparison import Comparison, compare, evaluate_with_references
 from pyro_bmf.evaluation.evaluate import Evaluation, evaluate
 from pyro_bmf.evaluation.metrics import METRICS, mae, ndcg_at, nll, recall_at, rmse, rps
@@ -21,6 +21,7 @@ __all__ = [
     "CalibrationGroup",
     "Comparison",
     "Evaluation",
+    "Outcomes",
     "PairedDifference",
     "PerRating",
     "Predictor",

@@ -18,6 +18,7 @@ __all__ = [
     "COVERAGE_LEVELS",
     "Calibration",
     "CalibrationGroup",
+    "Outcomes",
     "calibrate",
     "count_deciles",
     "discrete_interval",
@@ -78,6 +79,16 @@ class CalibrationGroup:
     interval_coverage: tuple[float, ...] | None = None
     set_coverage: tuple[float, ...] | None = None
     set_size: tuple[float, ...] | None = None
+
+    @property
+    def measured(self) -> dict[str, tuple[float, ...]]:
+        """What was measured beside PIT and widths, by name."""
+        more = {
+            "interval_coverage": self.interval_coverage,
+            "set_coverage": self.set_coverage,
+            "set_size": self.set_size,
+        }
+        return {name: values for name, values in more.items() if values is not None}
 
 
 @dataclass(frozen=True)
@@ -170,46 +181,70 @@ def count_deciles(counts: ArrayLike, seed: int) -> NDArray[np.int64]:
     return groups
 
 
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """How n ratings came out against their predictive distributions, at L nominal levels.
+
+    Attributes
+    ----------
+    pit : ndarray, shape (n,)
+        Randomised PIT of each rating.
+    errors, sd : ndarray, shape (n,)
+        Prediction minus rating, and predictive standard deviation.
+    widths : ndarray, shape (n, L)
+        Of each central interval.
+    interval_holds : ndarray of bool, shape (n, L), optional
+        Whether the rating is inside each printed interval.
+    set_holds, set_sizes : ndarray, shape (n, L), optional
+        Whether it is in each smallest set of levels, and how many levels that has.
+    """
+
+    pit: Floats
+    errors: Floats
+    sd: Floats
+    widths: Floats
+    interval_holds: NDArray[np.bool_] | None = None
+    set_holds: NDArray[np.bool_] | None = None
+    set_sizes: NDArray[np.int64] | None = None
+
+    @property
+    def measured(self) -> dict[str, NDArray[Any]]:
+        """What was measured beside PIT and widths, under the names of `CalibrationGroup`."""
+        more = {
+            "interval_coverage": self.interval_holds,
+            "set_coverage": self.set_holds,
+            "set_size": self.set_sizes,
+        }
+        return {name: values for name, values in more.items() if values is not None}
+
+
 def calibrate(
-    pit: Floats,
-    errors: Floats,
-    sd: Floats,
-    widths: Floats,
+    outcomes: Outcomes,
     user_counts: NDArray[np.int64],
     item_counts: NDArray[np.int64],
     *,
     levels: Sequence[float] = COVERAGE_LEVELS,
     seed: int = 0,
-    interval_holds: NDArray[np.bool_] | None = None,
-    set_holds: NDArray[np.bool_] | None = None,
-    set_sizes: NDArray[np.int64] | None = None,
 ) -> Calibration:
     """Summarise calibration.
 
     Parameters
     ----------
-    pit
-        (n,) randomised PIT of each rating.
-    errors, sd
-        (n,) prediction minus rating, and predictive standard deviation.
-    widths
-        (n, len(levels)) width of each central interval.
+    outcomes
+        Of at least one rating.
     user_counts, item_counts
         (n,) train ratings of each rating's user and item.
     levels
-        Nominal levels, in the order of the columns of `widths`.
+        Nominal levels, in the order of the columns of `outcomes`.
     seed
         Orders ratings with equal counts at the borders of the deciles.
-    interval_holds
-        (n, len(levels)) whether the rating is inside each printed interval.
-    set_holds, set_sizes
-        (n, len(levels)) whether it is in each smallest set of levels, and how many levels that has.
 
     Raises
     ------
     SettingsError
         If there is no rating, or shapes do not fit.
     """
+    pit, errors, sd, widths = outcomes.pit, outcomes.errors, outcomes.sd, outcomes.widths
     n = pit.size
     if n == 0 or widths.shape != (n, len(levels)) or errors.shape != (n,) or sd.shape != (n,):
         raise SettingsError(
@@ -217,8 +252,7 @@ def calibrate(
         )
     nominal = np.asarray(levels, dtype=np.float64)
     covered = np.abs(pit - 0.5)[:, None] <= nominal / 2
-    more = {"interval_coverage": interval_holds, "set_coverage": set_holds, "set_size": set_sizes}
-    measured = {name: values for name, values in more.items() if values is not None}
+    measured = outcomes.measured
     if any(values.shape != widths.shape for values in measured.values()):
         raise SettingsError(f"{', '.join(measured)} need one column for each of {len(levels)} levels.")
     columns: Floats = np.column_stack([errors**2, sd, covered, widths, *measured.values()])

@@ -12,7 +12,7 @@ from pyro_bmf.baselines import BASELINES
 from pyro_bmf.data import Split
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation.evaluate import Evaluation, FittedOn, evaluate
-from pyro_bmf.evaluation.metrics import METRICS, Metric, RatingMetric
+from pyro_bmf.evaluation.metrics import METRICS, Metric, rating_metrics
 from pyro_bmf.evaluation.paired import PairedDifference, paired_difference
 from pyro_bmf.evaluation.plain_values import json_ready
 from pyro_bmf.evaluation.protocols import PROTOCOLS, Part
@@ -85,8 +85,8 @@ def compare(evaluations: Sequence[Evaluation], *, draws: int = 1000, seed: int =
     first = evaluations[0]
     wanted = [
         metric.name
-        for metric in first.metrics
-        if isinstance(metric, RatingMetric) and metric.compared and first.figures[metric.name] is not None
+        for metric in rating_metrics(first.metrics)
+        if metric.compared and first.figures[metric.name] is not None
     ]
     differences = tuple(
         paired_difference(metric, first, other, draws=draws, seed=seed)

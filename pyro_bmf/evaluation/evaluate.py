@@ -12,7 +12,15 @@ import pandas as pd
 from pyro_bmf.data import Ratings, Split
 from pyro_bmf.errors import DataError, SettingsError
 from pyro_bmf.evaluation import calibration as cal
-from pyro_bmf.evaluation.metrics import METRICS, CalibrationMetric, Metric, RatingMetric, Resampling
+from pyro_bmf.evaluation.metrics import (
+    METRICS,
+    CalibrationMetric,
+    Metric,
+    RatingMetric,
+    Resampling,
+    calibration_metrics,
+    rating_metrics,
+)
 from pyro_bmf.evaluation.per_rating import PerRating, ask_all
 from pyro_bmf.evaluation.plain_values import json_ready
 from pyro_bmf.evaluation.protocols import (
@@ -180,11 +188,7 @@ class Evaluation:
                         "se": group.coverage_se[position],
                         "within": group.within[position],
                         "width": group.width[position],
-                        **{
-                            name: values[position]
-                            for name in ("interval_coverage", "set_coverage", "set_size")
-                            if (values := getattr(group, name)) is not None
-                        },
+                        **{name: values[position] for name, values in group.measured.items()},
                     }
                 )
             counts = {"count_low": group.count_low, "count_high": group.count_high}
@@ -273,7 +277,7 @@ def evaluate(
     held_out = split.test if part == "test" else split.valid
     if len(held_out) == 0:
         raise DataError(f"the split's {part} part holds no ratings: there is nothing to evaluate.")
-    of_ratings = [metric for metric in metrics if isinstance(metric, RatingMetric)]
+    of_ratings = rating_metrics(metrics)
     per_rating = ask_all(predictor, held_out, of_ratings, seed=seed, chunk=max(1, chunk))
     counts_of_users = known.user_counts[held_out.users]
     counts_of_items = known.item_counts[held_out.items]
@@ -284,21 +288,23 @@ def evaluate(
         for metric in of_ratings
     }
     calibration = cal.calibrate(
-        per_rating.pit,
-        per_rating.mean - held_out.ratings,
-        per_rating.sd,
-        per_rating.width,
+        cal.Outcomes(
+            per_rating.pit,
+            per_rating.mean - held_out.ratings,
+            per_rating.sd,
+            per_rating.width,
+            interval_holds=per_rating.interval_holds,
+            set_holds=per_rating.set_holds,
+            set_sizes=per_rating.set_sizes,
+        ),
         counts_of_users,
         counts_of_items,
         seed=seed,
-        interval_holds=per_rating.interval_holds,
-        set_holds=per_rating.set_holds,
-        set_sizes=per_rating.set_sizes,
     )
     figures |= {
         metric.name: metric.figure(calibration)
-        for metric in metrics
-        if isinstance(metric, CalibrationMetric) and not metric.in_calibration
+        for metric in calibration_metrics(metrics)
+        if not metric.in_calibration
     }
     ranking = evaluate_ranking(
         predictor,

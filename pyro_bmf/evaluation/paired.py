@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation.bootstrap import Floats, bootstrap_by_user
 from pyro_bmf.evaluation.evaluate import Evaluation
-from pyro_bmf.evaluation.metrics import RankingMetric, RatingMetric
+from pyro_bmf.evaluation.metrics import RatingMetric, ranking_metrics, rating_metrics
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def _paired_values(metric: str, a: Evaluation, b: Evaluation) -> tuple[NDArray[n
 
 def _ranking_values(metric: str, evaluation: Evaluation) -> tuple[NDArray[np.int64], Floats]:
     for ranking in evaluation.ranking:
-        for one in evaluation.metrics:
-            if isinstance(one, RankingMetric) and metric == f"{ranking.protocol}:{one.column(ranking.n)}":
+        for one in ranking_metrics(evaluation.metrics):
+            if metric == f"{ranking.protocol}:{one.column(ranking.n)}":
                 return ranking.users, ranking.user_values[one.name]
     names = ", ".join(one.name for one in _of_ratings(evaluation))
     raise SettingsError(
@@ -133,4 +133,4 @@ def _ranking_values(metric: str, evaluation: Evaluation) -> tuple[NDArray[np.int
 
 def _of_ratings(evaluation: Evaluation) -> list[RatingMetric]:
     """Return what two systems can be compared by, rating by rating."""
-    return [one for one in evaluation.metrics if isinstance(one, RatingMetric) and one.pairable]
+    return [one for one in rating_metrics(evaluation.metrics) if one.pairable]

@@ -29,7 +29,14 @@ from numpy.typing import NDArray
 from pyro_bmf.data import Ratings, Split
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation.answers import checked_array
-from pyro_bmf.evaluation.metrics import METRICS, CatalogueMetric, Metric, RankingMetric
+from pyro_bmf.evaluation.metrics import (
+    METRICS,
+    CatalogueMetric,
+    Metric,
+    RankingMetric,
+    catalogue_metrics,
+    ranking_metrics,
+)
 from pyro_bmf.numerics.ragged_rows import ragged_rows, row_starts
 from pyro_bmf.numerics.ranked_lists import Exclusion
 from pyro_bmf.numerics.top_n import top_n
@@ -208,8 +215,8 @@ def evaluate_ranking(
     asked = _Asked(predictor, held_out, seen, users, relevant, tuple(n), "full" in protocols, advance)
     screened = predictor.screens_catalogue and held_out.n_items > LARGE_CATALOGUE
     lists = asked.by_lists() if screened else asked.by_scores(max_cells)
-    of_users = [metric for metric in metrics if isinstance(metric, RankingMetric)]
-    of_catalogue = [metric for metric in metrics if isinstance(metric, CatalogueMetric)]
+    of_users = ranking_metrics(metrics)
+    of_catalogue = catalogue_metrics(metrics)
     results = []
     for protocol in protocols:
         hits = lists.full if protocol == "full" else lists.rated

@@ -13,6 +13,7 @@ from scipy import stats
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation.calibration import (
     COVERAGE_LEVELS,
+    Outcomes,
     calibrate,
     count_deciles,
     discrete_interval,
@@ -122,7 +123,9 @@ def simulated(sd_factor, n=20_000, seed=1):
     ends = [discrete_interval(pmf, LEVELS, level) for level in COVERAGE_LEVELS]
     widths = np.column_stack([high - low for low, high in ends])
     counts = rng.integers(1, 300, size=(2, n))
-    result = calibrate(pit, mean - LEVELS[positions], sd * sd_factor, widths, counts[0], counts[1], seed=seed)
+    result = calibrate(
+        Outcomes(pit, mean - LEVELS[positions], sd * sd_factor, widths), counts[0], counts[1], seed=seed
+    )
     return result, pit, positions, ends
 
 
@@ -159,7 +162,7 @@ def test_groups_equal_pandas_and_hand_computed_errors():
     pit, errors, sd = rng.random(n), rng.normal(size=n), rng.uniform(0.5, 1, n)
     widths = rng.random((n, 4))
     users, items = rng.integers(0, 9, n), rng.integers(0, 500, n)
-    result = calibrate(pit, errors, sd, widths, users, items, seed=7)
+    result = calibrate(Outcomes(pit, errors, sd, widths), users, items, seed=7)
     frame = pd.DataFrame({"pit": pit, "square": errors**2, "sd": sd, "width": widths[:, 2], "count": items})
     grouped = frame.groupby(count_deciles(items, 7))
     ours = [group for group in result.deciles if group.by == "item"]
@@ -183,7 +186,7 @@ def test_the_flag_is_two_standard_errors():
     for covered, expected in ((84, True), (83, False), (96, True), (97, False)):
         pit = np.where(np.arange(100) < covered, 0.5, 0.999)
         result = calibrate(
-            pit, np.ones(100), np.ones(100), np.ones((100, 4)), np.ones(100, int), np.ones(100, int)
+            Outcomes(pit, np.ones(100), np.ones(100), np.ones((100, 4))), np.ones(100, int), np.ones(100, int)
         )
         assert result.overall.pit_coverage[2] == pytest.approx(covered / 100)
         assert result.overall.within[2] is expected
@@ -193,11 +196,13 @@ def test_a_constant_sd_has_no_correlation():
     n = 50
     errors = np.random.default_rng(0).normal(size=n)
     result = calibrate(
-        np.full(n, 0.5), errors, np.full(n, 0.9), np.ones((n, 4)), np.ones(n, int), np.ones(n, int)
+        Outcomes(np.full(n, 0.5), errors, np.full(n, 0.9), np.ones((n, 4))), np.ones(n, int), np.ones(n, int)
     )
     assert np.isnan(result.sd_error_correlation)
 
 
 def test_shapes_are_checked():
     with pytest.raises(SettingsError, match="calibration needs"):
-        calibrate(np.ones(3), np.ones(3), np.ones(3), np.ones((3, 2)), np.ones(3, int), np.ones(3, int))
+        calibrate(
+            Outcomes(np.ones(3), np.ones(3), np.ones(3), np.ones((3, 2))), np.ones(3, int), np.ones(3, int)
+        )

@@ -16,6 +16,7 @@ CatalogueMetric   one number                                                    
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -199,3 +200,23 @@ class CatalogueMetric(Metric):
     @abstractmethod
     def words(self, n: int) -> str:
         """Return the figure's name on the screen."""
+
+
+def rating_metrics(metrics: Sequence[Metric]) -> list[RatingMetric]:
+    """Return those of one kind, in their order."""
+    return [metric for metric in metrics if isinstance(metric, RatingMetric)]
+
+
+def calibration_metrics(metrics: Sequence[Metric]) -> list[CalibrationMetric]:
+    """Return those of one kind, in their order."""
+    return [metric for metric in metrics if isinstance(metric, CalibrationMetric)]
+
+
+def ranking_metrics(metrics: Sequence[Metric]) -> list[RankingMetric]:
+    """Return those of one kind, in their order."""
+    return [metric for metric in metrics if isinstance(metric, RankingMetric)]
+
+
+def catalogue_metrics(metrics: Sequence[Metric]) -> list[CatalogueMetric]:
+    """Return those of one kind, in their order."""
+    return [metric for metric in metrics if isinstance(metric, CatalogueMetric)]

@@ -26,8 +26,9 @@ def metrics_table(metrics: Sequence[Metric] = METRICS) -> str:
 
 def _row(metric: Metric) -> str:
     name = f"`{metric.name}`"
-    if isinstance(metric, RankingMetric | CatalogueMetric):
-        name += f"; `full:{metric.column(20)}`"
+    match metric:
+        case RankingMetric() | CatalogueMetric():
+            name += f"; `full:{metric.column(20)}`"
     source = f" ({metric.source})" if metric.source else ""
     cells = (
         metric.label,
