@@ -26,8 +26,8 @@ from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation import evaluate_with_references
 from pyro_bmf.files import write_json
 from pyro_bmf.fitting import fit
-from pyro_bmf.methods.reads import Case, check_read
-from pyro_bmf.methods.settings import Preset, preset
+from pyro_bmf.methods.reading import Case
+from pyro_bmf.methods.settings import Settings, preset
 
 #: Table 4 of the paper: each takes one component away from the full model.
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -38,7 +38,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def cell(data: str, seed: int, settings: Preset, threads: int | None, device: str) -> dict[str, Any]:
+def cell(data: str, seed: int, settings: Settings, threads: int | None, device: str) -> dict[str, Any]:
     """Fit and evaluate one cell."""
     split = random_split(load_ratings(data), seed=seed)
     started = time.perf_counter()
@@ -77,7 +77,7 @@ def _settings(parser: argparse.ArgumentParser, given: list[str]) -> dict[str, An
     return settings
 
 
-def _difference(found: dict[str, Any], data: str, settings: Preset) -> str | None:
+def _difference(found: dict[str, Any], data: str, settings: Settings) -> str | None:
     """Return in what a cell that was measured before differs from what is asked for, if in anything."""
     if found["data"] != data:
         return f"data {found['data']}, not {data}"
@@ -110,14 +110,14 @@ def main() -> None:
     jobs = [("full model", seed) for seed in options.seeds]
     if options.ablations:
         jobs += [(name, options.seeds[0]) for name in ABLATIONS if name != "full model"]
-    cells: dict[str, tuple[int, Preset]] = {}
+    cells: dict[str, tuple[int, Settings]] = {}
     for name, seed in jobs:
         clash = sorted(common.keys() & ({"seed"} | ABLATIONS[name].keys()))
         if clash:
             parser.error(f"--set {clash[0]}: the cell {name!r} sets it itself; leave it out")
         try:
             settings = preset(options.preset).replace(seed=seed, **common, **ABLATIONS[name])
-            check_read(Case.of(settings, ratings_known=False))
+            Case.of(settings, ratings_known=False).check()
         except SettingsError as error:
             parser.error(f"{name}: {error}")
         cells[f"{name}, seed {seed}"] = (seed, settings)

@@ -68,7 +68,7 @@ def row(data: str, seed: int, name: str, prior: str, likelihood: str) -> dict[st
         "valid_rmse": result.history[result.best_iteration - 1]["valid_rmse"],
         "elpd": -test["nll"] * len(split.test_rows),
         **{key: test[key] for key in ("nll", "rps", "rmse", "pit_coverage_90")},
-        "tempered": name == "amortized" and (settings.fit.beta_user != 1.0 or settings.fit.beta_item != 1.0),
+        "tempered": result.posterior.tempered,
         "seconds": seconds,
         "split_hash": split.hash,
     }

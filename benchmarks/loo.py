@@ -20,7 +20,7 @@ from pyro_bmf.checking.loo import psis_loo
 from pyro_bmf.data import Ratings, RatingScale, Vocabulary
 from pyro_bmf.data.synthetic import generated_pairs
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
-from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.rows import RowPosterior
@@ -56,7 +56,7 @@ def posterior_of(n_ratings: int, seed: int) -> Posterior:
         RatingScale.parse("1:5:1"),
     )
     guide = CrossFeedbackGuide(
-        GuideSettings(n_units=4, n_tower_outputs=4), N_USERS, N_ITEMS, N_FACTORS, biases=True
+        EncoderSettings(n_units=4, n_tower_outputs=4), N_USERS, N_ITEMS, N_FACTORS, biases=True
     )
     return Posterior(model, guide, users, items, train, {})
 

@@ -12,18 +12,21 @@ from pyro_bmf.errors import DataError, SavedFileError
 from pyro_bmf.files import write_json
 
 from .given import given_options
+from .option_groups import GroupedCommand
 from .options import Reading, Splitting, check_data_dir, data_options, make_split, split_options
 from .printing.output import TableWriter, note, table_options
 from .printing.outputs import OutputPath
 from .printing.progress import bar
 from .runs import schema as run_schema
 from .runs.folder import RUN, RunFolder
-from .settings_options import Changes, settings_options
+from .settings_options import Changes, chosen, settings_options
+from .shared_options import threads_option
 
 if TYPE_CHECKING:
     from pyro_bmf.checking.simulated_ranks import RankCheck, RankSummary
     from pyro_bmf.data import Split
-    from pyro_bmf.methods.settings import Preset
+    from pyro_bmf.methods.reading import Case
+    from pyro_bmf.methods.settings import Settings
 
 _FORMAT = "pyro-bmf calibration"
 # What may be given beside RUN; all else is the run's own.
@@ -35,21 +38,13 @@ _WITH_RUN = frozenset(
 )
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("path", metavar="[RUN]", type=RUN, required=False)
 @click.option(
     "--data",
     metavar="NAME|FILE",
     help="Without RUN: ratings whose pairs are simulated. With RUN: where its ratings are now, if they have "
     "moved.",
-)
-@click.option(
-    "--preset",
-    "preset_name",
-    type=click.Choice(("default", "conjugate", "amortized", "paper")),
-    default="default",
-    show_default=True,
-    help="Without RUN: settings to start from.",
 )
 @click.option(
     "--refits", type=click.IntRange(2), default=20, show_default=True, metavar="N", help="Simulated fits."
@@ -63,7 +58,7 @@ _WITH_RUN = frozenset(
     help="Results as JSON, a figure beside it; a file that is there already is gone on with. "
     "[default: RUN/calibration.json, or calibration.json]",
 )
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the CPU. [default: torch's]")
+@threads_option(group="Running")
 @click.option(
     "--simulation-seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of truths."
 )
@@ -108,7 +103,6 @@ def command(
         config = folder.read_config()
         settings = folder.settings(config)
         split = folder.load_split(reading.data_dir, data)
-        folder.tell_unread(config, split.ratings.scale.levels)
         if folder.model.is_file():
             folder.load_posterior()  # refused where it is another run's: the folder is then not what it says
         file = folder.path / "calibration.json" if out is None else out
@@ -118,7 +112,7 @@ def command(
         settings = _settings(preset_name, changes)
         check_data_dir(data, reading.data_dir)
         split = make_split(data, reading, splitting)
-        changes.check_read(settings, levels=split.ratings.scale.levels, validated=len(split.valid_rows) > 0)
+        changes.check(_case(settings, split))
         file = Path("calibration.json") if out is None else out
     check = _run(
         split, settings, file, refits=refits, users=users, items=items, threads=threads, seed=simulation_seed
@@ -145,22 +139,24 @@ def command(
         note(f"Not right, beyond chance: {', '.join(flagged)}. {advice}")
 
 
-def _settings(preset_name: str, changes: Changes) -> Preset:
-    from pyro_bmf.methods.settings import preset
-
+def _settings(preset_name: str, changes: Changes) -> Settings:
     if "seed" in changes.values:
         raise click.UsageError(
             f"{changes.flags['seed']}: each simulated fit has a seed of its own, which follows from "
             "--simulation-seed: give that instead."
         )
-    settings = changes.apply(preset(preset_name))
-    changes.check_read(settings, ratings_known=False)
-    return settings
+    return chosen(preset_name, changes)
+
+
+def _case(settings: Settings, split: Split) -> Case:
+    from pyro_bmf.methods.reading import Case
+
+    return Case.of(settings, levels=split.ratings.scale.levels, validated=len(split.valid_rows) > 0)
 
 
 def _run(
     split: Split,
-    settings: Preset,
+    settings: Settings,
     file: Path,
     *,
     refits: int,
@@ -173,13 +169,10 @@ def _run(
     from pyro_bmf.checking.calibration import refit_ranks, subsample
     from pyro_bmf.checking.rank_plot import plot_ranks
     from pyro_bmf.checking.simulated_ranks import check_ranks
-    from pyro_bmf.methods.reads import Case, in_force
 
     part = subsample(split, users, items, seed)
-    case = Case.of(settings, levels=part.ratings.scale.levels, validated=len(part.valid_rows) > 0)
-    recorded = in_force(case)
-    # A simulated fit's seed is its own.
-    recorded["fit"] = {name: value for name, value in recorded["fit"].items() if name != "seed"}
+    recorded = _case(settings, part).in_force()
+    del recorded["seed"]  # a simulated fit's seed is its own
     identity = {
         "format": _FORMAT,
         "split_hash": part.hash,

@@ -1,4 +1,4 @@
-"""`pyro-bmf priors` and `pyro-bmf likelihoods`: what a word may name, with densities."""
+"""`pyro-bmf presets`, `priors` and `likelihoods`: what a name or a word may stand for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,65 @@ from collections.abc import Iterable, Mapping
 
 import click
 
+from pyro_bmf.methods.setting import ALWAYS, settings_of
+from pyro_bmf.methods.settings import PRESETS, Settings, preset
+
 from .printing.output import TableWriter, table_options
+
+
+@click.command()
+@click.argument("name", required=False, type=click.Choice(tuple(PRESETS)))
+@table_options
+def presets(name: str | None, tables: TableWriter) -> None:
+    """List the presets; with NAME, every setting of one: its flag, its value and what it means.
+
+    \b
+    Examples:
+      pyro-bmf presets
+      pyro-bmf presets amortized
+    """
+    if name is None:
+        tables.show("Presets: settings that belong together", [_preset(one) for one in PRESETS])
+        return
+    settings = preset(name)
+    rows = [
+        {
+            "of": _part(part, settings),
+            "setting": one.name,
+            "flag": one.about.flag or f"--set {one.name}=",
+            "value": _written(getattr(part, one.name)),
+            "meaning": one.about.help,
+            "read": "always" if one.about.when is ALWAYS else f"where {one.about.when.text}",
+        }
+        for part in settings.parts
+        for one in settings_of(part.__class__)
+    ]
+    tables.show(f"Settings of the preset {name}", rows)
+
+
+def _preset(name: str) -> dict[str, object]:
+    settings = preset(name)
+    summary = (PRESETS[name].__doc__ or "").strip().splitlines()[0].removeprefix("Return ")
+    return {
+        "name": name,
+        "method": settings.method.word,
+        "factors": settings.model.n_factors,
+        "what": summary,
+    }
+
+
+def _part(part: object, settings: Settings) -> str:
+    """Return what a setting is of: the model, the encoder, the method by its word, or the fit."""
+    names = {id(settings.model): "model", id(settings): "fit"}
+    names |= {id(stage): stage.word for stage in settings.stages}
+    return names.get(id(part), "encoder")
+
+
+def _written(value: object) -> str:
+    """Return a value as ``--set`` takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @click.command()

@@ -9,10 +9,10 @@ import click
 
 from pyro_bmf.files import write_json
 
-from .options import data_dir_option, moved_data_option
 from .printing.output import TableWriter, note, table_options
 from .printing.report import PROTOCOLS, evaluation_tables, with_chain
 from .runs.folder import RUN, RunFolder
+from .shared_options import data_dir_option, moved_data_option
 
 
 def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:

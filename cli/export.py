@@ -11,11 +11,11 @@ from pyro_bmf.errors import SettingsError
 
 from .given import refuse_unread
 from .id_files import FILE, parse_ids, read_table
-from .options import moved_data_option
 from .printing.output import TableWriter, table_options
 from .printing.outputs import OutputPath
 from .printing.progress import bar
 from .runs.folder import RUN, RunFolder
+from .shared_options import moved_data_option
 
 # As `pyro_bmf.export.groups.GROUPS`, which brings torch.
 GROUPS = (

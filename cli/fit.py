@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,20 +12,23 @@ from pyro_bmf.errors import PyroBmfError, SettingsError, UnknownIdError
 from pyro_bmf.files import is_stream, write_json
 
 from .given import given_options
+from .option_groups import GroupedCommand, option
 from .options import Reading, Splitting, check_data_dir, data_options, make_split, split_options
 from .printing.output import TableWriter, note, table_options
 from .printing.rating_tables import recommendations
 from .printing.report import evaluation_tables, with_chain
 from .printing.text import shell_word
-from .runs.folder import RUN, RunFolder, config_of_options
-from .settings_options import Changes, settings_options
+from .runs.config import config_of_options
+from .runs.folder import RUN, RunFolder
+from .runs.job import Job, ctrl_c, fit_and_save, how_to_go_on
+from .settings_options import Changes, chosen, settings_options
+from .shared_options import threads_option
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Ratings, Split
-    from pyro_bmf.fitting import FitResult
-    from pyro_bmf.methods.settings import Preset
-    from pyro_bmf.posterior import Posterior
+    from pyro_bmf.methods.settings import Settings
 
+_RUNNING = "Running"
 # What may be given beside --resume; all else is the run's own.
 _WITH_RESUME = frozenset(
     {
@@ -40,16 +38,8 @@ _WITH_RESUME = frozenset(
 )
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--data", metavar="NAME|FILE", help="A named set ('pyro-bmf data list') or a ratings file.")
-@click.option(
-    "--preset",
-    "preset_name",
-    type=click.Choice(("default", "conjugate", "amortized", "paper")),
-    default="default",
-    show_default=True,
-    help="Settings to start from; the options below change single ones.",
-)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -64,32 +54,24 @@ _WITH_RESUME = frozenset(
     help="Go on with an interrupted run, with its own data and settings.",
 )
 @click.option(
-    "--warm-start",
-    type=RUN,
-    metavar="RUN",
-    help="Start from an earlier run's weights and settings: new ratings, users or items have come.",
+    "--warm-start", type=RUN, metavar="RUN", help="Start from an earlier run's weights and settings."
 )
-@click.option("--refit", is_flag=True, help="Then train on train + validation for the iterations chosen.")
+@click.option("--refit", is_flag=True, help="Then train on train + validation, for the iterations chosen.")
 @click.option("--recommend-for", metavar="USER", help="Show ten recommendations for this user at the end.")
-@click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute."
+@option("--device", default="auto", metavar="auto|cpu|cuda", group=_RUNNING, help="Where to compute.")
+@threads_option(group=_RUNNING)
+@option(
+    "--deterministic/--fast", default=True, group=_RUNNING, help="On CUDA, give the same bits at every run."
 )
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the CPU. [default: torch's]")
-@click.option(
-    "--deterministic/--fast",
-    default=True,
-    show_default=True,
-    help="On CUDA, only kernels that give the same bits at every run.",
-)
-@click.option(
+@option(
     "--checkpoint-every",
     type=click.IntRange(1),
     default=10,
-    show_default=True,
     metavar="N",
-    help="Iterations between two checkpoints.",
+    group=_RUNNING,
+    help="Iterations between checkpoints. [default: 10]",
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@option("--quiet", is_flag=True, group=_RUNNING, help="No progress bar.")
 @settings_options
 @data_options
 @split_options(seed="--split-seed")
@@ -159,58 +141,14 @@ def command(
         job = _new(
             data, out, reading, splitting, settings, changes, warm_start, refit, running, recommend_for
         )
-    with _ctrl_c() as pressed:
+    with ctrl_c() as pressed:
         try:
-            how_it_went = _fit_and_save(job, resume=resumed is not None, progress=not quiet)
+            how_it_went = fit_and_save(job, resume=resumed is not None, progress=not quiet)
             _show(job, tables, recommend_for, how_it_went, told=not quiet and how_it_went is not None)
         except (KeyboardInterrupt, Exception) as error:
             if pressed or isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(_how_to_go_on(job)) from error
+                raise KeyboardInterrupt(how_to_go_on(job)) from error
             raise
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[list[int]]:
-    """Give a list that Ctrl-C makes non-empty, beside what it does anyway.
-
-    Its exception may be swallowed inside a library's import, which then fails in some other way.
-    """
-    pressed: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield pressed
-        return
-    usual = before
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        pressed.append(number)
-        usual(number, frame)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A fit that is about to run, all that it needs checked and loaded.
-
-    Attributes
-    ----------
-    earlier : Posterior or None
-        Of a warm start.
-    running : dict
-        Device, threads, determinism, and iterations between checkpoints.
-    """
-
-    folder: RunFolder
-    split: Split
-    settings: Preset
-    earlier: Posterior | None
-    refit: bool
-    running: dict[str, Any]
 
 
 def _preset_for(preset_name: str, changes: Changes) -> str:
@@ -230,27 +168,30 @@ def _preset_for(preset_name: str, changes: Changes) -> str:
     return preset_name
 
 
-def _settings(preset_name: str, warm_start: Path | None, changes: Changes) -> Preset:
+def _settings(preset_name: str, warm_start: Path | None, changes: Changes) -> Settings:
     """Return the settings asked for, those of the earlier run when the start is warm."""
-    from pyro_bmf.methods.settings import preset
+    from pyro_bmf.methods.cross_feedback.settings import CrossFeedback
+    from pyro_bmf.methods.reading import Case
 
-    settings = preset(preset_name)
-    if warm_start is not None:
-        folder = RunFolder.existing(warm_start)
-        settings = folder.settings(folder.read_config())
+    if warm_start is None:
+        return chosen(preset_name, changes)
+    folder = RunFolder.existing(warm_start)
+    settings = folder.settings(folder.read_config())
+    if isinstance(settings.method, CrossFeedback):
         # Weights that are good already need no growing KL.
-        warm = replace(settings.fit, warmup_iterations=0)
-        settings = replace(settings, fit=warm)
+        method = replace(settings.method, warmup_iterations=0)
+        unasked = {**settings.unasked, "warmup_iterations": 0}
+        settings = replace(settings, method=method, unasked=unasked)
     settings = changes.apply(settings)
-    changes.check_read(settings, ratings_known=False)
-    if warm_start is None and (followed := changes.followed(settings)):
-        note(f"Settings that follow those given: {followed}.")
+    changes.check(Case.of(settings, ratings_known=False))
     return settings
 
 
-def _check_checkpoints(settings: Preset) -> None:
+def _check_checkpoints(settings: Settings) -> None:
     """Refuse a rhythm of checkpoints for a fit that writes none."""
-    if settings.fit.method == "conjugate" and not settings.gibbs.sweeps:
+    from pyro_bmf.methods.coordinate_ascent.settings import CoordinateAscent
+
+    if isinstance(settings.method, CoordinateAscent) and settings.then is None:
         raise click.UsageError(
             "Coordinate ascent writes no checkpoints: leave out --checkpoint-every (the presets default, "
             "amortized and paper read it)."
@@ -262,7 +203,7 @@ def _new(
     out: Path | None,
     reading: Reading,
     splitting: Splitting,
-    settings: Preset,
+    settings: Settings,
     changes: Changes,
     warm_start: Path | None,
     refit: bool,
@@ -270,7 +211,7 @@ def _new(
     recommend_for: str | None,
 ) -> Job:
     """Load and check everything, then make the run's folder and write what it is made of."""
-    from pyro_bmf.methods.reads import Case, in_force
+    from pyro_bmf.methods.reading import Case
 
     if out is not None:
         RunFolder.check_free(out)
@@ -285,7 +226,8 @@ def _new(
             "--refit needs validation ratings to choose the iterations by: split some off."
         )
     levels, validated = split.ratings.scale.levels, len(split.valid_rows) > 0
-    changes.check_read(settings, levels=levels, validated=validated)
+    case = Case.of(settings, levels=levels, validated=validated)
+    changes.check(case)
     _check_user(recommend_for, split)
     folder = RunFolder.create(out, _run_name(data))
     click.get_current_context().with_resource(folder.locked())
@@ -294,7 +236,7 @@ def _new(
         folder.write_config(
             {
                 **config_of_options(data, reading, splitting),
-                "settings": in_force(Case.of(settings, levels=levels, validated=validated)),
+                "settings": case.in_force(),
                 "warm_start": None if warm_start is None else str(warm_start.resolve()),
                 "refit": refit,
                 "running": running,
@@ -379,79 +321,6 @@ def _n_shared(some: Ratings, others: Ratings) -> int:
     return int(pairs(some).isin(pairs(others)).sum())
 
 
-def _fit_and_save(job: Job, *, resume: bool, progress: bool) -> str | None:
-    """Fit and save, unless that is done already; return a line about how it went."""
-    from pyro_bmf.fitting import DivergenceError
-
-    if job.folder.model.is_file():
-        note(f"{job.folder.path} is finished already.")
-        return None
-    try:
-        result = _fit(job, resume=resume, progress=progress)
-    except DivergenceError as error:
-        if error.result is None:
-            job.folder.discard()
-            raise
-        job.folder.write_result(error.result, job.running)
-        raise type(error)(f"{error} That state is saved in {job.folder.path}.", error.result) from error
-    except PyroBmfError:
-        if not resume and not job.folder.selection.is_file():
-            job.folder.discard()
-        raise
-    job.folder.write_result(result, job.running)
-    return _how_it_went(result, refit=job.refit)
-
-
-def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
-    """Fit; with `refit`, choose the iterations first and then train on train and validation."""
-    from pyro_bmf.fitting import chosen_iterations, fit, refit_settings
-
-    def run(settings: Preset, *, refit: bool) -> FitResult:
-        checkpoint = job.folder.checkpoint(refit=refit)
-        return fit(
-            job.split,
-            settings,
-            warm_start=job.earlier,
-            refit=refit,
-            checkpoint=checkpoint,
-            resume=resume and checkpoint.exists(),
-            progress=progress,
-            **job.running,
-        )
-
-    if not job.refit:
-        return run(job.settings, refit=False)
-    if job.settings.fit.method == "none":
-        # A chain from the prior has no iterations to choose.
-        return run(job.settings, refit=True)
-    stop_after = job.folder.chosen_iterations()
-    if stop_after is None:
-        chosen = run(job.settings, refit=False)
-        stop_after = chosen_iterations(chosen).fit.stop_after
-        assert stop_after is not None
-        write_json(job.folder.selection, {"iterations": stop_after, "history": chosen.history})
-    note(f"{stop_after} iterations chosen on validation; now training on train and validation.")
-    return run(refit_settings(job.settings, stop_after), refit=True)
-
-
-def _how_it_went(result: FitResult, *, refit: bool) -> str:
-    done, kept = len(result.history), result.best_iteration
-    if result.stopped == "sweeps":
-        sweeps = result.preset.gibbs.sweeps
-        before = "" if done == sweeps else f"{done - sweeps} iterations and "
-        drawn = result.preset.gibbs.kept_draws
-        best = result.history[-1].get("valid_rmse")
-        text = f"{before}{sweeps} Gibbs sweeps in {result.seconds:.0f} s, {drawn} draws kept"
-        return text + (" of train + validation" if best is None else f", validation RMSE {best:.4f}")
-    text = f"{done} iteration{'' if done == 1 else 's'} in {result.seconds:.0f} s"
-    if refit:
-        return f"{text} on train + validation"
-    if result.stopped == "patience":
-        text += ", stopped as validation RMSE did not improve any more"
-    best = result.history[kept - 1]["valid_rmse"] if kept else None
-    return f"{text}; kept: iteration {kept}" + ("" if best is None else f", validation RMSE {best:.4f}")
-
-
 def _show(job: Job, tables: TableWriter, recommend_for: str | None, how: str | None, *, told: bool) -> None:
     """Measure the saved run, recommend, and say where it is and what to do next.
 
@@ -480,14 +349,3 @@ def _show(job: Job, tables: TableWriter, recommend_for: str | None, how: str | N
     tables.say(f"Next: pyro-bmf recommend {run} --user {user}")
     if len(split.test_rows):
         tables.say(f"      pyro-bmf evaluate {run} --detail")
-
-
-def _how_to_go_on(job: Job) -> str:
-    run = shell_word(str(job.folder.path))
-    if job.folder.model.is_file():
-        return f"Interrupted, but the fit is saved in {run}. Measure it with: pyro-bmf evaluate {run}"
-    again = f"pyro-bmf fit --resume {run}"
-    if any(job.folder.checkpoint(refit=refit).exists() for refit in (True, False)):
-        return f"Interrupted. The last checkpoint is kept; go on with: {again}"
-    every = job.running["checkpoint_every"]
-    return f"Interrupted before the first checkpoint (one every {every} iterations); start over with: {again}"

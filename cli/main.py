@@ -55,6 +55,9 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
         "evaluate": LazyCommand(
             "pyro_bmf.cli.evaluate", "command", "Measure a saved run on its test ratings."
         ),
+        "presets": LazyCommand(
+            "pyro_bmf.cli.catalogue", "presets", "List the presets, or the settings of one with their flags."
+        ),
         "priors": LazyCommand("pyro_bmf.cli.catalogue", "priors", "List the priors that --prior may name."),
         "likelihoods": LazyCommand(
             "pyro_bmf.cli.catalogue", "likelihoods", "List the likelihoods that --likelihood may name."

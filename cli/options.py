@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .option_groups import option
 from .printing.output import note
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ FORMATS = ("csv", "tsv", "::", "semicolon", "pipe", "space", "parquet", "jsonl")
 #: The newest of `pyro_bmf.data.reading.layout.READERS`.
 READER = 2
 SCHEMES = ("random", "users", "leave-last", "time", "k-fold", "subsample", "given")
+_READING, _SPLIT = "Reading ratings", "Splitting them"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -76,51 +78,59 @@ _SETTINGS = {
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a click command the options of reading ratings, and one argument `reading`, a `Reading`."""
 
-    @click.option(
+    @option(
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
+        group=_READING,
         help="Folder that holds named sets, or takes them when fetched. "
         "[default: $PYRO_BMF_DATA_DIR, else the user's cache folder]",
     )
-    @click.option(
+    @option(
         "--format",
         type=click.Choice(FORMATS),
+        group=_READING,
         help="Format of a ratings file. [default: told from the file]",
     )
-    @click.option(
+    @option(
         "--columns",
         metavar="U,I,R[,T]",
+        group=_READING,
         help="User, item, rating and timestamp column, by header name or by position counted from 0, "
         "as in userId,movieId,rating or 1,0,2,3. [default: told from the file]",
     )
-    @click.option(
+    @option(
         "--header/--no-header",
         default=None,
+        group=_READING,
         help="Whether the first line names the columns. [default: told from the file]",
     )
-    @click.option(
+    @option(
         "--scale",
         metavar="LOW:HIGH[:STEP]",
+        group=_READING,
         help="Rating scale, as in 1:5:1; without a step it is continuous. "
         "[default: the set's own, or inferred]",
     )
-    @click.option(
+    @option(
         "--duplicates",
         type=click.Choice(("error", "last", "mean")),
+        group=_READING,
         help="What to do with a (user, item) pair that stands twice. "
         "[default: the set's own rule, else error]",
     )
-    @click.option(
+    @option(
         "--min-ratings",
         type=click.IntRange(min=0),
         metavar="N",
+        group=_READING,
         help="Keep users and items with at least N ratings, both counted on the full file. [default: the "
         "set's own filter, else all]",
     )
-    @click.option(
+    @option(
         "--quoting",
         type=click.Choice(("csv", "none")),
+        group=_READING,
         help="Whether a quotation mark in a text file quotes a field, as RFC 4180 says, or is a character. "
         "[default: csv for CSV, none for other text]",
     )
@@ -141,8 +151,7 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def split_options(seed: str = "--seed") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a click command the options of splitting, and one argument `splitting`, a `Splitting`.
 
-    Put ``@split_options()`` on a command; one that has a ``--seed`` of its own names the split's seed
-    otherwise: ``@split_options(seed="--split-seed")``.
+    A command that has another ``--seed`` names the split's otherwise.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,61 +163,73 @@ def split_options(seed: str = "--seed") -> Callable[[Callable[..., Any]], Callab
 def _with_split_options(function: Callable[..., Any], seed: str) -> Callable[..., Any]:
     parameter = seed.removeprefix("--").replace("-", "_")
 
-    @click.option(
+    @option(
         "--scheme",
         type=click.Choice(SCHEMES),
+        group=_SPLIT,
         help="How to split: at random, whole users, each user's last ratings in time, one point in time "
         "for all, k folds, a small train part, or given files. [default: random]",
     )
-    @click.option(
+    @option(
         seed,
         parameter,
         type=click.IntRange(min=0),
         metavar="S",
+        group=_SPLIT,
         help="Seed of a random split, of users, k folds or a subsample. [default: 0]",
     )
-    @click.option(
+    @option(
         "--fractions",
         callback=_three_fractions,
         metavar="A,B,C",
+        group=_SPLIT,
         help="Shares of train, validation and test (random, time). [default: 0.7,0.15,0.15]",
     )
-    @click.option(
+    @option(
         "--points",
         callback=_two_points,
         metavar="T1,T2",
+        group=_SPLIT,
         help="First timestamp of validation and of test in seconds, instead of shares (time).",
     )
-    @click.option(
+    @option(
         "--n",
         type=click.IntRange(min=1),
         metavar="N",
+        group=_SPLIT,
         help="Test ratings of each user, and as many for validation (leave-last). [default: 1]",
     )
-    @click.option(
+    @option(
         "--percent",
         type=click.FloatRange(0, 100, min_open=True, max_open=True),
         metavar="P",
+        group=_SPLIT,
         help="Share of train in percent, the rest is halved (subsample). [default: 10]",
     )
-    @click.option(
-        "--k", type=click.IntRange(min=2), metavar="K", help="Number of folds (k-fold). [default: 5]"
+    @option(
+        "--k",
+        type=click.IntRange(min=2),
+        metavar="K",
+        group=_SPLIT,
+        help="Number of folds (k-fold). [default: 5]",
     )
-    @click.option(
+    @option(
         "--fold",
         type=click.IntRange(min=0),
         metavar="F",
+        group=_SPLIT,
         help="Which fold is the test part, from 0 (k-fold).",
     )
-    @click.option(
+    @option(
         "--valid-fraction",
         type=click.FloatRange(0, 1, max_open=True),
         metavar="V",
+        group=_SPLIT,
         help="Validation's share of what is not test (k-fold: 0.15; given without --valid: 0).",
     )
-    @click.option("--train", type=_FILE, metavar="FILE", help="Train ratings (given).")
-    @click.option("--valid", type=_FILE, metavar="FILE", help="Validation ratings (given).")
-    @click.option("--test", type=_FILE, metavar="FILE", help="Test ratings (given).")
+    @option("--train", type=_FILE, metavar="FILE", group=_SPLIT, help="Train ratings (given).")
+    @option("--valid", type=_FILE, metavar="FILE", group=_SPLIT, help="Validation ratings (given).")
+    @option("--test", type=_FILE, metavar="FILE", group=_SPLIT, help="Test ratings (given).")
     @wraps(function)
     def with_splitting(*args: Any, **kwargs: Any) -> Any:
         taken = {
@@ -389,25 +410,3 @@ def _two_points(
         int(part) if part.lstrip("+-").isdecimal() else point
         for part, point in zip(exact, points, strict=True)
     )
-
-
-#: Of everything that a command draws.
-seed_option = click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws."
-)
-
-#: Where a run's ratings are now, of whatever kind.
-moved_data_option = click.option(
-    "--data",
-    metavar="PATH",
-    help="Where the run's ratings are now, if they have moved: the file, the written split, or the folder of "
-    "given files. They must be the very ratings of the fit.",
-)
-
-#: Where a run's named set is now.
-data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder that holds the named set, when it is not where it was during the fit.",
-)

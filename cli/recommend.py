@@ -12,12 +12,12 @@ from pyro_bmf.errors import SettingsError
 
 from .given import given_options, refuse_unread
 from .id_files import FILE, parse_ids, read_table
-from .options import moved_data_option, seed_option
 from .printing.output import TableWriter, table_options
 from .printing.progress import bar
 from .printing.rating_tables import limited, recommendation_title, show_ratings
 from .printing.table_files import out_option, write_parts
 from .runs.folder import RUN, RunFolder
+from .shared_options import moved_data_option, seed_option
 
 if TYPE_CHECKING:
     import pandas as pd

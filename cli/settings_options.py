@@ -1,219 +1,64 @@
-"""The options that set model, guide and inference: each changes one setting of the chosen preset."""
+"""The options that set model and method: each changes one setting of the chosen preset.
+
+They are read off the settings classes, where each field says its flag, its help and its limits.
+"""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import wraps
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pyro_bmf.errors import SettingsError
+from pyro_bmf.methods.cross_feedback.settings import CrossFeedback, EncoderSettings
+from pyro_bmf.methods.gibbs.settings import Gibbs
+from pyro_bmf.methods.model_settings import ModelSettings
+from pyro_bmf.methods.setting import POSITIVE, Named, settings_of
+from pyro_bmf.methods.settings import METHODS, PRESETS, Settings, preset
+
+from .option_groups import option
+from .printing.output import note
 
 if TYPE_CHECKING:
-    from pyro_bmf.methods.settings import Preset
+    from pyro_bmf.methods.reading import Case
 
-_POSITIVE = click.FloatRange(0, min_open=True)
-_NOT_NEGATIVE = click.FloatRange(0)
-# Settings that may be nothing at all.
-_OPTIONAL = frozenset(
-    {"user_batch_size", "item_batch_size", "stop_after", "patience", "clip_norm", "n_bases"}
+METHOD = "Method"
+_ENCODERS = "Encoders (--method cross-feedback)"
+#: Headings of the classes whose settings have options; iterations and patience are coordinate ascent's too.
+_HEADINGS: tuple[tuple[type, str], ...] = (
+    (ModelSettings, "Model"),
+    (Gibbs, "Gibbs sweeps (--method gibbs, or after another with --then-sweeps)"),
+    (EncoderSettings, _ENCODERS),
+    (CrossFeedback, "Their training; --iterations and --patience are coordinate ascent's as well"),
 )
+#: Settings with a flag, by name: the command line's order.
+_OPTIONS: dict[str, tuple[str, Named]] = {
+    one.name: (heading, one)
+    for kind, heading in (*_HEADINGS, (Settings, METHOD))
+    for one in settings_of(kind)
+    if one.about.flag is not None
+}
+#: What chooses methods, and is no setting itself.
+_CHOICES = {"method": "--method", "then_sweeps": "--then-sweeps"}
 
 
-def _number_or(word: str, what: str, fits: Callable[[float], bool]) -> Callable[..., float | str | None]:
-    """Return a click callback that takes one word, or a finite number that fits."""
-
-    def read(context: click.Context, parameter: click.Parameter, value: str | None) -> float | str | None:
-        if value in (None, word):
-            return value
-        try:
-            number = float(str(value))
-        except ValueError:
-            number = math.nan
-        if not (math.isfinite(number) and fits(number)):
-            raise click.BadParameter(f"{value!r} is neither {what} nor {word!r}", param=parameter)
-        return number
-
-    return read
-
-
-# Option, name of the setting, click's keywords. None means that the user said nothing.
-_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("--factors", "n_factors", {"type": click.IntRange(1), "metavar": "K", "help": "Number of factors."}),
-    ("--biases/--no-biases", "biases", {"help": "Whether users and items have biases."}),
-    ("--centred/--raw", "centred", {"help": "Whether ratings are centred by the train mean."}),
-    (
-        "--prior-scale",
-        "prior_scale",
-        {"type": _POSITIVE, "metavar": "S", "help": "Standard deviation of the factors' prior."},
-    ),
-    (
-        "--prior-mean",
-        "prior_mean",
-        {
-            "metavar": "M|ratings",
-            "callback": _number_or("ratings", "a number", lambda number: True),
-            "help": "Mean of the factors' Normal prior, or 'ratings': products then start at their mean.",
-        },
-    ),
-    (
-        "--bias-scale",
-        "bias_scale",
-        {"type": _POSITIVE, "metavar": "S", "help": "Standard deviation of the biases' prior."},
-    ),
-    (
-        "--noise",
-        "noise",
-        {
-            "metavar": "S|learned",
-            "callback": _number_or("learned", "a positive number", lambda number: number > 0),
-            "help": "Standard deviation of a rating around its predictor, or 'learned'.",
-        },
-    ),
-    (
-        "--likelihood",
-        "likelihood",
-        {
-            "metavar": "WORD",
-            "help": "Likelihood of a rating, as in student-t:df=4 ('pyro-bmf likelihoods'), or auto.",
-        },
-    ),
-    (
-        "--prior",
-        "prior",
-        {"metavar": "WORD", "help": "Prior of the factors, as in lkj:concentration=4 ('pyro-bmf priors')."},
-    ),
-    (
-        "--implicit/--no-implicit",
-        "implicit",
-        {"help": "Prior means from which pairs were rated, as in SVD++ (Gibbs sweeps)."},
-    ),
-    (
-        "--row-noise",
-        "row_noise",
-        {
-            "type": click.Choice(("none", "user", "item", "both")),
-            "help": "Which rows have noise of their own (Gibbs sweeps).",
-        },
-    ),
-    (
-        "--method",
-        "method",
-        {
-            "type": click.Choice(("svi", "conjugate", "none")),
-            "help": "Algorithm 1, exact coordinate ascent, or sweeps from the prior alone.",
-        },
-    ),
-    ("--sweeps", "sweeps", {"type": click.IntRange(0), "metavar": "N", "help": "Gibbs sweeps; 0 for none."}),
-    (
-        "--burn-in",
-        "burn_in",
-        {"type": click.IntRange(0), "metavar": "N", "help": "Sweeps before a draw is kept."},
-    ),
-    (
-        "--kept-draws",
-        "kept_draws",
-        {"type": click.IntRange(1), "metavar": "N", "help": "Draws of the chain that are kept."},
-    ),
-    (
-        "--attention",
-        "attention",
-        {"type": click.Choice(("none", "sum", "softmax")), "help": "Weights of the attention (Eq. 9)."},
-    ),
-    (
-        "--attention-scope",
-        "attention_scope",
-        {"type": click.Choice(("local", "global")), "help": "Attend to the rated rows, or to all."},
-    ),
-    (
-        "--attention-merge",
-        "attention_merge",
-        {"type": click.Choice(("concat", "add")), "help": "How attention joins the parameters."},
-    ),
-    (
-        "--data-input/--no-data-input",
-        "data_input",
-        {"help": "Whether the encoders read the ratings."},
-    ),
-    (
-        "--feedback/--no-feedback",
-        "feedback",
-        {"help": "Whether the encoders read the other side's embeddings; without, no attention either."},
-    ),
-    (
-        "--tower-layers",
-        "n_tower_layers",
-        {"type": click.IntRange(0), "metavar": "L'", "help": "Hidden layers of each tower."},
-    ),
-    (
-        "--head-layers",
-        "n_head_layers",
-        {"type": click.IntRange(0), "metavar": "L", "help": "Hidden layers after the towers."},
-    ),
-    ("--units", "n_units", {"type": click.IntRange(1), "metavar": "M", "help": "Width of hidden layers."}),
-    (
-        "--tower-outputs",
-        "n_tower_outputs",
-        {"type": click.IntRange(1), "metavar": "K'", "help": "Width of a tower's last layer."},
-    ),
-    (
-        "--iterations",
-        "max_iterations",
-        {"type": click.IntRange(1), "metavar": "N", "help": "Length of the schedule."},
-    ),
-    (
-        "--batch-users",
-        "user_batch_size",
-        {"type": click.IntRange(1), "metavar": "N", "help": "Users a block."},
-    ),
-    (
-        "--batch-items",
-        "item_batch_size",
-        {"type": click.IntRange(1), "metavar": "N", "help": "Items a block."},
-    ),
-    (
-        "--learning-rate",
-        "learning_rate",
-        {"type": _POSITIVE, "metavar": "R", "help": "Adam's, at the start."},
-    ),
-    (
-        "--final-learning-rate",
-        "final_learning_rate",
-        {"type": _POSITIVE, "metavar": "R", "help": "Adam's, at the end of the schedule."},
-    ),
-    (
-        "--beta-user",
-        "beta_user",
-        {"type": _NOT_NEGATIVE, "metavar": "B", "help": "Weight of the users' KL (Eq. 7)."},
-    ),
-    (
-        "--beta-item",
-        "beta_item",
-        {"type": _NOT_NEGATIVE, "metavar": "B", "help": "Weight of the items' KL (Eq. 7)."},
-    ),
-    (
-        "--warmup",
-        "warmup_iterations",
-        {"type": _NOT_NEGATIVE, "metavar": "N", "help": "Iterations over which both betas grow."},
-    ),
-    (
-        "--weight-decay",
-        "weight_decay",
-        {"type": _NOT_NEGATIVE, "metavar": "W", "help": "Decoupled weight decay."},
-    ),
-    ("--clip-norm", "clip_norm", {"type": _POSITIVE, "metavar": "G", "help": "Largest norm of a gradient."}),
-    (
-        "--patience",
-        "patience",
-        {"type": click.IntRange(1), "metavar": "N", "help": "Iterations without a better validation RMSE."},
-    ),
-    ("--keep", "keep", {"type": click.Choice(("best", "last")), "help": "Which state is the result."}),
-    ("--seed", "seed", {"type": click.IntRange(0), "metavar": "S", "help": "Of the fit."}),
-)
+def _flag(name: str, value: Any) -> str:
+    """Return how a setting with a value is written."""
+    if name == "preset":
+        return f"--preset {value}"
+    if name == "then":
+        return f"--then-sweeps {Gibbs().sweeps}"
+    declaration = _CHOICES.get(name) or (_OPTIONS[name][1].about.flag if name in _OPTIONS else None)
+    if declaration is None:
+        return f"--set {name}={str(value).lower() if isinstance(value, bool) else value}"
+    on, _, off = declaration.partition("/")
+    if off:
+        return on if value else off
+    return f"{on} {value:g}" if isinstance(value, float) else f"{on} {value}"
 
 
 @dataclass(frozen=True)
@@ -235,14 +80,9 @@ class Changes:
         """Return a setting as it was written, or as it may be."""
         if name in self.flags and self.values[name] == value:
             return self.flags[name]
-        for declaration, owner, _ in _OPTIONS:
-            if owner == name:
-                return _flag(declaration, value)
-        if name == "preset":
-            return f"--preset {value}"
-        return f"--set {name}={str(value).lower() if isinstance(value, bool) else value}"
+        return _flag(name, value)
 
-    def apply(self, settings: Preset) -> Preset:
+    def apply(self, settings: Settings) -> Settings:
         """Return the settings with these changes, each of the right type.
 
         Raises
@@ -250,68 +90,71 @@ class Changes:
         SettingsError
             If a value is of the wrong type or out of range, or some do not go together: with their flags.
         """
+        wanted = {name: value for name, value in self.values.items() if name not in _CHOICES}
+        word, sweeps = self.values.get("method"), self.values.get("then_sweeps")
+        if word is not None and word != settings.method.word:
+            if word not in METHODS:
+                raise SettingsError(f"{self.flags['method']}: give one of {', '.join(METHODS)}.")
+            wanted["method"] = METHODS[word]()
+        if sweeps is not None:
+            if wanted.setdefault("sweeps", sweeps) != sweeps:
+                both = f"{self.flags['then_sweeps']} and {self.flags['sweeps']}"
+                raise SettingsError(f"{both} are two numbers of sweeps: give one of them.")
+            wanted["then"] = settings.then or Gibbs()
         try:
-            check_types(self.values, settings.to_dict())
-            return settings.replace(**self.values)
+            return settings.changed(wanted, self.spelled)
         except SettingsError as error:
-            # A setting that no method reads needs no better value: that is what is to be told first.
-            self._check_methods(settings)
-            named = [flag for name, flag in self.flags.items() if re.search(rf"\b{name}\b", str(error))]
+            # Python's name of what --then-sweeps gives.
+            names = {"then_sweeps": "then"}
+            named = [
+                flag
+                for name, flag in self.flags.items()
+                if flag not in str(error) and re.search(rf"\b{names.get(name, name)}\b", str(error))
+            ]
             if not named:
                 raise
             raise SettingsError(f"{error} (Given: {', '.join(dict.fromkeys(named))}.)") from error
 
-    def _check_methods(self, settings: Preset) -> None:
-        """Refuse settings that no method of the fit reads, whatever the others are."""
-        from pyro_bmf.methods.reads import Case, check_methods
+    def check(self, case: Case) -> None:
+        """Refuse settings that the fit would not read, by their flags."""
+        case.check(self.spelled)
 
-        chosen = {name: value for name, value in self.values.items() if name in ("method", "sweeps")}
-        try:
-            check_types(chosen, settings.to_dict())
-            case = Case.of(settings.replace(**chosen), ratings_known=False)
-        except SettingsError:
-            return  # which methods those are is itself in error
-        # The case has not the values that were given.
-        given = {name: flag for name, flag in self.flags.items() if name not in chosen}
-        check_methods(case, self.values, lambda name, value: given.get(name) or self.spelled(name, value))
-
-    def check_read(self, settings: Preset, **known: Any) -> None:
-        """Refuse settings that the method of `settings` would not read; `known` is of the ratings."""
-        from pyro_bmf.methods.reads import Case, check_read
-
-        check_read(Case.of(settings, **known), self.spelled)
-
-    def followed(self, settings: Preset) -> str | None:
-        """Return a line about the settings that followed those that were given, if any did."""
-        from pyro_bmf.methods.reads import Case, is_read
-
-        values = settings.values()
-        case = Case.of(settings, ratings_known=False)
-        # In which unit a number was given is no setting that anybody would give.
-        followed = settings.settled - self.values.keys() - {"in_rating_units"}
-        told = [f"{name} {values[name]}" for name in sorted(followed) if is_read(name, case)]
-        return ", ".join(told) or None
+    def tell_followed(self, start: Settings, case: Case) -> None:
+        """Tell which settings followed those that were given, if any did and are read."""
+        before, after = start.values(), case.settings.values()
+        told = [
+            f"{name} {value}"
+            for name, value in sorted(after.items())
+            if name not in case.settings.given and before.get(name, value) != value and case.reads(name)
+        ]
+        if told:
+            note(f"Settings that follow those given: {', '.join(told)}.")
 
 
-def _flag(declaration: str, value: Any) -> str:
-    on, _, off = declaration.partition("/")
-    if off:
-        return on if value else off
-    return f"{on} {value:g}" if isinstance(value, float) else f"{on} {value}"
+def chosen(preset_name: str, changes: Changes) -> Settings:
+    """Return a preset with the changes, as far as they are read whatever the ratings are."""
+    from pyro_bmf.methods.reading import Case
+
+    start = preset(preset_name)
+    settings = changes.apply(start)
+    case = Case.of(settings, ratings_known=False)
+    changes.check(case)
+    changes.tell_followed(start, case)
+    return settings
 
 
 def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command the options above, and one argument `changes`, the settings that were given."""
+    """Give a click command the options above, and the arguments `preset_name` and `changes`."""
 
     @wraps(function)
     def with_changes(
         *args: Any, beta: float | None, more: tuple[tuple[str, Any, str], ...], **kwargs: Any
     ) -> Any:
         changes = Changes()
-        taken = [(name, kwargs.pop(name), declaration) for declaration, name, _ in _OPTIONS]
-        given = [(name, value, _flag(declaration, value)) for name, value, declaration in taken]
-        given += [(name, beta, _flag("--beta", beta)) for name in ("beta_user", "beta_item")]
-        given = [one for one in given if one[1] is not None]
+        taken = [(name, kwargs.pop(name)) for name in (*_CHOICES, *_OPTIONS)]
+        given = [(name, value, _flag(name, value)) for name, value in taken if value is not None]
+        if beta is not None:
+            given += [(name, beta, f"--beta {beta:g}") for name in ("beta_user", "beta_item")]
         for name, value, flag in (*given, *more):
             if name in changes.values and changes.values[name] != value:
                 raise click.UsageError(
@@ -322,80 +165,93 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, changes=changes, **kwargs)
 
     decorated: Callable[..., Any] = with_changes
-    decorated = click.option(
-        "--set",
-        "more",
-        multiple=True,
-        callback=_settings,
-        metavar="NAME=VALUE",
-        help="Any other setting by its Python name, as in ema_decay=0.9; may be given again.",
+    decorated = option(
+        "--beta",
+        type=click.FloatRange(0),
+        metavar="B",
+        group=_HEADINGS[-1][1],
+        help="Both KL weights at once.",
     )(decorated)
-    decorated = click.option("--beta", type=_NOT_NEGATIVE, metavar="B", help="Both KL weights at once.")(
-        decorated
-    )
-    for declaration, name, keywords in reversed(_OPTIONS):
-        decorated = click.option(declaration, name, default=None, **keywords)(decorated)
+    for name, (heading, one) in reversed(_OPTIONS.items()):
+        if heading != METHOD:
+            decorated = option(str(one.about.flag), name, group=heading, **_keywords(one))(decorated)
+    seed = _OPTIONS["seed"][1]
+    for declared in (
+        option(
+            "--set",
+            "more",
+            multiple=True,
+            callback=_pairs,
+            metavar="NAME=VALUE",
+            group=METHOD,
+            help="Any setting by its Python name, as in ema_decay=0.9 ('pyro-bmf presets NAME' lists them); "
+            "may be given again.",
+        ),
+        option(str(seed.about.flag), "seed", group=METHOD, **_keywords(seed)),
+        option(
+            "--then-sweeps",
+            type=click.IntRange(1),
+            metavar="N",
+            group=METHOD,
+            help="Gibbs sweeps from where another method ended.",
+        ),
+        option(
+            "--method", type=click.Choice(tuple(METHODS)), metavar="WORD", group=METHOD, help=_METHODS_HELP
+        ),
+        option(
+            "--preset",
+            "preset_name",
+            type=click.Choice(tuple(PRESETS)),
+            default="default",
+            metavar="NAME",
+            group=METHOD,
+            help=f"Settings to start from, which the others change: {', '.join(PRESETS)}. [default: default]",
+        ),
+    ):
+        decorated = declared(decorated)
     return decorated
 
 
-def check_types(changes: Mapping[str, Any], current: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse settings that are of another kind than those they change.
-
-    Parameters
-    ----------
-    changes
-        Settings by name.
-    current
-        The preset's settings by part and name, as `Preset.to_dict` gives them.
-
-    Raises
-    ------
-    SettingsError
-        Naming the setting and what it is now.
-    """
-    from pyro_bmf.methods.settings import Preset
-
-    known = {
-        name: value for part in current.values() if isinstance(part, Mapping) for name, value in part.items()
-    }
-    # A number may be whole in a preset all the same.
-    numbers = {
-        one.name
-        for part in get_type_hints(Preset).values()
-        if is_dataclass(part)
-        for one in fields(part)
-        if str(one.type).startswith("float")
-    }
-    for name, value in changes.items():
-        now = known.get(name)
-        if name not in known or (value is None and name in _OPTIONAL):
-            continue  # an unknown name is refused by the preset, which lists the others
-        if name == "noise":
-            fits = value == "learned" or (_is_number(value) and value > 0)
-            kind = "a positive number or learned"
-        elif name == "prior_mean":
-            fits = value == "ratings" or _is_number(value)
-            kind = "a number or ratings"
-        elif isinstance(now, bool):
-            fits, kind = isinstance(value, bool), "true or false"
-        elif isinstance(now, tuple):
-            fits = isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value)
-            kind = "a list of words"
-        elif isinstance(now, str):
-            fits, kind = isinstance(value, str), "a word"
-        elif (isinstance(now, int) and name not in numbers) or name in _OPTIONAL - {"clip_norm"}:
-            fits, kind = isinstance(value, int) and not isinstance(value, bool), "a whole number"
-        else:
-            fits, kind = _is_number(value), "a number"
-        if not fits:
-            raise SettingsError(f"{name} is {value!r}: give {kind} (it is {now} in the preset).")
+_METHODS_HELP = f"{', '.join(METHODS)}. [default: the preset's]"
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _keywords(one: Named) -> dict[str, Any]:
+    """Return click's keywords of a setting's option; None means that the user said nothing."""
+    about, kind = one.about, one.kind
+    keywords: dict[str, Any] = {"default": None, "help": about.help}
+    if about.metavar is not None:
+        keywords["metavar"] = about.metavar
+    if kind.base is None:
+        keywords["type"] = click.Choice(kind.words)
+        keywords["metavar"] = "|".join(kind.words)
+    elif kind.base is float and kind.words:
+        keywords["callback"] = _number_or_word(one)
+    elif kind.base is float:
+        keywords["type"] = click.FloatRange(about.limits.low, min_open=about.limits is POSITIVE)
+    elif kind.base is int:
+        keywords["type"] = click.IntRange(int(about.limits.low))
+    return keywords
 
 
-def _settings(
+def _number_or_word(one: Named) -> Callable[..., float | str | None]:
+    """Return a click callback that takes a number or a word, as the setting allows."""
+
+    def read(context: click.Context, parameter: click.Parameter, value: str | None) -> float | str | None:
+        if value is None or value in one.kind.words:
+            return value
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+        if number is None or not one.kind.fits(number, one.about.limits):
+            told = one.kind.told(one.about.limits).replace(" or ", " nor ")
+            raise click.BadParameter(f"{value!r} is neither {told}", param=parameter)
+        return number
+
+    return read
+
+
+def _pairs(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[str, Any, str], ...]:
     """Read ``name=value`` pairs, each with its flag as typed; a value is a JSON scalar, or else text."""

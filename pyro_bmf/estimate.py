@@ -9,8 +9,6 @@ import torch
 from torch import nn
 
 from .errors import FitError
-from .methods.cross_feedback.encoder import first_width
-from .methods.cross_feedback.settings import GuideSettings
 
 #: Bytes that Python, torch, Pyro and pandas take before any rating is read.
 _RUNTIME = 450_000_000
@@ -65,19 +63,6 @@ class Needs:
             f"{self.n_parameters / 1e6:.2f} M {self.what}, about {self.memory / 1e9:.2f} GB of memory "
             f"({self.available / 1e9:.1f} GB free on {self.device})"
         )
-
-
-def estimate_parameters(
-    n_users: int, n_items: int, n_factors: int, encoder: GuideSettings, *, biases: bool
-) -> int:
-    """Return the number of weights of the first layers and of residuals, which are nearly all there are."""
-    rows, width, n_bases = n_users + n_items, first_width(encoder), encoder.n_bases
-    tables = encoder.data_input * rows * 2 * width
-    if encoder.feedback:
-        tables += rows * 2 * (width * n_factors if n_bases is None else n_bases)
-    bases = 0 if n_bases is None else 2 * n_bases * n_factors * 2 * width
-    residuals = encoder.residual * rows * 2 * (n_factors + biases)
-    return tables * (1 + encoder.bayesian_input) + bases + residuals
 
 
 def estimate_needs(

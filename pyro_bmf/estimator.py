@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .data.splits import Split
 from .fitting import fit
-from .methods.settings import Preset
+from .methods.settings import Settings
 from .posterior import Posterior
 
 
@@ -16,7 +16,7 @@ class MatrixFactorization:
 
     Attributes
     ----------
-    settings : Preset, optional
+    settings : Settings, optional
         Of model and method; the default preset when not given.
     device : str
         As `pyro_bmf.fit` takes it.
@@ -24,7 +24,7 @@ class MatrixFactorization:
         What tables call the posterior.
     """
 
-    settings: Preset | None = None
+    settings: Settings | None = None
     device: str = "auto"
     name: str = "pyro-bmf"
 

@@ -9,7 +9,8 @@ from typing import Any
 from .data.ratings import Ratings
 from .data.units import AS_GIVEN, Units
 from .methods.build_model import resolve_likelihood
-from .methods.settings import ModelSettings
+from .methods.model_settings import ModelSettings
+from .methods.setting import values_of
 from .model import FactorizationModel
 from .model.catalogue import LIKELIHOODS, PRIORS
 from .model.likelihoods.ordered import OrderedLikelihood
@@ -142,7 +143,9 @@ def posterior_in_ratings(
     info = dict(posterior.info)
     noted = info.get("settings", {}).get("model")
     if noted is not None:
-        given = settings.to_dict()
-        model = {name: given[name] for name in noted}
+        given = dict(values_of(settings))
+        model = {name: given[name] for name in noted if name in given}
+        if settings.in_rating_units:
+            model["in_rating_units"] = list(settings.in_rating_units)
         info["settings"] = {**info["settings"], "model": model}
     return replace(posterior, train=replace(train, timestamps=None), info=plain_info(info))

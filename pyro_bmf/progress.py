@@ -28,6 +28,13 @@ class Reporter(Protocol):
         """Be told that nothing more will come."""
 
 
+def reporter_of(progress: bool | Reporter) -> Reporter:
+    """Return a bar or nothing, as a flag asks; a reporter is returned as it is."""
+    if isinstance(progress, bool):
+        return Bar() if progress else Silent()
+    return progress
+
+
 class Silent:
     """Tells nothing."""
 

@@ -35,7 +35,7 @@ KIND_NAMES = ("Normal", "CorrelatedNormal", "LevelProbabilities", "IndependentDr
 LAYERS = (
     ("errors", "files"),
     ("tensor_files",),
-    ("checkpoint", "process", "progress"),
+    ("checkpoint", "estimate", "process", "progress"),
     ("data",),
     ("numerics",),
     ("model",),
@@ -46,7 +46,6 @@ LAYERS = (
     ("checking", "export"),
 )
 #: Imports that go up, as (module, what it imports): each with its reason.
-_SIZE = "a chain asks how much memory it takes beside an encoder"
 ALLOWED_UPWARD = {
     (
         "pyro_bmf.checking.calibration",
@@ -54,9 +53,6 @@ ALLOWED_UPWARD = {
     ): "it fits simulated ratings as real ones",
     ("pyro_bmf.checking.calibration", "pyro_bmf.in_units"): "in the real ratings' units",
     ("pyro_bmf.methods.cross_feedback.warm_start", "pyro_bmf.posterior"): "it starts from an earlier fit",
-    ("pyro_bmf.methods.gibbs.chain", "pyro_bmf.estimate"): _SIZE,
-    ("pyro_bmf.methods.gibbs.kept_draws", "pyro_bmf.estimate"): _SIZE,
-    ("pyro_bmf.methods.gibbs.sweeps", "pyro_bmf.estimate"): _SIZE,
 }
 #: Where guides, rows, priors and likelihoods are used.
 AFTER_THE_DATA = (

@@ -57,7 +57,7 @@ def test_ml100k() -> None:
 
 def test_ml100k_reaches_its_target() -> None:
     split = ml100k()
-    assert figures(split, iterations=preset("amortized").fit.max_iterations)["rmse"] < 0.920
+    assert figures(split, iterations=preset("amortized").values()["max_iterations"])["rmse"] < 0.920
 
 
 def test_default_on_ml100k() -> None:

@@ -25,11 +25,13 @@ import click
 
 from pyro_bmf.files import atomic_write, is_stream, open_stream, write_error
 
+from ..option_groups import option
 from .outputs import OutputPath, check_outputs
 from .text import guarded, json_shown, shown
 
 Row = Mapping[str, object]
 
+_TABLES = "Printing"
 _MISSING = "–"
 _GAP = 3  # between two columns
 _NARROWEST = 20  # below which no table can be read
@@ -195,18 +197,20 @@ def table_options(function: Callable[..., Any]) -> Callable[..., Any]:
             tables.show("Named data sets", rows)
     """
 
-    @click.option("--json", "as_json", is_flag=True, help="Print tables as JSON, one line a table.")
-    @click.option(
+    @option("--json", "as_json", is_flag=True, group=_TABLES, help="Print tables as JSON, one line a table.")
+    @option(
         "--csv",
         "csv_path",
         type=OutputPath(),
         metavar="FILE",
+        group=_TABLES,
         help="Also write the table to FILE as CSV; further tables go beside it. A link is followed; "
         "/dev/stdout takes CSV instead of tables for people.",
     )
-    @click.option(
+    @option(
         "--csv-safe",
         is_flag=True,
+        group=_TABLES,
         help="In CSV, put an apostrophe before text that begins with =, +, -, @, a tab or a carriage return, "
         "which a spreadsheet would take for a formula.",
     )

@@ -58,12 +58,13 @@ def split_words(split: Split) -> str:
 
 def _part_in_the_fit(posterior: Posterior) -> str | None:
     """Return what validation ratings decided in a fit; a chain keeps its draws whatever they say."""
-    settings = posterior.info.get("settings", {}).get("fit", {})
-    if posterior.sampling.settles or settings.get("method") == "none":
+    settings = posterior.info.get("settings", {})
+    if posterior.sampling.settles:
         return None
-    if settings.get("method") == "conjugate":
-        return "these ratings said when to stop" if settings.get("patience") is not None else None
-    return "these ratings chose the state that is kept" if settings.get("keep") == "best" else None
+    if settings.get("coordinate-ascent", {}).get("patience") is not None:
+        return "these ratings said when to stop"
+    kept = settings.get("cross-feedback", {}).get("keep")
+    return "these ratings chose the state that is kept" if kept == "best" else None
 
 
 def evaluation_tables(

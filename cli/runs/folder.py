@@ -15,39 +15,32 @@ The model is written after everything else that the fit gives, so a folder that 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
-import platform
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, fields, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-import pyro_bmf
-from pyro_bmf.errors import PyroBmfError, SavedFileError, SettingsError
+from pyro_bmf.errors import SavedFileError, SettingsError
 from pyro_bmf.files import atomic_write, clean_leftovers, is_stream, make_folder, write_error, write_json
 
 from ..options import Reading, Splitting, check_data_dir, make_split
-from ..printing.output import note
 from . import lock as run_lock
 from . import schema as run_schema
+from .config import AGAIN, FORMAT_VERSION, fit_digest, flat, options_from_config, read_config, values
+from .environment import environment
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from pyro_bmf.data import Split
-    from pyro_bmf.fitting import FitResult
-    from pyro_bmf.methods.settings import Preset
+    from pyro_bmf.fit_result import FitResult
+    from pyro_bmf.methods.settings import Settings
     from pyro_bmf.posterior import Posterior
 
-FORMAT_VERSION = 1
-_AGAIN = "Take it from a copy, or fit again."
 # Settings of the second fit of a refit, which are made from the first.
-_OF_REFIT = frozenset({"fit.stop_after", "fit.keep", "fit.patience"})
+_OF_REFIT = frozenset({"stop_after", "keep", "patience"})
 #: The argument that names a run.
 RUN = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -63,7 +56,6 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._told = False
         self.model = path / "model.safetensors"
         self.config = path / "config.json"
         self.split = path / "split-hash.json"
@@ -135,24 +127,11 @@ class RunFolder:
         Raises
         ------
         SavedFileError
-            If the file is damaged or of a newer format.
+            If the file is damaged, or of another format.
         """
-        # Which format it is comes first: a newer one may hold other things.
-        content = run_schema.read_json(self.config, run_schema.any_format, _AGAIN)
-        if content["format"] != "pyro-bmf run":
-            raise SavedFileError(
-                f"{self.config} is no config of a pyro-bmf run: give a folder that fit wrote."
-            )
-        version = content["format_version"]
-        if version > FORMAT_VERSION:
-            raise SavedFileError(
-                f"{self.config} has format {version}, this version reads up to {FORMAT_VERSION}: install "
-                "the newer pyro-bmf that wrote it."
-            )
-        run_schema.check(content, run_schema.config(), str(self.config), _AGAIN)
-        return content
+        return read_config(self.config)
 
-    def settings(self, config: dict[str, Any]) -> Preset:
+    def settings(self, config: dict[str, Any]) -> Settings:
         """Return the settings in a config.
 
         Raises
@@ -160,13 +139,13 @@ class RunFolder:
         SavedFileError
             If this version does not know them.
         """
-        from pyro_bmf.methods.settings import Preset
+        from pyro_bmf.methods.settings import Settings
 
-        run_schema.check_settings(config["settings"], str(self.config), _AGAIN)
+        run_schema.check_settings(config["settings"], str(self.config), AGAIN)
         try:
-            settings = Preset.from_dict(config["settings"])
+            settings = Settings.from_dict(config["settings"])
         except SettingsError as error:
-            raise SavedFileError(f"{self.config}: {error} {_AGAIN}") from error
+            raise SavedFileError(f"{self.config}: {error} {AGAIN}") from error
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise SavedFileError(self._foreign(error)) from error
         self._check_unchanged(config)
@@ -176,25 +155,12 @@ class RunFolder:
         """Refuse a config that says another fit than when the fit began."""
         if not self.split.is_file():
             return
-        begun = run_schema.read_json(self.split, run_schema.split, _AGAIN).get("fit")
-        if begun is not None and begun != _fit_digest(config):
+        begun = run_schema.read_json(self.split, run_schema.split, AGAIN).get("fit")
+        if begun is not None and begun != fit_digest(config):
             raise SavedFileError(
                 f"{self.config} or {self.split.name} is of another run, or was changed since the fit began: "
-                f"they tell different settings. {_AGAIN}"
+                f"they tell different settings. {AGAIN}"
             )
-
-    def tell_unread(self, config: dict[str, Any], levels: np.ndarray | None) -> None:
-        """Say once which recorded settings the run's method never read, where they are not the defaults."""
-        from pyro_bmf.methods.reads import Case, never_read
-
-        recorded = {name for part in config["settings"].values() if isinstance(part, dict) for name in part}
-        unread = never_read(Case.of(self.settings(config), levels=levels))
-        # What is not recorded was not in force, whatever it follows now.
-        unread = {name: value for name, value in unread.items() if name in recorded}
-        if unread and not self._told:
-            self._told = True
-            listed = ", ".join(f"{name} {value}" for name, value in sorted(unread.items()))
-            note(f"{self.path} records settings that its fit never read, so they changed nothing: {listed}.")
 
     def _foreign(self, error: Exception) -> str:
         return (
@@ -219,9 +185,6 @@ class RunFolder:
             )
         posterior = Posterior.load(self.model)
         self._check_belongs(posterior)
-        # Predictions need the model alone: what is wrong with the config is told where that is needed.
-        with suppress(PyroBmfError):
-            self.tell_unread(self.read_config(), posterior.scale.levels)
         return posterior
 
     def _check_belongs(self, posterior: Posterior) -> None:
@@ -243,10 +206,10 @@ class RunFolder:
             )
         if not isinstance(fitted, dict):
             return
-        mine, its = _flat(config["settings"]), _flat(fitted)
+        mine, its = flat(config["settings"]), flat(fitted)
         ours = _OF_REFIT if config["refit"] else frozenset()
-        for name in sorted(mine.keys() & its.keys() - ours):
-            if mine[name] != its[name]:
+        for name in sorted(mine.keys() & its.keys()):
+            if name.rpartition(".")[2] not in ours and mine[name] != its[name]:
                 raise SavedFileError(
                     f"{self.model} is of another run: it was fitted with {name} {its[name]!r}, "
                     f"{self.config.name} says {mine[name]!r}. Put the run's own model back, or fit again."
@@ -306,7 +269,7 @@ class RunFolder:
             reading = replace(reading, titles=None)
         if data_dir is not None:
             check_data_dir(config["data"] if data is None else data, data_dir)
-            reading = Reading(**{**_values(reading), "data_dir": data_dir})
+            reading = Reading(**{**values(reading), "data_dir": data_dir})
         split = make_split(*self._found(config["data"], data, reading, splitting))
         if self.split.is_file():
             recorded = self.split_hash()
@@ -325,7 +288,7 @@ class RunFolder:
         SavedFileError
             If the file that holds it is missing or damaged.
         """
-        return str(run_schema.read_json(self.split, run_schema.split, _AGAIN)["hash"])
+        return str(run_schema.read_json(self.split, run_schema.split, AGAIN)["hash"])
 
     def _found(
         self, source: str | None, data: str | None, reading: Reading, splitting: Splitting
@@ -362,7 +325,7 @@ class RunFolder:
         """Return what makes the run's test figures better than they should be, if anything does."""
         if not self.split.is_file():
             return None
-        content = run_schema.read_json(self.split, run_schema.split, _AGAIN)
+        content = run_schema.read_json(self.split, run_schema.split, AGAIN)
         seen = content.get("n_test_seen_by_warm_start")
         return f"the warm start was trained on {seen:,} of them" if seen else None
 
@@ -387,7 +350,7 @@ class RunFolder:
                 "n_valid": len(split.valid_rows),
                 "n_test": len(split.test_rows),
                 "n_test_seen_by_warm_start": seen,
-                "fit": _fit_digest(self.read_config()),
+                "fit": fit_digest(self.read_config()),
             },
         )
 
@@ -439,90 +402,3 @@ def _first_free(stem: Path) -> Path:
             number += 1
         except OSError as error:
             raise write_error(out, error.errno or errno.EACCES) from error
-
-
-def _fit_digest(config: dict[str, Any]) -> str:
-    """Return a SHA-256 of what a config says of the fit; its data may move, and its machine may change."""
-    told = {name: config[name] for name in ("settings", "refit", "warm_start")}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return settings by dotted name; the preset's name is none."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
-        elif f"{prefix}{name}" != "preset":
-            found[f"{prefix}{name}"] = value
-    return found
-
-
-def environment(result: FitResult, running: dict[str, Any]) -> dict[str, Any]:
-    """Return versions, device and threads of a fit."""
-    import numpy as np
-    import pandas as pd
-    import pyro
-    import torch
-
-    return {
-        "pyro_bmf": pyro_bmf.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-        "pyro": pyro.__version__,
-        "numpy": np.__version__,
-        "pandas": pd.__version__,
-        "device": result.device,
-        "device_name": torch.cuda.get_device_name(result.device) if "cuda" in result.device else None,
-        "threads": running["threads"],
-        "deterministic": running["deterministic"],
-        "seconds": result.seconds,
-        "iterations": len(result.history),
-        "kept_iteration": result.best_iteration,
-        "stopped": result.stopped,
-    }
-
-
-def config_of_options(data: str | None, reading: Reading, splitting: Splitting) -> dict[str, Any]:
-    """Return the options of data and split as JSON can hold them; a file is named by its whole path."""
-    from pyro_bmf.data.sources import find_source
-
-    if data is not None:
-        path = Path(data)
-        # A named set stays a name, though a folder of that name may lie here; a written split does not. A
-        # pipe has no path that leads to it later.
-        if is_stream(path) or data == "-":
-            pass
-        elif (path / "split.json").is_file() or (path.exists() and find_source(data) is None):
-            data = str(path.resolve())
-    return {
-        "data": data,
-        "reading": {name: _plain(value) for name, value in asdict(reading).items()},
-        "splitting": {name: _plain(value) for name, value in asdict(splitting).items()},
-    }
-
-
-def options_from_config(config: dict[str, Any]) -> tuple[Reading, Splitting]:
-    """Return the options that `config_of_options` wrote."""
-    # A run that names no reader is older than the choice: its ratings were read the first way.
-    reading = {"reader": 1, **config["reading"]}
-    for name in ("data_dir", "titles"):
-        if reading.get(name) is not None:
-            reading[name] = Path(reading[name])
-    splitting = dict(config["splitting"])
-    for name in ("train", "valid", "test"):
-        if splitting.get(name) is not None:
-            splitting[name] = Path(splitting[name])
-    for name in ("fractions", "points"):
-        if splitting.get(name) is not None:
-            splitting[name] = tuple(splitting[name])
-    return Reading(**reading), Splitting(**splitting)
-
-
-def _plain(value: Any) -> Any:
-    return str(value.resolve()) if isinstance(value, Path) else value
-
-
-def _values(options: Reading | Splitting) -> dict[str, Any]:
-    return {field.name: getattr(options, field.name) for field in fields(options)}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from pyro_bmf.errors import SavedFileError
+from pyro_bmf.methods.setting import settings_of
 
 from ..options import Reading, Splitting
 
@@ -141,28 +142,46 @@ def calibration() -> Any:
 
 
 def check_settings(settings: dict[str, Any], where: str, remedy: str) -> None:
-    """Refuse settings of other types than a preset's.
+    """Refuse settings of other types than those of the classes.
 
     Raises
     ------
     SavedFileError
         Naming the place.
     """
+    from typing import Annotated
+
     import msgspec
 
-    from pyro_bmf.methods.settings import Preset
+    from pyro_bmf.methods.cross_feedback.settings import CrossFeedback, EncoderSettings
+    from pyro_bmf.methods.gibbs.settings import Gibbs
+    from pyro_bmf.methods.model_settings import ModelSettings
+    from pyro_bmf.methods.settings import METHODS
 
-    parts = get_type_hints(Preset)
-    entries: list[Any] = [("preset", str)]
-    for name, kind in parts.items():
-        if name in ("name", "given", "settled"):
-            continue
-        hints = get_type_hints(kind)
+    def word(*known: str) -> Any:
+        return Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(known)})$")]
+
+    def part(kind: type, *more: Any) -> Any:
         # The values' ranges are the settings' own to check: here are their types.
-        part = msgspec.defstruct(name, [(f.name, hints[f.name], None) for f in fields(kind)])
-        # A part of which nothing was read is not there.
-        entries.append((name, part, None))
-    check(settings, msgspec.defstruct("settings", entries), f"{where}: settings", remedy)
+        hints = get_type_hints(kind)
+        entries = [(one.name, hints[one.name], None) for one in settings_of(kind)]
+        return msgspec.defstruct(kind.__name__, [*entries, *more])
+
+    # A part of which nothing was read is not there.
+    more: dict[Any, list[Any]] = {
+        ModelSettings: [("in_rating_units", tuple[str, ...], ())],
+        CrossFeedback: [("encoder", part(EncoderSettings), None)],
+    }
+    sections = {"model": ModelSettings, **METHODS}
+    entries: list[Any] = [
+        ("preset", str),
+        ("method", word(*METHODS)),
+        ("then", word(Gibbs.word) | None),
+        ("seed", int),
+        *((word.replace("-", "_"), part(kind, *more.get(kind, [])), None) for word, kind in sections.items()),
+    ]
+    known = msgspec.defstruct("settings", entries, rename="kebab")
+    check(settings, known, f"{where}: settings", remedy)
 
 
 def _options(kind: type[Reading] | type[Splitting]) -> Any:

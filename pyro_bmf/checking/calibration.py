@@ -27,7 +27,7 @@ from ..fitting import fit
 from ..in_units import settings_in, units_of
 from ..methods.build_model import build_model
 from ..methods.gibbs.sweeps import NOISE_PRIOR
-from ..methods.settings import Preset
+from ..methods.settings import Settings
 from ..model import FactorizationModel
 from ..model.blocks import Block
 from ..model.feedback import Feedback
@@ -193,7 +193,7 @@ def simulate(
 
 
 def refit_ranks(
-    split: Split, settings: Preset, seed: int, *, threads: int | None = None, device: str = "auto"
+    split: Split, settings: Settings, seed: int, *, threads: int | None = None, device: str = "auto"
 ) -> Refit:
     """Simulate ratings on the split's pairs, fit the configuration to them, and rank the truths.
 
@@ -201,14 +201,14 @@ def refit_ranks(
     ----------
     split : Split
         Of real ratings: which pairs are rated, and which part they are in.
-    settings : Preset
+    settings : Settings
     seed : int
         Of the truth, of the fit, and of what is ranked.
     threads, device
         As of `fit`.
     """
     started = time.perf_counter()
-    sweeps = settings.gibbs.sweeps > 0
+    sweeps = settings.gibbs is not None
     # Truths and fits are in the real ratings' standard units: those of simulated ones would be others.
     units = units_of(settings.model, split.train)
     settings = replace(settings, model=settings_in(settings.model, units))

@@ -20,7 +20,8 @@ from torch import Tensor
 from ..errors import SettingsError
 from ..methods.cross_feedback.guide import CrossFeedbackGuide
 from ..methods.cross_feedback.objective import Objective
-from ..methods.settings import Preset
+from ..methods.cross_feedback.settings import CrossFeedback
+from ..methods.settings import Settings
 from ..model.blocks import TrainingBlocks
 from ..posterior import Posterior
 from ..posterior.encoding import side_feedback
@@ -64,7 +65,7 @@ def _trainable(parameters: list[torch.nn.Parameter]) -> Iterator[None]:
 
 
 def gradient_noise(
-    posterior: Posterior, settings: Preset, *, n_blocks: int = 12, seed: int = 0
+    posterior: Posterior, settings: Settings, *, n_blocks: int = 12, seed: int = 0
 ) -> GradientNoise:
     """Measure the gradient noise of a fitted encoder at its own blocks.
 
@@ -72,7 +73,7 @@ def gradient_noise(
     ----------
     posterior : Posterior
         With a cross-feedback guide.
-    settings : Preset
+    settings : Settings
         What it was fitted with.
     n_blocks, seed : int
 
@@ -82,7 +83,8 @@ def gradient_noise(
         If there is no encoder whose gradients these could be.
     """
     model, train = posterior.model, posterior.train
-    if not posterior.guide.has_gradients:
+    method = settings.method
+    if not posterior.guide.has_gradients or not isinstance(method, CrossFeedback):
         raise SettingsError("only encoders are fitted by gradients: this posterior has none.")
     users, items = side_feedback(train, model, "user"), side_feedback(train, model, "item")
     device = model.centre.device
@@ -92,18 +94,18 @@ def gradient_noise(
         torch.tensor(train.users, device=device),
         torch.tensor(train.items, device=device),
         torch.tensor(train.ratings, dtype=model.centre.dtype, device=device),
-        user_batch_size=settings.fit.batch_size(settings.fit.user_batch_size, train.n_users),
-        item_batch_size=settings.fit.batch_size(settings.fit.item_batch_size, train.n_items),
-        kl_counting=settings.fit.kl_counting,
-        seed=settings.fit.seed,
+        user_batch_size=method.batch_size(method.user_batch_size, train.n_users),
+        item_batch_size=method.batch_size(method.item_batch_size, train.n_items),
+        kl_counting=method.kl_counting,
+        seed=settings.seed,
     )
     guide = cast(CrossFeedbackGuide, posterior.guide)
-    objective = Objective(model, guide, elbo=settings.fit.elbo, num_particles=settings.fit.num_particles)
+    objective = Objective(model, guide, elbo=method.elbo, num_particles=method.num_particles)
     parameters = list(objective.parameters())
     rng = np.random.default_rng([seed, 0x6A])
     n_q = len(blocks.item_batches)
     picks = rng.choice(len(blocks), min(n_blocks, len(blocks)), replace=False)
-    beta = settings.fit.beta(float(settings.fit.last_iteration))
+    beta = method.beta(float(method.last_iteration))
     total: list[Tensor] = []
     within = 0.0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _trainable(parameters):

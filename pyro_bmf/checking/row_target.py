@@ -132,7 +132,7 @@ class RowTargets:
     def beta(self) -> float:
         """Weight of this side's KL in the fit, each row's counted once."""
         beta = self.posterior.beta[0 if self.side == "user" else 1]
-        fit: dict[str, Any] = self.posterior.info.get("settings", {}).get("fit", {})
+        fit: dict[str, Any] = self.posterior.info.get("settings", {}).get("cross-feedback", {})
         if fit.get("kl_counting") == "per_block":
             other = "item" if self.side == "user" else "user"
             n = self.posterior.n_items if self.side == "user" else self.posterior.n_users

@@ -12,7 +12,7 @@ from ..model import FactorizationModel, RowNoise
 from ..model.catalogue import PRIORS
 from ..model.implicit_feedback import ImplicitFeedback
 from ..model.spelling import make_likelihood, make_prior, parse_word
-from .settings import ModelSettings
+from .model_settings import ModelSettings
 
 #: Levels of a scale up to which an ordered likelihood is taken where none is named.
 _MANY_LEVELS = 20

@@ -7,17 +7,15 @@ settings' own classes or here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..errors import SettingsError
-from ..model.catalogue import PRIORS
-from ..model.spelling import parse_word
 
 Values = dict[str, Any]
 
 
-def follow(values: Mapping[str, Any], given: Collection[str]) -> Values:
+def follow(values: Mapping[str, Any], given: Collection[str], *, sweeps: bool, ascent: bool) -> Values:
     """Return the settings that change with what was given, by name.
 
     Parameters
@@ -26,21 +24,28 @@ def follow(values: Mapping[str, Any], given: Collection[str]) -> Values:
         All settings by name, the given ones among them.
     given : collection of str
         Names of those that the user gave.
+    sweeps, ascent : bool
+        Whether there are Gibbs sweeps, and whether the guide is fitted by coordinate ascent.
 
     Raises
     ------
     SettingsError
         If a given setting contradicts another that was given, or that does not follow it.
     """
-    found: Values = {}
-    for rule in (_encoders, _chain, _model, _schedule):
-        found |= {
-            name: value for name, value in rule({**values, **found}, given).items() if name not in given
-        }
-    return {name: value for name, value in found.items() if value != values[name]}
+    v = dict(values)
+    rules: list[Callable[[], Values]] = [lambda: _model(v, sweeps=sweeps, ascent=ascent)]
+    if "feedback" in v:
+        rules += [lambda: _encoders(v), lambda: _growth(v, given)]
+    if sweeps:
+        rules.append(lambda: _chain(v, given))
+    if "stop_after" in v:
+        rules.append(lambda: _length(v))
+    for rule in rules:
+        v |= {name: value for name, value in rule().items() if name not in given}
+    return {name: value for name, value in v.items() if value != values[name]}
 
 
-def _encoders(v: Values, given: Collection[str]) -> Values:
+def _encoders(v: Values) -> Values:
     """Without feedback there is nothing to attend to, and nothing to have bases of."""
     return {} if v["feedback"] else {"attention": "none", "n_bases": None}
 
@@ -48,8 +53,6 @@ def _encoders(v: Values, given: Collection[str]) -> Values:
 def _chain(v: Values, given: Collection[str]) -> Values:
     """Fewer sweeps keep fewer draws after a shorter burn-in; more of these take more sweeps."""
     sweeps, burn_in, kept, plain = (v[name] for name in ("sweeps", "burn_in", "kept_draws", "plain_sweeps"))
-    if not sweeps:
-        return {}
     if "plain_sweeps" in given and "burn_in" not in given:
         burn_in = max(burn_in, plain)
     if "sweeps" not in given:
@@ -67,11 +70,14 @@ def _chain(v: Values, given: Collection[str]) -> Values:
     return {"sweeps": sweeps, "burn_in": burn_in, "kept_draws": kept, "plain_sweeps": plain}
 
 
-def _model(v: Values, given: Collection[str]) -> Values:
+def _model(v: Values, *, sweeps: bool, ascent: bool) -> Values:
     """Take back what the preset's method knows of a model and the chosen one does not."""
+    # Words need torch, and the command line reads these settings' declarations without it.
+    from ..model.catalogue import PRIORS
+    from ..model.spelling import parse_word
+
     found: Values = {}
-    ascent = v["method"] == "conjugate"
-    if not v["sweeps"]:
+    if not sweeps:
         found["implicit"] = False
         if ascent:
             found["row_noise"] = "none"
@@ -80,13 +86,17 @@ def _model(v: Values, given: Collection[str]) -> Values:
     return found
 
 
-def _schedule(v: Values, given: Collection[str]) -> Values:
+def _length(v: Values) -> Values:
+    """Nothing stops after the end of a shorter schedule."""
+    late = v["stop_after"] is not None and v["stop_after"] > v["max_iterations"]
+    return {"stop_after": None} if late else {}
+
+
+def _growth(v: Values, given: Collection[str]) -> Values:
     """Keep the form of a schedule of another length or height."""
     found: Values = {}
     if v["warmup_iterations"] > v["max_iterations"]:
         found["warmup_iterations"] = v["max_iterations"] // 2
-    if v["stop_after"] is not None and v["stop_after"] > v["max_iterations"]:
-        found["stop_after"] = None
     if v["final_learning_rate"] > v["learning_rate"] and "learning_rate" not in given:
         raise SettingsError(
             f"final_learning_rate is {v['final_learning_rate']:g} and learning_rate {v['learning_rate']:g}, "

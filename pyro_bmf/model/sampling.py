@@ -174,8 +174,8 @@ class ChainDraws:
                 "burn_in": int(gibbs["sweeps"] - thinning * gibbs["kept_draws"]),
                 "thinning": int(thinning),
             }
-        if "seed" in settings.get("fit", {}):
-            attributes["chain_seed"] = int(settings["fit"]["seed"])
+        if "seed" in settings:
+            attributes["chain_seed"] = int(settings["seed"])
         if "iterations" in info:
             after = int(info["iterations"])
             attributes["started_from"] = (

@@ -168,7 +168,7 @@ def damage(file: str, change: Callable[[Any], object]) -> None:
         ("config.json", lambda c: c.update(refit="no"), "$.refit"),
         ("config.json", lambda c: c["running"].update(threads=None), "$.running.threads"),
         ("config.json", lambda c: c["settings"].update(model=[]), "config.json"),
-        ("config.json", lambda c: c["settings"]["fit"].update(seed="x"), "$.fit.seed"),
+        ("config.json", lambda c: c["settings"].update(seed="x"), "$.seed"),
         ("config.json", lambda c: c["settings"]["model"].update(n_factors=0), "config.json"),
         ("split-hash.json", lambda c: c.update(hash=5), "$.hash"),
         ("split-hash.json", lambda c: c.update(hash="0" * 63), "$.hash"),

@@ -24,6 +24,7 @@ def fit(cli: Any, data_dir: Path) -> Any:
         *(["--set", "ema_decay=0.1"], ["--keep", "last"], ["--patience", "3"], ["--no-data-input"]),
         *(["--attention", "sum"], ["--feedback"], ["--prior-mean", "ratings"]),
         ["--likelihood", "normal", "--set", "plain_sweeps=3"],
+        ["--preset", "amortized", "--sweeps", "40"],
         ["--no-implicit", "--set", "solver_tolerance=0.1"],
         ["--likelihood", "ordered-probit:noise=0.3"],
         ["--preset", "conjugate", "--beta", "0.5"],
@@ -71,25 +72,41 @@ def test_dependent_defaults_follow_and_the_config_holds_what_was_read(fit: Any) 
     assert "Settings that follow those given: burn_in 2, kept_draws 4, plain_sweeps 1." in outcome.err
     assert "4 draws kept" in outcome.out
     settings = json.loads(Path("short/config.json").read_text(encoding="utf-8"))["settings"]
-    assert settings["fit"] == {"method": "none", "seed": 0}
-    assert "guide" not in settings
+    assert (settings["method"], settings["then"], settings["seed"]) == ("gibbs", None, 0)
+    assert "cross-feedback" not in settings
     assert settings["gibbs"]["kept_draws"] == 4
 
 
 def test_encoders_with_sweeps_after_them_need_no_other_settings(fit: Any) -> None:
     options = ("--preset", "amortized", "--iterations", 1, "--factors", 2, "--batch-users", 40)
-    outcome = fit(*options, "--sweeps", 20, "--burn-in", 5, "--kept-draws", 15, "--out", "both")
+    outcome = fit(*options, "--then-sweeps", 20, "--burn-in", 5, "--kept-draws", 15, "--out", "both")
     assert outcome.code == 0, outcome.err
-    gibbs = json.loads(Path("both/config.json").read_text(encoding="utf-8"))["settings"]["gibbs"]
+    settings = json.loads(Path("both/config.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["method"], settings["then"]) == ("cross-feedback", "gibbs")
+    gibbs = settings["gibbs"]
     assert (gibbs["sweeps"], gibbs["burn_in"], gibbs["kept_draws"]) == (20, 5, 15)
 
 
-def test_a_run_that_holds_unread_settings_opens_and_says_so(cli: Any) -> None:
-    outcome = cli("recommend", RUNS / "amortized", "--user", "u1")
-    assert outcome.code == 0, outcome.err
-    told = "records settings that its fit never read, so they changed nothing: n_units 4."
-    assert outcome.err.count(told) == 1
-    assert "never read" not in cli("recommend", RUNS / "default", "--user", "u1").err
+def test_a_run_of_an_older_format_is_refused_with_the_remedy(cli: Any) -> None:
+    Path("old").mkdir()
+    config = {"format": "pyro-bmf run", "format_version": 1}
+    Path("old/config.json").write_text(json.dumps(config), encoding="utf-8")
+    outcome = cli("fit", "--resume", "old")
+    assert outcome.code == 1
+    assert "fit again, or use the pyro-bmf that wrote it" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["default", "conjugate", "amortized", "paper"])
+def test_a_preset_is_shown_with_every_flag_and_value(cli: Any, name: str) -> None:
+    from pyro_bmf import preset
+
+    rows = json.loads(cli("presets", name, "--json").out)["rows"]
+    assert {row["setting"] for row in rows} == preset(name).values().keys()
+    flags = {row["setting"]: row["flag"] for row in rows}
+    help = cli("fit", "--help").out
+    for flag in flags.values():
+        assert flag.startswith("--set ") or flag.split("/")[0] in help
+    assert name in cli("presets").out
 
 
 def test_the_ablations_of_the_benchmark_need_encoders(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -114,8 +131,11 @@ def test_the_ablations_of_the_benchmark_need_encoders(monkeypatch: pytest.Monkey
     ("options", "told"),
     [
         # The remedy is another value than the one that was given.
-        (["--preset", "amortized", "--method", "conjugate", "--units", "9"], "or --method svi."),
-        (["--preset", "amortized", "--sweeps", "0", "--burn-in", "5"], "or --sweeps 150."),
+        (["--method", "coordinate-ascent", "--units", "9"], "or --method cross-feedback."),
+        (["--preset", "amortized", "--burn-in", "5"], "--method gibbs or --then-sweeps 150."),
+        (["--preset", "conjugate", "--sweeps", "5"], "--method gibbs or --then-sweeps 150."),
+        (["--then-sweeps", "5"], "Gibbs sweeps already: set then to None"),
+        (["--then-sweeps", "5", "--sweeps", "6"], "--then-sweeps 5 and --sweeps 6 are two numbers of sweeps"),
         # What is not read is told first, and needs no better value.
         (["--final-learning-rate", "0.1"], "--final-learning-rate 0.1: read by encoders fitted by SVI alone"),
         (["--set", "ema_start=2"], "--set ema_start=2: read by encoders fitted by SVI alone"),
@@ -124,12 +144,14 @@ def test_the_ablations_of_the_benchmark_need_encoders(monkeypatch: pytest.Monkey
         (["--preset", "amortized", "--units", "9"], "as with --tower-layers 1 or --head-layers 1."),
         (["--preset", "amortized", "--set", "covariance_rank=2"], "as with --set covariance=low-rank."),
         (["--preset", "amortized", "--set", "input_prior_scale=2"], "as with --set bayesian_input=true."),
-        (["--noise", "0.5"], "read only where likelihood is normal, as with --likelihood normal."),
+        (["--noise", "0.5"], "gives no noise of its own, as with --likelihood normal."),
         (["--set", "residual=true"], "--set residual=true: read by"),
         # Others.
-        (["--sweeps", "0"], "Set sweeps, or a method that fits a guide (svi, conjugate)."),
+        (["--set", "sweeps=0"], "sweeps is 0: give a whole number of 1 or more. (Given: --set sweeps=0.)"),
+        (["--set", "in_rating_units=noise"], "'in_rating_units' is no setting"),
+        (["--set", "method=svi"], "give one of gibbs, coordinate-ascent, cross-feedback"),
         (["--set", "factors=3"], "did you mean 'n_factors'?"),
-        (["--set", "n_factors=x"], "a whole number (it is 24 in the preset). (Given: --set n_factors=x.)"),
+        (["--set", "n_factors=x"], "give a whole number of 1 or more. (Given: --set n_factors=x.)"),
         (["--set", "=3"], "'=3': write NAME=VALUE"),
     ],
 )  # fmt: skip
@@ -147,7 +169,7 @@ def test_a_number_may_be_whole_or_not(fit: Any) -> None:
         )
         assert outcome.code == 0, outcome.err
         config = json.loads(Path(f"warm{warmup}/config.json").read_text(encoding="utf-8"))
-        assert config["settings"]["fit"]["warmup_iterations"] == float(warmup)
+        assert config["settings"]["cross-feedback"]["warmup_iterations"] == float(warmup)
 
 
 def test_a_warm_start_names_the_settings_that_differ(fit: Any) -> None:
@@ -156,7 +178,7 @@ def test_a_warm_start_names_the_settings_that_differ(fit: Any) -> None:
     told = "feedback is True in the earlier fit and False here"
     assert told in outcome.err
     assert "n_factors is " in outcome.err
-    assert "GuideSettings(" not in outcome.err
+    assert "Settings(" not in outcome.err
     assert not Path("warm").exists()
 
 
@@ -182,7 +204,6 @@ def test_what_follows_is_told_and_recorded_where_it_is_read_alone(fit: Any, cli:
     assert outcome.code == 0, outcome.err
     assert "warmup_iterations" not in outcome.err
     assert "warmup_iterations" not in Path("short/config.json").read_text(encoding="utf-8")
-    assert "never read" not in cli("recommend", "short", "--user", "1").err
 
 
 def test_a_relative_path_that_is_gone_has_its_remedy(cli: Any) -> None:

@@ -15,9 +15,12 @@ from pyro_bmf.data import Split, random_split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation import evaluate
-from pyro_bmf.fitting import build_model, fit
-from pyro_bmf.methods.coordinate_ascent.ascent import CoordinateAscent
-from pyro_bmf.methods.settings import ModelSettings, preset
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.build_model import build_model
+from pyro_bmf.methods.coordinate_ascent.ascent import Ascent
+from pyro_bmf.methods.gibbs.settings import Gibbs
+from pyro_bmf.methods.model_settings import ModelSettings
+from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
 from pyro_bmf.numerics.truncated_normal import truncated_mean
@@ -37,11 +40,11 @@ def stars() -> Split:
 
 def ascent_of(
     split: Split, likelihood: str = "normal", dtype: torch.dtype = torch.float64, **how: object
-) -> CoordinateAscent:
+) -> Ascent:
     settings = ModelSettings(n_factors=2, prior_scale=0.5, likelihood=likelihood, **how)  # type: ignore[arg-type]
     model = build_model(settings, split.train.scale.levels)
     model.start(split.train.ratings)
-    return CoordinateAscent(model, split.train, seed=0, device=torch.device("cpu"), dtype=dtype)
+    return Ascent(model, split.train, seed=0, device=torch.device("cpu"), dtype=dtype)
 
 
 @pytest.mark.parametrize("likelihood", ["normal", "ordered-probit"])
@@ -162,7 +165,7 @@ def test_moments_of_full_covariances_by_simulation(stars: Split) -> None:
 
 def test_a_chain_polishes_it(stars: Split) -> None:
     settings = preset("conjugate").replace(
-        n_factors=2, max_iterations=6, sweeps=40, burn_in=20, kept_draws=20, row_noise="both"
+        n_factors=2, max_iterations=6, then=Gibbs(), sweeps=40, burn_in=20, kept_draws=20, row_noise="both"
     )
     result = fit(stars, settings, threads=1, progress=False)
     assert [record["stage"] for record in result.history][5:7] == ["conjugate", "gibbs"]

@@ -15,8 +15,10 @@ from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SavedFileError, SettingsError
 from pyro_bmf.evaluation import evaluate
 from pyro_bmf.export.arviz import chain_diagnostics, to_arviz
-from pyro_bmf.fitting import FitResult, fit
-from pyro_bmf.methods.settings import Preset, preset
+from pyro_bmf.fit_result import FitResult
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.cross_feedback.settings import CrossFeedback
+from pyro_bmf.methods.settings import Settings, preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.row_draws import RowDraws
 from pyro_bmf.progress import Silent
@@ -47,7 +49,7 @@ def stars() -> Split:
     return random_split(ratings_from_arrays(users, items, ratings, scale="1:5:1"), seed=0)
 
 
-def run(split: Split, settings: Preset = SMALL, **how: Any) -> FitResult:
+def run(split: Split, settings: Settings = SMALL, **how: Any) -> FitResult:
     return fit(split, settings, threads=1, **{"progress": False, **how})
 
 
@@ -124,7 +126,12 @@ def test_resumed_chain_repeats_the_bits(tmp_path: Path, stars: Split, starred: F
 
 def test_chain_goes_on_from_a_guide(split: Split, tmp_path: Path) -> None:
     settings = SMALL.replace(
-        method="svi", max_iterations=4, user_batch_size=50, item_batch_size=40, n_tower_outputs=8
+        method=CrossFeedback(),
+        then=SMALL.gibbs,
+        max_iterations=4,
+        user_batch_size=50,
+        item_batch_size=40,
+        n_tower_outputs=8,
     )
     whole = run(split, settings)
     assert [record.get("stage") for record in whole.history][3:5] == [None, "gibbs"]
@@ -170,8 +177,8 @@ def test_diagnostics_of_a_chain(split: Split, fitted: FitResult) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"sweeps": 0, "implicit": True, "method": "svi"}, "implicit is True"),
-        ({"sweeps": 0, "row_noise": "none", "implicit": False}, "nothing would be fitted"),
+        ({"implicit": True, "method": CrossFeedback()}, "implicit is True"),
+        ({"sweeps": 0}, "sweeps is 0: give a whole number of 1 or more"),
         ({"sweeps": 50, "kept_draws": 40, "burn_in": 20}, "as many sweeps after the burn-in"),
         ({"plain_sweeps": 30}, "must all be burnt in"),
         ({"row_noise": "everyone"}, "row_noise is 'everyone'"),

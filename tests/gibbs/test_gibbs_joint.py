@@ -26,7 +26,7 @@ from pyro_bmf.methods.gibbs import scale_moves
 from pyro_bmf.methods.gibbs import sweeps as sweeps_module
 from pyro_bmf.methods.gibbs.chain_state import ChainState, SideState
 from pyro_bmf.methods.gibbs.collapsed_means import Solver
-from pyro_bmf.methods.settings import preset
+from pyro_bmf.methods.gibbs.settings import Gibbs
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import Block
 from pyro_bmf.model.feedback import Feedback
@@ -202,7 +202,7 @@ def standard_errors_apart(ordered: bool, n_chains: int, n_sweeps: int, seed: int
     feedback = Feedback.from_coo(users, items, ones, USERS, ITEMS)
     # As they are made for a fit by default, but for `scale_moves`, which is an option.
     sweeps = sweeps_module.Sweeps(
-        model, feedback, ones, solver=Solver(preset().gibbs.solver_tolerance), scale_moves=ordered
+        model, feedback, ones, solver=Solver(Gibbs().solver_tolerance), scale_moves=ordered
     )
     assert sweeps.dtype == torch.float32
     changes = []

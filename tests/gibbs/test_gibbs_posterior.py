@@ -13,7 +13,8 @@ import torch
 from pyro_bmf.data import Split, random_split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.export.files import export_parquet
-from pyro_bmf.fitting import FitResult, fit
+from pyro_bmf.fit_result import FitResult
+from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.posterior import Posterior
 

@@ -24,7 +24,7 @@ from pyro_bmf.data import Split, synthetic_ratings
 from pyro_bmf.methods.coordinate_ascent.guide import ConjugateGuide
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.methods.cross_feedback.objective import Objective, eta_moments
-from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import TrainingBlocks
@@ -67,7 +67,7 @@ def program(name: str, *, elbo: str = "mean-field", **changes: Any) -> Case:
     def make(biases: bool) -> nn.Module:
         torch.manual_seed(0)
         guide = CrossFeedbackGuide(
-            GuideSettings(**{"n_units": 5, "n_tower_outputs": 4, **changes}),
+            EncoderSettings(**{"n_units": 5, "n_tower_outputs": 4, **changes}),
             N_USERS,
             N_ITEMS,
             K,
@@ -471,7 +471,7 @@ def test_a_fit_is_saved_folds_in_and_is_started_from(case: Case, split: Split, t
 @pytest.mark.usefixtures("single_precision")
 def test_warm_start(case: Case, split: Split) -> None:
     """Known rows keep what is theirs on either side; new ones start fresh; all else is copied."""
-    from pyro_bmf.fitting import build_model
+    from pyro_bmf.methods.build_model import build_model
     from pyro_bmf.methods.cross_feedback.warm_start import carry_over
 
     earlier = run(split, case)

@@ -12,7 +12,7 @@ from literal import Dense, literal_attention, literal_encoder, randomise, score_
 from pyro_bmf.methods.cross_feedback.attention import GUARD, attend
 from pyro_bmf.methods.cross_feedback.encoder import Encoder
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
-from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
 
 N_ROWS, N_OTHER, K = 7, 6, 3
 DEPTHS = list(itertools.product((0, 1, 2), (0, 1, 2)))
@@ -31,7 +31,7 @@ ABLATIONS: list[dict[str, Any]] = [
 ]
 
 
-def literal_settings(**changes: Any) -> GuideSettings:
+def literal_settings(**changes: Any) -> EncoderSettings:
     """The paper's architecture with plain sums as inputs, tiny, with the given changes."""
     start = {
         "n_tower_layers": 1,
@@ -46,10 +46,10 @@ def literal_settings(**changes: Any) -> GuideSettings:
         "count_input": True,
         "input_power": 0.0,
     }
-    return GuideSettings(**{**start, **changes})
+    return EncoderSettings(**{**start, **changes})
 
 
-def compare(settings: GuideSettings, *, biases: bool, seed: int = 0) -> None:
+def compare(settings: EncoderSettings, *, biases: bool, seed: int = 0) -> None:
     torch.manual_seed(seed)
     data = Dense.draw(N_ROWS, N_OTHER, 0.5, seed)
     encoder = Encoder(settings, N_OTHER, K, bias=biases, mean_count=2.5)

@@ -12,7 +12,7 @@ from literal import Dense, randomise
 from pyro_bmf import PyroBmfError
 from pyro_bmf.methods.cross_feedback.encoder import Encoder
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
-from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.rows import RowPosterior
 
@@ -22,7 +22,7 @@ FORMS = list(itertools.product(("none", "sum", "softmax"), ("local", "global")))
 
 def make(attention: Any, scope: Any, seed: int = 0) -> tuple[Encoder, Dense, torch.Tensor]:
     torch.manual_seed(seed)
-    settings = GuideSettings(
+    settings = EncoderSettings(
         n_tower_layers=1, n_units=5, n_tower_outputs=4, attention=attention, attention_scope=scope
     )
     encoder = Encoder(settings, N_OTHER, K, bias=True, mean_count=3.0)
@@ -97,7 +97,7 @@ def test_an_extreme_variance_is_not_rounded_to_zero_or_one() -> None:
 
 def test_the_starting_scale_is_the_one_asked_for() -> None:
     torch.manual_seed(0)
-    settings = GuideSettings(initial_scale=0.2, attention="none")
+    settings = EncoderSettings(initial_scale=0.2, attention="none")
     encoder = Encoder(settings, N_OTHER, K, bias=True, mean_count=3.0)
     _, scale = encoder(Dense.draw(200, N_OTHER, 0.5, 0).feedback(), torch.randn(N_OTHER, K))
     assert 0.15 < float(scale.detach().median()) < 0.25
@@ -127,7 +127,7 @@ def test_row_posterior_parts() -> None:
 
 def test_resampling_draws_from_q() -> None:
     torch.manual_seed(0)
-    guide = CrossFeedbackGuide(GuideSettings(), 3000, 2000, 2, biases=False)
+    guide = CrossFeedbackGuide(EncoderSettings(), 3000, 2000, 2, biases=False)
     assert 0.9 < float(guide.user_factors.std()) < 1.1, "the first feedback is drawn from the prior"
     users = RowPosterior(torch.full((3000, 2), 4.0), torch.full((3000, 2), 0.5))
     items = RowPosterior(torch.full((2000, 2), -3.0), torch.full((2000, 2), 2.0))
@@ -141,7 +141,7 @@ def test_resampling_draws_from_q() -> None:
 
 def test_settings_make_the_round_trip_and_weights_load() -> None:
     torch.manual_seed(0)
-    settings = GuideSettings(n_units=5, n_tower_outputs=4, attention="sum", attention_merge="add")
+    settings = EncoderSettings(n_units=5, n_tower_outputs=4, attention="sum", attention_merge="add")
     guide = CrossFeedbackGuide(
         settings, 8, 6, K, biases=True, user_scales=(0.5, 0.25), mean_counts=(3.0, 4.0)
     )
@@ -173,7 +173,7 @@ def test_settings_make_the_round_trip_and_weights_load() -> None:
 )
 def test_settings_that_cannot_be(bad: dict[str, Any]) -> None:
     with pytest.raises(PyroBmfError, match=next(iter(bad))):
-        GuideSettings(**bad)
+        EncoderSettings(**bad)
 
 
 def test_a_variance_out_of_reach_of_the_precision_leaves_a_finite_kl() -> None:

@@ -29,7 +29,7 @@ from pyro_bmf.methods.cross_feedback.first_layer import (
 )
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.methods.cross_feedback.residual import Residual
-from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
 from pyro_bmf.model.feedback import Feedback
 
 N_ROWS, N_OTHER, K = 7, 6, 3
@@ -37,7 +37,7 @@ N_ROWS, N_OTHER, K = 7, 6, 3
 
 def make_encoder(seed: int = 0, **changes: Any) -> tuple[Encoder, Dense, Tensor]:
     torch.manual_seed(seed)
-    settings = GuideSettings(**{"n_units": 5, "n_tower_outputs": 4, **changes})
+    settings = EncoderSettings(**{"n_units": 5, "n_tower_outputs": 4, **changes})
     encoder = Encoder(settings, N_OTHER, K, bias=True, mean_count=2.5)
     randomise(encoder, seed)
     return encoder, Dense.draw(N_ROWS, N_OTHER, 0.5, seed), 0.5 + torch.randn(N_OTHER, K)
@@ -145,7 +145,7 @@ def test_correlations_leave_means_and_marginal_scales_as_they_are(covariance: An
 
 def test_full_correlations_start_small() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(GuideSettings(covariance="full"), N_OTHER, K, bias=True, mean_count=3.0)
+    encoder = Encoder(EncoderSettings(covariance="full"), N_OTHER, K, bias=True, mean_count=3.0)
     encoded = encoder.encode(Dense.draw(9, N_OTHER, 0.5, 0).feedback(), torch.randn(N_OTHER, K))
     assert encoded.correlation is not None
     off = (encoded.correlation @ encoded.correlation.mT - torch.eye(K)).abs().detach()
@@ -161,7 +161,7 @@ def residual_guide(seed: int = 0, **changes: Any) -> tuple[CrossFeedbackGuide, C
     torch.manual_seed(seed)
     guides = []
     for residual in (True, False):
-        settings = GuideSettings(n_units=5, n_tower_outputs=4, residual=residual, **changes)
+        settings = EncoderSettings(n_units=5, n_tower_outputs=4, residual=residual, **changes)
         torch.manual_seed(seed)
         guide = CrossFeedbackGuide(
             settings, N_ROWS, N_OTHER, K, biases=True, user_scales=(0.5, 2.0), item_scales=(3.0, 0.25)
@@ -466,7 +466,7 @@ def test_bases_save_parameters() -> None:
     """Two coefficients for each row and basis, instead of K times twice the width for each row."""
     sizes = {}
     for n_bases in (None, 8):
-        settings = GuideSettings(n_tower_outputs=50, n_tower_layers=0, n_bases=n_bases)
+        settings = EncoderSettings(n_tower_outputs=50, n_tower_layers=0, n_bases=n_bases)
         encoder = Encoder(settings, 1682, 10, bias=True)
         sizes[n_bases] = sum(
             p.numel()
@@ -492,11 +492,11 @@ def test_bases_save_parameters() -> None:
 )
 def test_settings_that_cannot_be(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
-        GuideSettings(**changes)
+        EncoderSettings(**changes)
 
 
 def test_one_factor_has_no_correlations() -> None:
-    settings = GuideSettings(n_units=3, n_tower_outputs=3, covariance="full")
+    settings = EncoderSettings(n_units=3, n_tower_outputs=3, covariance="full")
     guide = CrossFeedbackGuide(settings, 4, 3, 1, biases=False)
     nothing = torch.zeros(0, dtype=torch.int64)
     rows = guide.encode_rows("user", Feedback.from_coo(nothing, nothing, torch.zeros(0), 2, 3))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.methods.cross_feedback.objective import Objective
-from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import Block, TrainingBlocks
 from pyro_bmf.model.feedback import Feedback
@@ -80,7 +80,7 @@ def make_model(*, biases: bool = True, noise: float | str = "learned") -> Factor
 class TappedGuide(CrossFeedbackGuide):
     """The guide itself, with a zero added to each row's parameters: its gradient is that row's share."""
 
-    def __init__(self, settings: GuideSettings, *, biases: bool) -> None:
+    def __init__(self, settings: EncoderSettings, *, biases: bool) -> None:
         super().__init__(
             settings,
             N_USERS,
@@ -119,7 +119,7 @@ def make_objective(
     *, elbo: Any = "mean-field", biases: bool = True, num_particles: int = 1, seed: int = 0, **settings: Any
 ) -> Objective:
     torch.manual_seed(seed)
-    guide = TappedGuide(GuideSettings(**{"n_units": 4, "n_tower_outputs": 4, **settings}), biases=biases)
+    guide = TappedGuide(EncoderSettings(**{"n_units": 4, "n_tower_outputs": 4, **settings}), biases=biases)
     return Objective(make_model(biases=biases), guide, elbo=elbo, num_particles=num_particles)
 
 

@@ -19,10 +19,12 @@ from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import FitError, SavedFileError, SettingsError
 from pyro_bmf.estimate import Needs, check_needs
-from pyro_bmf.fitting import DivergenceError, FitResult, chosen_iterations, fit
-from pyro_bmf.methods.settings import Preset, preset
+from pyro_bmf.fit_result import DivergenceError, FitResult
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import Settings, preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.refitting import chosen_iterations
 
 SMALL = preset("amortized").replace(
     n_factors=3,
@@ -43,7 +45,7 @@ def split() -> Split:
     return random_split(ratings, seed=0)
 
 
-def run(split: Split, settings: Preset = SMALL, **how: object) -> FitResult:
+def run(split: Split, settings: Settings = SMALL, **how: object) -> FitResult:
     return fit(split, settings, threads=1, progress=False, **how)  # type: ignore[arg-type]
 
 
@@ -237,10 +239,10 @@ import sys
 from pathlib import Path
 from pyro_bmf.data import read_split
 from pyro_bmf.fitting import fit
-from pyro_bmf.methods.settings import Preset
+from pyro_bmf.methods.settings import Settings
 import json
 split = read_split(Path(sys.argv[1]))
-settings = Preset.from_dict(json.loads(Path(sys.argv[2]).read_text()))
+settings = Settings.from_dict(json.loads(Path(sys.argv[2]).read_text()))
 file = Path(sys.argv[3])
 how = dict(threads=1, progress=False, checkpoint=file, checkpoint_every=1)
 result = fit(split, settings, resume=file.exists(), **how)
@@ -432,8 +434,8 @@ def test_settings_refuse_what_they_cannot_mean() -> None:
             preset("amortized").replace(**{name: value})
     # Settings that exclude each other may be changed together, in either order.
     for changes in ({"feedback": False, "attention": "none"}, {"attention": "none", "feedback": False}):
-        assert not preset("amortized").replace(**changes).guide.feedback
-    assert Preset.from_dict(preset("paper").to_dict()) == preset("paper")
+        assert not preset("amortized").replace(**changes).method.encoder.feedback
+    assert Settings.from_dict(preset("paper").to_dict()) == preset("paper")
 
 
 @pytest.mark.parametrize("part", ["live", "best", "optimizer"])

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from pyro_bmf.errors import SettingsError
+from pyro_bmf.methods.coordinate_ascent.settings import CoordinateAscent
+from pyro_bmf.methods.cross_feedback.settings import CrossFeedback
+from pyro_bmf.methods.gibbs.settings import Gibbs
 from pyro_bmf.methods.settings import preset
 
-#: Preset, what is given, and what follows: burn-in, kept draws, sweeps, plain sweeps.
+#: Settings, what is given, and what follows: burn-in, kept draws, sweeps, plain sweeps.
 CHAINS: list[tuple[str, dict[str, int], tuple[int, int, int, int]]] = [
     ("default", {"burn_in": 10}, (150, 10, 100, 5)),
     ("amortized", {"sweeps": 20, "burn_in": 5, "kept_draws": 15}, (20, 5, 15, 2)),
@@ -33,14 +36,18 @@ CHAINS: list[tuple[str, dict[str, int], tuple[int, int, int, int]]] = [
 def test_a_chain_follows_what_is_given(
     name: str, given: dict[str, int], expected: tuple[int, int, int, int]
 ) -> None:
-    gibbs = preset(name).replace(**given).gibbs
+    start = preset(name) if name == "default" else preset(name).replace(then=Gibbs())
+    gibbs = start.replace(**given).gibbs
+    assert gibbs is not None
     assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws, gibbs.plain_sweeps) == expected
 
 
 def test_given_settings_stay_given_over_two_replacements() -> None:
-    gibbs = preset().replace(kept_draws=30).replace(sweeps=40).gibbs
+    gibbs = preset().replace(kept_draws=30).replace(sweeps=40).method
+    assert isinstance(gibbs, Gibbs)
     assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws) == (40, 10, 30)
-    gibbs = preset().replace(sweeps=40).replace(sweeps=150).gibbs
+    gibbs = preset().replace(sweeps=40).replace(sweeps=150).method
+    assert isinstance(gibbs, Gibbs)
     assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws) == (150, 13, 27)
 
 
@@ -52,10 +59,10 @@ def test_given_settings_stay_given_over_two_replacements() -> None:
         ("amortized", {"max_iterations": 5}, {"warmup_iterations": 5}),
         ("amortized", {"learning_rate": 5e-5}, {"final_learning_rate": 2.5e-6}),
         ("amortized", {"learning_rate": 1e-3}, {"final_learning_rate": 1e-4}),
-        ("default", {"sweeps": 0, "method": "svi"}, {"implicit": False, "row_noise": "both"}),
-        ("default", {"sweeps": 0, "method": "conjugate"}, {"implicit": False, "row_noise": "none"}),
+        ("default", {"method": CrossFeedback()}, {"implicit": False, "row_noise": "both"}),
+        ("default", {"method": CoordinateAscent()}, {"implicit": False, "row_noise": "none"}),
         ("paper", {"prior": "student-t:df=4"}, {"prior_mean": 0.0}),
-        ("paper", {"method": "conjugate"}, {"prior_mean": 0.0}),
+        ("paper", {"method": CoordinateAscent()}, {"prior_mean": 0.0}),
     ],
 )
 def test_other_settings_follow(name: str, given: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -78,7 +85,7 @@ def test_other_settings_follow(name: str, given: dict[str, Any], expected: dict[
         ("amortized", {"max_iterations": 3, "stop_after": 5}),
         ("default", {"sweeps": 0}),
         ("amortized", {"implicit": True}),
-        ("default", {"sweeps": 0, "method": "conjugate", "row_noise": "user"}),
+        ("default", {"method": CoordinateAscent(), "row_noise": "user"}),
         ("paper", {"prior": "gamma", "prior_mean": 0.3}),
     ],
 )

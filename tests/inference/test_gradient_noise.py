@@ -46,12 +46,12 @@ def by_definition(posterior: Posterior, settings: Any, n_draws: int) -> tuple[fl
         torch.tensor(train.ratings, dtype=model.centre.dtype),
         user_batch_size=10,
         item_batch_size=10,
-        kl_counting=settings.fit.kl_counting,
-        seed=settings.fit.seed,
+        kl_counting=settings.method.kl_counting,
+        seed=settings.seed,
     )
-    objective: Any = Objective(model, posterior.guide, elbo=settings.fit.elbo)  # type: ignore[arg-type]
+    objective: Any = Objective(model, posterior.guide, elbo=settings.method.elbo)  # type: ignore[arg-type]
     parameters = list(objective.parameters())
-    beta = settings.fit.beta(float(settings.fit.last_iteration))
+    beta = settings.method.beta(float(settings.method.last_iteration))
     gradients = np.empty((len(blocks), n_draws), dtype=object)
     torch.manual_seed(3)
     for number in range(len(blocks)):

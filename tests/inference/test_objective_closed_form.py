@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.methods.cross_feedback.objective import Objective
-from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
 from pyro_bmf.model.blocks import Block
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.rows import RowPosterior
@@ -40,7 +40,7 @@ class FreeGuide(CrossFeedbackGuide):
     """A guide with enough capacity: every row has parameters of its own. One side's are given and fixed."""
 
     def __init__(self, fixed_side: str, fixed: RowPosterior, *, biases: bool) -> None:
-        super().__init__(GuideSettings(n_units=1, n_tower_outputs=1), N_USERS, N_ITEMS, K, biases=biases)
+        super().__init__(EncoderSettings(n_units=1, n_tower_outputs=1), N_USERS, N_ITEMS, K, biases=biases)
         self.fixed_side, self.fixed = fixed_side, fixed
         free_side = "item" if fixed_side == "user" else "user"
         self.loc = nn.Parameter(0.1 * torch.randn(SIZES[free_side], K + biases))

@@ -27,7 +27,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_bmf.methods.cross_feedback.objective import Objective
-from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.priors.normal import Prior
@@ -253,7 +253,7 @@ def test_hyperparameters_count_once_an_iteration_and_are_not_tempered(elbo: str)
     torch.manual_seed(0)
     prior = LearnedLocation()
     model = FactorizationModel(K, user_prior=prior, likelihood=NormalLikelihood(0.9), biases=False)
-    guide = TappedGuide(GuideSettings(n_units=4, n_tower_outputs=4), biases=False)
+    guide = TappedGuide(EncoderSettings(n_units=4, n_tower_outputs=4), biases=False)
     objective, problem, beta = Objective(model, guide, elbo=elbo), Problem.draw(), (0.25, 4.0)
     model.start(problem.ratings.numpy())
     draws = FixedDraws.standard(biases=False)

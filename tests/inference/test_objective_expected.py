@@ -25,7 +25,7 @@ from torch import Tensor
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.methods.cross_feedback.objective import Objective, eta_moments
-from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
 from pyro_bmf.model import FactorizationModel, RowNoise
 from pyro_bmf.model.likelihoods.normal import Likelihood, NormalLikelihood
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
@@ -47,7 +47,7 @@ def plain_objective(elbo: str, *, biases: bool = True, num_particles: int = 1, *
     """An objective whose guide is the package's own, with every parameter drawn anew."""
     torch.manual_seed(0)
     guide = CrossFeedbackGuide(
-        GuideSettings(**{"n_units": 4, "n_tower_outputs": 4, **changes}),
+        EncoderSettings(**{"n_units": 4, "n_tower_outputs": 4, **changes}),
         N_USERS,
         N_ITEMS,
         K,

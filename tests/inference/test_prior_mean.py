@@ -14,8 +14,9 @@ from pyro_bmf.errors import SettingsError
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.build_model import build_model
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
-from pyro_bmf.methods.cross_feedback.settings import GuideSettings
-from pyro_bmf.methods.settings import ModelSettings, preset
+from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
+from pyro_bmf.methods.model_settings import ModelSettings
+from pyro_bmf.methods.settings import preset
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.priors.heavy_tails import LaplacePrior
 from pyro_bmf.model.priors.hierarchical import HierarchicalNormalPrior
@@ -105,7 +106,7 @@ def test_sweeps_take_what_a_prior_word_says_of_scales() -> None:
 def make(loc: float) -> CrossFeedbackGuide:
     torch.manual_seed(0)
     return CrossFeedbackGuide(
-        GuideSettings(input_power=0.5),
+        EncoderSettings(input_power=0.5),
         400,
         300,
         4,

@@ -16,7 +16,7 @@ from pyro_bmf.checking.simulated_ranks import check_ranks
 from pyro_bmf.cli.calibrate import command
 from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.errors import DataError
-from pyro_bmf.fitting import build_model
+from pyro_bmf.methods.build_model import build_model
 from pyro_bmf.methods.settings import preset
 
 

@@ -16,9 +16,10 @@ from pyro_bmf.data.units import AS_GIVEN, Units
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError, SettingsError
 from pyro_bmf.evaluation import evaluate
-from pyro_bmf.fitting import FitResult, fit
+from pyro_bmf.fit_result import FitResult
+from pyro_bmf.fitting import fit
 from pyro_bmf.in_units import settings_in, units_of
-from pyro_bmf.methods.settings import Preset, preset
+from pyro_bmf.methods.settings import Settings, preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.counts import PoissonLikelihood
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
@@ -46,7 +47,7 @@ def split_of(ratings: np.ndarray, scale: RatingScale | None = None) -> Split:
     return random_split(ratings_from_arrays(users, items, ratings, scale=scale), seed=0)
 
 
-def settings_of(word: str, **changes: Any) -> Preset:
+def settings_of(word: str, **changes: Any) -> Settings:
     name, _, likelihood = word.partition(" ")
     quick: dict[str, Any] = {"n_factors": 2, **changes}
     if likelihood:
@@ -73,7 +74,7 @@ class Figures:
     noise: float
 
     @classmethod
-    def of(cls, split: Split, settings: Preset, **more: Any) -> Figures:
+    def of(cls, split: Split, settings: Settings, **more: Any) -> Figures:
         result = fit(split, settings, threads=1, progress=False, **more)
         found = evaluate(result.posterior, split, protocols=())
         users, items = split.test.users, split.test.items

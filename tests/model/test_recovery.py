@@ -14,7 +14,7 @@ from pyro_bmf import Posterior, fit
 from pyro_bmf.checking.calibration import Truth, simulate
 from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.methods.build_model import build_model
-from pyro_bmf.methods.settings import Preset, preset
+from pyro_bmf.methods.settings import Settings, preset
 
 LEVELS = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
 
@@ -33,7 +33,7 @@ def pairs() -> Split:
     return random_split(ratings, seed=0, fractions=(0.9, 0.05, 0.05))
 
 
-def settings_of(**changes: Any) -> Preset:
+def settings_of(**changes: Any) -> Settings:
     small = {
         "n_factors": 2,
         "user_batch_size": 75,
@@ -48,7 +48,9 @@ def settings_of(**changes: Any) -> Preset:
     return preset("amortized").replace(**{**small, **changes})
 
 
-def planted(pairs: Split, settings: Preset, *, centre: float = 3.0, seed: int = 1) -> tuple[Posterior, Truth]:
+def planted(
+    pairs: Split, settings: Settings, *, centre: float = 3.0, seed: int = 1
+) -> tuple[Posterior, Truth]:
     """Fit ratings drawn from the configuration's own model."""
     model = build_model(settings.model, LEVELS)
     model.start(pairs.train.ratings)

@@ -16,7 +16,7 @@ from pyro_bmf.data import Ratings, RatingScale, Vocabulary
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.methods.cross_feedback.objective import Objective
-from pyro_bmf.methods.cross_feedback.settings import GuideSettings
+from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import TrainingBlocks
 from pyro_bmf.model.likelihoods.normal import Likelihood, NormalLikelihood
@@ -47,7 +47,7 @@ def train_posterior(
         )
         model.start(train.ratings)
         guide = CrossFeedbackGuide(
-            GuideSettings(n_units=16, n_tower_outputs=16, **settings),  # type: ignore[arg-type]
+            EncoderSettings(n_units=16, n_tower_outputs=16, **settings),  # type: ignore[arg-type]
             train.n_users,
             train.n_items,
             n_factors,
@@ -125,7 +125,7 @@ def handmade(
     model = FactorizationModel(n_factors, biases=biases, likelihood=likelihood or NormalLikelihood(0.5))
     model.centre.fill_(centre)
     guide = CrossFeedbackGuide(
-        GuideSettings(n_units=4, n_tower_outputs=4), n_users, n_items, n_factors, biases=biases
+        EncoderSettings(n_units=4, n_tower_outputs=4), n_users, n_items, n_factors, biases=biases
     )
     if train is None:
         train = Ratings(

@@ -35,7 +35,7 @@ _FIXED_SCALES = 5
 _START = 0.3
 
 
-class CoordinateAscent:
+class Ascent:
     """Coordinate ascent of one model on one set of training ratings.
 
     Parameters

@@ -21,7 +21,7 @@ from .covariance import correlation_tril, n_correlations
 from .first_layer import PreActivation, basis_tables, rectified_moments, weights_kl
 from .network import Network, soften
 from .network import first_width as first_width
-from .settings import GuideSettings
+from .settings import EncoderSettings
 
 #: Posterior standard deviation of a Bayesian first-layer weight at the start, by the weights' own spread.
 WEIGHT_START = 0.1
@@ -53,7 +53,7 @@ class Encoder(nn.Module):
 
     Parameters
     ----------
-    settings : GuideSettings
+    settings : EncoderSettings
     n_other : int
         Number of rows of the other side: the columns that this side's feedback has.
     n_factors : int
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, settings: GuideSettings, n_other: int, n_factors: int, *, bias: bool, mean_count: float = 1.0
+        self, settings: EncoderSettings, n_other: int, n_factors: int, *, bias: bool, mean_count: float = 1.0
     ) -> None:
         super().__init__()
         self.settings = settings

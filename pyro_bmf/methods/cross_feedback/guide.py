@@ -11,6 +11,7 @@ Variants, each a setting: correlated factors (`covariance`), free residuals of t
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Literal
 
 import pyro
@@ -28,7 +29,7 @@ from .covariance import CorrelatedNormal, IndependentRows, row_tril
 from .encoder import Encoder
 from .rating_histogram import StyleEncoder
 from .residual import Residual
-from .settings import GuideSettings
+from .settings import EncoderSettings
 
 Side = Literal["user", "item"]
 #: Bounds of the mean and of the standard deviation of a positive factor's logarithm.
@@ -42,7 +43,7 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
 
     Parameters
     ----------
-    settings : GuideSettings
+    settings : EncoderSettings
     n_users, n_items, n_factors : int
     biases : bool
         Whether rows have a bias beside their factors.
@@ -81,7 +82,7 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
 
     def __init__(
         self,
-        settings: GuideSettings,
+        settings: EncoderSettings,
         n_users: int,
         n_items: int,
         n_factors: int,
@@ -138,7 +139,7 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
         """Return what rebuilds this guide's shape by `from_settings`, as plain values."""
         return {
             "kind": "cross-feedback",
-            "encoder": self.guide_settings.to_dict(),
+            "encoder": asdict(self.guide_settings),
             "n_users": self.n_users,
             "n_items": self.n_items,
             "n_factors": self.n_factors,
@@ -161,7 +162,7 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
     def from_settings(cls, settings: dict[str, Any]) -> CrossFeedbackGuide:
         """Build a guide of a saved shape; its weights, scales and embeddings are to be loaded into it."""
         return cls(
-            GuideSettings(**settings["encoder"]),
+            EncoderSettings(**settings["encoder"]),
             settings["n_users"],
             settings["n_items"],
             settings["n_factors"],

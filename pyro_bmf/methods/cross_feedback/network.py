@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...model.feedback import Feedback
 from .attention import attend
-from .settings import GuideSettings
+from .settings import EncoderSettings
 
 
 class Network(nn.Module):
@@ -18,14 +18,14 @@ class Network(nn.Module):
 
     Parameters
     ----------
-    settings : GuideSettings
+    settings : EncoderSettings
     n_factors : int
         K, the width of a fed-back embedding.
     n_outputs : int
         K, or K + 1 with a bias; more where correlations are wanted too.
     """
 
-    def __init__(self, settings: GuideSettings, n_factors: int, n_outputs: int) -> None:
+    def __init__(self, settings: EncoderSettings, n_factors: int, n_outputs: int) -> None:
         super().__init__()
         self.settings = settings
         self.n_factors = n_factors
@@ -105,7 +105,7 @@ class Network(nn.Module):
         return variance @ way[:, : variance.shape[-1]].square().T
 
 
-def _tower(settings: GuideSettings) -> nn.Sequential:
+def _tower(settings: EncoderSettings) -> nn.Sequential:
     """Layers 1..L' of a tower; layer 0 is the sparse one, and its ReLU comes first."""
     widths = [first_width(settings)]
     if settings.n_tower_layers:
@@ -116,7 +116,7 @@ def _tower(settings: GuideSettings) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def first_width(settings: GuideSettings) -> int:
+def first_width(settings: EncoderSettings) -> int:
     """Width of the first layer: M, or K' where it is also the last."""
     return settings.n_units if settings.n_tower_layers else settings.n_tower_outputs
 

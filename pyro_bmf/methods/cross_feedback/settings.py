@@ -1,22 +1,60 @@
-"""The settings of the cross-feedback encoders: every ablation of the paper is one of them."""
+"""The settings of the cross-feedback guide: its encoders, and Algorithm 1 that fits them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from ...errors import SettingsError
+from ..setting import (
+    INNER_SHARE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SHARE_BELOW_ONE,
+    When,
+    at_least,
+    check_fields,
+    check_stop,
+    setting,
+)
 
 Attention = Literal["none", "sum", "softmax"]
 Scope = Literal["local", "global"]
 Merge = Literal["concat", "add"]
 Covariance = Literal["diagonal", "low-rank", "full"]
 
+_HIDDEN_LAYERS = When(
+    lambda encoder, case: bool(encoder.n_tower_layers or encoder.n_head_layers),
+    "n_tower_layers or n_head_layers is 1 or more",
+    (("n_tower_layers", 1), ("n_head_layers", 1)),
+)
+_ATTENTION = When(
+    lambda encoder, case: encoder.attention != "none",
+    "attention is sum or softmax",
+    (("attention", "sum"),),
+)
+_LOW_RANK = When(
+    lambda encoder, case: encoder.covariance == "low-rank",
+    "covariance is low-rank",
+    (("covariance", "low-rank"),),
+)
+_BAYESIAN = When(
+    lambda encoder, case: encoder.bayesian_input, "bayesian_input is true", (("bayesian_input", True),)
+)
+_AVERAGED = When(lambda method, case: method.ema_decay > 0.0, "ema_decay is above 0", (("ema_decay", 0.8),))
+_PATIENT = When(
+    lambda method, case: case.validated or method.patience is None, "there are validation ratings"
+)
+_KEPT = When(lambda method, case: case.validated or method.keep == "last", "there are validation ratings")
+
 
 @dataclass(frozen=True)
-class GuideSettings:
+class EncoderSettings:
     """Architecture of the user- and the item-side encoders (Eq. 8-10); both sides have the same.
+
+    Every ablation of the paper is one of these settings.
 
     Attributes
     ----------
@@ -64,47 +102,51 @@ class GuideSettings:
         layer; None gives each row of the other side a matrix of its own.
     """
 
-    n_tower_layers: int = 1
-    n_head_layers: int = 0
-    n_units: int = 50
-    n_tower_outputs: int = 25
-    attention: Attention = "sum"
-    attention_scope: Scope = "local"
-    attention_merge: Merge = "concat"
-    data_input: bool = True
-    feedback: bool = True
-    count_input: bool = True
-    held_out_input: bool = False
-    input_dropout: float = 0.0
-    input_power: float = 0.5
-    initial_scale: float = 0.3
-    residual: bool = False
-    covariance: Covariance = "diagonal"
-    covariance_rank: int = 2
-    bayesian_input: bool = False
-    input_prior_scale: float = 1.0
-    n_bases: int | None = None
+    n_tower_layers: int = setting(
+        1, "Hidden layers of each tower.", "--tower-layers", metavar="L'", limits=at_least(0)
+    )
+    n_head_layers: int = setting(
+        0, "Hidden layers after the towers.", "--head-layers", metavar="L", limits=at_least(0)
+    )
+    n_units: int = setting(
+        50, "Width of hidden layers.", "--units", metavar="M", limits=at_least(1), when=_HIDDEN_LAYERS
+    )
+    n_tower_outputs: int = setting(
+        25, "Width of a tower's last layer.", "--tower-outputs", metavar="K'", limits=at_least(1)
+    )
+    attention: Attention = setting("sum", "Weights of the attention (Eq. 9).", "--attention")
+    attention_scope: Scope = setting(
+        "local", "Attend to rated rows, or to all.", "--attention-scope", when=_ATTENTION
+    )
+    attention_merge: Merge = setting(
+        "concat", "How it joins the parameters.", "--attention-merge", when=_ATTENTION
+    )
+    data_input: bool = setting(True, "Encoders read the ratings.", "--data-input/--no-data-input")
+    feedback: bool = setting(True, "Encoders read the other side's factors.", "--feedback/--no-feedback")
+    count_input: bool = setting(True, "Encoders read a row's number of ratings.")
+    held_out_input: bool = setting(False, "In training, encoders read all but the block they predict.")
+    input_dropout: float = setting(
+        0.0, "Share of a row's ratings that a step hides from the encoders.", limits=SHARE_BELOW_ONE
+    )
+    input_power: float = setting(
+        0.5, "Power of a row's number of ratings that divides its input sums.", limits=SHARE
+    )
+    initial_scale: float = setting(
+        0.3, "Posterior standard deviation at the start, as a share of the prior's.", limits=INNER_SHARE
+    )
+    residual: bool = setting(False, "Training rows have own parameters beside the encoders' output.")
+    covariance: Covariance = setting("diagonal", "Covariance of a row's factors under q.")
+    covariance_rank: int = setting(2, "Rank of a low-rank covariance.", limits=at_least(1), when=_LOW_RANK)
+    bayesian_input: bool = setting(False, "First-layer weights have a posterior.")
+    input_prior_scale: float = setting(
+        1.0, "Prior scale of those weights, over their start's spread.", limits=POSITIVE, when=_BAYESIAN
+    )
+    n_bases: int | None = setting(
+        None, "Matrices that the feedback's first layer combines; none for one a row.", limits=at_least(1)
+    )
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("n_tower_layers", 0),
-            ("n_head_layers", 0),
-            ("n_units", 1),
-            ("n_tower_outputs", 1),
-            ("covariance_rank", 1),
-        ):
-            if getattr(self, name) < low:
-                raise SettingsError(f"{name} is {getattr(self, name)}: give {low} or more.")
-        for name, allowed in (
-            ("attention", ("none", "sum", "softmax")),
-            ("attention_scope", ("local", "global")),
-            ("attention_merge", ("concat", "add")),
-            ("covariance", ("diagonal", "low-rank", "full")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise SettingsError(
-                    f"{name} is {getattr(self, name)!r}: it may be one of {', '.join(allowed)}."
-                )
+        check_fields(self)
         if not (self.data_input or self.feedback):
             raise SettingsError("data_input and feedback are both off: an encoder must read one of them.")
         if not self.feedback and self.attention != "none":
@@ -112,24 +154,138 @@ class GuideSettings:
                 f"attention is {self.attention!r} but feedback is off: attention looks at the fed-back "
                 "embeddings. Set attention to 'none', or feedback on."
             )
-        if not 0.0 <= self.input_dropout < 1.0:
-            raise SettingsError(f"input_dropout is {self.input_dropout}: give a share from 0 up to 1.")
-        if not 0.0 <= self.input_power <= 1.0:
-            raise SettingsError(f"input_power is {self.input_power}: give a number between 0 and 1.")
-        if not 0.0 < self.initial_scale < 1.0:
-            raise SettingsError(
-                f"initial_scale is {self.initial_scale}: give a share of the prior's scale between 0 and 1."
-            )
-        if not (math.isfinite(self.input_prior_scale) and self.input_prior_scale > 0.0):
-            raise SettingsError(f"input_prior_scale is {self.input_prior_scale}: give a positive number.")
-        if self.n_bases is not None and self.n_bases < 1:
-            raise SettingsError(f"n_bases is {self.n_bases}: give 1 or more, or None.")
         if self.n_bases is not None and not self.feedback:
             raise SettingsError(
                 f"n_bases is {self.n_bases} but feedback is off: bases are those of the fed-back embeddings' "
                 "first layer. Leave n_bases out, or set feedback on."
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class CrossFeedback:
+    """Encoders with cross feedback, fitted by stochastic variational inference (Algorithm 1).
+
+    Attributes
+    ----------
+    encoder : EncoderSettings
+        Their architecture.
+    user_batch_size, item_batch_size : int or None
+        Rows a block. Smaller blocks give more steps an iteration. None deals each side into batches of
+        about 500, at least 10 and at most 20 of them (`batch_size`).
+    kl_counting : {"once", "per_block"}
+        Whether an iteration sums to Eq. 7, or counts a row's KL in each of its blocks as Algorithm 1 does.
+    shuffle_blocks : bool
+        Whether an iteration visits the user batches, and the item batches within them, in a new order.
+    beta_user, beta_item : float
+        Weights of the KL (Eq. 7); below one the posterior is tempered.
+    warmup_iterations : float
+        Iterations over which both betas grow linearly from nothing.
+    elbo : {"mean-field", "trace", "closed-form"}
+        Analytic or sampled KL, or analytic KL and an expected log-likelihood without draws (Normal
+        likelihood).
+    num_particles : int
+        Draws a step.
+    learning_rate, final_learning_rate : float
+        Of Adam, at the first and at the last iteration; in between it falls as half a cosine (or rises,
+        where both are given so).
+    weight_decay : float
+        Decoupled (AdamW), a share of the learning rate.
+    clip_norm : float or None
+        Largest norm of a step's gradient.
+    max_iterations : int
+        Length of the schedule.
+    stop_after : int or None
+        Stop after so many iterations of that schedule.
+    patience : int or None
+        Stop when validation RMSE has not improved for so many iterations; None never does.
+    keep : {"best", "last"}
+        Which state is the result: the one of best validation RMSE, or the last.
+    ema_decay : float
+        Weight of the past in the average of encoder weights over late iterations; 0 averages nothing.
+    ema_start : float
+        Share of the schedule after which averaging starts.
+    """
+
+    word: ClassVar[str] = "cross-feedback"
+    title: ClassVar[str] = "encoders fitted by SVI"
+
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    max_iterations: int = setting(
+        50, "Length of the schedule.", "--iterations", metavar="N", limits=at_least(1)
+    )
+    patience: int | None = setting(
+        10,
+        "Stop after N iterations without a better validation RMSE.",
+        "--patience",
+        metavar="N",
+        limits=at_least(1),
+        when=_PATIENT,
+    )
+    stop_after: int | None = setting(None, "Stop after so many iterations of it.", limits=at_least(1))
+    keep: Literal["best", "last"] = setting("best", "Which state is the result.", "--keep", when=_KEPT)
+    user_batch_size: int | None = setting(
+        None, "Users a block.", "--batch-users", metavar="N", limits=at_least(1)
+    )
+    item_batch_size: int | None = setting(
+        None, "Items a block.", "--batch-items", metavar="N", limits=at_least(1)
+    )
+    kl_counting: Literal["once", "per_block"] = setting("once", "How often an iteration counts a row's KL.")
+    shuffle_blocks: bool = setting(True, "Blocks are visited in a new order each time.")
+    beta_user: float = setting(
+        1.0, "Weight of the users' KL (Eq. 7).", "--beta-user", metavar="B", limits=NOT_NEGATIVE
+    )
+    beta_item: float = setting(
+        1.0, "Weight of the items' KL (Eq. 7).", "--beta-item", metavar="B", limits=NOT_NEGATIVE
+    )
+    warmup_iterations: float = setting(
+        5, "Iterations over which both grow.", "--warmup", metavar="N", limits=NOT_NEGATIVE
+    )
+    elbo: Literal["mean-field", "trace", "closed-form"] = setting(
+        "mean-field", "Analytic or sampled KL, or no draws at all."
+    )
+    num_particles: int = setting(1, "Draws a step.", limits=at_least(1))
+    learning_rate: float = setting(
+        1e-3, "Adam's, at the start.", "--learning-rate", metavar="R", limits=POSITIVE
+    )
+    final_learning_rate: float = setting(
+        5e-5, "Adam's, at the end.", "--final-learning-rate", metavar="R", limits=POSITIVE
+    )
+    weight_decay: float = setting(
+        0.0, "Decoupled weight decay, a share of the learning rate.", limits=NOT_NEGATIVE
+    )
+    clip_norm: float | None = setting(
+        None, "Largest norm of a gradient.", "--clip-norm", metavar="G", limits=POSITIVE
+    )
+    ema_decay: float = setting(
+        0.8, "Weight of the past in the average of late weights.", limits=SHARE_BELOW_ONE
+    )
+    ema_start: float = setting(
+        0.6, "Share of the schedule after which it starts.", limits=SHARE, when=_AVERAGED
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_stop(self.stop_after, self.max_iterations)
+
+    @staticmethod
+    def batch_size(asked: int | None, n_rows: int) -> int:
+        """Return the rows a batch of a side with `n_rows` rows."""
+        if asked is not None:
+            return asked
+        n_batches = min(max(10, n_rows // 500), 20)
+        return -(-n_rows // n_batches)
+
+    @property
+    def last_iteration(self) -> int:
+        """Number of iterations that are run at most."""
+        return self.max_iterations if self.stop_after is None else self.stop_after
+
+    def beta(self, progress: float) -> tuple[float, float]:
+        """Return both KL weights after `progress` iterations."""
+        share = 1.0 if self.warmup_iterations == 0 else min(1.0, progress / self.warmup_iterations)
+        return self.beta_user * share, self.beta_item * share
+
+    def learning_rate_at(self, progress: float) -> float:
+        """Return the learning rate after `progress` iterations of the schedule."""
+        height = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress / self.max_iterations)))
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * height

@@ -31,10 +31,10 @@ from ...model import FactorizationModel
 from ...model.feedback import Feedback
 from ...model.rows import RowPosterior
 from ...progress import Reporter
-from ..settings import GibbsSettings
 from .chain_state import ChainState, SideState
 from .collapsed_means import Solver
 from .kept_draws import Kept, RunningAverage
+from .settings import Gibbs
 from .sweeps import Sweeps, conjugate_priors, latent_utilities, seed_of
 
 #: Sweeps before the precisions of implicit weights are drawn, and before an average is worth recording.
@@ -51,7 +51,7 @@ class Chain:
     train : Ratings
     valid : tuple of Tensor or None
         Users, items and ratings to record the running validation RMSE of; they choose nothing.
-    settings : GibbsSettings
+    settings : Gibbs
     seed : int
     device : torch.device
     """
@@ -61,7 +61,7 @@ class Chain:
         model: FactorizationModel,
         train: Ratings,
         valid: tuple[Tensor, Tensor, Tensor] | None,
-        settings: GibbsSettings,
+        settings: Gibbs,
         *,
         seed: int,
         device: torch.device,
@@ -169,8 +169,7 @@ class Chain:
         utilities = self.sweeps.sweep(state, latent=latent, weights_precision=sweep > _SETTLE)
         if not all(bool(torch.isfinite(rows).all()) for rows in (state.user.rows, state.item.rows)):
             raise FitError(
-                f"The chain left every bound in sweep {sweep}: rows are not finite. Use fewer factors, or "
-                "a smaller "
+                f"The chain diverged in sweep {sweep}: rows are not finite. Use fewer factors, or a smaller "
                 "prior_scale."
             )
         keep = sweep > self.first and (sweep - self.first) % self.every == 0

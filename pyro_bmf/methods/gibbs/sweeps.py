@@ -363,7 +363,7 @@ def conjugate_priors(model: FactorizationModel) -> Sides[SidePriors]:
         if prior.conjugate is None:
             raise SettingsError(
                 f"Gibbs sweeps need Normal-Wishart priors, and there is a {type(prior).__name__}: give "
-                "one of those, or fit without sweeps (sweeps=0)."
+                "one of those, or fit without sweeps (another method, or then=None)."
             )
         return prior.conjugate
 
@@ -385,12 +385,14 @@ def latent_utilities(model: FactorizationModel) -> Utilities:
     found = model.likelihood.utilities()
     if model.row_cuts is not None:
         raise SettingsError(
-            "Gibbs sweeps have shared cut points only: leave out cuts=user, or fit without sweeps (sweeps=0)."
+            "Gibbs sweeps have shared cut points only: leave out cuts=user, or fit without sweeps (another "
+            "method, or then=None)."
         )
     if found is None:
         raise SettingsError(
-            f"Gibbs sweeps need a Normal or an ordered probit likelihood, not "
-            f"{type(model.likelihood).__name__}: give one of those, or fit without sweeps (sweeps=0)."
+            "Gibbs sweeps need a Normal or an ordered probit likelihood, not "
+            f"{type(model.likelihood).__name__}: give one of those, or fit without sweeps "
+            "(another method, or then=None)."
         )
     return found
 

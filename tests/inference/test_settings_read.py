@@ -1,9 +1,9 @@
-"""Every setting under every method: it is read, and bits change, or it is refused by its name."""
+"""Every field of every settings class: its method reads it, and bits change, or it is refused by its name."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -15,25 +15,34 @@ from pyro_bmf.data import RatingScale, Split, random_split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.fitting import fit
-from pyro_bmf.methods.reads import READS, Case, is_read
-from pyro_bmf.methods.settings import Preset, preset
+from pyro_bmf.methods.coordinate_ascent.settings import CoordinateAscent
+from pyro_bmf.methods.cross_feedback.settings import CrossFeedback, EncoderSettings
+from pyro_bmf.methods.gibbs.settings import Gibbs
+from pyro_bmf.methods.model_settings import ModelSettings
+from pyro_bmf.methods.reading import Case
+from pyro_bmf.methods.setting import settings_of
+from pyro_bmf.methods.settings import Settings, preset
 
 SVI = {"n_tower_outputs": 3, "max_iterations": 3, "warmup_iterations": 2, "user_batch_size": 6}
 SWEEPS = {"sweeps": 12, "burn_in": 5, "kept_draws": 3}
 #: Settings of each method, small; where sweeps follow, the model is one that both stages know.
-METHODS: dict[str, Preset] = {
-    "svi": preset("amortized").replace(n_factors=2, item_batch_size=6, **SVI),
-    "conjugate": preset("conjugate").replace(n_factors=2, max_iterations=6),
-    "sweeps": preset("default").replace(n_factors=2, **SWEEPS),
-    "svi then sweeps": preset("amortized").replace(n_factors=2, item_batch_size=6, **SVI, **SWEEPS),
-    "conjugate then sweeps": preset("conjugate").replace(n_factors=2, max_iterations=6, **SWEEPS),
+METHODS: dict[str, Settings] = {
+    "cross-feedback": preset("amortized").replace(n_factors=2, item_batch_size=6, **SVI),
+    "coordinate-ascent": preset("conjugate").replace(n_factors=2, max_iterations=6),
+    "gibbs": preset("default").replace(n_factors=2, **SWEEPS),
+    "cross-feedback, then gibbs": preset("amortized").replace(
+        n_factors=2, item_batch_size=6, then=Gibbs(), **SVI, **SWEEPS
+    ),
+    "coordinate-ascent, then gibbs": preset("conjugate").replace(
+        n_factors=2, max_iterations=6, then=Gibbs(), **SWEEPS
+    ),
 }
 #: Another value of every setting, than any of those above has.
 OTHER: dict[str, Any] = {
     # the model
     **{"n_factors": 3, "biases": False, "centred": False, "prior_scale": 0.7, "bias_scale": 0.9},
     **{"prior_mean": 0.2, "noise": 0.6, "prior": "normal:scale=2", "likelihood": "ordered-probit"},
-    **{"implicit": True, "row_noise": "user", "standardised": False, "in_rating_units": ("bias_scale",)},
+    **{"implicit": True, "row_noise": "user", "standardised": False},
     # the encoders
     **{"n_tower_layers": 1, "n_head_layers": 1, "n_units": 5, "n_tower_outputs": 4, "attention": "softmax"},
     **{"attention_scope": "global", "attention_merge": "add", "data_input": False, "feedback": False},
@@ -41,7 +50,7 @@ OTHER: dict[str, Any] = {
     **{"initial_scale": 0.2, "residual": True, "covariance": "low-rank", "covariance_rank": 1},
     **{"bayesian_input": True, "input_prior_scale": 0.5, "n_bases": 2},
     # the fit
-    **{"method": "svi", "user_batch_size": 4, "item_batch_size": 4, "kl_counting": "per_block"},
+    **{"user_batch_size": 4, "item_batch_size": 4, "kl_counting": "per_block"},
     **{"shuffle_blocks": False, "beta_user": 0.5, "beta_item": 0.5, "warmup_iterations": 1, "elbo": "trace"},
     **{"num_particles": 2, "learning_rate": 0.01, "final_learning_rate": 1e-5, "weight_decay": 0.5},
     **{"clip_norm": 0.1, "max_iterations": 4, "stop_after": 2, "patience": 1, "keep": "last"},
@@ -78,7 +87,7 @@ def ratings() -> Split:
 _DONE: dict[str, str] = {}
 
 
-def bits(settings: Preset) -> str:
+def bits(settings: Settings) -> str:
     """Return a digest of a fit: all tensors of the posterior, and the number of iterations."""
     key = repr(settings)
     if key in _DONE:
@@ -95,59 +104,75 @@ def bits(settings: Preset) -> str:
     return _DONE[key]
 
 
-def unasked(settings: Preset, **changes: Any) -> Preset:
+def unasked(settings: Settings, **changes: Any) -> Settings:
     """Return the settings with changes that nobody asked for: what is not read is then not refused."""
     changed = settings.replace(**changes)
-    return replace(changed, given=settings.given, settled=changed.settled | changes.keys())
+    return replace(changed, given=settings.given, unasked=changed.values())
 
 
-def case(settings: Preset) -> Case:
+def case(settings: Settings) -> Case:
     return Case.of(settings, levels=ratings().ratings.scale.levels)
 
 
-def other(settings: Preset, name: str) -> Any:
+def other(settings: Settings, name: str) -> Any:
     """Return a value that the settings do not have."""
     now, value = settings.values()[name], OTHER[name]
     if name == "likelihood" and now == "auto":
         return "normal"  # auto is the ordered probit here
-    return value if value != now else "none" if name == "method" else not value
+    return value if value != now else not value
 
 
-def refusal(settings: Preset) -> str:
+def refusal(settings: Settings) -> str:
     with pytest.raises(SettingsError) as error:
         fit(ratings(), settings, threads=1, progress=False, device="cpu")
     return str(error.value)
 
 
-def test_the_table_names_every_setting() -> None:
-    assert set(OTHER) == set(preset().values()) == set(READS)
+CLASSES = (ModelSettings, EncoderSettings, CrossFeedback, CoordinateAscent, Gibbs, Settings)
+FIELDS = [(kind.__name__, one.name) for kind in CLASSES for one in settings_of(kind)]
 
 
-def beside(start: Preset, name: str) -> Preset:
+def test_every_field_of_every_class_has_another_value_here() -> None:
+    assert set(OTHER) == {name for _, name in FIELDS}
+    # What is no setting holds other settings, or says of them where they come from.
+    others = {
+        (kind.__name__, one.name)
+        for kind in CLASSES
+        for one in fields(kind)
+        if (kind.__name__, one.name) not in FIELDS
+    }
+    assert others == {
+        ("ModelSettings", "in_rating_units"),
+        ("CrossFeedback", "encoder"),
+        *(("Settings", name) for name in ("model", "method", "then", "name", "given", "unasked")),
+    }
+
+
+def beside(start: Settings, name: str) -> Settings:
     """Return the settings with what must stand beside a setting, as far as the method reads it."""
     for one, value in BESIDE.get(name, {}).items():
         try:
             wanted = start.replace(**{one: value})
         except SettingsError:
             continue
-        start = wanted if is_read(one, case(wanted)) else start
-    if name == "method":
-        # What was given for one method is not for another: here all are the presets' own.
-        start = unasked(start, max_iterations=2)
-        start = replace(start, given=frozenset(), settled=frozenset(start.values()))
+        start = wanted if case(wanted).reads(one) else start
     return start
 
 
-@pytest.mark.parametrize("name", list(OTHER))
+@pytest.mark.parametrize("name", sorted(OTHER))
 @pytest.mark.parametrize(
     "method",
     [pytest.param(name, marks=[pytest.mark.slow] * ("then" in name)) for name in METHODS],
 )
 def test_a_setting_is_read_or_refused_by_its_name(method: str, name: str) -> None:
     start = beside(METHODS[method], name)
+    if name not in start.values():
+        with pytest.raises(SettingsError, match=f"{name}=.*: read by .* alone; choose with"):
+            start.replace(**{name: OTHER[name]})
+        return
     try:
         changed = start.replace(**{name: other(start, name)})
-        read = is_read(name, case(changed))
+        read = case(changed).reads(name)
         new = bits(changed) if read else None
     except SettingsError as error:
         if name not in str(error):
@@ -165,14 +190,17 @@ def test_a_setting_is_read_or_refused_by_its_name(method: str, name: str) -> Non
 @pytest.mark.parametrize(
     ("method", "name"),
     [
-        *(("svi", name) for name in ("n_units", "covariance_rank", "input_prior_scale", "prior_mean")),
-        *(("sweeps", name) for name in ("scale_moves", "solver_tolerance")),
+        *(
+            ("cross-feedback", name)
+            for name in ("n_units", "covariance_rank", "input_prior_scale", "prior_mean")
+        ),
+        *(("gibbs", name) for name in ("scale_moves", "solver_tolerance")),
     ],
 )
 def test_a_setting_whose_condition_fails_is_refused_with_the_condition(method: str, name: str) -> None:
     start = METHODS[method]
     value = other(start, name)
-    if method == "sweeps":
+    if method == "gibbs":
         start = start.replace(implicit=False, row_noise="none")
     if name == "prior_mean":
         value = "ratings"  # about a centre it is zero
@@ -181,3 +209,12 @@ def test_a_setting_whose_condition_fails_is_refused_with_the_condition(method: s
     assert f"{name}={value!r}: read only where" in told
     assert beside in told or name == "prior_mean"
     assert bits(unasked(start, **{name: value})) == bits(start)
+
+
+def test_numbers_of_the_model_are_in_the_unit_that_is_said() -> None:
+    model = ModelSettings(n_factors=2, likelihood="normal", bias_scale=0.9)
+    settings = Settings(model, METHODS["coordinate-ascent"].method)
+    in_ratings = replace(settings, model=replace(model, in_rating_units=("bias_scale",)))
+    assert bits(in_ratings) != bits(settings)
+    with pytest.raises(SettingsError, match="'in_rating_units' is no setting"):
+        settings.replace(in_rating_units=("noise",))

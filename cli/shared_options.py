@@ -1,0 +1,39 @@
+"""Single options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .option_groups import option
+
+
+def threads_option(**keywords: Any) -> Callable[..., Any]:
+    """Return the option of a command that computes."""
+    help = "Threads of the CPU. [default: torch's]"
+    return option("--threads", type=click.IntRange(1), metavar="N", help=help, **keywords)
+
+
+#: Of everything that a command draws.
+seed_option = click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws."
+)
+
+#: Where a run's ratings are now, of whatever kind.
+moved_data_option = click.option(
+    "--data",
+    metavar="PATH",
+    help="Where the run's ratings are now, if they have moved: the file, the written split, or the folder of "
+    "given files. They must be the very ratings of the fit.",
+)
+
+#: Where a run's named set is now.
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder that holds the named set, when it is not where it was during the fit.",
+)

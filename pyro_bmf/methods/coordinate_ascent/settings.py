@@ -1,0 +1,46 @@
+"""The settings of exact coordinate ascent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..setting import at_least, check_fields, check_stop, setting
+
+
+@dataclass(frozen=True)
+class CoordinateAscent:
+    """Full-covariance rows, each updated exactly given the others: no sampling noise, Normal priors.
+
+    Attributes
+    ----------
+    max_iterations : int
+        Number of iterations at most.
+    patience : int or None
+        Stop when validation RMSE (without validation ratings, the bound) has not improved for so many
+        iterations; None never does.
+    stop_after : int or None
+        Stop after so many iterations: those that an earlier fit chose on validation.
+    """
+
+    word: ClassVar[str] = "coordinate-ascent"
+    title: ClassVar[str] = "coordinate ascent"
+
+    max_iterations: int = setting(60, "Iterations at most.", "--iterations", metavar="N", limits=at_least(1))
+    patience: int | None = setting(
+        5,
+        "Stop after N iterations without a better validation RMSE, or bound.",
+        "--patience",
+        metavar="N",
+        limits=at_least(1),
+    )
+    stop_after: int | None = setting(None, "Stop after so many iterations.", limits=at_least(1))
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_stop(self.stop_after, self.max_iterations)
+
+    @property
+    def last_iteration(self) -> int:
+        """Number of iterations that are run at most."""
+        return self.max_iterations if self.stop_after is None else self.stop_after

@@ -1,0 +1,81 @@
+"""The settings of Gibbs sweeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...errors import SettingsError
+from ..setting import POSITIVE, When, at_least, check_fields, setting
+
+_ORDERED = When(
+    lambda gibbs, case: case.is_one_of("ordered-probit"),
+    "likelihood is ordered-probit",
+    (("likelihood", "ordered-probit"),),
+)
+_ORDERED_NOISE = When(
+    lambda gibbs, case: case.row_noise and case.is_one_of("ordered-probit"),
+    "likelihood is ordered-probit and row_noise is not none",
+)
+_IMPLICIT = When(lambda gibbs, case: case.implicit, "implicit is true", (("implicit", True),))
+_FROM_THE_PRIOR = When(
+    lambda gibbs, case: gibbs is case.settings.method,
+    "sweeps start from the prior and not after a guide",
+    (("method", "gibbs"),),
+)
+
+
+@dataclass(frozen=True)
+class Gibbs:
+    """Gibbs sweeps from the prior, or after a guide's fit, whose kept draws become the posterior.
+
+    Attributes
+    ----------
+    sweeps : int
+        Number of sweeps.
+    burn_in : int
+        Sweeps, at least, before the first draw is kept.
+    kept_draws : int
+        Draws kept, evenly spaced over the rest.
+    plain_sweeps : int
+        Sweeps, of those burnt in, in which an ordered likelihood takes ratings for utilities.
+    solver_tolerance : float
+        Relative residual at which a draw of the implicit weights is taken for solved.
+    start_scale : float
+        Standard deviation of rows that start from nothing.
+    scale_moves : bool
+        Whether the scale of an ordered likelihood's utilities is drawn in each sweep, where rows have noise
+        of their own: cut points then settle sooner.
+    """
+
+    word: ClassVar[str] = "gibbs"
+    title: ClassVar[str] = "Gibbs sweeps"
+
+    sweeps: int = setting(150, "Number of sweeps.", "--sweeps", metavar="N", limits=at_least(1))
+    burn_in: int = setting(50, "Sweeps before a draw is kept.", "--burn-in", metavar="N", limits=at_least(0))
+    kept_draws: int = setting(
+        100, "Draws of the chain that are kept.", "--kept-draws", metavar="N", limits=at_least(1)
+    )
+    plain_sweeps: int = setting(
+        15, "First sweeps, which take ratings for utilities.", limits=at_least(0), when=_ORDERED
+    )
+    solver_tolerance: float = setting(
+        1e-3, "Relative residual of a draw of implicit weights.", limits=POSITIVE, when=_IMPLICIT
+    )
+    start_scale: float = setting(
+        0.1, "Standard deviation of rows at the start.", limits=POSITIVE, when=_FROM_THE_PRIOR
+    )
+    scale_moves: bool = setting(False, "The scale of utilities is drawn in each sweep.", when=_ORDERED_NOISE)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.sweeps - self.burn_in < self.kept_draws:
+            raise SettingsError(
+                f"sweeps is {self.sweeps}, burn_in {self.burn_in} and kept_draws {self.kept_draws}: there "
+                "must be at least as many sweeps after the burn-in as draws are kept."
+            )
+        if self.plain_sweeps > self.burn_in:
+            raise SettingsError(
+                f"plain_sweeps is {self.plain_sweeps} and burn_in {self.burn_in}: sweeps with another "
+                "likelihood must all be burnt in."
+            )

@@ -1,0 +1,126 @@
+"""What a method is given to fit, and what it gives back: the one interface that every method fills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ..data.ratings import Ratings
+from ..errors import FitError
+from ..model import FactorizationModel
+from ..model.fitted import Rows
+from ..progress import Reporter
+from .settings import Settings
+
+#: Validation RMSE of a model with both sides' rows.
+Validate = Callable[[FactorizationModel, tuple[Rows, Rows]], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoints:
+    """Where the state between two iterations is kept.
+
+    Attributes
+    ----------
+    file : Path or None
+        None keeps it nowhere.
+    every : int
+        Iterations, or sweeps, from one to the next.
+    resume : bool
+        Whether to go on from the file.
+    identity : dict
+        What must agree with a file to go on from it.
+    """
+
+    file: Path | None
+    every: int
+    resume: bool
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A fit that is to be done, in standard units.
+
+    Attributes
+    ----------
+    train : Ratings
+    valid : Ratings or None
+        Where they decide when to stop and what to keep, or are only watched.
+    settings : Settings
+    own : FactorizationModel or None
+        A model of the user's, in the place of the one that the settings describe.
+    validate : callable or None
+        Validation RMSE by the posterior's own predictions; None without validation ratings.
+    warm_start : object or None
+        An earlier fit's posterior, for methods that can go on from one.
+    device : torch.device
+    reporter : Reporter
+    """
+
+    train: Ratings
+    valid: Ratings | None
+    settings: Settings
+    own: FactorizationModel | None
+    validate: Validate | None
+    warm_start: Any
+    device: torch.device
+    reporter: Reporter
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Lowest and highest rating of the scale."""
+        return float(self.train.scale.low), float(self.train.scale.high)
+
+    def built_from(self) -> dict[str, Any]:
+        """Return what `build_model` is told of the training ratings for a guide's fit."""
+        return {"ends": self.ends, "mean_rating": float(self.train.ratings.mean())}
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a method gives: the kept state, and how it came about.
+
+    Attributes
+    ----------
+    model, guide : Module
+    rows : tuple of Rows or None
+        Both sides' rows under the posterior; None where the guide encodes them from the ratings.
+    history : list of dict
+        One record an iteration, those of the stages before included.
+    kept_iteration : int
+        The record whose state is kept, counted from one.
+    stopped : str
+        Why it ended.
+    info : dict
+        What the posterior remembers of it.
+    """
+
+    model: FactorizationModel
+    guide: Any
+    rows: tuple[Any, Any] | None
+    history: list[dict[str, Any]]
+    kept_iteration: int
+    stopped: str
+    info: dict[str, Any]
+
+
+class Diverged(FitError):
+    """A method that diverged; `fitted` is its last good state, if there is any."""
+
+    def __init__(self, message: str, fitted: Fitted | None) -> None:
+        super().__init__(message)
+        self.fitted = fitted
+
+
+class Runner(Protocol):
+    """A method at work: it builds and checks its model when it is made, and fits when it is called."""
+
+    model: FactorizationModel
+
+    def __call__(self, start: Fitted | None, kept: Checkpoints) -> Fitted:
+        """Fit, from the state that the method before left, if any."""

@@ -1,0 +1,186 @@
+"""A fit that is prepared: checked settings, ratings in standard units, and what all of it is known by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from .data.ratings import Ratings
+from .data.splits import Split
+from .data.units import Units
+from .errors import SettingsError
+from .fit_result import FitResult
+from .in_units import posterior_in_ratings, record_in_ratings, settings_in, units_of
+from .methods.coordinate_ascent.settings import CoordinateAscent
+from .methods.cross_feedback.settings import CrossFeedback
+from .methods.job import Fitted
+from .methods.reading import Case
+from .methods.settings import Settings
+from .model import FactorizationModel
+from .model.fitted import Rows
+from .posterior import Posterior
+from .posterior.predictive import PairPredictive
+from .posterior.settling import check_settling
+from .refitting import without_validation
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a fit is made of.
+
+    Attributes
+    ----------
+    split : Split
+    settings : Settings
+        As they were asked for.
+    case : Case
+        Of the settings in standard units.
+    units : Units
+    raw : Ratings
+        Those that are fitted to: the train part, or in a refit train and validation.
+    train : Ratings
+        The same in standard units.
+    valid : Ratings or None
+        Validation ratings in standard units.
+    """
+
+    split: Split
+    settings: Settings
+    case: Case
+    units: Units
+    raw: Ratings
+    train: Ratings
+    valid: Ratings | None
+
+    @classmethod
+    def of(
+        cls,
+        split: Split,
+        settings: Settings,
+        *,
+        own: FactorizationModel | None,
+        warm_start: Posterior | None,
+        refit: bool,
+        units: Units | None,
+    ) -> Prepared:
+        """Check the settings against the ratings, and take all to standard units.
+
+        Raises
+        ------
+        SettingsError
+            If a setting was given that the fit does not read.
+        """
+        if warm_start is not None and not isinstance(settings.method, CrossFeedback):
+            raise SettingsError(
+                f"A fit by {settings.method.title} takes no warm start: leave the warm start out, or fit a "
+                "guide first (method=CrossFeedback(), as in preset('amortized'))."
+            )
+        if refit:
+            settings = without_validation(settings)
+        split.warn_of_unknown()
+        train = split.train_valid if refit else split.train
+        valid = None if refit or len(split.valid) == 0 else split.valid
+        case = Case.of(settings, levels=train.scale.levels, validated=refit or valid is not None, own=own)
+        case.check()
+        if units is None:
+            units = units_of(settings.model, train, own=own, earlier=warm_start)
+        case = replace(case, settings=replace(settings, model=settings_in(settings.model, units)))
+        valid = None if valid is None else units.of_ratings(valid)
+        return cls(split, settings, case, units, train, units.of_ratings(train), valid)
+
+    def check_resume(self, file: object) -> None:
+        """Refuse to go on from where nothing can be.
+
+        Raises
+        ------
+        SettingsError
+            If there is no file, or the method writes none.
+        """
+        if file is None:
+            raise SettingsError("resume needs a checkpoint: give the file to go on from.")
+        if isinstance(self.settings.method, CoordinateAscent) and self.settings.then is None:
+            raise SettingsError("Coordinate ascent writes no checkpoint to resume from: leave resume out.")
+
+    def validate(self) -> Callable[[FactorizationModel, tuple[Rows, Rows]], float] | None:
+        """Return what gives validation RMSE by the posterior's predictions, if there are such ratings."""
+        valid = self.valid
+        if valid is None:
+            return None
+
+        def rmse(model: FactorizationModel, rows: tuple[Rows, Rows]) -> float:
+            mean = PairPredictive(model, *rows).rating_moments(valid.users, valid.items)[0]
+            return float(np.sqrt(np.mean((mean - valid.ratings) ** 2)))
+
+        return rmse
+
+    @property
+    def trained_on(self) -> str:
+        """Which parts the fit is of."""
+        return "train" if len(self.train) == len(self.split.train_rows) else "train+valid"
+
+    def identity(self, model: FactorizationModel, device: torch.device) -> dict[str, Any]:
+        """Return what must agree with a checkpoint: what decides the result, not how often it is written."""
+        settings = {part: content for part, content in self.case.in_force().items() if part != "preset"}
+        return {
+            "settings": _plain(settings),
+            "model": _plain(model.settings()),
+            "split_hash": self.split.hash,
+            "trained_on": self.trained_on,
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+    def result(self, fitted: Fitted, device: torch.device) -> FitResult:
+        """Return a result in standard units; its posterior remembers the settings that were read."""
+        info = {
+            "data_name": self.split.ratings.name,
+            "data_hash": self.split.ratings.data_hash,
+            "split_hash": self.split.hash,
+            "split_scheme": self.split.scheme,
+            "trained_on": self.trained_on,
+            "settings": self.case.in_force(),
+            "device": str(device),
+            **fitted.info,
+        }
+        return FitResult(
+            posterior=Posterior.from_fit(fitted.model, fitted.guide, self.train, rows=fitted.rows, info=info),
+            history=fitted.history,
+            best_iteration=fitted.kept_iteration,
+            settings=self.settings,
+            device=str(device),
+            seconds=sum(record["seconds"] for record in fitted.history),
+            stopped=fitted.stopped,
+        )
+
+    def check_chain(self, result: FitResult) -> str | None:
+        """Note in a chain's posterior whether it has settled, and return a sentence where it has not."""
+        gibbs = self.settings.gibbs
+        if gibbs is None:
+            return None
+        # Pairs of all parts, as predictions will be asked of any; what was rated in them is not read.
+        pairs = self.split.ratings.users, self.split.ratings.items
+        settling = check_settling(result.posterior, pairs, sweeps=gibbs.sweeps, burn_in=gibbs.burn_in)
+        result.posterior.info["chain"] = settling.to_dict()
+        return settling.sentence()
+
+    def in_ratings(self, result: FitResult) -> FitResult:
+        """Return a result in the unit of the ratings."""
+        return replace(
+            result,
+            posterior=posterior_in_ratings(result.posterior, self.units, self.raw, self.settings.model),
+            history=[record_in_ratings(record, self.units) for record in result.history],
+        )
+
+
+def _plain(content: Any) -> Any:
+    """Return JSON's view of nested settings, so that a saved copy compares equal."""
+    if isinstance(content, dict):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    return content
