@@ -12,8 +12,8 @@ from pyro_bmf.errors import DataError, SavedFileError
 from pyro_bmf.files import write_json
 
 from .given import given_options
-from .option_groups import GroupedCommand
 from .options import Reading, Splitting, check_data_dir, data_options, make_split, split_options
+from .printing.option_groups import GroupedCommand
 from .printing.output import TableWriter, note, table_options
 from .printing.outputs import OutputPath
 from .printing.progress import bar

@@ -12,8 +12,8 @@ from pyro_bmf.errors import PyroBmfError, SettingsError, UnknownIdError
 from pyro_bmf.files import is_stream, write_json
 
 from .given import given_options
-from .option_groups import GroupedCommand, option
 from .options import Reading, Splitting, check_data_dir, data_options, make_split, split_options
+from .printing.option_groups import GroupedCommand, option
 from .printing.output import TableWriter, note, table_options
 from .printing.rating_tables import recommendations
 from .printing.report import evaluation_tables, with_chain

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .option_groups import option
+from .printing.option_groups import option
 from .printing.output import note
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pyro_bmf.methods.model_settings import ModelSettings
 from pyro_bmf.methods.setting import POSITIVE, Named, settings_of
 from pyro_bmf.methods.settings import METHODS, PRESETS, Settings, preset
 
-from .option_groups import option
+from .printing.option_groups import option
 from .printing.output import note
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .option_groups import option
+from .printing.option_groups import option
 
 
 def threads_option(**keywords: Any) -> Callable[..., Any]:

@@ -25,7 +25,7 @@ import click
 
 from pyro_bmf.files import atomic_write, is_stream, open_stream, write_error
 
-from ..option_groups import option
+from .option_groups import option
 from .outputs import OutputPath, check_outputs
 from .text import guarded, json_shown, shown
 

@@ -26,8 +26,8 @@ from ...model.pair_terms import pair_terms
 from ...model.rows import RowPosterior
 from ..build_model import build_model
 from ..job import Checkpoints, Diverged, Fitted, Job
-from .network import first_width
 from .guide import CrossFeedbackGuide
+from .network import first_width
 from .objective import Objective
 from .rating_histogram import style_edges
 from .settings import CrossFeedback
