@@ -134,10 +134,11 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Whether a quotation mark in a text file quotes a field, as RFC 4180 says, or is a character. "
         "[default: csv for CSV, none for other text]",
     )
-    @click.option(
+    @option(
         "--titles",
         type=_FILE,
         metavar="FILE",
+        group=_READING,
         help="Titles of items: an item id and a title in each line. [default: the set's own, or none]",
     )
     @wraps(function)
