@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from ..data.ratings import Ratings
-from ..errors import SettingsError
+from ..errors import FitError, SettingsError
 from ..model import FactorizationModel
 from ..model.feedback import Feedback
-from ..model.fitted import Rows
+from ..model.fitted import Fitted, Rows
+from ..tensor_files import is_finite
 
 Indices = NDArray[np.int64]
 _LARGE = 1_000_000  # bytes
@@ -61,6 +62,31 @@ def compact(rows: Rows) -> Rows:
         return tensor if whole and tensor.nbytes > _LARGE else tensor.clone().contiguous()
 
     return rows.with_each(alone)
+
+
+def kept_rows(
+    model: FactorizationModel, guide: Fitted, train: Ratings, rows: tuple[Rows, Rows] | None
+) -> tuple[Rows, Rows]:
+    """Return users and items as a posterior keeps them: those given, or what the guide says of its own.
+
+    Raises
+    ------
+    FitError
+        If they hold numbers that are not finite.
+    """
+    if rows is None:
+        users = guide.training_rows("user", side_feedback(train, model, "user"))
+        items = guide.training_rows("item", side_feedback(train, model, "item"))
+    else:
+        users, items = rows
+    users, items = compact(users), compact(items)
+    for name, part in (("users", users), ("items", items)):
+        if not all(is_finite(tensor) for tensor in part.tensors().values()):
+            raise FitError(
+                f"the posterior of the {name} holds numbers that are not finite: the fit diverged. "
+                "Fit again with a smaller learning rate."
+            )
+    return users, items
 
 
 def plain_info(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,8 @@ FORMAT_VERSION = 2
 #: Draws of a chain's rows, which stand in half precision where there are many.
 _HALF = ("draws", "means")
 FILE_NAME = "posterior.safetensors"
+#: The posterior in a folder of `pyro-bmf fit`.
+RUN_FILE_NAME = "model.safetensors"
 COPY_NAME = "posterior.json"
 FILE = Kind(FORMAT, FORMAT_VERSION, "saved posterior", "Copy it again, or save the posterior again.")
 
@@ -110,13 +112,7 @@ def load_parts(
     guides: Mapping[str, Any] | None = None,
 ) -> SavedParts:
     """Read the parts of a posterior; see `Posterior.load`."""
-    source = Path(path)
-    if source.is_dir():
-        source = source / FILE_NAME
-    if not source.is_file():
-        raise SavedFileError(
-            f"{source}: there is no such file. Give the file or the folder of a saved posterior."
-        )
+    source = _file_of(Path(path))
     document, tensors = read_tensors(source, FILE)
     try:
         return _rebuild(document, tensors, priors, likelihoods, guides)
@@ -129,6 +125,28 @@ def load_parts(
             f"{source}: its description and its tensors do not fit together ({first_line(error)}). "
             "Save it again with this version of pyro-bmf."
         ) from error
+
+
+def _file_of(path: Path) -> Path:
+    """Return the file that a path means: itself, or the one in a folder that `save` or a run wrote."""
+    if not path.is_dir():
+        if path.is_file():
+            return path
+        raise SavedFileError(
+            f"{path}: there is no such file. Give the file or the folder of a saved posterior, or the folder of "
+            "a finished run."
+        )
+    found = [path / name for name in (FILE_NAME, RUN_FILE_NAME) if (path / name).is_file()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise SavedFileError(
+            f"{path}: it holds {FILE_NAME} and {RUN_FILE_NAME}. Give the file that is meant."
+        )
+    raise SavedFileError(
+        f"{path}: there is neither {FILE_NAME} (of a saved posterior) nor {RUN_FILE_NAME} (of a finished run) in "
+        "this folder. Give the file or the folder of a saved posterior, or finish the run first."
+    )
 
 
 def _rebuild(
