@@ -23,7 +23,7 @@ MOST_CLASS_QUESTIONS = 10
 #: Names of attributes that are made of text.
 MOST_MADE_NAMES = 67
 #: Files longer than `LONG` lines, and files in one folder.
-LONG, MOST_LONG, MOST_IN_FOLDER = 400, 10, 22
+LONG, MOST_LONG, MOST_IN_FOLDER = 400, 7, 22
 
 #: Classes of which an object may be; what a fit gives and what it is built of.
 KINDS = ("Guide", "Rows", "RowDraws", "RowPosterior", "Prior", "Likelihood", "Conditional", "Predictive")

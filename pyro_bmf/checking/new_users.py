@@ -42,7 +42,8 @@ from ..posterior.predictive import Indices
 from .held_out import level_log_prob
 from .left_out_terms import OwnTerms, Terms
 from .prior_draws import learned_priors
-from .row_target import RowTargets, join
+from .row_density import join
+from .row_target import RowTargets
 
 Floats = NDArray[np.float64]
 _LOG_2PI = math.log(2.0 * math.pi)

@@ -8,10 +8,11 @@ from torch import Tensor
 from ..model.fitted import RowPriors, Side
 from ..model.implicit_feedback import feedback_means
 from ..model.priors.normal import Prior
+from ..numerics.generators import own_generator
 from ..numerics.keyed_draws import Stream, draw_seed
 from ..posterior.encoding import side_feedback
 from ..posterior.posterior import Posterior
-from ..posterior.predictive import Indices, own_generator
+from ..posterior.predictive import Indices
 
 
 def prior_of(posterior: Posterior, site: str) -> tuple[Prior, int | None]:

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ..data.scale import RatingScale
 from ..numerics.chunks import chunks
+from ..numerics.generators import own_generator
 from ..numerics.keyed_draws import Stream, draw_seed
 from ..posterior.posterior import Posterior
-from ..posterior.predictive import Indices, own_generator
+from ..posterior.predictive import Indices
 from .prior_draws import draw_prior_rows
 
 Floats = NDArray[np.float64]

@@ -34,7 +34,8 @@ from ..numerics.psis import good_k, smooth_tail
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
 from ..systems.raw_ids import check_count
-from .row_target import RowTargets, log_density
+from .row_density import log_density
+from .row_target import RowTargets
 
 Floats = NDArray[np.float64]
 #: Of a gap that is worth a word, in nats.

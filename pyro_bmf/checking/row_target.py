@@ -33,11 +33,13 @@ from ..model.pair_terms import pair_terms
 from ..model.prior_density import given_hyperparameters, has_hyperparameters
 from ..model.rows import RowPosterior
 from ..model.standard_units import standardised
+from ..numerics.generators import own_generator
 from ..numerics.keyed_draws import Stream, draw_seed
 from ..numerics.quadrature import normal_nodes
 from ..posterior.posterior import Posterior
-from ..posterior.predictive import Indices, own_generator
+from ..posterior.predictive import Indices
 from .prior_draws import learned_priors, prior_of
+from .row_density import join
 
 _NODES = 5
 #: Draws of the other side where its factors are log-normal, and of hyperparameters.
@@ -368,34 +370,6 @@ class RowTargets:
         if not torch.isfinite(expected) or abs(float(found - expected)) > 1e-4 * (1.0 + abs(float(found))):
             return None
         return -hessian, gradient
-
-
-def join(factors: Tensor, bias: Tensor | None) -> Tensor:
-    """Put a bias behind the factors: (..., D)."""
-    return factors if bias is None else torch.cat([factors, bias.unsqueeze(-1)], -1)
-
-
-def log_density(q: RowPosterior, x: Tensor) -> Tensor:
-    """Return log q(x), (S, n), of rows (S, n, D) under the posteriors of n rows: differentiable in both."""
-    k = q.n_factors
-    if q.tril is not None:
-        loc = q.loc if q.bias_loc is None else torch.cat([q.loc, q.bias_loc[:, None]], 1)
-        white = torch.linalg.solve_triangular(q.tril, (x - loc).permute(1, 2, 0), upper=False)
-        log_det = q.tril.diagonal(dim1=1, dim2=2).log().sum(-1)
-        joint: Tensor = -0.5 * (white**2).sum(1) - (log_det + 0.5 * x.shape[-1] * _LOG_2PI)[:, None]
-        return joint.T
-    if q.positive is None:
-        total = _normal(x[..., :k], q.loc, q.scale).sum(-1)
-    else:
-        logs = x[..., :k].clamp_min(1e-300).log()
-        total = (_normal(logs, *q.logarithms()) - logs).sum(-1)
-    if q.bias_loc is not None and q.bias_scale is not None:
-        total = total + _normal(x[..., -1], q.bias_loc, q.bias_scale)
-    return total
-
-
-def _normal(x: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-    return -0.5 * ((x - loc) / scale) ** 2 - scale.log() - 0.5 * _LOG_2PI
 
 
 def _by_size(sizes: Tensor, most: int) -> list[slice]:

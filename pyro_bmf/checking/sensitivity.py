@@ -29,7 +29,8 @@ from ..numerics.ragged_rows import ragged_rows
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
 from .prior_draws import learned_priors
-from .row_target import RowTargets, join
+from .row_density import join
+from .row_target import RowTargets
 
 Floats = NDArray[np.float64]
 #: Above it a part of the model moves the recommendations: the threshold of the method's authors.

@@ -22,6 +22,7 @@ from ..errors import SettingsError
 from ..model.fitted import RowPriors, Side
 from ..model.prior_density import given_hyperparameters, has_hyperparameters
 from ..numerics.chunks import chunks
+from ..numerics.generators import own_generator
 from ..numerics.keyed_draws import Stream, draw_seed
 from ..posterior.hyperparameters import (
     cut_places,
@@ -30,7 +31,7 @@ from ..posterior.hyperparameters import (
     row_noise_means,
 )
 from ..posterior.posterior import Posterior
-from ..posterior.predictive import Indices, own_generator
+from ..posterior.predictive import Indices
 from ..posterior.rating_units import InRatings
 
 GROUPS = (

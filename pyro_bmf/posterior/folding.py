@@ -23,12 +23,12 @@ from ..systems.raw_ids import candidate_indices, check_count, pair_indices, titl
 from .encoding import feedback_of
 from .predictive import PairPredictive
 from .tables import (
-    RATING_COLUMNS,
     Indices,
     Kind,
     Method,
     check_kind,
     prediction_columns,
+    rating_columns,
     recommendation_places,
 )
 
@@ -130,15 +130,12 @@ class FoldedRows:
             by_item=self.side == "item",
         )
         users, items = self._sides(own[places], columns)
-        values = prediction_columns(
-            self.pairs, users, items, self.scale, interval=interval, method="predictive", clip=False
-        )
         table = pd.DataFrame(
             {
                 f"{self.side}_id": self.vocabulary.raw(own[places]),
                 "rank": ranks,
                 f"{self.others.kind}_id": self.others.raw(columns),
-                **{name: values[name] for name in RATING_COLUMNS if name in values},
+                **rating_columns(self.pairs, users, items, self.scale, interval),
             }
         )
         return titled(table, self.item_titles, items) if self.side == "user" else table

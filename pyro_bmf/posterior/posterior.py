@@ -23,29 +23,20 @@ from ..model import FactorizationModel
 from ..model.fitted import Fitted, Rows, Side
 from ..model.likelihoods.normal import Likelihood
 from ..model.priors.normal import Prior
-from ..numerics.ranked_lists import best_scores, ordered_by
 from ..systems.new_ratings import CheckedRatings, ManyNewRatings, NewRatings, checked_many, checked_one
-from ..systems.raw_ids import (
-    candidate_indices,
-    check_count,
-    check_interval,
-    exclusion_of,
-    pair_indices,
-    titled,
-)
+from ..systems.raw_ids import candidate_indices, check_count, exclusion_of, pair_indices, titled
 from .encoding import kept_rows, plain_info
 from .folding import FoldedRow, FoldedRows, fold_rows
 from .index_space import IndexedPosterior
 from .saved import load_parts, save_parts
 from .similarity import similar_rows
-from .strategies import StrategyScores
+from .strategies import Strategy, best_by_strategy
 from .tables import (
-    RATING_COLUMNS,
-    Indices,
     Kind,
     Method,
     check_kind,
     prediction_columns,
+    rating_columns,
     recommendation_places,
 )
 
@@ -122,7 +113,7 @@ class Posterior(IndexedPosterior):
         likelihoods: Mapping[str, type[Likelihood]] | None = None,
         guides: Mapping[str, Any] | None = None,
     ) -> Posterior:
-        """Read a posterior from the file or the folder that `save` wrote, or from the folder of a finished run.
+        """Read a posterior from the file or folder that `save` wrote, or from the folder of a finished run.
 
         Parameters
         ----------
@@ -310,31 +301,16 @@ class Posterior(IndexedPosterior):
         if strategy == "mean":
             places, ranks, items = recommendation_places(self.pairs, rows, chosen, n, exclusion, self.n_items)
         else:
-            scores = StrategyScores(
-                self.pairs,
-                strategy,
-                n=n,
-                quantile=quantile,
-                num_samples=num_samples,
-                seed=seed,
-                exclusion=exclusion,
-            )
-            places, items, found = best_scores(scores, rows, chosen, n, exclusion, self.n_items)
-            order, ranks = ordered_by(found, places, items)
-            units = self.model.units
-            if strategy != "prob-top" and not units.identity:
-                found = found * units.scale + units.shift
-            places, items, score = places[order], items[order], {"score": found[order]}
+            how = Strategy(strategy, quantile, num_samples, seed)
+            places, ranks, items, found = best_by_strategy(self.pairs, how, rows, chosen, n, exclusion)
+            score = {"score": found}
         users = rows[places]
-        values = prediction_columns(
-            self.pairs, users, items, self.scale, interval=interval, method="predictive", clip=False
-        )
         table = pd.DataFrame(
             {
                 "user_id": self.user_vocabulary.raw(users),
                 "rank": ranks,
                 "item_id": self.item_vocabulary.raw(items),
-                **{name: values[name] for name in RATING_COLUMNS if name in values},
+                **rating_columns(self.pairs, users, items, self.scale, interval),
                 **score,
             }
         )
@@ -362,7 +338,9 @@ class Posterior(IndexedPosterior):
         DataFrame
             ``item_id``, ``title``, ``similarity`` (highest first), ``sd``, ``lower``, ``upper``.
         """
-        found, table = self._similar("item", self.item_vocabulary, item_id, n, measure, interval, seed)
+        item = int(self.item_vocabulary.index(item_id)[0])
+        how: dict[str, Any] = {"measure": measure, "interval": interval, "seed": seed}
+        found, table = similar_rows(self.pairs, "item", item, n, **how)
         table.insert(0, "item_id", self.item_vocabulary.raw(found))
         return titled(table, self.item_titles, found)
 
@@ -370,7 +348,9 @@ class Posterior(IndexedPosterior):
         self, user_id: Any, n: int = 10, *, measure: str = "correlation", interval: float = 0.9, seed: int = 0
     ) -> pd.DataFrame:
         """Return the `n` users most like one user, as `similar_items` does for items."""
-        found, table = self._similar("user", self.user_vocabulary, user_id, n, measure, interval, seed)
+        user = int(self.user_vocabulary.index(user_id)[0])
+        how: dict[str, Any] = {"measure": measure, "interval": interval, "seed": seed}
+        found, table = similar_rows(self.pairs, "user", user, n, **how)
         table.insert(0, "user_id", self.user_vocabulary.raw(found))
         return table
 
@@ -405,26 +385,6 @@ class Posterior(IndexedPosterior):
         return self._folded(checked_many(ratings, "item", self.user_vocabulary, self.scale), "item")
 
     # ---------------------------------------------------------------- parts
-
-    def _similar(
-        self,
-        side: Side,
-        vocabulary: Vocabulary,
-        raw_id: Any,
-        n: int,
-        measure: str,
-        interval: float,
-        seed: int,
-    ) -> tuple[Indices, pd.DataFrame]:
-        return similar_rows(
-            self.pairs,
-            side,
-            int(vocabulary.index(raw_id)[0]),
-            check_count("n", n),
-            measure=measure,
-            interval=check_interval(interval),
-            seed=seed,
-        )
 
     def _others(self, side: str) -> Vocabulary:
         if side not in ("user", "item"):

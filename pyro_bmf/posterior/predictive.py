@@ -9,8 +9,6 @@ product of Normals has heavier tails than a Normal. `PairPredictive.sample` make
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +22,7 @@ from ..model.fitted import RowPairs, Rows, Side
 from ..model.likelihoods.normal import Likelihood
 from ..model.pair_terms import pair_terms
 from ..numerics.chunks import CELLS, chunks
+from ..numerics.generators import own_generator
 from ..numerics.keyed_draws import TERMS, Stream, draw_seed, row_noise
 from ..numerics.quadrature import normal_nodes
 
@@ -32,25 +31,6 @@ _INTERVAL_DRAWS = 2_000
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-
-@contextmanager
-def own_generator(device: torch.device) -> Iterator[Callable[[int], None]]:
-    """Give a function that seeds torch's generators, which are put back as they were at the end.
-
-    Distributions draw from the process's generators. `torch.manual_seed` visits those of every kind of device
-    and costs more than a small draw.
-    """
-    cuda = device.type == "cuda"
-
-    def reseed(seed: int) -> None:
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        yield reseed
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,8 +133,8 @@ def _file_of(path: Path) -> Path:
         if path.is_file():
             return path
         raise SavedFileError(
-            f"{path}: there is no such file. Give the file or the folder of a saved posterior, or the folder of "
-            "a finished run."
+            f"{path}: there is no such file. Give the file or the folder of a saved posterior, or the folder "
+            "of a finished run."
         )
     found = [path / name for name in (FILE_NAME, RUN_FILE_NAME) if (path / name).is_file()]
     if len(found) == 1:
@@ -144,8 +144,8 @@ def _file_of(path: Path) -> Path:
             f"{path}: it holds {FILE_NAME} and {RUN_FILE_NAME}. Give the file that is meant."
         )
     raise SavedFileError(
-        f"{path}: there is neither {FILE_NAME} (of a saved posterior) nor {RUN_FILE_NAME} (of a finished run) in "
-        "this folder. Give the file or the folder of a saved posterior, or finish the run first."
+        f"{path}: there is neither {FILE_NAME} (of a saved posterior) nor {RUN_FILE_NAME} (of a finished "
+        "run) in this folder. Give the file or the folder of a saved posterior, or finish the run first."
     )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from ..model.fitted import Side
+from ..systems.raw_ids import check_count, check_interval
 from .predictive import PairPredictive
 
 _DRAWS = 400
@@ -37,6 +38,7 @@ def similar_rows(
     """
     if measure not in ("correlation", "cosine"):
         raise SettingsError(f"measure is {measure!r}: it may be 'correlation' or 'cosine'.")
+    n, interval = check_count("n", n), check_interval(interval)
     own, other = (pairs.users, pairs.items) if side == "user" else (pairs.items, pairs.users)
     inner = torch.zeros(len(own), dtype=torch.float64, device=own.device)
     norms = torch.zeros_like(inner)

@@ -15,6 +15,7 @@ streamed: never more than a few matrices of a part of the users by items are hel
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -25,12 +26,47 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from ..numerics.ragged_rows import ragged_rows
-from ..numerics.ranked_lists import Exclusion
+from ..numerics.ranked_lists import Exclusion, best_scores, ordered_by
 from .predictive import PairPredictive
 
 Indices = NDArray[np.int64]
-Strategy = Literal["mean", "lower", "thompson", "prob-top"]
-STRATEGIES: tuple[Strategy, ...] = ("mean", "lower", "thompson", "prob-top")
+StrategyName = Literal["mean", "lower", "thompson", "prob-top"]
+STRATEGIES: tuple[StrategyName, ...] = ("mean", "lower", "thompson", "prob-top")
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What decides other than the mean.
+
+    Attributes
+    ----------
+    name : {"lower", "thompson", "prob-top"}
+    quantile : float
+        For ``lower``, between 0 and 1.
+    num_samples : int
+        Joint draws; a chain has those it kept, at most.
+    seed : int
+        Of the draws; with a chain, it chooses the draw of ``thompson``.
+
+    Raises
+    ------
+    SettingsError
+        If the strategy is unknown, or a number out of its range.
+    """
+
+    name: str
+    quantile: float = 0.1
+    num_samples: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.name not in STRATEGIES[1:]:
+            raise SettingsError(f"strategy is {self.name!r}: it may be {', '.join(STRATEGIES)}.")
+        if not 0.0 < self.quantile < 1.0:
+            raise SettingsError(f"quantile is {self.quantile}: give a number between 0 and 1.")
+        if self.num_samples < 2:
+            raise SettingsError(f"num_samples is {self.num_samples}: give 2 or more.")
 
 
 class StrategyScores:
@@ -39,48 +75,23 @@ class StrategyScores:
     Parameters
     ----------
     pairs : PairPredictive
-    strategy : {"lower", "thompson", "prob-top"}
+    strategy : Strategy
     n : int
         Length of a list, for ``prob-top``.
-    quantile : float
-        For ``lower``, between 0 and 1.
-    num_samples : int
-        Joint draws; a chain has those it kept, at most.
-    seed : int
-        Of the draws; with a chain, it chooses the draw of ``thompson``.
     exclusion : Exclusion or None
         Pairs that are in nobody's n best.
-
-    Raises
-    ------
-    SettingsError
-        If the strategy is unknown, or a number out of its range.
     """
 
     def __init__(
-        self,
-        pairs: PairPredictive,
-        strategy: str,
-        *,
-        n: int,
-        quantile: float = 0.1,
-        num_samples: int = 200,
-        seed: int = 0,
-        exclusion: Exclusion | None = None,
+        self, pairs: PairPredictive, strategy: Strategy, *, n: int, exclusion: Exclusion | None = None
     ) -> None:
-        if strategy not in STRATEGIES[1:]:
-            raise SettingsError(f"strategy is {strategy!r}: it may be {', '.join(STRATEGIES)}.")
-        if not 0.0 < quantile < 1.0:
-            raise SettingsError(f"quantile is {quantile}: give a number between 0 and 1.")
-        if num_samples < 2:
-            raise SettingsError(f"num_samples is {num_samples}: give 2 or more.")
-        self.pairs, self.strategy, self.n, self.quantile = pairs, strategy, n, quantile
-        self.seed, self.exclusion = seed, exclusion
+        self.pairs, self.strategy, self.n, self.quantile = pairs, strategy.name, n, strategy.quantile
+        self.seed, self.exclusion = strategy.seed, exclusion
         sampling = pairs.users.sampling
-        if strategy == "thompson":
-            self.draws = np.array([sampling.one(seed)])
+        if self.strategy == "thompson":
+            self.draws = np.array([sampling.one(strategy.seed)])
         else:
-            self.draws = np.arange(sampling.at_most(num_samples))
+            self.draws = np.arange(sampling.at_most(strategy.num_samples))
 
     @torch.no_grad()
     def __call__(self, rows: Indices, columns: Indices) -> NDArray[np.float32]:
@@ -126,3 +137,24 @@ class StrategyScores:
         where = place[self.exclusion.columns[entries]]
         inside = where >= 0
         return torch.from_numpy(at[inside]), torch.from_numpy(where[inside])
+
+
+def best_by_strategy(
+    pairs: PairPredictive,
+    strategy: Strategy,
+    rows: Indices,
+    candidates: Indices,
+    n: int,
+    exclusion: Exclusion | None,
+) -> tuple[Indices, Indices, Indices, NDArray[np.float64]]:
+    """Find the best columns of each row: (place in rows, rank, column, score), best first.
+
+    Scores are in rating units, but for probabilities.
+    """
+    scores = StrategyScores(pairs, strategy, n=n, exclusion=exclusion)
+    places, items, found = best_scores(scores, rows, candidates, n, exclusion, len(pairs.items))
+    order, ranks = ordered_by(found, places, items)
+    units = pairs.model.units
+    if strategy.name != "prob-top" and not units.identity:
+        found = found * units.scale + units.shift
+    return places[order], ranks, items[order], found[order]

@@ -65,6 +65,16 @@ def prediction_columns(
 RATING_COLUMNS = ("mean", "sd", "lower", "upper", "smallest_set", "set_probability")
 
 
+def rating_columns(
+    pairs: PairPredictive, users: Indices, items: Indices, scale: RatingScale, interval: float
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of one rating that recommendations have."""
+    values = prediction_columns(
+        pairs, users, items, scale, interval=interval, method="predictive", clip=False
+    )
+    return {name: values[name] for name in RATING_COLUMNS if name in values}
+
+
 def _set_columns(
     pairs: PairPredictive, users: Indices, items: Indices, levels: NDArray[np.float64], probability: float
 ) -> dict[str, NDArray[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickletools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -397,3 +398,16 @@ def test_likelihoods_without_a_probability_of_a_rating_save_too(tmp_path: Path) 
 def assert_rows_equal(one: RowPosterior, other: RowPosterior) -> None:
     assert torch.equal(one.loc, other.loc)
     assert torch.equal(one.scale, other.scale)
+
+
+def test_the_folder_of_a_finished_run_is_loaded(tmp_path: Path) -> None:
+    run = Path(__file__).parents[1] / "fixtures" / "runs" / "default"
+    folder, file = Posterior.load(run), Posterior.load(run / "model.safetensors")
+    users, items = np.arange(3), np.arange(3)
+    np.testing.assert_array_equal(folder.predict_mean(users, items), file.predict_mean(users, items))
+    with pytest.raises(SavedFileError, match="neither posterior.safetensors .* nor model.safetensors"):
+        Posterior.load(tmp_path)
+    for name in ("posterior.safetensors", "model.safetensors"):
+        shutil.copy(run / "model.safetensors", tmp_path / name)
+    with pytest.raises(SavedFileError, match="it holds posterior.safetensors and model.safetensors"):
+        Posterior.load(tmp_path)

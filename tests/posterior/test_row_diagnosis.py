@@ -9,8 +9,9 @@ import pytest
 import torch
 from posteriors import planted
 
+from pyro_bmf.checking.row_density import log_density
 from pyro_bmf.checking.row_diagnosis import _exact_gaps, _searched_gaps, diagnose_rows
-from pyro_bmf.checking.row_target import RowTargets, log_density
+from pyro_bmf.checking.row_target import RowTargets
 from pyro_bmf.checking.sensitivity import cjs_sensitivity
 from pyro_bmf.data import random_split
 from pyro_bmf.export.arviz import arviz_module
