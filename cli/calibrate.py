@@ -127,16 +127,9 @@ def command(
     )
     tables.say(check.words())
     tables.say(f"Every rank is in {file}, the figure in {file.with_suffix('.png')}.")
-    flagged = [summary.kind for summary in summaries if summary.flagged]
-    if flagged:
-        narrow = [s.spread for s in summaries if s.flagged and s.spread > 1.1]
-        advice = (
-            "Intervals are too narrow: a KL weight below one (--beta) tempers the posterior, a diagonal "
-            "guide leaves out correlations, a short chain has not gone everywhere."
-            if narrow
-            else "Intervals are too wide or off their place: see the figure for which."
-        )
-        note(f"Not right, beyond chance: {', '.join(flagged)}. {advice}")
+    advice = check.advice()
+    if advice is not None:
+        note(advice)
 
 
 def _settings(preset_name: str, changes: Changes) -> Settings:

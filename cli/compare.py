@@ -267,14 +267,12 @@ def _new_users(
     seed: int,
     tables: TableWriter,
 ) -> list[dict[str, Any]]:
-    import numpy as np
 
-    from pyro_bmf.checking.new_users import leave_users_out
+    from pyro_bmf.checking.new_users import leave_users_out, some_users
     from pyro_bmf.evaluation.elpd import compare_elpd
     from pyro_bmf.numerics.psis import count_k_hats
 
-    known = np.flatnonzero(posteriors[0].train.user_counts)
-    users = np.sort(np.random.default_rng([seed, 0x10]).permutation(known)[:n])
+    users = some_users(posteriors[0], n, seed)
     with bar("Users left out", len(names) * 200, "draws") as advance:
         results = [
             leave_users_out(posterior, users, num_samples=draws, seed=seed, advance=advance)
@@ -289,7 +287,7 @@ def _new_users(
         | {
             "n_users": len(users),
             "n_ratings": int(found[row.name].n_ratings.sum()),
-            "elpd_per_rating": row.elpd / int(found[row.name].n_ratings.sum()),
+            "elpd_per_rating": found[row.name].elpd_per_rating,
             "inner_error": found[row.name].inner_error,
             "draws": found[row.name].n_draws,
             **counts[row.name],

@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("id", "n_ratings", "k_hat", "k_hat_beta_1", "amortization_gap", "approximation_gap")
 
-_REMEDIES = {
-    "residual, or longer": "the encoder misses the best q of its family: give rows residuals (--set "
-    "residual=true), or train longer.",
-    "longer, calmer": "the encoder misses the best q of its family, and rows have residuals: train longer "
-    "(--iterations), with a smaller --learning-rate, without input dropout (--set input_dropout=0).",
-    "covariance": "factors are correlated given the ratings: --set covariance=full, preset conjugate or "
-    "default.",
-    "sweeps": "the best Normal q has the wrong tails: draw them by sweeps (preset default).",
-}
-
 
 @click.command()
 @click.argument("path", metavar="RUN", type=RUN)
@@ -97,7 +87,7 @@ def command(
 
 
 def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, tables: TableWriter) -> None:
-    from pyro_bmf.checking.chain_diagnosis import PAIRS_A_ROW, diagnose_chain
+    from pyro_bmf.checking.chain_diagnosis import MANY_FLAGGED, PAIRS_A_ROW, diagnose_chain
     from pyro_bmf.evaluation.plain_values import json_ready
     from pyro_bmf.numerics.convergence import GOOD_R_HAT
 
@@ -126,11 +116,10 @@ def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, t
     write_json(
         file, json_ready({"run": name, "draws": found.n_draws, "rows": summary, "hyperparameters": hyper})
     )
-    shares = [line["flagged"] / max(line["rows"], 1) for line in summary]
-    if max(shares) > 0.05:
+    if found.largest_share > MANY_FLAGGED:
         tables.say(
-            f"{max(shares):.0%} of a side's rows have R-hat above {GOOD_R_HAT}: run the chain for longer "
-            "(--sweeps, --burn-in, --kept-draws). Means are safe long before intervals are."
+            f"{found.largest_share:.0%} of a side's rows have R-hat above {GOOD_R_HAT}: run the chain for "
+            "longer (--sweeps, --burn-in, --kept-draws). Means are safe long before intervals are."
         )
     tables.say(f"Every row is in {file.with_name(file.stem + '-users.csv')} and its neighbour for items.")
 
@@ -150,6 +139,7 @@ def _variational(
 
     from pyro_bmf.checking.diagnosis_plot import plot_diagnosis
     from pyro_bmf.checking.gradient_noise import gradient_noise
+    from pyro_bmf.checking.remedies import REMEDIES, ObjectiveTrace, remedy
     from pyro_bmf.checking.row_diagnosis import diagnose_rows
     from pyro_bmf.evaluation.plain_values import json_ready
 
@@ -183,14 +173,17 @@ def _variational(
             for line in summaries
         ],
     )
-    residual = posterior.guide.has_residuals
+    residuals = posterior.guide.has_residuals
     said = set()
     for side, one in found.items():
         listed = one.table.sort_values("k_hat", ascending=False).head(worst)
         tables.show(
             f"The {len(listed)} {side}s least to be trusted",
             lines := [
-                {**{column: line[column] for column in _COLUMNS}, "what to do": _remedy(line, one, residual)}
+                {
+                    **{column: line[column] for column in _COLUMNS},
+                    "what to do": remedy(line, one, residuals=residuals),
+                }
                 for line in listed.to_dict("records")
             ],
             name=f"{side}s",
@@ -214,14 +207,14 @@ def _variational(
                 }
             ],
         )
-    trace = _trace(history)
+    trace = ObjectiveTrace.of(history)
     if trace is not None:
-        content["trace"] = trace
-        tables.say(trace["words"])
+        content["trace"] = trace.to_dict()
+        tables.say(trace.words())
     write_json(file, json_ready(content))
     plot_diagnosis(found, history, name, file.with_suffix(".png"))
     _advise(found, tables)
-    words = {what: text for what, text in _REMEDIES.items() if what in said}
+    words = {what: text for what, text in REMEDIES.items() if what in said}
     for what, text in words.items():
         tables.say(f"{what}: {text}")
     tables.say(
@@ -237,54 +230,18 @@ def _write(table: pd.DataFrame, file: Path, side: str) -> None:
         table.to_csv(temporary, index=False)
 
 
-def _remedy(line: dict[str, Any], found: RowDiagnosis, residual: bool) -> str:
-    """Say what to do about one row."""
-    from pyro_bmf.checking.row_diagnosis import LARGE_GAP
-
-    encoder, family = line["amortization_gap"], line["approximation_gap"]
-    if not line["flagged"]:
-        return "nothing"
-    if encoder == encoder and encoder > max(LARGE_GAP, family):
-        return "longer, calmer" if residual else "residual, or longer"
-    if family == family and family > LARGE_GAP and found.family != "full":
-        return "covariance"
-    return "sweeps"
-
-
-def _trace(history: pd.DataFrame) -> dict[str, Any] | None:
-    """Say whether the objective has come to rest."""
-    if "loss_per_rating" not in history or len(history) < 4:
-        return None
-    loss = history["loss_per_rating"].to_numpy(dtype=float)
-    tail = loss[-max(3, len(loss) // 5) :]
-    change = float(tail[0] - tail[-1]) / max(len(tail) - 1, 1)
-    whole = float(loss.max() - loss.min())
-    rest = abs(change) < 1e-3 * max(whole, 1e-12)
-    state = "it has come to rest" if rest else "it still moves: more iterations (--iterations) would help"
-    return {
-        "iterations": len(loss),
-        "last": float(loss[-1]),
-        "change_an_iteration": change,
-        "at_rest": rest,
-        "words": f"Objective: {loss[-1]:.4f} nats a rating after {len(loss)} iterations, falling by "
-        f"{change:.2g} an iteration at the end; {state}.",
-    }
-
-
 def _advise(found: Mapping[Side, RowDiagnosis], tables: TableWriter) -> None:
+    from pyro_bmf.checking.remedies import blame
+
     for side, one in found.items():
-        share = float(one.table["flagged"].mean())
         if one.beta != 1.0:
             note(
                 f"The {side}s' posterior is tempered (beta {one.beta:g}): k-hat is against the tempered "
                 "target, and beside it against beta 1."
             )
-        if share > 0.1:
-            summary = one.summary()
-            encoder, family = summary["mean_amortization_gap"], summary["mean_approximation_gap"]
-            parts = {"encoder": encoder, "family of q": family}
-            who = max(parts, key=lambda part: parts[part])
+        fault = blame(one)
+        if fault is not None:
             tables.say(
-                f"{share:.0%} of the {side}s are flagged; the {who} has the larger part in it "
-                f"({max(encoder, family):.2f} nats against {min(encoder, family):.2f})."
+                f"{fault.share:.0%} of the {side}s are flagged; the {fault.part} has the larger part in it "
+                f"({fault.larger:.2f} nats against {fault.smaller:.2f})."
             )

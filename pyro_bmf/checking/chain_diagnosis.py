@@ -22,6 +22,8 @@ from ..posterior.posterior import Posterior
 Floats = NDArray[np.float64]
 #: Rated pairs looked at of one row, at most.
 PAIRS_A_ROW = 12
+#: Share of a side's flagged rows that is worth a word.
+MANY_FLAGGED = 0.05
 _NUMBERS = 2_000_000
 
 
@@ -56,6 +58,11 @@ class ChainDiagnosis:
             }
             for side, table in self.rows.items()
         ]
+
+    @property
+    def largest_share(self) -> float:
+        """The larger of the two sides' shares of flagged rows."""
+        return max(float(table["flagged"].mean()) if len(table) else 0.0 for table in self.rows.values())
 
 
 def diagnose_chain(

@@ -76,6 +76,18 @@ class LeaveUserOut:
     inner_error: float
     n_draws: int
 
+    @property
+    def elpd_per_rating(self) -> float:
+        """The users' log-probabilities over the number of their ratings, nats."""
+        return float(self.elpd.sum()) / int(self.n_ratings.sum())
+
+
+def some_users(posterior: Posterior, n: int, seed: int) -> Indices:
+    """Return `n` users with training ratings, drawn at random, ascending; all where there are fewer."""
+    known = np.flatnonzero(posterior.train.user_counts)
+    users: Indices = np.sort(np.random.default_rng([seed, 0x10]).permutation(known)[:n])
+    return users
+
 
 def leave_users_out(
     posterior: Posterior,

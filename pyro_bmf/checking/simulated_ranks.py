@@ -29,6 +29,8 @@ from pyro_bmf.checking.rank_rule import (
 from pyro_bmf.errors import DataError
 
 LEVELS = (0.5, 0.9)
+#: Spread of standardised errors above which flagged intervals are called too narrow.
+_NARROW_SPREAD = 1.1
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,20 @@ class RankCheck:
     def to_dict(self) -> dict[str, Any]:
         """Return the content but for the summaries as plain values."""
         return {name: value for name, value in asdict(self).items() if name != "summaries"}
+
+    def advice(self) -> str | None:
+        """Return in a sentence what is not right, and why that may be; None where nothing is flagged."""
+        flagged = [summary for summary in self.summaries if summary.flagged]
+        if not flagged:
+            return None
+        narrow = any(summary.spread > _NARROW_SPREAD for summary in flagged)
+        reason = (
+            "Intervals are too narrow: a KL weight below one (--beta) tempers the posterior, a diagonal "
+            "guide leaves out correlations, a short chain has not gone everywhere."
+            if narrow
+            else "Intervals are too wide or off their place: see the figure for which."
+        )
+        return f"Not right, beyond chance: {', '.join(summary.kind for summary in flagged)}. {reason}"
 
     def words(self) -> str:
         """Say in sentences what the check can see, and how often it is wrong."""
