@@ -34,6 +34,7 @@ from ..data.splits import Split
 from ..errors import DataError, SettingsError
 from ..evaluation.provenance import check_provenance
 from ..model.pair_terms import pair_terms
+from ..model.rows import join
 from ..numerics.psis import leave_one_out
 from ..numerics.ragged_rows import ragged_rows
 from ..posterior.pair_draws import rating_log_prob
@@ -42,7 +43,6 @@ from ..posterior.predictive import Indices
 from .held_out import level_log_prob
 from .left_out_terms import OwnTerms, Terms
 from .prior_draws import learned_priors
-from .row_density import join
 from .row_target import RowTargets
 
 Floats = NDArray[np.float64]

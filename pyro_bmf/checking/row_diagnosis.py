@@ -28,13 +28,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..model.fitted import Side
-from ..model.rows import RowPosterior
+from ..model.rows import RowPosterior, log_density
 from ..numerics.chunks import chunks
 from ..numerics.psis import good_k, smooth_tail
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
 from ..systems.raw_ids import check_count
-from .row_density import log_density
 from .row_target import RowTargets
 
 Floats = NDArray[np.float64]

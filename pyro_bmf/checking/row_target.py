@@ -31,7 +31,7 @@ from ..model.feedback import bag_sum
 from ..model.fitted import RowPriors, Side
 from ..model.pair_terms import pair_terms
 from ..model.prior_density import given_hyperparameters, has_hyperparameters
-from ..model.rows import RowPosterior
+from ..model.rows import RowPosterior, join
 from ..model.standard_units import standardised
 from ..numerics.generators import own_generator
 from ..numerics.keyed_draws import Stream, draw_seed
@@ -39,7 +39,6 @@ from ..numerics.quadrature import normal_nodes
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
 from .prior_draws import learned_priors, prior_of
-from .row_density import join
 
 _NODES = 5
 #: Draws of the other side where its factors are log-normal, and of hyperparameters.

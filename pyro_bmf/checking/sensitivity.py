@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SettingsError
+from ..model.rows import join
 from ..numerics.chunks import chunks
 from ..numerics.psis import good_k, smooth_tail
 from ..numerics.ragged_rows import ragged_rows
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
 from .prior_draws import learned_priors
-from .row_density import join
 from .row_target import RowTargets
 
 Floats = NDArray[np.float64]

@@ -9,7 +9,6 @@ import pytest
 import torch
 from posteriors import planted
 
-from pyro_bmf.checking.row_density import log_density
 from pyro_bmf.checking.row_diagnosis import _exact_gaps, _searched_gaps, diagnose_rows
 from pyro_bmf.checking.row_target import RowTargets
 from pyro_bmf.checking.sensitivity import cjs_sensitivity
@@ -17,6 +16,7 @@ from pyro_bmf.data import random_split
 from pyro_bmf.export.arviz import arviz_module
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import preset
+from pyro_bmf.model.rows import log_density
 from pyro_bmf.numerics.convergence import bulk_ess, split_r_hat
 from pyro_bmf.posterior import Posterior
 
