@@ -7,6 +7,7 @@ from pyro_bmf.baselines.bias_only import BiasOnly
 from pyro_bmf.baselines.global_mean import GlobalMean
 from pyro_bmf.baselines.new_users import NewUser, NewUserAnswers
 from pyro_bmf.baselines.popularity import Popularity
+from pyro_bmf.baselines.ranking_only import RankingOnly
 
 #: Every baseline, in the order of tables.
 BASELINES: tuple[type[Baseline], ...] = (GlobalMean, BiasOnly, Popularity)
@@ -19,4 +20,5 @@ __all__ = [
     "NewUser",
     "NewUserAnswers",
     "Popularity",
+    "RankingOnly",
 ]

@@ -1,7 +1,9 @@
 """What every reference system shares: the contract of fitted systems, but for what it learns and predicts.
 
 A baseline is one short file: a subclass of `Baseline` with `learn`, `moments` and `scores`, and `state` and
-`restore` for its file. One that can predict a new user gives `new_user` as well.
+`restore` for its file. One that can predict a new user gives `new_user` as well, one with probabilities of
+its own `predict_pmf`, one with settings a constructor and `settings`. What ranks and predicts no rating is a
+`pyro_bmf.baselines.ranking_only.RankingOnly`.
 """
 
 from __future__ import annotations

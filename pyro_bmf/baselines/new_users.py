@@ -34,11 +34,14 @@ class NewUserAnswers:
         Of the rating of each item.
     scores : ndarray, shape (n_items,)
         Larger is better.
+    pmf : ndarray, shape (n_items, L), optional
+        Probability of each level of the scale; cells of a Normal where a system has none of its own.
     """
 
     mean: Floats
     variance: Floats
     scores: NDArray[Any]
+    pmf: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,4 +101,5 @@ class NewUser:
         levels = self.train.scale.levels
         if levels is None:
             return NormalPredictions(mean, sd, None)
-        return LevelPredictions(mean, sd, normal_pmf(mean, sd, levels), levels)
+        own = self.answers.pmf
+        return LevelPredictions(mean, sd, normal_pmf(mean, sd, levels) if own is None else own[items], levels)

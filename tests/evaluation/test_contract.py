@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pyro_bmf.baselines import BASELINES, Baseline, BiasOnly, GlobalMean, Popularity
-from pyro_bmf.data import Split, random_split, ratings_from_arrays
+from pyro_bmf.baselines import BASELINES, Baseline, BiasOnly, GlobalMean, Popularity, RankingOnly
+from pyro_bmf.data import Ratings, Split, random_split, ratings_from_arrays
 from pyro_bmf.errors import DataError, SavedFileError, SettingsError, UnknownIdError
 from pyro_bmf.estimator import MatrixFactorization
 from pyro_bmf.evaluation import evaluate
@@ -252,3 +252,81 @@ def test_a_baseline_that_is_not_fitted_says_so() -> None:
         assert one().fitted_to is None
         with pytest.raises(SettingsError, match="is not fitted yet: call fit"):
             one().predict("u0", "i0")
+
+
+class Smoothed(Baseline):
+    """What a new file would hold: settings, a choice by validation ratings, a distribution of its own."""
+
+    name = "smoothed"
+
+    def __init__(self, strengths: list[float]) -> None:
+        self.strengths = strengths
+
+    def settings(self) -> dict[str, Any]:
+        return {"strengths": self.strengths}
+
+    def learn(self, train: Ratings, valid: Ratings | None) -> None:
+        assert train.scale.levels is not None
+        place = np.searchsorted(train.scale.levels, train.ratings)
+        counts = np.zeros((train.n_items, len(train.scale.levels)))
+        np.add.at(counts, (train.items, place), 1.0)
+        overall = counts.sum(axis=0) / counts.sum()
+        tables = []
+        for strength in self.strengths:
+            table = counts + strength * overall
+            tables.append(table / table.sum(axis=1, keepdims=True))
+        at = 0 if valid is None else self._best(tables, valid)
+        self.chosen, self.table = self.strengths[at], tables[at]
+
+    def _best(self, tables: list[Any], valid: Ratings) -> int:
+        assert valid.scale.levels is not None
+        place = np.searchsorted(valid.scale.levels, valid.ratings)
+        return int(np.argmax([np.log(table[valid.items, place]).sum() for table in tables]))
+
+    def moments(self, users: Any, items: Any) -> tuple[Any, Any]:
+        levels = self.scale.levels
+        assert levels is not None
+        mean = self.table[items] @ levels
+        return mean, self.table[items] @ levels**2 - mean**2
+
+    def predict_pmf(self, users: Any, items: Any, levels: Any) -> Any:
+        return self.table[self._pairs(users, items)[1]]
+
+    def scores(self, users: Any) -> Any:
+        mean = self.moments(users, np.arange(self.n_items))[0].astype(np.float32)
+        return np.broadcast_to(mean, (len(users), self.n_items))
+
+    def state(self) -> dict[str, Any]:
+        return {"table": self.table, "chosen": np.array(self.chosen)}
+
+    def restore(self, state: Any) -> None:
+        self.table, self.chosen = state["table"], float(state["chosen"])
+
+
+def test_a_new_baseline_is_one_class(split: Split, tmp_path: Path) -> None:
+    fitted = Smoothed([0.01, 2.0, 50.0]).fit(split)
+    assert isinstance(fitted, System)
+    alone = [Smoothed([one]).fit(split) for one in (0.01, 2.0, 50.0)]
+    losses = [evaluate(one, split, part="valid", protocols=()).nll for one in alone]
+    assert fitted.chosen == [0.01, 2.0, 50.0][int(np.argmin(losses))]
+    found = evaluate(fitted, split, n=(3,))
+    again = Smoothed.load(fitted.save(tmp_path / "s.safetensors"))
+    assert again.strengths == fitted.strengths
+    assert evaluate(again, split, n=(3,)).to_dict() == found.to_dict()
+    assert set(fitted.recommend("u0", 3)["item_id"]) <= set(fitted.item_vocabulary.ids)
+    table = fitted.predict("u0", "i0")
+    assert table["set_probability"].item() >= 0.9
+
+    class Later(Smoothed):
+        version = 2
+
+    with pytest.raises(SavedFileError, match="was written by version 1 of smoothed, this is version 2"):
+        Later.load(tmp_path / "s.safetensors")
+
+
+def test_what_only_ranks_has_no_new_users_unless_it_says_how(split: Split) -> None:
+    class Plain(Popularity):
+        new_user_scores = RankingOnly.new_user_scores
+
+    with pytest.raises(SettingsError, match="predicts the users that it was fitted to alone"):
+        Plain().fit(split).fold_in({"i0": 3.0})
