@@ -20,7 +20,7 @@ LOCK_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env fit test test-slow mutation lint format docs lock clean
+.PHONY: help env fit test test-slow mutation lint format docs pages lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ format: env ## bring the code into shape
 
 docs: env ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pages: env ## write figures and pictures anew into README.md and docs/
+	$(BIN)/python benchmarks/write_figures.py
+	$(BIN)/python docs/hooks/pictures.py
 
 lock: ## resolve the versions anew into requirements/lock.txt (needs uv)
 	@$(UV) --version >/dev/null || { echo "make lock needs uv: pip install uv, or UV=path/to/uv." >&2; exit 1; }

@@ -18,6 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 pytest.importorskip("mkdocs", reason="the docs extra is not installed")
 
+#: Packages whose names the Python reference has.
+REFERENCED = (
+    *("pyro_bmf", "pyro_bmf.data", "pyro_bmf.posterior", "pyro_bmf.evaluation", "pyro_bmf.model"),
+    *("pyro_bmf.conformance", "pyro_bmf.evaluation.metrics", "pyro_bmf.baselines"),
+)
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -84,12 +90,24 @@ def test_a_formula_with_an_unknown_macro_is_refused() -> None:
         render.to_mathml(r"\begin{aligned} a &= b \end{aligned}", display="block", where="page.md")
 
 
-def load_hook():  # type: ignore[no-untyped-def]
+def load_hook(name: str = "render_math"):  # type: ignore[no-untyped-def]
     from importlib.util import module_from_spec, spec_from_file_location
 
-    spec = spec_from_file_location("render_math", ROOT / "docs" / "hooks" / "render_math.py")
+    spec = spec_from_file_location(name, ROOT / "docs" / "hooks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("package", REFERENCED)
+def test_the_python_reference_has_every_public_name(site: Path, package: str) -> None:
+    text = page(site, "reference")
+    places = load_hook("api_reference").places(package)
+    assert len(places) > 1
+    for name, place in places.items():
+        assert re.search(rf'<h3 id="{re.escape(place)}"[^>]*>\s*{name}', text), name
+    assert ":::" not in text
+    assert "[[public" not in text
+    assert "[[names" not in text
