@@ -114,9 +114,10 @@ def command(
         split = make_split(data, reading, splitting)
         changes.check(_case(settings, split))
         file = Path("calibration.json") if out is None else out
-    check = _run(
-        split, settings, file, refits=refits, users=users, items=items, threads=threads, seed=simulation_seed
-    )
+    from pyro_bmf.checking.calibration import subsample
+
+    pairs = subsample(split, users, items, simulation_seed)
+    check = _run(pairs, settings, file, refits=refits, threads=threads, seed=simulation_seed)
     summaries = check.summaries
     tables.show(
         f"Simulation-based calibration of {settings.name} on the pairs of {split.ratings.name}, "
@@ -148,22 +149,19 @@ def _case(settings: Settings, split: Split) -> Case:
 
 
 def _run(
-    split: Split,
+    part: Split,
     settings: Settings,
     file: Path,
     *,
     refits: int,
-    users: int | None,
-    items: int | None,
     threads: int | None,
     seed: int,
 ) -> RankCheck:
     """Do the refits that the file lacks, write file and figure, and summarise."""
-    from pyro_bmf.checking.calibration import refit_ranks, subsample
+    from pyro_bmf.checking.calibration import refit_ranks
     from pyro_bmf.checking.rank_plot import plot_ranks
     from pyro_bmf.checking.simulated_ranks import check_ranks
 
-    part = subsample(split, users, items, seed)
     recorded = _case(settings, part).in_force()
     del recorded["seed"]  # a simulated fit's seed is its own
     identity = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
     from pyro_bmf.checking.row_diagnosis import RowDiagnosis
     from pyro_bmf.model.fitted import Side
     from pyro_bmf.posterior import Posterior
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a variational posterior is asked for."""
+
+    draws: int
+    worst: int
+    searched: int
+    seed: int
+
 
 _COLUMNS = ("id", "n_ratings", "k_hat", "k_hat_beta_1", "amortization_gap", "approximation_gap")
 
@@ -83,7 +95,7 @@ def command(
         )
         _chain(posterior, name, file, worst, seed, tables)
     else:
-        _variational(folder, posterior, name, file, draws, worst, searched, seed, tables)
+        _variational(folder, posterior, file, _Asked(draws, worst, searched, seed), tables)
 
 
 def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, tables: TableWriter) -> None:
@@ -125,15 +137,7 @@ def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, t
 
 
 def _variational(
-    folder: RunFolder,
-    posterior: Posterior,
-    name: str,
-    file: Path,
-    draws: int,
-    worst: int,
-    searched: int,
-    seed: int,
-    tables: TableWriter,
+    folder: RunFolder, posterior: Posterior, file: Path, asked: _Asked, tables: TableWriter
 ) -> None:
     import pandas as pd
 
@@ -143,12 +147,18 @@ def _variational(
     from pyro_bmf.checking.row_diagnosis import diagnose_rows
     from pyro_bmf.evaluation.plain_values import json_ready
 
+    name = folder.path.resolve().name
     # Every row twice: its k-hat, then its gaps.
     sides: tuple[Side, Side] = ("user", "item")
     with bar("Rows", 2 * (posterior.n_users + posterior.n_items), "rows") as advance:
         found = {
             side: diagnose_rows(
-                posterior, side, num_samples=draws, seed=seed, searched=searched, advance=advance
+                posterior,
+                side,
+                num_samples=asked.draws,
+                seed=asked.seed,
+                searched=asked.searched,
+                advance=advance,
             )
             for side in sides
         }
@@ -176,7 +186,7 @@ def _variational(
     residuals = posterior.guide.has_residuals
     said = set()
     for side, one in found.items():
-        listed = one.table.sort_values("k_hat", ascending=False).head(worst)
+        listed = one.table.sort_values("k_hat", ascending=False).head(asked.worst)
         tables.show(
             f"The {len(listed)} {side}s least to be trusted",
             lines := [
@@ -190,10 +200,15 @@ def _variational(
         )
         said |= {str(line["what to do"]) for line in lines}
         _write(one.table, file, side)
-    content: dict[str, Any] = {"run": name, "draws": draws, "seed": seed, "rows": summaries}
+    content: dict[str, Any] = {
+        "run": name,
+        "draws": asked.draws,
+        "seed": asked.seed,
+        "rows": summaries,
+    }
     history = pd.read_csv(folder.history) if folder.history.is_file() else pd.DataFrame()
     if posterior.guide.has_gradients:
-        noise = gradient_noise(posterior, folder.settings(folder.read_config()), seed=seed)
+        noise = gradient_noise(posterior, folder.settings(folder.read_config()), seed=asked.seed)
         content["gradient_noise"] = noise.to_dict()
         tables.show(
             "Gradients where the fit ended, over blocks and draws",

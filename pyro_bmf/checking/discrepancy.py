@@ -33,6 +33,28 @@ _LEVEL_MINIMUM = 5.0
 FALSE_ALARM = 0.05
 
 
+@dataclass(frozen=True, eq=False)
+class ScaleParts:
+    """The parts of a scale whose shares are statistics.
+
+    Attributes
+    ----------
+    low, high : float
+        At and beyond them lie the extreme ratings on a continuous scale; on a discrete one the ends, as put
+        together, are extreme.
+    levels : ndarray or None, shape (L,)
+        Of a discrete scale.
+    shares : ndarray or None, shape (L,)
+        Predicted share of each level. Levels with fewer than five ratings expected are put together: a level
+        that one replicate in a hundred has would hide every other statistic in the joint p-value.
+    """
+
+    low: float
+    high: float
+    levels: Floats | None = None
+    shares: Floats | None = None
+
+
 class Discrepancies:
     """Test statistics of ratings at n fixed pairs.
 
@@ -41,16 +63,9 @@ class Discrepancies:
     users, items : ndarray, shape (n,)
     user_counts, item_counts : ndarray, shape (n,)
         Training ratings of each pair's user and item, which make the deciles.
-    levels : ndarray or None, shape (L,)
-        Of a discrete scale.
-    shares : ndarray or None, shape (L,)
-        Predicted share of each level. Levels with fewer than five ratings expected are put together: a level
-        that one replicate in a hundred has would hide every other statistic in the joint p-value.
-    low, high : float
-        At and beyond them lie the extreme ratings on a continuous scale; on a discrete one the ends, as put
-        together, are extreme.
-    mean, sd : ndarray, shape (n,)
-        Predictive moments, which standardise residuals.
+    scale : ScaleParts
+    moments : tuple of ndarray, shape (n,)
+        Predictive means and standard deviations, which standardise residuals.
     seed : int
         Orders equal counts at the borders of deciles.
     """
@@ -62,17 +77,15 @@ class Discrepancies:
         user_counts: NDArray[np.int64],
         item_counts: NDArray[np.int64],
         *,
-        levels: Floats | None,
-        low: float,
-        high: float,
-        mean: Floats,
-        sd: Floats,
+        scale: ScaleParts,
+        moments: tuple[Floats, Floats],
         seed: int = 0,
-        shares: Floats | None = None,
     ) -> None:
         if len(users) < 20:
             raise DataError(f"Only {len(users)} ratings: a predictive check needs twenty at least.")
-        self.levels, self.low, self.high, self.mean, self.sd = levels, low, high, mean, sd
+        levels, shares = scale.levels, scale.shares
+        self.levels, self.low, self.high = levels, scale.low, scale.high
+        self.mean, self.sd = moments
         if levels is not None:
             expected = np.full(len(levels), np.inf) if shares is None else shares * len(users)
             self._pools = _pooled(expected)

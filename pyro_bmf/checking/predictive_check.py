@@ -31,7 +31,7 @@ from ..evaluation.provenance import check_provenance
 from ..evaluation.selective import RiskCoverage, risk_coverage
 from ..numerics.normal_cells import midway
 from ..posterior.posterior import Posterior
-from .discrepancy import CheckedStatistic, Discrepancies, check_statistics
+from .discrepancy import CheckedStatistic, Discrepancies, ScaleParts, check_statistics
 from .replicates import replicate_ratings
 
 Floats = NDArray[np.float64]
@@ -149,18 +149,15 @@ def check_predictive(
     low, high = observed.scale.low, observed.scale.high
     if predicted.levels is None:
         low, high = np.quantile(observed.ratings, [0.025, 0.975])
+    shares = None if predicted.below is None else np.diff(predicted.below, axis=1).mean(0)
     checks = Discrepancies(
         observed.users,
         observed.items,
         train.user_counts[observed.users],
         train.item_counts[observed.items],
-        levels=predicted.levels,
-        low=float(low),
-        high=float(high),
-        mean=predicted.mean,
-        sd=predicted.sd,
+        scale=ScaleParts(float(low), float(high), predicted.levels, shares),
+        moments=(predicted.mean, predicted.sd),
         seed=seed,
-        shares=None if predicted.below is None else np.diff(predicted.below, axis=1).mean(0),
     )
     ratings = observed.ratings[None].astype(np.float64)
     own, own_bins = checks.of(ratings, predicted.pit(ratings))

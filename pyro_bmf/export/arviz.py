@@ -15,20 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ..data.ratings import Ratings
 from ..data.splits import Split
-from ..errors import DataError, SettingsError
+from ..errors import SettingsError
 from ..posterior.posterior import Posterior
 from ..posterior.settling import LEAST_DRAWS
-from ..systems.raw_ids import check_count, id_values, need_columns
-from .groups import GROUPS, GroupPlan, Selection
+from ..systems.raw_ids import check_count
+from .groups import GROUPS, GroupPlan
+from .selection import Subset, select
 
-__all__ = ["GROUPS", "arviz_module", "halves", "plan_groups", "to_arviz", "tree_attributes"]
+__all__ = ["GROUPS", "arviz_module", "halves", "to_arviz", "tree_attributes"]
 
-#: Rows of a side that are taken when nothing is asked for.
-DEFAULT_ROWS = 50
 #: Bytes that `to_arviz` makes at most.
 MAX_BYTES = 2_000_000_000
 
@@ -98,19 +96,14 @@ def to_arviz(
     SettingsError
         If the groups would take more than `max_bytes`.
     """
-    plan = plan_groups(
+    plan = GroupPlan(
         posterior,
-        split,
-        part=part,
-        user_ids=user_ids,
-        item_ids=item_ids,
-        pairs=pairs,
-        num_samples=num_samples,
-        seed=seed,
-        groups=groups,
-        functionals=functionals,
-        rating_probability=rating_probability,
-        everything=False,
+        select(posterior, split, Subset(part, user_ids, item_ids, pairs), everything=False),
+        posterior.number_of_draws(num_samples),
+        seed,
+        tuple(groups),
+        functionals,
+        rating_probability,
     )
     if plan.n_bytes() > max_bytes:
         raise SettingsError(
@@ -160,51 +153,6 @@ def halves(tree: xr.DataTree) -> xr.DataTree:
     found = xr.DataTree.from_dict({"posterior": joined})
     found.attrs = dict(tree.attrs)
     return found
-
-
-def plan_groups(
-    posterior: Posterior,
-    split: Split | None,
-    *,
-    part: str,
-    user_ids: Any,
-    item_ids: Any,
-    pairs: pd.DataFrame | None,
-    num_samples: int | None,
-    seed: int,
-    groups: Sequence[str],
-    functionals: bool,
-    rating_probability: bool,
-    everything: bool,
-) -> GroupPlan:
-    """Work out which rows and pairs are meant; see `to_arviz`. `everything`: all, when none are named."""
-    observed = _observed(posterior, split, part)
-    if pairs is not None and (user_ids is not None or item_ids is not None):
-        raise SettingsError("give either pairs or user_ids and item_ids, not both.")
-    users = None if user_ids is None else np.unique(posterior.user_vocabulary.index(user_ids))
-    items = None if item_ids is None else np.unique(posterior.item_vocabulary.index(item_ids))
-    if pairs is not None:
-        selection = _select_rows(observed, _pair_rows(posterior, observed, pairs), None, None)
-    elif users is None and items is None and everything:
-        rows = np.arange(len(observed))
-        selection = _select_rows(observed, rows, np.arange(observed.n_users), np.arange(observed.n_items))
-    else:
-        if users is None and items is None:
-            users, items = _most_rated(posterior.train.user_counts), _most_rated(posterior.train.item_counts)
-        keep = np.ones(len(observed), dtype=bool)
-        for chosen, column in ((users, observed.users), (items, observed.items)):
-            if chosen is not None:
-                keep &= np.isin(column, chosen)
-        selection = _select_rows(observed, np.flatnonzero(keep), users, items)
-    return GroupPlan(
-        posterior,
-        selection,
-        posterior.number_of_draws(num_samples),
-        seed,
-        tuple(groups),
-        functionals,
-        rating_probability,
-    )
 
 
 def chain_diagnostics(posterior: Posterior, *, n_pairs: int = 200, seed: int = 0) -> pd.DataFrame:
@@ -308,62 +256,3 @@ class _Memory:
             {name: (dims, self.arrays[group, name]) for name, (dims, _) in variables.items()},
             self.plan.coordinates(group),
         )
-
-
-def _observed(posterior: Posterior, split: Split | None, part: str) -> Ratings:
-    if part not in ("train", "valid", "test"):
-        raise SettingsError(f"part is {part!r}: it may be train, valid or test.")
-    if split is None:
-        if part != "train":
-            raise SettingsError(
-                f"part is {part!r}: give the split, the posterior holds only its training part."
-            )
-        return posterior.train
-    ratings = split.ratings
-    if (
-        ratings.user_vocabulary != posterior.user_vocabulary
-        or ratings.item_vocabulary != posterior.item_vocabulary
-    ):
-        raise SettingsError(
-            "the split has other users or items than the posterior: give the one that was fitted."
-        )
-    # After a refit the encoders have read more than the train part.
-    observed: Ratings = posterior.train if part == "train" else getattr(split, part)
-    return observed
-
-
-def _select_rows(
-    observed: Ratings, rows: NDArray[np.int64], users: ArrayLike | None, items: ArrayLike | None
-) -> Selection:
-    own_users = np.unique(observed.users[rows]) if users is None else np.asarray(users, dtype=np.int64)
-    own_items = np.unique(observed.items[rows]) if items is None else np.asarray(items, dtype=np.int64)
-    return Selection(
-        own_users,
-        own_items,
-        np.searchsorted(own_users, observed.users[rows]),
-        np.searchsorted(own_items, observed.items[rows]),
-        observed.ratings[rows],
-    )
-
-
-def _pair_rows(posterior: Posterior, observed: Ratings, pairs: pd.DataFrame) -> NDArray[np.int64]:
-    need_columns(pairs, ("user_id", "item_id"), "pairs")
-    users = posterior.user_vocabulary.index(id_values(pairs["user_id"]))
-    items = posterior.item_vocabulary.index(id_values(pairs["item_id"]))
-    keys = observed.users * observed.n_items + observed.items
-    wanted = users * observed.n_items + items
-    rows = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
-    missing = keys[rows] != wanted if len(keys) else np.ones(len(wanted), dtype=bool)
-    if bool(missing.any()):
-        at = int(np.argmax(missing))
-        user, item = pairs["user_id"].tolist()[at], pairs["item_id"].tolist()[at]
-        raise DataError(
-            f"user {user!r} and item {item!r} are no observed pair: only ratings "
-            "that were observed have a likelihood."
-        )
-    return rows
-
-
-def _most_rated(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    order = np.lexsort((np.arange(len(counts)), -counts))
-    return np.sort(order[:DEFAULT_ROWS])

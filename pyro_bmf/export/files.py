@@ -21,8 +21,9 @@ from ..model.fitted import Rows
 from ..posterior.hyperparameters import hyperparameter_draws
 from ..posterior.posterior import Posterior
 from ..posterior.rating_units import in_ratings
-from .arviz import plan_groups, tree_attributes
+from .arviz import tree_attributes
 from .groups import GROUPS, GroupPlan
+from .selection import Subset, select
 
 
 def export_netcdf(
@@ -56,19 +57,14 @@ def export_netcdf(
     SettingsError
         If the disk has not enough room.
     """
-    plan = plan_groups(
+    plan = GroupPlan(
         posterior,
-        split,
-        part=part,
-        user_ids=user_ids,
-        item_ids=item_ids,
-        pairs=pairs,
-        num_samples=num_samples,
-        seed=seed,
-        groups=groups,
-        functionals=functionals,
-        rating_probability=rating_probability,
-        everything=True,
+        select(posterior, split, Subset(part, user_ids, item_ids, pairs), everything=True),
+        posterior.number_of_draws(num_samples),
+        seed,
+        tuple(groups),
+        functionals,
+        rating_probability,
     )
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,7 @@ from ..posterior.hyperparameters import (
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
 from ..posterior.rating_units import InRatings
+from .selection import Selection
 
 GROUPS = (
     "posterior",
@@ -61,26 +62,6 @@ class Sink(Protocol):
         self, group: str, name: str, draws: slice | None, values: NDArray[Any], pairs: slice | None = None
     ) -> None:
         """Store values at these draws (None: the variable has no draws) and, if given, these pairs."""
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Which rows and which observed ratings the groups hold.
-
-    Attributes
-    ----------
-    users, items : ndarray
-        Indices of the rows, ascending.
-    pair_users, pair_items : ndarray, shape (n_pairs,)
-        Places of each pair's user and item in `users` and `items`.
-    ratings : ndarray, shape (n_pairs,)
-    """
-
-    users: Indices
-    items: Indices
-    pair_users: Indices
-    pair_items: Indices
-    ratings: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from posteriors import load_benchmark
 
-from pyro_bmf.checking.discrepancy import Discrepancies, _pooled
+from pyro_bmf.checking.discrepancy import Discrepancies, ScaleParts, _pooled
 from pyro_bmf.errors import DataError
 
 BENCHMARK = load_benchmark("false_alarms")
@@ -63,12 +63,8 @@ def test_the_pools_are_what_is_counted() -> None:
         index,
         index,
         index,
-        levels=levels,
-        shares=shares,
-        low=1.0,
-        high=6.0,
-        mean=np.full(n, 3.5),
-        sd=np.ones(n),
+        scale=ScaleParts(1.0, 6.0, levels, shares),
+        moments=(np.full(n, 3.5), np.ones(n)),
     )
     assert checks.names[:3] == ["share of 1 to 3", "share of 4", "share of 5 to 6"]
     ratings = rng.integers(1, 7, n).astype(float)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from posteriors import planted, train_posterior
 
-from pyro_bmf.checking.discrepancy import Discrepancies, check_statistics
+from pyro_bmf.checking.discrepancy import Discrepancies, ScaleParts, check_statistics
 from pyro_bmf.checking.predictive_check import check_predictive
 from pyro_bmf.data import random_split
 from pyro_bmf.errors import DataError
@@ -24,11 +24,8 @@ def checks(n: int, rng: np.random.Generator) -> Discrepancies:
         items,
         np.bincount(users, minlength=30)[users],
         np.bincount(items, minlength=20)[items],
-        levels=None,
-        low=-2.0,
-        high=2.0,
-        mean=np.zeros(n),
-        sd=np.ones(n),
+        scale=ScaleParts(-2.0, 2.0),
+        moments=(np.zeros(n), np.ones(n)),
     )
 
 
