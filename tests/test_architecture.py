@@ -19,11 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pyro_bmf", "cli")
 
 #: Lines that ask of which class a guide, rows, a prior or a likelihood is.
-MOST_CLASS_QUESTIONS = 10
+MOST_CLASS_QUESTIONS = 5
 #: Names of attributes that are made of text.
 MOST_MADE_NAMES = 67
 #: Files longer than `LONG` lines, and files in one folder.
-LONG, MOST_LONG, MOST_IN_FOLDER = 400, 7, 22
+LONG, MOST_LONG, MOST_IN_FOLDER = 400, 3, 22
 
 #: Classes of which an object may be; what a fit gives and what it is built of.
 KINDS = ("Guide", "Rows", "RowDraws", "RowPosterior", "Prior", "Likelihood", "Conditional", "Predictive")
@@ -52,7 +52,6 @@ ALLOWED_UPWARD = {
         "pyro_bmf.fitting",
     ): "it fits simulated ratings as real ones",
     ("pyro_bmf.checking.calibration", "pyro_bmf.in_units"): "in the real ratings' units",
-    ("pyro_bmf.methods.cross_feedback.warm_start", "pyro_bmf.posterior"): "it starts from an earlier fit",
 }
 #: Where guides, rows, priors and likelihoods are used.
 AFTER_THE_DATA = (

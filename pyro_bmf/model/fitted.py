@@ -2,7 +2,7 @@
 
 A method ends with two things. Its *rows* (`Rows`, one object a side) are the posterior of all users and of
 all items: Normals (`rows.RowPosterior`) or the draws that a chain kept (`row_draws.RowDraws`). Two sides
-together (`RowPairs`) give the moments and the draws of predictors. Its *guide* (`Fitted`) gives new rows
+together (`RowPairs`) give the moments and the draws of predictors. Its *guide* (`Guide`) gives new rows
 their posterior, and says what else the method learned: priors of rows, hyperparameters.
 
 Nobody after a fit asks which method it was: `posterior`, `checking`, `export` and the command line know these
@@ -244,7 +244,7 @@ class ChainHyper:
     noise_precision: Tensor
 
 
-class Fitted(Protocol):
+class Guide(Protocol):
     """What a method has learned beside the rows themselves (a `torch.nn.Module`, saved by its state)."""
 
     @property

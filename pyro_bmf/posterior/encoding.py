@@ -14,7 +14,7 @@ from ..data.ratings import Ratings
 from ..errors import FitError, SettingsError
 from ..model import FactorizationModel
 from ..model.feedback import Feedback
-from ..model.fitted import Fitted, Rows
+from ..model.fitted import Guide, Rows
 from ..tensor_files import is_finite
 
 Indices = NDArray[np.int64]
@@ -65,7 +65,7 @@ def compact(rows: Rows) -> Rows:
 
 
 def kept_rows(
-    model: FactorizationModel, guide: Fitted, train: Ratings, rows: tuple[Rows, Rows] | None
+    model: FactorizationModel, guide: Guide, train: Ratings, rows: tuple[Rows, Rows] | None
 ) -> tuple[Rows, Rows]:
     """Return users and items as a posterior keeps them: those given, or what the guide says of its own.
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
-from ..model.fitted import Fitted, Rows, Side
+from ..model.fitted import Guide, Rows, Side
 from ..numerics.keyed_draws import Stream
 from ..numerics.ranked_lists import Exclusion
 from ..systems.new_ratings import CheckedRatings
@@ -201,7 +201,7 @@ class FoldedRow:
 def fold_rows(
     new: CheckedRatings,
     side: Side,
-    guide: Fitted,
+    guide: Guide,
     pairs: PairPredictive,
     others: Vocabulary,
     scale: RatingScale,

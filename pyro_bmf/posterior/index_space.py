@@ -17,7 +17,7 @@ from ..data.ratings import Ratings
 from ..data.scale import RatingScale
 from ..data.vocabulary import Vocabulary
 from ..model import FactorizationModel
-from ..model.fitted import Fitted, Rows
+from ..model.fitted import Guide, Rows
 from ..model.sampling import USUAL_DRAWS, Sampling
 from ..numerics.ranked_lists import Exclusion
 from ..systems.contract import FittedTo, TrainedOn, lists_by_score
@@ -37,7 +37,7 @@ class IndexedPosterior:
     Attributes
     ----------
     model : FactorizationModel
-    guide : Fitted
+    guide : Guide
         For folding in; the posterior owns both, so do not train them on.
     user_rows, item_rows : Rows
         q of every user and every item, or their draws of a chain.
@@ -49,7 +49,7 @@ class IndexedPosterior:
     """
 
     model: FactorizationModel
-    guide: Fitted
+    guide: Guide
     user_rows: Rows
     item_rows: Rows
     train: Ratings

@@ -20,7 +20,7 @@ from ..data.splits import Split
 from ..data.vocabulary import Vocabulary
 from ..errors import SettingsError
 from ..model import FactorizationModel
-from ..model.fitted import Fitted, Rows, Side
+from ..model.fitted import Guide, Rows, Side
 from ..model.likelihoods.normal import Likelihood
 from ..model.priors.normal import Prior
 from ..systems.new_ratings import CheckedRatings, ManyNewRatings, NewRatings, checked_many, checked_one
@@ -51,7 +51,7 @@ class Posterior(IndexedPosterior):
     Attributes
     ----------
     model : FactorizationModel
-    guide : Fitted
+    guide : Guide
         For folding in; the posterior owns both, so do not train them on.
     user_rows, item_rows : Rows
         q of every user and every item, or their draws of a chain.
@@ -68,7 +68,7 @@ class Posterior(IndexedPosterior):
     def from_fit(
         cls,
         model: FactorizationModel,
-        guide: Fitted,
+        guide: Guide,
         train: Ratings | Split,
         *,
         rows: tuple[Rows, Rows] | None = None,

@@ -20,7 +20,7 @@ from ..methods.coordinate_ascent.guide import ConjugateGuide
 from ..methods.cross_feedback.guide import CrossFeedbackGuide
 from ..methods.gibbs.guide import ChainGuide
 from ..model import FactorizationModel
-from ..model.fitted import Fitted, Rows
+from ..model.fitted import Guide, Rows
 from ..model.likelihoods.normal import Likelihood
 from ..model.priors.normal import Prior
 from ..model.row_draws import RowDraws
@@ -59,7 +59,7 @@ class SavedParts(NamedTuple):
     """What a posterior is made of, in the order of its attributes."""
 
     model: FactorizationModel
-    guide: Fitted
+    guide: Guide
     user_rows: Rows
     item_rows: Rows
     train: Ratings
@@ -69,7 +69,7 @@ class SavedParts(NamedTuple):
 def save_parts(
     path: Path | str,
     model: FactorizationModel,
-    guide: Fitted,
+    guide: Guide,
     user_rows: Rows,
     item_rows: Rows,
     train: Ratings,
@@ -222,7 +222,7 @@ def _check_numbers(tensors: Mapping[str, Tensor]) -> None:
             raise SavedFileError(f"the tensor {name} holds a number below 0, and is a scale: save again.")
 
 
-def _row_types(users: Rows, items: Rows, guide: Fitted) -> set[torch.dtype]:
+def _row_types(users: Rows, items: Rows, guide: Guide) -> set[torch.dtype]:
     """Return the types of rows' numbers; draws of a chain in half precision count as single.
 
     They are so on both sides, draws and means and implicit weights alike, or nowhere.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,15 +14,32 @@ from ...data.vocabulary import Vocabulary
 from ...errors import SettingsError
 from ...model import FactorizationModel
 from ...model.likelihoods.normal import Likelihood
-from ...posterior import Posterior
 from .encoder import FIRST_LAYER
 from .guide import CrossFeedbackGuide
 
 
+class Earlier(Protocol):
+    """What is asked of an earlier fit: a posterior is one."""
+
+    @property
+    def model(self) -> FactorizationModel:
+        """Its model."""
+
+    @property
+    def guide(self) -> Any:
+        """Its guide."""
+
+    @property
+    def user_vocabulary(self) -> Vocabulary:
+        """Raw ids of its users."""
+
+    @property
+    def item_vocabulary(self) -> Vocabulary:
+        """Raw ids of its items."""
+
+
 @torch.no_grad()
-def carry_over(
-    earlier: Posterior, model: FactorizationModel, guide: CrossFeedbackGuide, train: Ratings
-) -> str:
+def carry_over(earlier: Earlier, model: FactorizationModel, guide: CrossFeedbackGuide, train: Ratings) -> str:
     """Put an earlier fit's weights and embeddings into a new guide, row by row of the raw ids.
 
     First-layer weights belong to rows of the other side: rows that the earlier fit knew keep theirs, new

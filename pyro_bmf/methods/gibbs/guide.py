@@ -151,7 +151,7 @@ class ChainGuide(nn.Module):
         return RowPriors(at, shared=not self.implicit)
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
-        """Return the draws of noise, cut points and the rows' priors; see `fitted.Fitted`."""
+        """Return the draws of noise, cut points and the rows' priors; see `fitted.Guide`."""
         k = self.n_factors
         found = {"noise": Hyperparameter((), self.noise.double() ** -0.5)}
         if self.n_cuts:
