@@ -12,7 +12,7 @@ from pyro_bmf.errors import DataError, SavedFileError
 from pyro_bmf.files import write_json
 
 from .given import given_options
-from .options import Reading, Splitting, check_data_dir, data_options, make_split, split_options
+from .options import Reading, Splitting, data_options, split_options
 from .printing.option_groups import GroupedCommand
 from .printing.output import TableWriter, note, table_options
 from .printing.outputs import OutputPath
@@ -21,6 +21,7 @@ from .runs import schema as run_schema
 from .runs.folder import RUN, RunFolder
 from .settings_options import Changes, chosen, settings_options
 from .shared_options import threads_option
+from .splitting import check_data_dir, make_split
 
 if TYPE_CHECKING:
     from pyro_bmf.checking.simulated_ranks import RankCheck, RankSummary

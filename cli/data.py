@@ -7,17 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import (
-    Reading,
-    Splitting,
-    check_data_dir,
-    check_written,
-    data_options,
-    load,
-    make_splits,
-    split_options,
-)
+from .options import Reading, Splitting, data_options, split_options
 from .printing.output import Row, TableWriter, table_options
+from .splitting import check_data_dir, check_written, load, make_splits
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Ratings, Source, Split

@@ -12,7 +12,7 @@ from pyro_bmf.errors import PyroBmfError, SettingsError, UnknownIdError
 from pyro_bmf.files import is_stream, write_json
 
 from .given import given_options
-from .options import Reading, Splitting, check_data_dir, data_options, make_split, split_options
+from .options import Reading, Splitting, data_options, split_options
 from .printing.option_groups import GroupedCommand, option
 from .printing.output import TableWriter, note, table_options
 from .printing.rating_tables import recommendations
@@ -23,6 +23,7 @@ from .runs.folder import RUN, RunFolder
 from .runs.job import Job, ctrl_c, fit_and_save, how_to_go_on
 from .settings_options import Changes, chosen, settings_options
 from .shared_options import threads_option
+from .splitting import check_data_dir, make_split
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Ratings, Split

@@ -27,6 +27,7 @@ _HOMES = {
     "EncoderSettings": "pyro_bmf.methods.cross_feedback.settings",
     "Gibbs": "pyro_bmf.methods.gibbs.settings",
     "CoordinateAscent": "pyro_bmf.methods.coordinate_ascent.settings",
+    "MatrixFactorization": "pyro_bmf.estimator",
     "Posterior": "pyro_bmf.posterior",
     "to_arviz": "pyro_bmf.export.arviz",
     "evaluate": "pyro_bmf.evaluation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .data.splits import Split
 from .fitting import fit
@@ -20,13 +21,11 @@ class MatrixFactorization:
         Of model and method; the default preset when not given.
     device : str
         As `pyro_bmf.fit` takes it.
-    name : str
-        What tables call the posterior.
     """
 
     settings: Settings | None = None
     device: str = "auto"
-    name: str = "pyro-bmf"
+    name: ClassVar[str] = Posterior.name
 
     def fit(self, split: Split, *, refit: bool = False) -> Posterior:
         """Return the posterior that `pyro_bmf.fit` gives of the same split, settings and refit."""

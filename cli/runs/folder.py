@@ -27,7 +27,8 @@ import click
 from pyro_bmf.errors import SavedFileError, SettingsError
 from pyro_bmf.files import atomic_write, clean_leftovers, is_stream, make_folder, write_error, write_json
 
-from ..options import Reading, Splitting, check_data_dir, make_split
+from ..options import Reading, Splitting
+from ..splitting import check_data_dir, make_split
 from . import lock as run_lock
 from . import schema as run_schema
 from .config import AGAIN, FORMAT_VERSION, fit_digest, flat, options_from_config, read_config, values

@@ -13,14 +13,8 @@ from click.testing import CliRunner, Result
 from pyro_bmf.cli.data import group
 from pyro_bmf.cli.main import root
 from pyro_bmf.cli.main import run as run_main
-from pyro_bmf.cli.options import (
-    Reading,
-    Splitting,
-    data_options,
-    load,
-    make_split,
-    split_options,
-)
+from pyro_bmf.cli.options import Reading, Splitting, data_options, split_options
+from pyro_bmf.cli.splitting import load, make_split
 from pyro_bmf.data import (
     SOURCES,
     Ratings,
