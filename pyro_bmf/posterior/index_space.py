@@ -151,8 +151,7 @@ class IndexedPosterior:
         """Return means, standard deviations, and probabilities of levels, with the intervals printed."""
         mean, sd = self.pairs.rating_moments(users, items)
         pmf = None if levels is None else self.pairs.pmf(users, items, levels)
-        kind = self.pairs.interval_kind(levels)
-        if kind == "normal":
+        if self.pairs.likelihood.predicts_normals():
             return NormalPredictions(mean, sd, pmf)
         if pmf is not None and levels is not None:
             return LevelPredictions(mean, sd, pmf, levels)

@@ -174,12 +174,6 @@ class PairPredictive:
         ]
         return _joined(parts, (0, len(levels)))
 
-    def interval_kind(self, levels: Floats | None) -> str:
-        """Return how `rating_interval` finds its ends: ``"normal"``, ``"levels"`` or ``"drawn"``."""
-        if self.likelihood.predicts_normals():
-            return "normal"
-        return "drawn" if levels is None else "levels"
-
     @torch.no_grad()
     def rating_interval(
         self, users: Indices, items: Indices, probability: float, levels: Floats | None
@@ -197,15 +191,15 @@ class PairPredictive:
         size = CELLS // (4 * max(self.users.n_factors, _NODES))
         if levels is not None:
             size = min(size, CELLS // (2 * _NODES * len(levels)))
-        tail, kind = (1.0 - probability) / 2.0, self.interval_kind(levels)
+        tail, normal = (1.0 - probability) / 2.0, self.likelihood.predicts_normals()
         for part in chunks(len(users), size):
             mean, variance = self.eta_moments(users[part], items[part])
             noise = self.relative_noise(users[part], items[part])
-            if kind == "normal":
+            if normal:
                 centre, spread = self.likelihood.predictive_moments(mean, variance, *noise)
                 reach = _normal_quantile(1.0 - tail) * spread.sqrt()
                 low, high = centre - reach, centre + reach
-            elif kind == "levels" and levels is not None:
+            elif levels is not None:
                 low, high = self._level_quantiles(mean, variance, levels, tail, *noise)
             else:
                 low, high = self._drawn_quantiles(mean, variance, tail, *noise)
