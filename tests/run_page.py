@@ -28,7 +28,9 @@ from pyro_bmf.data.notices import DataNotice, DataWarning
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Commands of the documentation that are not ours, and what is looked at in them.
-_OTHERS = re.compile(r"pip install \.|benchmarks/peers/make_environment\.sh")
+_OTHERS = re.compile(
+    r"pip install \.|benchmarks/peers/make_environment\.sh|git apply docs/examples/\w+\.patch"
+)
 
 
 @dataclass
