@@ -54,10 +54,10 @@ class OwnTerms:
         model, rows = posterior.model, posterior.user_rows
         at = torch.tensor(users, device=rows.device)
         log_noise = log_noise_sd = shapes = shifts = shifts_sd = spread = None
-        if rows.noise is not None and model.row_noise is not None and "user" in model.row_noise.sides:
-            log_noise = rows.noise[at].double().log()
-            if rows.noise_scale is not None:
-                log_noise_sd = _WIDER * rows.noise_scale[at].double()
+        if rows.noise_factor is not None and model.row_noise is not None and "user" in model.row_noise.sides:
+            log_noise = rows.noise_factor[at].double().log()
+            if rows.noise_factor_log_sd is not None:
+                log_noise_sd = _WIDER * rows.noise_factor_log_sd[at].double()
                 shapes = _median(cast(Hyperparameter, model.row_noise.shape_q["user"])).reshape(1)
             else:
                 shapes = posterior.guide.hyperparameters()["user_noise_shape"].values.double()

@@ -297,7 +297,7 @@ class _RowIntegral:
 
 def _item_noise(posterior: Posterior, items: Indices) -> Tensor | None:
     """Return the noise multiplier of each rating's item, (nnz,), float64; None for ones."""
-    noise = posterior.item_rows.noise
+    noise = posterior.item_rows.noise_factor
     return None if noise is None else noise[torch.tensor(items, device=noise.device)].double()
 
 

@@ -242,7 +242,7 @@ def _steps(start: RowPosterior, family: str) -> tuple[dict[str, Tensor], Callabl
 
     def rows() -> RowPosterior:
         moved = loc + unit * free["loc"]
-        more: dict[str, Tensor] = {} if start.noise is None else {"noise": start.noise}
+        more: dict[str, Tensor] = {} if start.noise_factor is None else {"noise_factor": start.noise_factor}
         if biased and not joint:
             assert start.bias_loc is not None
             assert start.bias_scale is not None

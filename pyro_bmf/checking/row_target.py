@@ -269,9 +269,9 @@ class RowTargets:
     def _relative(self, rows: Indices, places: Tensor, columns: Tensor) -> tuple[Any, ...]:
         own = torch.tensor(rows, device=places.device)[places]
         noises = [
-            side.noise[at]
+            side.noise_factor[at]
             for side, at in ((self.rows, own), (self.others, columns))
-            if side.noise is not None
+            if side.noise_factor is not None
         ]
         users, at = (self.rows, own) if self.side == "user" else (self.others, columns)
         return pair_terms(noises, None if users.cuts is None else users.cuts[at])

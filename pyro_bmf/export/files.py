@@ -182,8 +182,8 @@ def _chain_table(posterior: Posterior) -> pd.DataFrame | None:
 
 def _parameters(rows: Rows, units: Units) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {}
-    if rows.noise is not None:
-        columns["noise"] = rows.noise.cpu().numpy()
+    if rows.noise_factor is not None:
+        columns["noise"] = rows.noise_factor.cpu().numpy()
     for name, tensor in rows.summaries().items():
         site = "user_bias" if name.startswith("bias") else "user_factors"
         values = in_ratings(site, tensor.cpu().numpy(), units)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from torch import Tensor
 
 from ..numerics.keyed_draws import Stream
 from .feedback import Feedback
+from .likelihoods.normal import Likelihood
 from .sampling import Sampling
+from .sides import Side as Side
 
-Side = Literal["user", "item"]
 Indices = NDArray[np.int64]
 
 
@@ -48,12 +49,12 @@ class Rows(Protocol):
         """What draws of the rows are."""
 
     @property
-    def noise(self) -> Tensor | None:
+    def noise_factor(self) -> Tensor | None:
         """What each row multiplies the likelihood's standard deviation by, (n,); None for ones."""
 
     @property
-    def noise_scale(self) -> Tensor | None:
-        """Standard deviation of the logarithm of `noise`, (n,); None where it stands at one value."""
+    def noise_factor_log_sd(self) -> Tensor | None:
+        """Standard deviation of the logarithm of `noise_factor`, (n,); None where it stands at one value."""
 
     @property
     def cuts(self) -> Tensor | None:
@@ -266,7 +267,7 @@ class Guide(Protocol):
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds its shape by ``from_settings``, as plain values, its ``kind`` among them."""
 
-    def attach(self, users: Any, items: Any) -> None:
+    def attach(self, users: Any, items: Any, likelihood: Likelihood) -> None:
         """Be told of the rows (`Rows`) that a posterior holds beside it, which are saved apart."""
 
     def training_rows(self, side: Side, feedback: Feedback) -> Rows:
@@ -313,7 +314,7 @@ class NormalRowsGuide:
         """False: rows are what an encoder says of them."""
         return False
 
-    def attach(self, users: Any, items: Any) -> None:
+    def attach(self, users: Any, items: Any, likelihood: Likelihood) -> None:
         """Keep nothing: new rows do not depend on the posterior's rows, but on what it holds itself."""
 
     def encode_side(self, side: Side, feedback: Feedback) -> Rows:

@@ -52,14 +52,14 @@ class RowDraws:
         Mean of each row given draw s of the *other* side: its average over draws has less Monte Carlo error.
     biased : Tensor, shape (), bool
         Whether the last column is a bias.
-    noise : Tensor or None, shape (n,)
+    noise_factor : Tensor or None, shape (n,)
         Posterior mean of what each row multiplies the likelihood's standard deviation by.
     """
 
     draws: Tensor
     means: Tensor
     biased: Tensor
-    noise: Tensor | None = None
+    noise_factor: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -90,7 +90,7 @@ class RowDraws:
         return ChainDraws(self.n_draws)
 
     @property
-    def noise_scale(self) -> None:
+    def noise_factor_log_sd(self) -> None:
         """None: a chain keeps means of the noise multipliers alone."""
 
     @property
@@ -141,7 +141,7 @@ class RowDraws:
 
     def select(self, rows: Tensor) -> RowDraws:
         """Return the draws of the given rows, in the given order."""
-        noise = None if self.noise is None else self.noise[rows]
+        noise = None if self.noise_factor is None else self.noise_factor[rows]
         return RowDraws(self.draws[rows], self.means[rows], self.biased, noise)
 
     def with_each(self, change: Callable[[Tensor], Tensor]) -> RowDraws:
@@ -291,7 +291,7 @@ class DrawnPairs:
         device = users.device
         every = torch.linspace(0, users.n_draws - 1, min(_SETTINGS, users.n_draws)).long().to(device)
         precision = torch.stack([hyper.prior.at(draw)[0] for draw in every.tolist()])
-        own_noise = 1.0 if users.noise is None else float(users.noise[user])
+        own_noise = 1.0 if users.noise_factor is None else float(users.noise_factor[user])
 
         def features(at: Indices) -> tuple[Tensor, Tensor]:
             drawn = items.draws[torch.tensor(at, device=device)][:, every].double().transpose(0, 1)
@@ -301,8 +301,8 @@ class DrawnPairs:
 
         seen, _ = features(rated)
         weight = hyper.noise_precision[every].double()[:, None] / own_noise**2
-        if items.noise is not None:
-            weight = weight * items.noise[torch.tensor(rated, device=device)].double()[None] ** -2
+        if items.noise_factor is not None:
+            weight = weight * items.noise_factor[torch.tensor(rated, device=device)].double()[None] ** -2
         else:
             weight = weight.expand(-1, len(rated))
         covariance = torch.linalg.inv(precision + (seen * weight.unsqueeze(-1)).mT @ seen)

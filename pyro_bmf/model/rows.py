@@ -41,11 +41,11 @@ class RowPosterior:
     tril : Tensor or None, shape (n, D, D)
         Lower Cholesky factor of each row's covariance over its factors and, last, its bias where there is
         one; `scale` and `bias_scale` are then its marginals. None for a diagonal covariance.
-    noise : Tensor or None, shape (n,)
+    noise_factor : Tensor or None, shape (n,)
         What each row multiplies the likelihood's standard deviation by; None for ones. Of a guide, the median
         of its log-normal q.
-    noise_scale : Tensor or None, shape (n,)
-        Standard deviation of the logarithm of `noise` under q, where a guide gave it.
+    noise_factor_log_sd : Tensor or None, shape (n,)
+        Standard deviation of the logarithm of `noise_factor` under q, where a guide gave it.
     cuts, cuts_scale : Tensor or None, shape (n, n_shifts)
         Mean and standard deviation of the shifts of a user's cut points; None where cuts are shared.
     positive : Tensor or None, shape (n,), bool
@@ -58,9 +58,9 @@ class RowPosterior:
     bias_loc: Tensor | None = None
     bias_scale: Tensor | None = None
     tril: Tensor | None = None
-    noise: Tensor | None = None
+    noise_factor: Tensor | None = None
     positive: Tensor | None = None
-    noise_scale: Tensor | None = None
+    noise_factor_log_sd: Tensor | None = None
     cuts: Tensor | None = None
     cuts_scale: Tensor | None = None
 

@@ -53,9 +53,9 @@ def row_noise_means(posterior: Posterior) -> dict[str, Floats]:
     """Return posterior means, by side, of what multiplies each row's noise, where no draws of it are kept."""
     sides = {"user": posterior.user_rows, "item": posterior.item_rows}
     return {
-        side: rows.noise.double().cpu().numpy()
+        side: rows.noise_factor.double().cpu().numpy()
         for side, rows in sides.items()
-        if rows.noise is not None and rows.noise_scale is None
+        if rows.noise_factor is not None and rows.noise_factor_log_sd is None
     }
 
 

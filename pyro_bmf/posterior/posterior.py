@@ -102,7 +102,7 @@ class Posterior(IndexedPosterior):
 
     def __post_init__(self) -> None:
         """Tell the guide of the rows that it goes with."""
-        self.guide.attach(self.user_rows, self.item_rows)
+        self.guide.attach(self.user_rows, self.item_rows, self.model.likelihood)
 
     @classmethod
     def load(

@@ -81,9 +81,9 @@ class PairPredictive:
         """
         own, other = (torch.tensor(at, device=self.device) for at in (users, items))
         noises = [
-            rows.noise[at].double()
+            rows.noise_factor[at].double()
             for rows, at in ((self.users, own), (self.items, other))
-            if rows.noise is not None
+            if rows.noise_factor is not None
         ]
         cuts = self.users.cuts
         return pair_terms(noises, None if cuts is None else cuts[own].double())
@@ -101,17 +101,17 @@ class PairPredictive:
             (self.items, items, self.item_stream),
         ):
             own = torch.tensor(at, device=self.device)
-            spread = rows.noise_scale
-            if rows.noise is not None and spread is None:
-                noises.append(rows.noise[own].double().expand(len(draws), len(at)))
+            spread = rows.noise_factor_log_sd
+            if rows.noise_factor is not None and spread is None:
+                noises.append(rows.noise_factor[own].double().expand(len(draws), len(at)))
             if spread is None and rows.cuts is None:
                 continue
             width = (spread is not None) + (0 if rows.cuts is None else rows.cuts.shape[1])
             distinct, place = np.unique(at, return_inverse=True)
             normal = torch.from_numpy(row_noise(seed, TERMS[stream], distinct, draws, width)).to(self.device)
             normal = normal[:, torch.tensor(place, device=self.device)]
-            if rows.noise is not None and spread is not None:
-                noises.append(rows.noise[own].double() * (spread[own].double() * normal[..., 0]).exp())
+            if rows.noise_factor is not None and spread is not None:
+                noises.append(rows.noise_factor[own].double() * (spread[own].double() * normal[..., 0]).exp())
             if rows.cuts is not None and rows.cuts_scale is not None:
                 deviation = rows.cuts_scale[own].double() * normal[..., int(spread is not None) :]
                 cuts = rows.cuts[own].double() + deviation

@@ -47,7 +47,7 @@ GUIDES: Mapping[str, Any] = {
 }
 
 
-_POSITIVE = ("scale", "bias_scale", "noise", "noise_scale", "cuts_scale")
+_POSITIVE = ("scale", "bias_scale", "noise_factor", "noise_factor_log_sd", "cuts_scale")
 # What the parts raise when a description names things that are not there, or of another type or size.
 _MISFITS = (
     *(KeyError, IndexError, AttributeError, TypeError, ValueError, AssertionError),
@@ -268,8 +268,8 @@ def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: Factorization
         if "tril" in found:
             shapes["tril"] = (n, width, width)
     own_noise = model.row_noise is not None and side.removesuffix("s") in model.row_noise.sides
-    for name in ("noise", "noise_scale"):
-        if name in found or (own_noise and name == "noise"):
+    for name in ("noise_factor", "noise_factor_log_sd"):
+        if name in found or (own_noise and name == "noise_factor"):
             shapes[name] = (n,)
     if model.row_cuts is not None and side == "users":
         shapes |= dict.fromkeys(("cuts", "cuts_scale"), (n, model.row_cuts.n_shifts))

@@ -94,10 +94,10 @@ class Screen:
     def _noise(self, users: Tensor, items: slice) -> Tensor:
         """Return the pairs' squared noise multipliers."""
         found = torch.ones(1, 1, device=users.device)
-        if self.pairs.users.noise is not None:
-            found = found * self.pairs.users.noise[users].float().square().unsqueeze(1)
-        if self.pairs.items.noise is not None:
-            found = found * self.pairs.items.noise[items].float().square()
+        if self.pairs.users.noise_factor is not None:
+            found = found * self.pairs.users.noise_factor[users].float().square().unsqueeze(1)
+        if self.pairs.items.noise_factor is not None:
+            found = found * self.pairs.items.noise_factor[items].float().square()
         return found
 
     def best_items(

@@ -66,7 +66,7 @@ def test_the_tree_is_a_chain(posterior: Posterior) -> None:
     def assert_is(name: str, standard: Any, factor: float = unit, shift: float = 0.0) -> None:
         np.testing.assert_allclose(q[name].values[0], standard * factor + shift, rtol=1e-6, atol=1e-7)
 
-    assert_is("noise", guide.noise.double().numpy() ** -0.5)
+    assert_is("noise", guide.noise_precision.double().numpy() ** -0.5)
     for side in ("user", "item"):
         precision = getattr(guide, f"{side}_precision").double().numpy()
         assert_is(f"{side}_bias_scale", precision[:, 2, 2] ** -0.5)
@@ -87,7 +87,7 @@ def test_the_tree_is_a_chain(posterior: Posterior) -> None:
         assert "cuts" not in q
         assert q["noise"].values.std() > 0
     if guide.row_noise:
-        np.testing.assert_array_equal(q["user_noise_shape"].values[0], guide.user_noise_shape.numpy())
+        np.testing.assert_array_equal(q["user_noise_shape"].values[0], guide.user.row_precision_shape.numpy())
         rows = posterior.user_rows.noise.double().numpy()  # type: ignore[union-attr]
         np.testing.assert_array_equal(tree["constant_data"]["user_noise_mean"].values, rows[[0, 5]])
 
@@ -153,7 +153,7 @@ def test_fewer_draws_are_the_first(posterior: Posterior) -> None:
     torch.manual_seed(0)
     tree = to_arviz(posterior, user_ids=[100], num_samples=6, groups=("posterior",))
     guide: Any = posterior.guide
-    first = guide.noise.numpy()[:6] ** -0.5 * posterior.model.units.scale
+    first = guide.noise_precision.numpy()[:6] ** -0.5 * posterior.model.units.scale
     np.testing.assert_allclose(tree["posterior"]["noise"].values[0], first, rtol=1e-12)
 
 

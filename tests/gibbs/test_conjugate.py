@@ -75,8 +75,8 @@ def test_the_bound_by_simulation(stars: Split) -> None:
         total.append(stats.norm(eta.numpy(), parts["noise"]).logpdf(train.ratings).sum())
     error = np.std(total) / math.sqrt(len(total))
     assert parts["log_likelihood"] == pytest.approx(np.mean(total), abs=4.5 * error)
-    loc, covariance = guide.user_loc, guide.user_covariance
-    prior = guide.user_prior
+    loc, covariance = guide.user.loc, guide.user.covariance
+    prior = guide.user.prior_precision
     p = torch.distributions.MultivariateNormal(torch.zeros(3).double(), precision_matrix=torch.diag(prior))  # type: ignore[arg-type]
     q = torch.distributions.MultivariateNormal(loc, covariance)  # type: ignore[arg-type]
     assert parts["kl_user"] == pytest.approx(float(torch.distributions.kl_divergence(q, p).sum()))
@@ -89,10 +89,10 @@ def test_the_step_is_the_textbook_posterior(stars: Split) -> None:
     guide, train = ascent.guide, stars.train
     found, _ = guide.conditional("user", ascent.entries.user, ascent.values)
     mean = found.mean(torch.zeros(3).double())
-    v, cov = guide.item_loc, guide.item_covariance
+    v, cov = guide.item.loc, guide.item.covariance
     for user in (0, 7, 31):
         at = train.users == user
-        precision = torch.diag(guide.user_prior).double()  # type: ignore[arg-type]
+        precision = torch.diag(guide.user.prior_precision).double()  # type: ignore[arg-type]
         linear = torch.zeros(3).double()
         for j, x in zip(train.items[at], train.ratings[at] - float(ascent.model.centre), strict=True):
             # Of f = [v, 1] and the bias c: every expectation by hand.
@@ -101,8 +101,8 @@ def test_the_step_is_the_textbook_posterior(stars: Split) -> None:
             second[:2, 2] = second[2, :2] = v[j][:2]  # type: ignore[index]
             second[2, 2] = 1.0
             target = torch.cat([v[j][:2] * x - v[j][:2] * v[j][2] - cov[j][:2, 2], (x - v[j][2])[None]])  # type: ignore[index]
-            precision = precision + guide.noise * second
-            linear = linear + guide.noise * target
+            precision = precision + guide.noise_precision * second
+            linear = linear + guide.noise_precision * target
         torch.testing.assert_close(mean[user], torch.linalg.solve(precision, linear))
         torch.testing.assert_close(found.covariance()[user], torch.linalg.inv(precision))
 

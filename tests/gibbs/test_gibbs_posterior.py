@@ -151,12 +151,12 @@ def test_folded_row_is_the_exact_conditional_of_each_draw(stars: Split) -> None:
     for s in (0, 11, 29):
         v = posterior.item_rows.draws[items, s].double()  # type: ignore[union-attr]
         feature = torch.cat([v[:, :2], torch.ones(len(v), 1).double()], 1)
-        mean = guide.user_location[s].double() + guide.user_weights[s][items].double().sum(0) / math.sqrt(
+        mean = guide.user.location[s].double() + guide.user.weights[s][items].double().sum(0) / math.sqrt(
             len(v)
         )
-        prior = guide.user_precision[s].double()
-        precision = prior + guide.noise[s] * feature.T @ feature
-        linear = prior @ mean + guide.noise[s] * feature.T @ (x - v[:, 2])
+        prior = guide.user.precision[s].double()
+        precision = prior + guide.noise_precision[s] * feature.T @ feature
+        linear = prior @ mean + guide.noise_precision[s] * feature.T @ (x - v[:, 2])
         torch.testing.assert_close(
             found.means[0, s].double(), torch.linalg.solve(precision, linear), rtol=1e-3, atol=1e-3
         )

@@ -164,7 +164,7 @@ def test_draws_in_half_precision_predict_the_same_to_its_rounding(
     single = run(stars).posterior
     monkeypatch.setattr(estimate, "SINGLE_NUMBERS", 0)
     half: Posterior = run(stars).posterior
-    assert half.user_rows.draws.dtype == half.guide.item_weights.dtype == torch.float16  # type: ignore[union-attr]
+    assert half.user_rows.draws.dtype == half.guide.item.weights.dtype == torch.float16  # type: ignore[union-attr]
     users, items = stars.test.users.copy(), stars.test.items.copy()
     np.testing.assert_allclose(half.predict_mean(users, items), single.predict_mean(users, items), atol=2e-3)
     np.testing.assert_allclose(half.predict_sd(users, items), single.predict_sd(users, items), atol=2e-3)
@@ -190,7 +190,7 @@ def test_a_large_chain_that_was_stopped_repeats_its_bits(stars: Split, tmp_path:
     for one in ("user_rows", "item_rows"):
         for name, tensor in getattr(whole.posterior, one).tensors().items():
             assert torch.equal(getattr(resumed.posterior, one).tensors()[name], tensor), name
-    assert torch.equal(resumed.posterior.guide.user_weights, whole.posterior.guide.user_weights)
+    assert torch.equal(resumed.posterior.guide.user.weights, whole.posterior.guide.user.weights)
 
 
 def test_lists_of_a_large_catalogue_are_those_of_its_scores(

@@ -47,8 +47,8 @@ def chain(side: str, *, ordered: bool) -> ChainGuide:
     getattr(guide, f"{side}_location")[:] = torch.tensor(LOCATION)
     getattr(guide, f"{side}_precision")[:] = torch.diag(torch.tensor(PRECISION)).float()
     getattr(guide, f"{side}_weights")[:] = torch.tensor(weights())
-    getattr(guide, f"{side}_noise_shape")[:] = SHAPE
-    guide.noise[:] = NOISE
+    guide.of(side).row_precision_shape[:] = SHAPE
+    guide.noise_precision[:] = NOISE
     guide.centre.fill_(CENTRE)
     if ordered:
         guide.cuts[:] = torch.tensor(CUTS)
@@ -116,7 +116,7 @@ def test_a_new_row_with_noise_of_its_own(side: str, ordered: bool) -> None:
     )
     guide = chain(side, ordered=ordered)
     found = guide.encode_side(side, feedback)  # type: ignore[arg-type]
-    assert found.noise is not None
+    assert found.noise_factor is not None
     for row, (own_columns, own_ratings) in enumerate(given):
         exact = quadrature(own_columns, own_ratings, ordered=ordered)
         drawn = found.draws[row].double().numpy()
@@ -125,4 +125,4 @@ def test_a_new_row_with_noise_of_its_own(side: str, ordered: bool) -> None:
             assert values.mean() == pytest.approx(mean, abs=4.0 * sd / math.sqrt(N_DRAWS)), (row, name)
             assert values.std() == pytest.approx(sd, rel=4.0 / math.sqrt(N_DRAWS)), (row, name)
         mean, sd = exact["noise"]
-        assert float(found.noise[row]) == pytest.approx(mean, abs=4.0 * sd / math.sqrt(N_DRAWS)), row
+        assert float(found.noise_factor[row]) == pytest.approx(mean, abs=4.0 * sd / math.sqrt(N_DRAWS)), row

@@ -163,9 +163,9 @@ def test_drawn_terms_are_those_of_q(split: Split) -> None:
     assert tuple(terms.shifts.shape) == (4000, 3, 3)
     u, v = posterior.user_rows, posterior.item_rows
     for at, (i, j) in enumerate(zip(users, items, strict=True)):
-        spread = float((u.noise_scale[i] ** 2 + v.noise_scale[j] ** 2).sqrt())  # type: ignore[index,union-attr]
+        spread = float((u.noise_factor_log_sd[i] ** 2 + v.noise_factor_log_sd[j] ** 2).sqrt())  # type: ignore[index,union-attr]
         logs = terms.scale[:, at].log()
-        expected = float((u.noise[i] * v.noise[j]).log())  # type: ignore[index]
+        expected = float((u.noise_factor[i] * v.noise_factor[j]).log())  # type: ignore[index]
         assert float(logs.mean()) == pytest.approx(expected, abs=5 * spread / 4000**0.5)
         assert float(logs.std()) == pytest.approx(spread, rel=0.06)
         shifts = terms.shifts[:, at]
@@ -190,8 +190,8 @@ def test_they_run_under_the_encoders(
     prior: str, likelihood: str, row_noise: str, split: Split, tmp_path: Path
 ) -> None:
     posterior = check_fit(split, tmp_path / "model", prior=prior, likelihood=likelihood, row_noise=row_noise)
-    assert (posterior.user_rows.noise is not None) == (row_noise in ("user", "both"))
-    assert (posterior.item_rows.noise is not None) == (row_noise in ("item", "both"))
+    assert (posterior.user_rows.noise_factor is not None) == (row_noise in ("user", "both"))
+    assert (posterior.item_rows.noise_factor is not None) == (row_noise in ("item", "both"))
     assert (getattr(posterior.user_rows, "cuts", None) is not None) == ("cuts=user" in likelihood)
     if prior == "normal":
         table = diagnose_rows(posterior, "user", num_samples=50, searched=2).table
@@ -275,7 +275,7 @@ def test_planted_noise_of_users_is_found() -> None:
         noisy.fold_in(dict(zip(ids, wild.tolist(), strict=True))).posterior,
         noisy.fold_in({ids[0]: 9.0}).posterior,
     ]
-    steady, restless, new = (float(rows.noise) for rows in folded)  # type: ignore[union-attr,arg-type]
+    steady, restless, new = (float(rows.noise_factor) for rows in folded)  # type: ignore[union-attr,arg-type]
     assert steady < 0.8
     assert restless > 1.25
     assert 0.75 < new < 1.5

@@ -23,10 +23,9 @@ from ...errors import SettingsError
 from ...model import FactorizationModel
 from ...model.feedback import Feedback
 from ...model.priors.normal import Prior
-from ...model.sides import SIDES, Sides
-from ...numerics.normal_cells import midway
+from ...model.sides import SIDES, Side, Sides
 from ..kernel import Entries
-from .guide import ConjugateGuide, Side
+from .guide import ConjugateGuide
 
 #: Iterations before the priors' scales move: a bound that is far from its height prefers no factors at all.
 _FIXED_SCALES = 5
@@ -83,17 +82,8 @@ class Ascent:
         self.guide = ConjugateGuide(
             train.n_users, train.n_items, model.n_factors, biases=model.biases, n_cuts=utilities.n_cuts
         ).to(device)
-        for name in (
-            "user_loc",
-            "user_covariance",
-            "user_prior",
-            "item_loc",
-            "item_covariance",
-            "item_prior",
-        ):
-            setattr(self.guide, name, getattr(self.guide, name).to(dtype))
-        if utilities.n_cuts:
-            self.guide.middles.copy_(midway(cast(Any, model.likelihood).levels))
+        self.guide.user.to(dtype)
+        self.guide.item.to(dtype)
         self.guide.cuts.copy_(utilities.start_cuts())
         # Predictors here lack the centre, and so must ratings that are their own utilities.
         self.observed = utilities.observe(feedback.values) if utilities.latent else self.values
@@ -101,18 +91,17 @@ class Ascent:
         noise_sd = 0.9 * float(train.ratings.std())
         if not utilities.learned_noise:
             noise_sd = float(cast(Any, model.likelihood).noise)
-        self.guide.noise.fill_(max(noise_sd, 1e-3) ** -2)
+        self.guide.noise_precision.fill_(max(noise_sd, 1e-3) ** -2)
         self.guide.centre.fill_(centre)
         generator = torch.Generator().manual_seed(seed)
-        for side, prior, bias in (
-            ("user", model.user_prior, model.user_bias_prior),
-            ("item", model.item_prior, model.item_bias_prior),
+        for rows, prior, bias in (
+            (self.guide.user, model.user_prior, model.user_bias_prior),
+            (self.guide.item, model.item_prior, model.item_bias_prior),
         ):
             scales = [prior.scale] * model.n_factors + ([] if bias is None else [bias.scale])
-            getattr(self.guide, f"{side}_prior").copy_(torch.tensor(scales) ** -2.0)
-            loc = getattr(self.guide, f"{side}_loc")
-            loc.copy_(torch.randn(loc.shape, generator=generator) * min(prior.scale, _START))
-            getattr(self.guide, f"{side}_covariance").mul_(0.01)
+            rows.prior_precision.copy_(torch.tensor(scales) ** -2.0)
+            rows.loc.copy_(torch.randn(rows.loc.shape, generator=generator) * min(prior.scale, _START))
+            rows.covariance.mul_(0.01)
         self.utilities = self.values
         self.iterations = 0
         self.empirical_bayes = empirical_bayes
@@ -123,7 +112,7 @@ class Ascent:
         begun = time.perf_counter()
         guide, unknown, centre = self.guide, self.unknown, self.guide.centre
         if unknown.latent:
-            eta, noise_sd = self._predictors(), guide.noise.rsqrt()
+            eta, noise_sd = self._predictors(), guide.noise_precision.rsqrt()
             cuts = unknown.fit_cuts(guide.cuts - centre, eta, noise_sd, self.observed, steps=2)
             guide.cuts.copy_(cuts + centre)
             self.utilities = unknown.expect(guide.cuts - centre, eta, noise_sd, self.observed)[0]
@@ -135,28 +124,24 @@ class Ascent:
                 self._update_prior(side)
         total = self._square("item")
         if unknown.learned_noise:
-            guide.noise.fill_(len(self.values) / total)
+            guide.noise_precision.fill_(len(self.values) / total)
         eta = self._predictors()
         variance = total - float(((self.utilities - eta) ** 2).sum())
-        log_prob = unknown.expect(guide.cuts - centre, eta, guide.noise.rsqrt(), self.observed)[1]
-        log_likelihood = float(log_prob.sum()) - 0.5 * float(guide.noise) * variance
-        kl = {side: self._kl(side) for side in ("user", "item")}
+        log_prob = unknown.expect(guide.cuts - centre, eta, guide.noise_precision.rsqrt(), self.observed)[1]
+        log_likelihood = float(log_prob.sum()) - 0.5 * float(guide.noise_precision) * variance
+        kl = {side: self._kl(side) for side in SIDES}
         return {
             "elbo": log_likelihood - kl["user"] - kl["item"],
             "log_likelihood": log_likelihood,
             "kl_user": kl["user"],
             "kl_item": kl["item"],
-            "noise": float(self.guide.noise.rsqrt()),
+            "noise": float(self.guide.noise_precision.rsqrt()),
             "seconds": time.perf_counter() - begun,
         }
 
     def _predictors(self) -> Tensor:
         """Return E[eta] less the centre of every rating, in the users' order, float64."""
-        return self.guide.predictors(self._of("user", "loc"), self.entries.user, "user").double()
-
-    def _of(self, side: str, name: str) -> Tensor:
-        tensor: Tensor = getattr(self.guide, f"{side}_{name}")
-        return tensor
+        return self.guide.predictors(self.guide.user.loc, self.entries.user, "user").double()
 
     def _targets(self, side: Side) -> Tensor:
         values = self.utilities if side == "user" else self.utilities[self.item_order]
@@ -164,14 +149,14 @@ class Ascent:
 
     def _update(self, side: Side) -> None:
         found, _ = self.guide.conditional(side, self.entries.of(side), self._targets(side))
-        loc = getattr(self.guide, f"{side}_loc")
-        loc.copy_(found.mean(torch.zeros(loc.shape[1], dtype=self.dtype, device=self.device)))
-        getattr(self.guide, f"{side}_covariance").copy_(found.covariance())
+        rows = self.guide.of(side)
+        rows.loc.copy_(found.mean(torch.zeros_like(rows.loc[0])))
+        rows.covariance.copy_(found.covariance())
 
-    def _update_prior(self, side: str) -> None:
-        loc = getattr(self.guide, f"{side}_loc").double()
-        second = loc**2 + getattr(self.guide, f"{side}_covariance").diagonal(dim1=1, dim2=2).double()
-        prior = getattr(self.guide, f"{side}_prior")
+    def _update_prior(self, side: Side) -> None:
+        rows = self.guide.of(side)
+        second = rows.loc.double() ** 2 + rows.covariance.diagonal(dim1=1, dim2=2).double()
+        prior = rows.prior_precision
         k = self.model.n_factors
         # One scale for all factors: a rotation of the factors leaves it as it is.
         prior[:k] = 1.0 / second[:, :k].mean().clamp_min(1e-8)
@@ -181,23 +166,23 @@ class Ascent:
     def _square(self, side: Side) -> float:
         """Return the sum over ratings of E[(z - eta)^2], z at its mean."""
         entries = self.entries.of(side)
-        other = "item" if side == "user" else "user"
         mean, products, with_bias, bias = self.guide.features(side)
         z = self._targets(side).double()
-        loc = getattr(self.guide, f"{side}_loc").double()
-        second = getattr(self.guide, f"{side}_covariance").double() + loc.unsqueeze(2) * loc.unsqueeze(1)
+        rows, other = self.guide.of(side), self.guide.opposite(side)
+        loc = rows.loc.double()
+        second = rows.covariance.double() + loc.unsqueeze(2) * loc.unsqueeze(1)
         at = entries.indices.long()
         total = ((z - bias.double()[at]) ** 2).sum()
         if self.model.biases:
-            total = total + getattr(self.guide, f"{other}_covariance")[:, -1, -1].double()[at].sum()
+            total = total + other.covariance[:, -1, -1].double()[at].sum()
         linear = entries.sum(mean.double(), z) - entries.sum(with_bias.double())
         information = entries.sum(products.double()).view_as(second)
         return float(total - 2.0 * (loc * linear).sum() + (information * second).sum())
 
-    def _kl(self, side: str) -> float:
-        loc = getattr(self.guide, f"{side}_loc").double()
-        covariance = getattr(self.guide, f"{side}_covariance").double()
-        prior = getattr(self.guide, f"{side}_prior").double()
+    def _kl(self, side: Side) -> float:
+        rows = self.guide.of(side)
+        loc, covariance = rows.loc.double(), rows.covariance.double()
+        prior = rows.prior_precision.double()
         second = covariance.diagonal(dim1=1, dim2=2) + loc**2
         log_determinant = torch.logdet(covariance).sum()
         n, width = loc.shape
@@ -205,11 +190,11 @@ class Ascent:
 
     def remember(self) -> None:
         """Put learned noise and cuts into the model's likelihood."""
-        self.unknown.remember(self.guide.cuts, self.guide.noise.rsqrt())
+        self.unknown.remember(self.guide.cuts, self.guide.noise_precision.rsqrt())
 
     def finish(self) -> None:
         """Put everything that was learned into the model."""
-        model, user, item = self.model, self._of("user", "prior"), self._of("item", "prior")
+        model, user, item = self.model, self.guide.user.prior_precision, self.guide.item.prior_precision
         model.user_prior = self._learned(model.user_prior, user[0])
         model.item_prior = self._learned(model.item_prior, item[0])
         if model.user_bias_prior is not None and model.item_bias_prior is not None:

@@ -14,22 +14,50 @@ formula.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...errors import SettingsError
 from ...model.feedback import Feedback
 from ...model.fitted import NormalRowsGuide, RowPriors
+from ...model.likelihoods.normal import Likelihood
+from ...model.likelihoods.utilities import Utilities
 from ...model.rows import RowPosterior
-from ...numerics.truncated_normal import truncated_mean
+from ...model.sides import Side, TwoSides
 from ..kernel import Conditional, Entries
 
-Side = Literal["user", "item"]
 _LOCAL_STEPS = 25
 
 
-class ConjugateGuide(NormalRowsGuide, nn.Module):
+class RowMoments(nn.Module):
+    """Moments of one side's rows, and of their prior.
+
+    Attributes
+    ----------
+    loc : Tensor, shape (n, D)
+    covariance : Tensor, shape (n, D, D)
+    prior_precision : Tensor, shape (D,)
+        Of each factor and, last, the bias.
+    """
+
+    loc: Tensor
+    covariance: Tensor
+    prior_precision: Tensor
+
+    def __init__(self, n: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("loc", torch.zeros(n, width))
+        self.register_buffer("covariance", torch.eye(width).repeat(n, 1, 1))
+        self.register_buffer("prior_precision", torch.ones(width))
+
+    def second(self) -> Tensor:
+        """Return E[u u^T], (n, D, D)."""
+        return self.covariance + self.loc.unsqueeze(2) * self.loc.unsqueeze(1)
+
+
+class ConjugateGuide(NormalRowsGuide, TwoSides[RowMoments], nn.Module):
     """Normal rows with full covariances, and the moments that give new rows theirs.
 
     Parameters
@@ -41,20 +69,16 @@ class ConjugateGuide(NormalRowsGuide, nn.Module):
 
     Attributes
     ----------
-    {side}_loc : Tensor, shape (n, D)
-    {side}_covariance : Tensor, shape (n, D, D)
-    {side}_prior : Tensor, shape (D,)
-        Prior precision of each factor and, last, the bias.
-    noise : Tensor, shape ()
-        Precision of a rating or utility.
-    cuts, middles : Tensor, shape (n_cuts,)
+    user, item : RowMoments
+    noise_precision : Tensor, shape ()
+        Of a rating or utility.
+    cuts : Tensor, shape (n_cuts,)
     centre : Tensor, shape ()
     """
 
     joint_bias = True
-    noise: Tensor
+    noise_precision: Tensor
     cuts: Tensor
-    middles: Tensor
     centre: Tensor
 
     def __init__(self, n_users: int, n_items: int, n_factors: int, *, biases: bool, n_cuts: int = 0) -> None:
@@ -62,14 +86,11 @@ class ConjugateGuide(NormalRowsGuide, nn.Module):
         self.n_users, self.n_items, self.n_factors = n_users, n_items, n_factors
         self.biases, self.n_cuts = biases, n_cuts
         width = n_factors + biases
-        for side, n in (("user", n_users), ("item", n_items)):
-            self.register_buffer(f"{side}_loc", torch.zeros(n, width))
-            self.register_buffer(f"{side}_covariance", torch.eye(width).repeat(n, 1, 1))
-            self.register_buffer(f"{side}_prior", torch.ones(width))
-        self.register_buffer("noise", torch.ones((), dtype=torch.float64))
+        self.user, self.item = RowMoments(n_users, width), RowMoments(n_items, width)
+        self.register_buffer("noise_precision", torch.ones((), dtype=torch.float64))
         self.register_buffer("cuts", torch.zeros(n_cuts, dtype=torch.float64))
-        self.register_buffer("middles", torch.zeros(n_cuts, dtype=torch.float64))
         self.register_buffer("centre", torch.zeros((), dtype=torch.float64))
+        self._utilities: Utilities | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this guide's shape by `from_settings`, as plain values."""
@@ -87,13 +108,17 @@ class ConjugateGuide(NormalRowsGuide, nn.Module):
         """Build a guide of a saved shape; its moments are to be loaded into it."""
         return cls(**{name: value for name, value in settings.items() if name != "kind"})
 
+    def attach(self, users: Any, items: Any, likelihood: Likelihood) -> None:
+        """Put the likelihood in place, by which new rows' ratings are read."""
+        del users, items
+        self._utilities = likelihood.utilities()
+
     # ---------------------------------------------------------------- the step
 
     def features(self, side: Side) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the other side's E[f] (m, D), E[f f^T] flattened (m, D D), E[f c] (m, D), E[c] (m,)."""
-        other = "item" if side == "user" else "user"
-        loc, covariance = getattr(self, f"{other}_loc"), getattr(self, f"{other}_covariance")
-        second = covariance + loc.unsqueeze(2) * loc.unsqueeze(1)
+        other = self.opposite(side)
+        loc, second = other.loc, other.second()
         if not self.biases:
             nothing = torch.zeros_like(loc)
             return loc, second.flatten(1), nothing, nothing[:, 0]
@@ -114,11 +139,11 @@ class ConjugateGuide(NormalRowsGuide, nn.Module):
             Ratings, or means of utilities, less the centre.
         """
         mean, products, with_bias, _ = self.features(side)
-        tau = self.noise.to(mean.dtype)
+        tau = self.noise_precision.to(mean.dtype)
         width = mean.shape[1]
         information = tau * entries.sum(products).view(-1, width, width)
         linear = tau * (entries.sum(mean, utilities) - entries.sum(with_bias))
-        prior = torch.diag(getattr(self, f"{side}_prior"))
+        prior = torch.diag(self.of(side).prior_precision)
         return Conditional.of(prior, information, linear), information
 
     def rows(self, loc: Tensor, covariance: Tensor) -> RowPosterior:
@@ -131,11 +156,11 @@ class ConjugateGuide(NormalRowsGuide, nn.Module):
 
     def known_rows(self, side: Side) -> RowPosterior:
         """Return the training rows' q."""
-        return self.rows(getattr(self, f"{side}_loc"), getattr(self, f"{side}_covariance"))
+        return self.rows(self.of(side).loc, self.of(side).covariance)
 
     def row_priors(self, side: Side, feedback: Feedback) -> RowPriors:
         """Return the Normals about zero whose scales were learned with the rest."""
-        precision = torch.diag(getattr(self, f"{side}_prior").double())
+        precision = torch.diag(self.of(side).prior_precision.double())
         mean = precision.new_zeros(feedback.n_rows, len(precision))
         return RowPriors(lambda draw: (precision, mean), shared=True)
 
@@ -149,19 +174,18 @@ class ConjugateGuide(NormalRowsGuide, nn.Module):
     @torch.no_grad()
     def encode_side(self, side: Side, feedback: Feedback) -> RowPosterior:
         """Return q* of new rows from their own ratings: no training, nothing else moves."""
-        dtype = getattr(self, f"{side}_loc").dtype
-        entries = Entries.build(
-            feedback.indptr, feedback.indices, feedback.t_indptr, feedback.t_indices, dtype
-        )
-        values = feedback.values.to(dtype)
+        if self._utilities is None:
+            raise SettingsError("The likelihood is not attached: load or make the posterior as a whole.")
+        dtype = self.of(side).loc.dtype
+        entries, values = Entries.of(feedback, dtype), feedback.values.to(dtype)
         found, _ = self.conditional(side, entries, values)
-        zero = torch.zeros(getattr(self, f"{side}_loc").shape[1], dtype=dtype, device=values.device)
+        zero = torch.zeros_like(found.linear[0])
         loc = found.mean(zero)
-        if self.n_cuts:
-            place = torch.searchsorted(self.middles - self.centre, values.double())
+        if self._utilities.latent:
+            observed, cuts = self._utilities.observe(values + self.centre), self.cuts - self.centre
             for _ in range(_LOCAL_STEPS):
                 eta = self.predictors(loc, entries, side).double()
-                utilities = truncated_mean(eta, self.noise.rsqrt(), self.cuts - self.centre, place)[0]
+                utilities = self._utilities.expect(cuts, eta, self.noise_precision.rsqrt(), observed)[0]
                 found, _ = self.conditional(side, entries, utilities.to(dtype))
                 loc = found.mean(zero)
         return self.rows(loc, found.covariance())

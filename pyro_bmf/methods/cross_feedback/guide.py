@@ -12,7 +12,7 @@ Variants, each a setting: correlated factors (`covariance`), free residuals of t
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -25,13 +25,13 @@ from ...model.blocks import Block
 from ...model.feedback import Feedback
 from ...model.fitted import NormalRowsGuide
 from ...model.rows import RowPosterior
+from ...model.sides import Side, Sides
 from .covariance import CorrelatedNormal, IndependentRows, row_tril
 from .encoder import Encoder
 from .rating_histogram import StyleEncoder
 from .residual import Residual
 from .settings import EncoderSettings
 
-Side = Literal["user", "item"]
 #: Bounds of the mean and of the standard deviation of a positive factor's logarithm.
 _FAR, _WIDE = 20.0, 3.0
 #: Of the encoders' outputs on those logarithms: at the start, ratings are products of exponentials of them.
@@ -135,6 +135,26 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
         self.user_residual = Residual(n_users, n_factors + biases) if settings.residual else None
         self.item_residual = Residual(n_items, n_factors + biases) if settings.residual else None
 
+    @property
+    def encoders(self) -> Sides[Encoder]:
+        """Both sides' encoders."""
+        return Sides(self.user_encoder, self.item_encoder)
+
+    @property
+    def embeddings(self) -> Sides[Tensor]:
+        """The embeddings that are fed back, (n, n_factors)."""
+        return Sides(self.user_factors, self.item_factors)
+
+    @property
+    def residuals(self) -> Sides[Residual | None]:
+        """Both sides' residuals; None without."""
+        return Sides(self.user_residual, self.item_residual)
+
+    @property
+    def styles(self) -> Sides[StyleEncoder | None]:
+        """What gives noise and cut points to the rows that have their own."""
+        return Sides(self.user_style, self.item_style)
+
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this guide's shape by `from_settings`, as plain values."""
         return {
@@ -200,10 +220,9 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
         """
         user = side == "user"
         if other_factors is None:
-            other_factors = self.item_factors if user else self.user_factors
-        encoder = self.user_encoder if user else self.item_encoder
+            other_factors = self.embeddings.opposite(side)
+        encoder, residual = self.encoders.of(side), self.residuals.of(side)
         scales = self.user_scales if user else self.item_scales
-        residual = self.user_residual if user else self.item_residual
         k = self.n_factors
         prior = torch.cat([scales[:1].expand(k), scales[1 : 1 + self.biases]])
         loc, relative_scale, correlation, extra = encoder.encode(feedback, other_factors, sample=sample)
@@ -238,7 +257,7 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
         found: dict[str, Tensor] = {}
         noise = self.row_noise[0 if user else 1]
         if noise:
-            found |= {"noise": loc[:, 0].exp(), "noise_scale": scale[:, 0]}
+            found |= {"noise_factor": loc[:, 0].exp(), "noise_factor_log_sd": scale[:, 0]}
         if user and self.n_cuts:
             found |= {"cuts": loc[:, int(noise) :], "cuts_scale": scale[:, int(noise) :]}
         return found
@@ -257,7 +276,7 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
             What new rows get of the residuals is then taken anew.
         chunk : int
         """
-        residual = self.user_residual if side == "user" else self.item_residual
+        residual = self.residuals.of(side)
         if known and residual is not None:
             residual.refresh(feedback.counts)
         # Without residuals rows have no identity.
@@ -315,9 +334,9 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
                 pyro.sample(f"{side}_factors", factors)
                 if rows.bias_loc is not None and rows.bias_scale is not None:
                     pyro.sample(f"{side}_bias", dist.Normal(rows.bias_loc, rows.bias_scale))
-                if rows.noise is not None and rows.noise_scale is not None:
+                if rows.noise_factor is not None and rows.noise_factor_log_sd is not None:
                     # The model's site is the precision's multiplier: the noise's to the power of -2.
-                    q = dist.LogNormal(-2.0 * rows.noise.log(), 2.0 * rows.noise_scale)  # type: ignore[no-untyped-call]
+                    q = dist.LogNormal(-2.0 * rows.noise_factor.log(), 2.0 * rows.noise_factor_log_sd)  # type: ignore[no-untyped-call]
                     pyro.sample(f"{side}_noise", q)
                 if rows.cuts is not None and rows.cuts_scale is not None:
                     shifts: Any = dist.Normal(rows.cuts, rows.cuts_scale)

@@ -14,6 +14,7 @@ from ...data.vocabulary import Vocabulary
 from ...errors import SettingsError
 from ...model import FactorizationModel
 from ...model.likelihoods.normal import Likelihood
+from ...model.sides import SIDES, Sides
 from .encoder import FIRST_LAYER
 from .guide import CrossFeedbackGuide
 
@@ -74,14 +75,14 @@ def carry_over(earlier: Earlier, model: FactorizationModel, guide: CrossFeedback
             f"A warm start needs the same architecture: {', '.join(differing)}. Give the earlier fit's "
             "settings."
         )
-    known = {
-        "user": _matches(train.user_vocabulary, earlier.user_vocabulary),
-        "item": _matches(train.item_vocabulary, earlier.item_vocabulary),
-    }
+    known = Sides(
+        _matches(train.user_vocabulary, earlier.user_vocabulary),
+        _matches(train.item_vocabulary, earlier.item_vocabulary),
+    )
     left = []
-    for side, other in (("user", "item"), ("item", "user")):
-        new_rows, old_rows = known[other]
-        encoder, before = getattr(guide, f"{side}_encoder"), getattr(old, f"{side}_encoder")
+    for side in SIDES:
+        new_rows, old_rows = known.opposite(side)
+        encoder, before = guide.encoders.of(side), old.encoders.of(side)
         values = before.state_dict()
         for name in FIRST_LAYER:
             for part in (name, f"{name}_log_scale"):
@@ -91,31 +92,33 @@ def carry_over(earlier: Earlier, model: FactorizationModel, guide: CrossFeedback
                     table[new_rows] = values[part].to(table)[old_rows]
                     values[part] = table
         encoder.load_state_dict(values)
-        residual = getattr(guide, f"{side}_residual")
-        if residual is not None:
-            own_new, own_old = known[side]
-            values = getattr(old, f"{side}_residual").state_dict()
+        residual, old_residual = guide.residuals.of(side), old.residuals.of(side)
+        if residual is not None and old_residual is not None:
+            own_new, own_old = known.of(side)
+            values = old_residual.state_dict()
             for part in ("loc", "log_scale"):
                 table = getattr(residual, part).detach().clone()
                 table[own_new] = values[part].to(table)[own_old]
                 values[part] = table
             residual.load_state_dict(values)
-        style, old_style = getattr(guide, f"{side}_style"), getattr(old, f"{side}_style")
-        if style is not None and style.edges.shape != old_style.edges.shape:
+        style, old_style = guide.styles.of(side), old.styles.of(side)
+        if style is None or old_style is None:
+            pass
+        elif style.edges.shape != old_style.edges.shape:
             left.append(f"what it read from the histograms of {side}s' ratings (another scale)")
-        elif style is not None:
+        else:
             # Edges and means are taken from the new ratings; what the network has learned of them goes on.
-            for part in ("hidden", "out"):
-                getattr(style, part).load_state_dict(getattr(old_style, part).state_dict())
-        embeddings: Tensor = getattr(guide, f"{other}_factors")
-        embeddings[new_rows] = getattr(old, f"{other}_factors").to(embeddings)[old_rows]
+            style.hidden.load_state_dict(old_style.hidden.state_dict())
+            style.out.load_state_dict(old_style.out.state_dict())
+        embeddings = guide.embeddings.opposite(side)
+        embeddings[new_rows] = old.embeddings.opposite(side).to(embeddings)[old_rows]
     # The likelihood's learned parameters go on from where they were.
-    likelihood, before = model.likelihood, earlier.model.likelihood
-    if _shape(likelihood) == _shape(before):
-        learned = {name: value for name, value in before.state_dict().items() if name != "levels"}
+    likelihood, earlier_one = model.likelihood, earlier.model.likelihood
+    if _shape(likelihood) == _shape(earlier_one):
+        learned = {name: value for name, value in earlier_one.state_dict().items() if name != "levels"}
         likelihood.load_state_dict(learned, strict=False)
-    elif before.state_dict():
-        left.append(f"the parameters of its {type(before).__name__}")
+    elif earlier_one.state_dict():
+        left.append(f"the parameters of its {type(earlier_one).__name__}")
     for own, known_by in (
         (model.row_noise, earlier.model.row_noise),
         (model.row_cuts, earlier.model.row_cuts),

@@ -188,7 +188,7 @@ class Chain:
 
     def _finish(self, kept: Kept) -> None:
         """Put the posterior means of the likelihood's unknowns into the model."""
-        noise_sd = kept.guide.noise[: kept.count].rsqrt().mean()
+        noise_sd = kept.guide.noise_precision[: kept.count].rsqrt().mean()
         self.sweeps.utilities.remember(kept.guide.cuts[: kept.count].mean(0), noise_sd)
         self.model.requires_grad_(False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +12,6 @@ from ...estimate import kept_dtype
 from ...model import FactorizationModel
 from ...model.row_draws import RowDraws
 from ...model.sides import Sides
-from ...numerics.normal_cells import midway
 from .chain_state import ChainState, SideState
 from .guide import ChainGuide
 from .sweeps import Sweeps, latent_utilities
@@ -82,8 +80,6 @@ class Kept:
             row_noise=() if model.row_noise is None else model.row_noise.sides,
             weights_dtype=dtype,
         ).to(device)
-        if utilities.n_cuts:
-            guide.middles.copy_(midway(cast(Any, model.likelihood).levels))
         guide.centre.copy_(model.centre)
         sides = Sides(
             *(KeptSide.empty(n, n_draws, width, dtype, device) for n in (train.n_users, train.n_items))
@@ -96,12 +92,12 @@ class Kept:
         for side, kept in self.sides.by_side():
             own = state.of(side)
             kept.add(s, own, means.of(side))
-            getattr(self.guide, f"{side}_location")[s] = own.location
-            getattr(self.guide, f"{side}_precision")[s] = own.precision
-            getattr(self.guide, f"{side}_noise_shape")[s] = own.row_precision_shape
+            drawn = self.guide.of(side)
+            drawn.location[s], drawn.precision[s] = own.location, own.precision
+            drawn.row_precision_shape[s] = own.row_precision_shape
             if self.guide.implicit:
-                getattr(self.guide, f"{side}_weights")[s] = own.weights
-        self.guide.noise[s] = state.noise_precision
+                drawn.weights[s] = own.weights
+        self.guide.noise_precision[s] = state.noise_precision
         if self.guide.n_cuts:
             self.guide.cuts[s] = state.cuts
         self.count += 1
