@@ -29,15 +29,23 @@ from ..systems.saved_ratings import ratings_document, ratings_tensors, saved_rat
 from ..tensor_files import Kind, first_line, is_finite, read_tensors, write_tensors
 
 FORMAT = "pyro-bmf posterior"
-#: Version 1 had no units: its ratings are as they were given.
-FORMAT_VERSION = 2
+#: Versions 1 and 2 had other names of tensors.
+FORMAT_VERSION = 3
 #: Draws of a chain's rows, which stand in half precision where there are many.
 _HALF = ("draws", "means")
 FILE_NAME = "posterior.safetensors"
 #: The posterior in a folder of `pyro-bmf fit`.
 RUN_FILE_NAME = "model.safetensors"
 COPY_NAME = "posterior.json"
-FILE = Kind(FORMAT, FORMAT_VERSION, "saved posterior", "Copy it again, or save the posterior again.")
+_OUTDATED = "Fit again with this version of pyro-bmf, with the settings in the run's config.json."
+FILE = Kind(
+    FORMAT,
+    FORMAT_VERSION,
+    "saved posterior",
+    "Copy it again, or save the posterior again.",
+    oldest=FORMAT_VERSION,
+    outdated=_OUTDATED,
+)
 
 #: Kinds of guide that a saved posterior may name.
 GUIDES: Mapping[str, Any] = {

@@ -88,7 +88,7 @@ def test_the_tree_is_a_chain(posterior: Posterior) -> None:
         assert q["noise"].values.std() > 0
     if guide.row_noise:
         np.testing.assert_array_equal(q["user_noise_shape"].values[0], guide.user.row_precision_shape.numpy())
-        rows = posterior.user_rows.noise.double().numpy()  # type: ignore[union-attr]
+        rows = posterior.user_rows.noise_factor.double().numpy()  # type: ignore[union-attr]
         np.testing.assert_array_equal(tree["constant_data"]["user_noise_mean"].values, rows[[0, 5]])
 
 

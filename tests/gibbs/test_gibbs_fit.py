@@ -85,7 +85,7 @@ def test_ordered_chain_beats_the_normal_one_on_uneven_cuts(stars: Split, starred
     assert one.nll is not None
     assert other.nll is not None
     assert one.nll < other.nll - 0.03
-    noise = starred.posterior.user_rows.noise
+    noise = starred.posterior.user_rows.noise_factor
     assert noise is not None
     # Planted: odd users are three times as noisy as even ones.
     ratio = float(noise[1::2].median() / noise[::2].median())

@@ -11,6 +11,8 @@ from scipy import stats
 
 from pyro_bmf.methods.gibbs.guide import ChainGuide
 from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.model.row_draws import RowDraws
 
 N_DRAWS, N_OTHER, SHAPE, NOISE, CENTRE = 5_000, 9, 2.5, 1.7, 3.1
@@ -44,15 +46,15 @@ def chain(side: str, *, ordered: bool) -> ChainGuide:
         row_noise=("user", "item"),
         steps=15,
     )
-    getattr(guide, f"{side}_location")[:] = torch.tensor(LOCATION)
-    getattr(guide, f"{side}_precision")[:] = torch.diag(torch.tensor(PRECISION)).float()
-    getattr(guide, f"{side}_weights")[:] = torch.tensor(weights())
-    guide.of(side).row_precision_shape[:] = SHAPE
+    own_side = guide.of(side)
+    own_side.location[:] = torch.tensor(LOCATION)
+    own_side.precision[:] = torch.diag(torch.tensor(PRECISION)).float()
+    own_side.weights[:] = torch.tensor(weights())
+    own_side.row_precision_shape[:] = SHAPE
     guide.noise_precision[:] = NOISE
     guide.centre.fill_(CENTRE)
     if ordered:
         guide.cuts[:] = torch.tensor(CUTS)
-        guide.middles.copy_(torch.tensor([1.5, 2.5, 3.5]))
 
     def drawn(values: np.ndarray, noise: np.ndarray | None) -> RowDraws:
         stacked = torch.tensor(values).float().unsqueeze(1).expand(-1, N_DRAWS, -1).contiguous()
@@ -61,7 +63,8 @@ def chain(side: str, *, ordered: bool) -> ChainGuide:
         )
 
     others, own = drawn(rows, spread), drawn(np.zeros((3, 2)), np.ones(3))
-    guide.attach(*((own, others) if side == "user" else (others, own)))
+    likelihood = OrderedProbitLikelihood([1.0, 2.0, 3.0, 4.0]) if ordered else NormalLikelihood()
+    guide.attach(*((own, others) if side == "user" else (others, own)), likelihood)
     return guide
 
 

@@ -30,6 +30,7 @@ from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import TrainingBlocks
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.model.priors.normal import NormalPrior
 from pyro_bmf.model.rows import RowPosterior
 
@@ -112,12 +113,14 @@ def conjugate(name: str, *, ordered: bool) -> Case:
         for side, n in SIZES.items():
             width = K + biases
             root = 0.3 * torch.randn(n, width, width)
-            getattr(guide, f"{side}_loc").copy_(torch.randn(n, width))
-            getattr(guide, f"{side}_covariance").copy_(root @ root.mT + 0.1 * torch.eye(width))
-            getattr(guide, f"{side}_prior").copy_(torch.rand(width) + 0.5)
-        guide.noise.fill_(1.7)
+            rows = guide.of(side)
+            rows.loc.copy_(torch.randn(n, width))
+            rows.covariance.copy_(root @ root.mT + 0.1 * torch.eye(width))
+            rows.prior_precision.copy_(torch.rand(width) + 0.5)
+        guide.noise_precision.fill_(1.7)
+        levels = [1.0, 2.0, 3.0, 4.0, 5.0]
+        guide.attach(None, None, OrderedProbitLikelihood(levels) if ordered else NormalLikelihood())
         if ordered:
-            guide.middles.copy_(torch.tensor([1.5, 2.5, 3.5, 4.5]))
             guide.cuts.copy_(torch.tensor([1.2, 2.6, 3.3, 4.9]))
             guide.centre.fill_(3.0)
         return guide

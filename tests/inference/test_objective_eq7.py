@@ -171,7 +171,7 @@ def test_beta_scales_kl_and_nothing_else(elbo: str) -> None:
         assert all(not value.requires_grad for value in parts.values())
         ours = gradients(loss, objective)
         assert_equal(ours, gradients(expected_loss(objective, problem, draws, elbo, beta), objective))
-        torch.testing.assert_close(ours["model.likelihood._log_noise"], noise_gradient[0])
+        torch.testing.assert_close(ours["model.likelihood._log_noise_sd"], noise_gradient[0])
 
 
 def expected_loss(

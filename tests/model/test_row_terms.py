@@ -217,7 +217,7 @@ def test_a_warm_start_keeps_what_was_learned_of_them(split: Split) -> None:
     earlier = fit(split, settings, threads=1, progress=False, device="cpu").posterior
     still = settings.replace(learning_rate=1e-12, final_learning_rate=1e-12, max_iterations=1)
     again = fit(split, still, warm_start=earlier, threads=1, progress=False, device="cpu").posterior
-    for name in ("noise", "cuts"):
+    for name in ("noise_factor", "cuts"):
         before, after = getattr(earlier.user_rows, name), getattr(again.user_rows, name)
         torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
     assert again.model.row_cuts is not None
@@ -258,7 +258,7 @@ def test_planted_noise_of_users_is_found() -> None:
         for by in ("none", "user")
     }
     noisy = fits["user"]
-    found = noisy.user_rows.noise
+    found = noisy.user_rows.noise_factor
     assert found is not None
     found = found.numpy()
     assert np.corrcoef(np.log(found), np.log(own))[0, 1] > 0.85

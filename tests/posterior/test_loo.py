@@ -160,7 +160,7 @@ def test_the_stream_equals_arviz_on_a_subset(
     ratings, noise = chosen.train.ratings[at], float(chosen.model.likelihood.noise.detach())
     scale = noise * np.ones((60, 1))
     if kind == "chain":
-        scale = noise * chosen.user_rows.noise.double().numpy()[result.users, None]
+        scale = noise * chosen.user_rows.noise_factor.double().numpy()[result.users, None]
     low = np.where(ratings == 0.5, -np.inf, ratings - 0.25)[:, None]
     high = np.where(ratings == 5.0, np.inf, ratings + 0.25)[:, None]
     # Above the mean a cell is a difference of upper tails, which keeps its digits.
@@ -273,7 +273,7 @@ def test_a_chain_is_left_out_with_its_own_efficiency(chain: Posterior, posterior
     # Each draw four times over: a quarter as efficient, whatever else stays the same.
     def slow(rows: RowDraws) -> RowDraws:
         draws = rows.draws[:, :25].repeat_interleave(4, 1)
-        return RowDraws(draws, draws, rows.biased, rows.noise)
+        return RowDraws(draws, draws, rows.biased, rows.noise_factor)
 
     sticky = Posterior(
         chain.model, chain.guide, slow(chain.user_rows), slow(chain.item_rows), chain.train, {}
@@ -292,7 +292,7 @@ def test_efficiency_is_of_the_likelihoods_not_of_their_logarithms(chain: Posteri
         for s in range(1, draws.shape[1]):
             stays = torch.rand((), generator=generator) < 0.7
             draws[:, s] = draws[:, s - 1] if stays else 4.0 * rows.draws[:, s]
-        return RowDraws(draws, draws, rows.biased, rows.noise)
+        return RowDraws(draws, draws, rows.biased, rows.noise_factor)
 
     users, items = dwelling(chain.user_rows), dwelling(chain.item_rows)
     slow = Posterior(chain.model, chain.guide, users, items, chain.train, {})

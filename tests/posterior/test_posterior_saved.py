@@ -66,7 +66,7 @@ def test_a_folder_has_a_readable_copy(posterior: Posterior, tmp_path: Path) -> N
     path = posterior.save(tmp_path / "here")
     assert sorted(p.name for p in path.parent.iterdir()) == ["posterior.json", "posterior.safetensors"]
     described = json.loads((tmp_path / "here" / "posterior.json").read_text(encoding="utf-8"))
-    assert described["format_version"] == 2
+    assert described["format_version"] == 3
     assert described["model"]["n_factors"] == 3
     assert described["tensors"]["users.loc"] == ["float32", [60, 3]]
     (tmp_path / "here" / "posterior.json").unlink()
@@ -265,9 +265,9 @@ def rewritten(source: Path, target: Path, change: Rewrite, *, sign: bool = True)
 
 def test_a_newer_format_asks_for_an_update(small: Path, tmp_path: Path) -> None:
     def newer(tensors: Any, about: Any, document: Any) -> None:
-        about["version"] = "3"
+        about["version"] = "4"
 
-    with pytest.raises(SavedFileError, match=r"version 3 is newer than the 2 .*Update it"):
+    with pytest.raises(SavedFileError, match=r"version 4 is newer than the 3 .*Update it"):
         Posterior.load(rewritten(small, tmp_path / "a.safetensors", newer))
 
     def odd(tensors: Any, about: Any, document: Any) -> None:
@@ -275,6 +275,14 @@ def test_a_newer_format_asks_for_an_update(small: Path, tmp_path: Path) -> None:
 
     with pytest.raises(SavedFileError, match="'one' is no number"):
         Posterior.load(rewritten(small, tmp_path / "b.safetensors", odd))
+
+
+def test_an_older_format_is_refused_with_the_remedy(small: Path, tmp_path: Path) -> None:
+    def older(tensors: Any, about: Any, document: Any) -> None:
+        about["version"] = "2"
+
+    with pytest.raises(SavedFileError, match=r"version 2 is older than the 3 .*Fit again"):
+        Posterior.load(rewritten(small, tmp_path / "a.safetensors", older))
 
 
 @pytest.mark.parametrize("version", ["-1", "0", "1" * 6000, "1.0", "\u0661", " 1"])

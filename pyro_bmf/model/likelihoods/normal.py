@@ -218,7 +218,7 @@ class NormalLikelihood(Likelihood):
     density = "N(x; eta, noise^2)"
     identity_mean = True
     standardises = True
-    _log_noise: Tensor
+    _log_noise_sd: Tensor
 
     def __init__(self, noise: float | str = "learned") -> None:
         super().__init__()
@@ -227,16 +227,16 @@ class NormalLikelihood(Likelihood):
             value = _as_float(noise)
             if not (math.isfinite(value) and value > 0.0):
                 raise SettingsError(f"noise is {noise!r}: give a positive number, or 'learned'.")
-            self.register_buffer("_log_noise", torch.tensor(math.log(value), dtype=torch.float64))
+            self.register_buffer("_log_noise_sd", torch.tensor(math.log(value), dtype=torch.float64))
             self._fixed = value
         else:
             # In float64 whatever the model's dtype: one number, which every rating pulls at.
-            self._log_noise = nn.Parameter(torch.zeros((), dtype=torch.float64))
+            self._log_noise_sd = nn.Parameter(torch.zeros((), dtype=torch.float64))
 
     @property
     def noise(self) -> Tensor:
         """Standard deviation of a rating around its predictor, in the predictor's unit (`units`)."""
-        return self._log_noise.exp()
+        return self._log_noise_sd.exp()
 
     @property
     def normal_noise(self) -> Tensor:
@@ -246,7 +246,7 @@ class NormalLikelihood(Likelihood):
     @torch.no_grad()
     def set_noise(self, noise: float | Tensor) -> None:
         """Put a standard deviation in place."""
-        self._log_noise.fill_(math.log(float(noise)))
+        self._log_noise_sd.fill_(math.log(float(noise)))
 
     def set_learned_noise(self, noise: float | Tensor) -> None:
         """Put a standard deviation in place, where it is learned."""
@@ -273,7 +273,7 @@ class NormalLikelihood(Likelihood):
         """Start learned noise at the ratings' own standard deviation."""
         if self.learned:
             with torch.no_grad():
-                self._log_noise.fill_(math.log(max(float(ratings.std()), 1e-3)))
+                self._log_noise_sd.fill_(math.log(max(float(ratings.std()), 1e-3)))
 
     def forward(self, eta: Tensor, relative: Tensor | None = None) -> TorchDistribution:
         """Return Normal(eta, noise), the noise times `relative` where that is given."""

@@ -122,18 +122,18 @@ class OrderedProbitLikelihood(OrderedLikelihood):
 
     density = "Phi((c_k - eta) / noise) - Phi((c_(k-1) - eta) / noise) for the k-th level"
     called = "ordered probit"
-    utility_noise: Tensor
+    utility_sd: Tensor
 
     def __init__(self, levels: Sequence[float], noise: float = 0.8, cuts: str = "shared") -> None:
         super().__init__(levels, cuts)
         if not (math.isfinite(noise) and noise > 0.0):
             raise SettingsError(f"noise is {noise!r}: give a positive number.")
-        self.register_buffer("utility_noise", torch.tensor(float(noise), dtype=torch.float64))
+        self.register_buffer("utility_sd", torch.tensor(float(noise), dtype=torch.float64))
 
     @property
     def noise(self) -> Tensor:
         """Standard deviation of the utility, in rating units."""
-        return self.utility_noise
+        return self.utility_sd
 
     @torch.no_grad()
     def set_cuts(self, cuts: Tensor, noise: float | Tensor | None = None) -> None:
@@ -141,7 +141,7 @@ class OrderedProbitLikelihood(OrderedLikelihood):
         self.first_cut.copy_(cuts[0])
         self.log_gaps.copy_(cuts.diff().log())
         if noise is not None:
-            self.utility_noise.copy_(torch.as_tensor(noise))
+            self.utility_sd.copy_(torch.as_tensor(noise))
 
     def forward(self, eta: Tensor, relative: Relative | None = None) -> TorchDistribution:
         """Return the distribution of ratings."""
@@ -184,11 +184,11 @@ class OrderedProbitLikelihood(OrderedLikelihood):
 
     def settings(self) -> dict[str, Any]:
         """Return the kind, the levels, the utility's spread and whose the cuts are."""
-        found = {"kind": "ordered-probit", "levels": self._given, "noise": float(self.utility_noise)}
+        found = {"kind": "ordered-probit", "levels": self._given, "noise": float(self.utility_sd)}
         return found if self.cuts_by == "shared" else {**found, "cuts": self.cuts_by}
 
     def _scale(self, eta: Tensor, relative: Relative | None) -> Tensor:
-        scale, more = self.utility_noise.to(eta.dtype), self.pair_scale(relative)
+        scale, more = self.utility_sd.to(eta.dtype), self.pair_scale(relative)
         return scale.expand_as(eta) if more is None else scale * more.to(eta.dtype)
 
 
