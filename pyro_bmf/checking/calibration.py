@@ -164,7 +164,7 @@ def simulate(
         torch.manual_seed(seed)
         if noise_prior:
             model.likelihood.draw_learned_noise(*NOISE_PRIOR)
-        noise = model.likelihood.normal_noise
+        noise = model.likelihood.normal_noise_sd
         trace = poutine.trace(poutine.uncondition(model)).get_trace(block, beta=(1.0, 1.0))
     values: dict[str, Any] = {
         name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"
@@ -226,7 +226,7 @@ def refit_ranks(
         settings = settings.replace(prior_mean=model.user_prior.origin)
     real = split.train.ratings
     model.start(real)
-    model.likelihood.set_learned_noise(0.8 * max(float(real.std()), 1e-3))
+    model.likelihood.set_learned_noise_sd(0.8 * max(float(real.std()), 1e-3))
     simulated, truth = simulate(
         model, split, centre=float(real.mean()), noise_prior=sweeps, seed=_seed(seed, 0)
     )

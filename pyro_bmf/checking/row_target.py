@@ -288,7 +288,7 @@ class RowTargets:
     @property
     def gaussian_likelihood(self) -> bool:
         """Whether the expected log-likelihood is quadratic in the row: under Normal noise."""
-        return self.posterior.model.likelihood.normal_noise is not None and self.others.positive is None
+        return self.posterior.model.likelihood.normal_noise_sd is not None and self.others.positive is None
 
     @cached_property
     def _products(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -321,7 +321,7 @@ class RowTargets:
         first = torch.cumsum(counts, 0) - counts
         entries = torch.arange(len(row), device=at.device) - first[row] + starts[at][row]
         own = columns[entries]
-        of_ratings = self.posterior.model.likelihood.normal_noise
+        of_ratings = self.posterior.model.likelihood.normal_noise_sd
         assert of_ratings is not None
         noise = self._relative(rows, row, own)
         weight = of_ratings.double().detach() ** -2 * torch.ones(

@@ -190,7 +190,7 @@ class GroupPlan:
 
     def _constants(self) -> dict[str, float]:
         model = self.posterior.model
-        noise = model.likelihood.noise
+        noise = model.likelihood.noise_sd
         constants = {"centre": float(model.predictor_centre)}
         # Noise that was drawn stands among the draws.
         if noise is not None and "noise" not in hyperparameter_dims(self.posterior):

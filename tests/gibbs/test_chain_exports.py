@@ -68,10 +68,10 @@ def test_the_tree_is_a_chain(posterior: Posterior) -> None:
 
     assert_is("noise", guide.noise_precision.double().numpy() ** -0.5)
     for side in ("user", "item"):
-        precision = getattr(guide, f"{side}_precision").double().numpy()
+        precision = guide.of(side).precision.double().numpy()
         assert_is(f"{side}_bias_scale", precision[:, 2, 2] ** -0.5)
         assert_is(f"{side}_factors_precision", precision[:, :2, :2], 1.0 / unit)
-        location = getattr(guide, f"{side}_location").double().numpy()
+        location = guide.of(side).location.double().numpy()
         assert_is(f"{side}_bias_location", location[:, 2])
         assert_is(f"{side}_factors_location", location[:, :2], unit**0.5)
     # In step with the rows: the biases of the same draw.

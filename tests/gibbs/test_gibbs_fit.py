@@ -66,7 +66,7 @@ def starred(stars: Split) -> FitResult:
 def test_planted_truth_is_recovered(planted: Any, split: Split, fitted: FitResult) -> None:
     posterior = fitted.posterior
     units = posterior.model.units
-    assert units.scale * float(posterior.model.likelihood.noise) == pytest.approx(0.5, abs=0.04)
+    assert units.scale * float(posterior.model.likelihood.noise_sd) == pytest.approx(0.5, abs=0.04)
     test = split.test
     found = evaluate(posterior, split)
     assert found.rmse < 0.62

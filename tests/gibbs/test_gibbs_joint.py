@@ -143,7 +143,7 @@ def draw_unknowns(model: FactorizationModel, ordered: bool) -> dict[str, Tensor]
         return {"cuts": cuts, "noise": torch.tensor(NOISE**-2, dtype=torch.float64)}
     # The prior of a learned noise: its precision is Gamma(1, 1).
     precision = torch.distributions.Exponential(torch.ones((), dtype=torch.float64)).sample()
-    model.likelihood.set_noise(precision.rsqrt())
+    model.likelihood.set_noise_sd(precision.rsqrt())
     return {"cuts": torch.empty(0, dtype=torch.float64), "noise": precision}
 
 

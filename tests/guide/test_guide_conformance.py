@@ -29,7 +29,7 @@ from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import TrainingBlocks
 from pyro_bmf.model.feedback import Feedback
-from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.normal import Likelihood, NormalLikelihood
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.model.priors.normal import NormalPrior
 from pyro_bmf.model.rows import RowPosterior
@@ -51,6 +51,8 @@ class Case:
         From whether rows have biases to a guide with random content for `N_USERS` x `N_ITEMS` and K factors.
     fit : dict
         Settings of a fit that uses it, by name.
+    likelihood : Likelihood
+        By which a guide reads the ratings of new rows.
     folded : float
         How far a folded-in row may be from the training row of the same ratings: rounding, unless the
         training row is the fixed point of an iteration.
@@ -60,6 +62,7 @@ class Case:
     make: Callable[[bool], nn.Module]
     fit: dict[str, Any] = field(default_factory=dict)
     folded: float = 1e-5
+    likelihood: Likelihood = field(default_factory=NormalLikelihood)
 
 
 def program(name: str, *, elbo: str = "mean-field", **changes: Any) -> Case:
@@ -107,6 +110,9 @@ PROGRAMS = [
 def conjugate(name: str, *, ordered: bool) -> Case:
     """Coordinate ascent's guide: moments of the other side in place of an encoder's weights."""
 
+    levels = [1.0, 2.0, 3.0, 4.0, 5.0]
+    likelihood = OrderedProbitLikelihood(levels) if ordered else NormalLikelihood()
+
     def make(biases: bool) -> nn.Module:
         torch.manual_seed(0)
         guide = ConjugateGuide(N_USERS, N_ITEMS, K, biases=biases, n_cuts=4 if ordered else 0)
@@ -118,16 +124,15 @@ def conjugate(name: str, *, ordered: bool) -> Case:
             rows.covariance.copy_(root @ root.mT + 0.1 * torch.eye(width))
             rows.prior_precision.copy_(torch.rand(width) + 0.5)
         guide.noise_precision.fill_(1.7)
-        levels = [1.0, 2.0, 3.0, 4.0, 5.0]
-        guide.attach(None, None, OrderedProbitLikelihood(levels) if ordered else NormalLikelihood())
+        guide.attach(None, None, likelihood)
         if ordered:
             guide.cuts.copy_(torch.tensor([1.2, 2.6, 3.3, 4.9]))
             guide.centre.fill_(3.0)
         return guide
 
-    likelihood = "ordered-probit" if ordered else "normal"
-    settings = {"method": "conjugate", "likelihood": likelihood, "max_iterations": 120, "patience": None}
-    return Case(name, make, settings, folded=1e-2)
+    word = "ordered-probit" if ordered else "normal"
+    settings = {"method": "conjugate", "likelihood": word, "max_iterations": 120, "patience": None}
+    return Case(name, make, settings, folded=1e-2, likelihood=likelihood)
 
 
 CASES: list[Case] = [
@@ -262,6 +267,7 @@ def test_settings_and_state_make_the_round_trip(case: Case, biases: bool) -> Non
         guide.training_rows(side, problem.feedback(side))  # type: ignore[arg-type]
     again = type(guide).from_settings(guide.settings())
     again.load_state_dict(guide.state_dict(), strict=True)
+    again.attach(None, None, case.likelihood)
     assert again.settings() == guide.settings()
     for side in SIDES:
         feedback = problem.feedback(side)
@@ -318,7 +324,7 @@ def literal_parts(objective: Objective, problem: Problem) -> tuple[Tensor, dict[
             )
             kl[f"{side}_{part}"] = kl_divergence(mine, other)
     u, v = (rows[side].select(ids) for side, ids in (("user", problem.users), ("item", problem.items)))
-    noise = model.likelihood.noise
+    noise = model.likelihood.noise_sd
     mean = (u.loc * v.loc).sum(1) + model.centre
     su, sv = u.covariance(), v.covariance()
     second = torch.einsum(

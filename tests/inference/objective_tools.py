@@ -216,7 +216,7 @@ def eq_7(objective: Objective, problem: Problem, draws: FixedDraws, *, analytic:
         eta = (u * v).sum(1) + problem.ratings.mean()
         if "user_bias" in values:
             eta = eta + values["user_bias"][problem.users] + values["item_bias"][problem.items]
-        likelihood.append(log_normal(problem.ratings, eta, objective.model.likelihood.noise))
+        likelihood.append(log_normal(problem.ratings, eta, objective.model.likelihood.noise_sd))
         for name, (loc, scale) in located.items():
             if analytic:
                 each = kl_normal(loc, scale, PRIORS[name])

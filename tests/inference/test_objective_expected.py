@@ -77,7 +77,7 @@ def rows_of(objective: Objective, problem: Problem) -> dict[str, RowPosterior]:
 def literal_expectation(objective: Objective, problem: Problem) -> Tensor:
     """E_q[log p(x_ij)] of each rating, every moment by loops over factors: shape (n_ratings,)."""
     rows = rows_of(objective, problem)
-    noise = objective.model.likelihood.noise
+    noise = objective.model.likelihood.noise_sd
     found = []
     for i, j, x in zip(problem.users, problem.items, problem.ratings, strict=True):
         u, v = rows["user"], rows["item"]

@@ -107,7 +107,7 @@ def test_settings_make_the_round_trip(noise: float | str) -> None:
     assert isinstance(again, NormalLikelihood)
     assert again.settings() == likelihood.settings()
     again.load_state_dict(likelihood.state_dict())
-    assert torch.equal(again.noise, likelihood.noise)
+    assert torch.equal(again.noise, likelihood.noise_sd)
 
 
 @pytest.mark.parametrize("noise", [0.0, -1.0, float("nan"), float("inf"), "lerned", "", None])

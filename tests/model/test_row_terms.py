@@ -263,7 +263,7 @@ def test_planted_noise_of_users_is_found() -> None:
     found = found.numpy()
     assert np.corrcoef(np.log(found), np.log(own))[0, 1] > 0.85
     # sigma times the multiplier is what is identified.
-    sigma = float(noisy.model.likelihood.noise.detach()) * found
+    sigma = float(noisy.model.likelihood.noise_sd.detach()) * found
     assert np.median(np.abs(sigma / (0.7 * own) - 1)) < 0.25
     gain = held_out_log_prob(noisy, split.test) - held_out_log_prob(fits["none"], split.test)
     assert gain.mean() > 0.05

@@ -157,7 +157,7 @@ def test_the_stream_equals_arviz_on_a_subset(
     eta = (drawn + float(chosen.model.centre)).numpy().T
     key = chosen.train.users * chosen.n_items + chosen.train.items
     at = np.searchsorted(key, result.users * chosen.n_items + result.items)
-    ratings, noise = chosen.train.ratings[at], float(chosen.model.likelihood.noise.detach())
+    ratings, noise = chosen.train.ratings[at], float(chosen.model.likelihood.noise_sd.detach())
     scale = noise * np.ones((60, 1))
     if kind == "chain":
         scale = noise * chosen.user_rows.noise_factor.double().numpy()[result.users, None]

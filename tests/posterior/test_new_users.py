@@ -58,7 +58,7 @@ def test_the_integral_over_a_row_is_the_dense_normals(posterior: Posterior) -> N
         found, error = integral(drawn, prior, 0, 0)
     precision, mean = prior.normal(0)
     f = torch.cat([items[train.items[at]], torch.ones(len(at), 1, dtype=torch.float64)], 1)
-    noise = likelihood.noise.double() ** 2  # type: ignore[union-attr, operator]
+    noise = likelihood.noise_sd.double() ** 2  # type: ignore[union-attr, operator]
     covariance = f @ torch.linalg.inv(precision) @ f.T + noise * torch.eye(len(at), dtype=torch.float64)
     centre = posterior.model.predictor_centre.double() + bias[train.items[at]] + f @ mean[0]
     units = posterior.model.units
@@ -162,7 +162,7 @@ def test_own_noise_and_cut_points_are_integrated_over_their_prior(guide: str) ->
         whole = whole - whole[:, 1:2] + cuts[1]
         edges = np.concatenate([np.full((n, 1), -1e9), whole, np.full((n, 1), 1e9)], 1)
         total = np.zeros(n)
-        sd = float(model.likelihood.noise)  # type: ignore[arg-type]
+        sd = float(model.likelihood.noise_sd)  # type: ignore[arg-type]
         item_noise = _item_noise(posterior, items)
         assert item_noise is not None
         centre = float(model.predictor_centre)

@@ -29,7 +29,7 @@ def test_predict_tells_the_two_uncertainties_apart(posterior: Posterior) -> None
     assert list(table.columns) == COLUMNS
     assert table["user_id"].tolist() == [5, 8, 5]
     assert table["item_id"].tolist() == [1000, 1007, 1014]
-    noise = float(posterior.model.likelihood.noise.detach())
+    noise = float(posterior.model.likelihood.noise_sd.detach())
     np.testing.assert_allclose(table["sd"] ** 2, table["mean_sd"] ** 2 + noise**2, rtol=1e-9)
     for low, high, sd in (("lower", "upper", "sd"), ("mean_lower", "mean_upper", "mean_sd")):
         np.testing.assert_allclose(table[high] - table[low], 2 * 1.6448536 * table[sd], rtol=1e-6)

@@ -45,7 +45,7 @@ def test_groups_dimensions_and_ids(posterior: Posterior, tree: xr.DataTree) -> N
     assert tree["observed_data"]["item_id"].values.tolist() == items.tolist()
     assert q["item"].values.tolist() == sorted(set(items.tolist()))
     constants = tree["constant_data"]
-    noise = float(posterior.model.likelihood.noise.detach())
+    noise = float(posterior.model.likelihood.noise_sd.detach())
     assert float(constants["noise"]) == pytest.approx(noise)
     assert constants["user_count"].values.tolist() == posterior.train.user_counts[:3].tolist()
 
@@ -72,7 +72,7 @@ def test_the_draws_are_the_posteriors_own(posterior: Posterior, tree: xr.DataTre
 
 
 def test_densities_are_those_of_scipy(posterior: Posterior, tree: xr.DataTree) -> None:
-    noise = float(posterior.model.likelihood.noise.detach())
+    noise = float(posterior.model.likelihood.noise_sd.detach())
     observed = tree["observed_data"]["rating"].values
     expected = stats.norm.logpdf(observed, tree["posterior"]["eta"].values, noise)
     np.testing.assert_allclose(tree["log_likelihood"]["rating"].values, expected, atol=2e-5)
@@ -92,7 +92,7 @@ def test_the_log_probability_of_a_level(posterior: Posterior) -> None:
         groups=("posterior", "log_likelihood", "observed_data"),
         rating_probability=True,
     )
-    eta, noise = tree["posterior"]["eta"].values, float(posterior.model.likelihood.noise.detach())
+    eta, noise = tree["posterior"]["eta"].values, float(posterior.model.likelihood.noise_sd.detach())
     observed = tree["observed_data"]["rating"].values
     low = np.where(observed == 0.5, -np.inf, observed - 0.25)
     high = np.where(observed == 5.0, np.inf, observed + 0.25)
@@ -108,7 +108,7 @@ def test_prior_draws_follow_the_prior(posterior: Posterior) -> None:
     tree = to_arviz(posterior, num_samples=200, groups=("prior", "prior_predictive"))
     factors = tree["prior"]["user_factors"].values
     assert stats.kstest(factors.ravel()[::7], "norm").pvalue > 1e-3
-    noise = float(posterior.model.likelihood.noise.detach())
+    noise = float(posterior.model.likelihood.noise_sd.detach())
     # var = K of u.v, 1 + 1 of the biases, and the noise.
     spread = tree["prior_predictive"]["rating"].values.std()
     assert spread == pytest.approx((3 + 2 + noise**2) ** 0.5, rel=0.1)

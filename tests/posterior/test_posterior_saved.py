@@ -115,7 +115,7 @@ def test_a_posterior_that_was_loaded_can_be_trained_on(posterior: Posterior, tmp
     loaded = Posterior.load(posterior.save(tmp_path / "a.safetensors"))
     assert isinstance(loaded.guide, CrossFeedbackGuide)
     assert all(p.requires_grad for p in loaded.guide.parameters())
-    assert loaded.model.likelihood.noise.requires_grad
+    assert loaded.model.likelihood.noise_sd.requires_grad
 
 
 def test_loading_leaves_random_numbers_alone(posterior: Posterior, tmp_path: Path) -> None:

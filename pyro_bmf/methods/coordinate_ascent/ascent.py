@@ -12,7 +12,6 @@ truncated-Normal q of an ordered probit's utility. Beta is one here: the bound i
 from __future__ import annotations
 
 import time
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -88,9 +87,8 @@ class Ascent:
         # Predictors here lack the centre, and so must ratings that are their own utilities.
         self.observed = utilities.observe(feedback.values) if utilities.latent else self.values
         # The noise of latent utilities is a convention, and so given like one that is fixed.
-        noise_sd = 0.9 * float(train.ratings.std())
-        if not utilities.learned_noise:
-            noise_sd = float(cast(Any, model.likelihood).noise)
+        given = None if utilities.learned_noise else model.likelihood.noise_sd
+        noise_sd = 0.9 * float(train.ratings.std()) if given is None else float(given)
         self.guide.noise_precision.fill_(max(noise_sd, 1e-3) ** -2)
         self.guide.centre.fill_(centre)
         generator = torch.Generator().manual_seed(seed)

@@ -247,8 +247,8 @@ class Algorithm1:
         return None
 
     def _noise(self) -> float | None:
-        noise = getattr(self.model.likelihood, "noise", None)
-        return float(noise.detach()) if isinstance(noise, Tensor) and noise.ndim == 0 else None
+        noise_sd = self.model.likelihood.noise_sd
+        return None if noise_sd is None else float(noise_sd.detach())
 
     def _order(self, number: int) -> list[tuple[int, int]]:
         """Return the blocks in the order of this iteration: item batches within user batches."""
@@ -324,8 +324,11 @@ class Algorithm1:
             None if u.bias_loc is None else u.bias_loc[users],
             None if v.bias_loc is None else v.bias_loc[items],
         )
-        noises = [side.noise[at] for side, at in ((u, users), (v, items)) if side.noise is not None]
-        return self.model.likelihood.mean(eta, *pair_terms(noises, None if u.cuts is None else u.cuts[users]))
+        sides = ((u.noise_factor, users), (v.noise_factor, items))
+        factors = [factor[at] for factor, at in sides if factor is not None]
+        return self.model.likelihood.mean(
+            eta, *pair_terms(factors, None if u.cuts is None else u.cuts[users])
+        )
 
     def _advice(self, problem: str, state: FitState) -> str:
         kept = (

@@ -19,8 +19,7 @@ from ...model.feedback import Feedback
 from ...model.feedback_sums import feedback_sum, row_tables, squared
 from .covariance import correlation_tril, n_correlations
 from .first_layer import PreActivation, basis_tables, rectified_moments, weights_kl
-from .network import Network, soften
-from .network import first_width as first_width
+from .network import Network, first_width, soften
 from .settings import EncoderSettings
 
 #: Posterior standard deviation of a Bayesian first-layer weight at the start, by the weights' own spread.

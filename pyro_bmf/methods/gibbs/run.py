@@ -10,12 +10,12 @@ import torch
 
 from ...errors import SettingsError
 from ...model import FactorizationModel
-from ...model.likelihoods.normal import NormalLikelihood
 from ..build_model import build_model
 from ..coordinate_ascent.settings import CoordinateAscent
 from ..job import Checkpoints, Fitted, Job
 from .chain import Chain, check_gibbs
 from .settings import Gibbs
+from .sweeps import latent_utilities
 
 
 class GibbsRun:
@@ -86,12 +86,11 @@ class GibbsRun:
 
     def _noise(self, start: Fitted | None) -> float:
         """Return the standard deviation of the noise that the chain starts with."""
-        job, likelihood = self.job, self.model.likelihood
+        job, utilities = self.job, latent_utilities(self.model)
         # Ratings that are all equal leave sums of squares of rounding, which no precision is to be read off.
         least = 0.05 if job.settings.model.standardised else 1e-3
         noise = 0.9 * max(float(job.train.ratings.std()), least)
         if start is not None:
             return start.history[start.kept_iteration - 1]["noise"] or noise
-        if isinstance(likelihood, NormalLikelihood) and not likelihood.learned:
-            return float(likelihood.noise)
-        return noise
+        fixed = self.model.likelihood.noise_sd
+        return noise if utilities.latent or utilities.learned_noise or fixed is None else float(fixed)

@@ -98,16 +98,16 @@ class Likelihood(nn.Module):
         return None
 
     @property
-    def noise(self) -> Tensor | None:
+    def noise_sd(self) -> Tensor | None:
         """Standard deviation of a rating, or a utility, about its predictor; None where there is none."""
         return None
 
     @property
-    def normal_noise(self) -> Tensor | None:
+    def normal_noise_sd(self) -> Tensor | None:
         """Standard deviation of a rating that is Normal about its predictor; None where ratings are not."""
         return None
 
-    def set_learned_noise(self, noise: float | Tensor) -> None:
+    def set_learned_noise_sd(self, noise: float | Tensor) -> None:
         """Put the noise of Normal ratings in place where it is learned: nothing elsewhere, as here."""
 
     def draw_learned_noise(self, shape: float, rate: float) -> None:
@@ -234,29 +234,29 @@ class NormalLikelihood(Likelihood):
             self._log_noise_sd = nn.Parameter(torch.zeros((), dtype=torch.float64))
 
     @property
-    def noise(self) -> Tensor:
+    def noise_sd(self) -> Tensor:
         """Standard deviation of a rating around its predictor, in the predictor's unit (`units`)."""
         return self._log_noise_sd.exp()
 
     @property
-    def normal_noise(self) -> Tensor:
+    def normal_noise_sd(self) -> Tensor:
         """The same: ratings are Normal."""
-        return self.noise
+        return self.noise_sd
 
     @torch.no_grad()
-    def set_noise(self, noise: float | Tensor) -> None:
+    def set_noise_sd(self, noise: float | Tensor) -> None:
         """Put a standard deviation in place."""
         self._log_noise_sd.fill_(math.log(float(noise)))
 
-    def set_learned_noise(self, noise: float | Tensor) -> None:
+    def set_learned_noise_sd(self, noise: float | Tensor) -> None:
         """Put a standard deviation in place, where it is learned."""
         if self.learned:
-            self.set_noise(noise)
+            self.set_noise_sd(noise)
 
     def draw_learned_noise(self, shape: float, rate: float) -> None:
         """Draw the noise, where it is learned, from a Gamma prior of its precision."""
         if self.learned:
-            self.set_noise((torch._standard_gamma(torch.tensor(shape)) / rate).rsqrt())
+            self.set_noise_sd((torch._standard_gamma(torch.tensor(shape)) / rate).rsqrt())
 
     def predicts_normals(self) -> bool:
         """Return True."""
@@ -320,7 +320,7 @@ class NormalLikelihood(Likelihood):
         return midway(standardised(levels, self.units).double())
 
     def _scale(self, eta: Tensor, relative: Tensor | None) -> Tensor:
-        noise = self.noise.to(eta.dtype)
+        noise = self.noise_sd.to(eta.dtype)
         return noise if relative is None else noise * relative.to(eta.dtype)
 
     def settings(self) -> dict[str, Any]:
@@ -338,7 +338,7 @@ class RatingUtilities(Utilities):
         """Put the noise in place, where it is learned."""
         del cuts
         if self.learned_noise:
-            self.likelihood.set_noise(noise_sd)
+            self.likelihood.set_noise_sd(noise_sd)
 
     def expect(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Return the ratings, and their log-density."""

@@ -131,7 +131,7 @@ class OrderedProbitLikelihood(OrderedLikelihood):
         self.register_buffer("utility_sd", torch.tensor(float(noise), dtype=torch.float64))
 
     @property
-    def noise(self) -> Tensor:
+    def noise_sd(self) -> Tensor:
         """Standard deviation of the utility, in rating units."""
         return self.utility_sd
 
@@ -176,7 +176,7 @@ class OrderedProbitLikelihood(OrderedLikelihood):
     def screening_mean(self, mean: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
         """Return the mean levels, of shared cut points."""
         levels, cuts = self.levels.tolist(), self.cuts.detach().tolist()
-        inverse = variance.add_(float(self.noise) ** 2 * noise).rsqrt_().mul_(math.sqrt(0.5))
+        inverse = variance.add_(float(self.noise_sd) ** 2 * noise).rsqrt_().mul_(math.sqrt(0.5))
         found = torch.full_like(mean, 0.5 * (levels[0] + levels[-1]))
         for cut, step in zip(cuts, self.levels.diff().tolist(), strict=True):
             found.add_(((mean - cut).mul_(inverse)).erf_(), alpha=0.5 * step)

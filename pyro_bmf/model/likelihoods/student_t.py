@@ -62,7 +62,7 @@ class StudentTLikelihood(Likelihood):
         self.register_buffer("_log_scale", torch.tensor(math.log(self._fixed), dtype=torch.float64))
 
     @property
-    def noise(self) -> Tensor:
+    def noise_sd(self) -> Tensor:
         """The scale s, rating units."""
         return self._log_scale.exp()
 
@@ -115,7 +115,7 @@ class StudentTLikelihood(Likelihood):
         return {"kind": "student-t", "df": self.df, "scale": "learned" if self.learned else self._fixed}
 
     def _scale(self, eta: Tensor, relative: Tensor | None) -> Tensor:
-        scale = self.noise.to(eta.dtype)
+        scale = self.noise_sd.to(eta.dtype)
         return scale if relative is None else scale * relative.to(eta.dtype)
 
 
