@@ -28,8 +28,8 @@ _REMEDY = (
     "and settings."
 )
 
-#: Between two iterations. Version 1 had no checksum.
-CHECKPOINT = Kind("pyro-bmf checkpoint", 2, "checkpoint", _REMEDY, oldest=2, outdated=_REMEDY)
+#: Between two iterations. Version 1 had no checksum, version 2 other names of tensors.
+CHECKPOINT = Kind("pyro-bmf checkpoint", 3, "checkpoint", _REMEDY, oldest=3, outdated=_REMEDY)
 #: Between two sweeps of a chain. Version 2 had other names of tensors.
 CHAIN_CHECKPOINT = Kind("pyro-bmf chain checkpoint", 3, "checkpoint", _REMEDY, oldest=3, outdated=_REMEDY)
 

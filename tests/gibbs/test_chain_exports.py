@@ -18,6 +18,7 @@ from pyro_bmf.errors import SettingsError
 from pyro_bmf.export.arviz import arviz_module, halves, to_arviz
 from pyro_bmf.export.files import export_netcdf, export_parquet
 from pyro_bmf.fitting import fit
+from pyro_bmf.methods.gibbs.settings import Gibbs
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.numerics.convergence import split_r_hat
 from pyro_bmf.posterior import Posterior
@@ -39,7 +40,11 @@ def posterior(request: Any, stars: Split) -> Posterior:
         "default": preset().replace(**chain),
         "normal": preset().replace(**chain, likelihood="normal", row_noise="none"),
         "after-a-guide": preset("amortized").replace(
-            **{**chain, "plain_sweeps": 5}, max_iterations=2, patience=None, likelihood="ordered-probit"
+            **{**chain, "plain_sweeps": 5},
+            then=Gibbs(),
+            max_iterations=2,
+            patience=None,
+            likelihood="ordered-probit",
         ),
     }[request.param]
     return fit(stars, settings, threads=1, progress=False).posterior
