@@ -22,6 +22,7 @@ from torch.distributions import kl_divergence
 from pyro_bmf import Posterior, fit, random_split
 from pyro_bmf.data import Split, synthetic_ratings
 from pyro_bmf.methods.coordinate_ascent.guide import ConjugateGuide
+from pyro_bmf.methods.coordinate_ascent.settings import CoordinateAscent
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.methods.cross_feedback.objective import Objective, eta_moments
 from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
@@ -131,7 +132,8 @@ def conjugate(name: str, *, ordered: bool) -> Case:
         return guide
 
     word = "ordered-probit" if ordered else "normal"
-    settings = {"method": "conjugate", "likelihood": word, "max_iterations": 120, "patience": None}
+    method = CoordinateAscent(max_iterations=120, patience=None)
+    settings = {"method": method, "likelihood": word}
     return Case(name, make, settings, folded=1e-2, likelihood=likelihood)
 
 
@@ -441,9 +443,9 @@ def single_precision() -> Iterator[None]:
 
 
 def run(split: Split, case: Case, **more: Any) -> Posterior:
-    short: dict[str, Any] = {"n_factors": 3, "max_iterations": 3}
-    if case.fit.get("method", "svi") == "svi":  # no other method has blocks
-        short |= {"user_batch_size": 20, "item_batch_size": 15}
+    short: dict[str, Any] = {"n_factors": 3}
+    if "method" not in case.fit:  # no other method has blocks
+        short |= {"max_iterations": 3, "user_batch_size": 20, "item_batch_size": 15}
     settings = preset("amortized").replace(**{**short, **case.fit})
     return fit(split, settings, threads=1, progress=False, device="cpu", **more).posterior
 
