@@ -14,7 +14,7 @@ from .raw_columns import RawColumns
 from .reading import times
 from .reading.containers import open_source
 from .reading.counts import ReadCounts
-from .reading.layout import READERS, Columns
+from .reading.layout import READERS, Columns, Given
 from .reading.readers import read_raw
 from .scale import RatingScale
 from .splits import PARTS, Split, seeded
@@ -57,6 +57,7 @@ def given_split(
             "validation file"
         )
 
+    given = Given(format, columns, header, quoting, reader)
     # Opened once: a pipe cannot be read again, and the ids may have to be.
     paths = {
         part: open_source(path)
@@ -65,18 +66,7 @@ def given_split(
     }
 
     def read(text_ids: tuple[bool | None, bool | None]) -> list[RawColumns]:
-        return [
-            read_raw(
-                path,
-                format=format,
-                columns=columns,
-                header=header,
-                text_ids=text_ids,
-                quoting=quoting,
-                reader=reader,
-            )
-            for path in paths.values()
-        ]
+        return [read_raw(path, given, text_ids=text_ids) for path in paths.values()]
 
     raws = read((None, None))
     mixed = (_mixed([raw.user_ids for raw in raws]), _mixed([raw.item_ids for raw in raws]))

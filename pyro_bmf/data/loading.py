@@ -11,7 +11,7 @@ from .notices import warn
 from .ratings import Ratings
 from .reading.containers import STDIN, open_source, printable
 from .reading.frames import is_table, raw_of_frame, text_column
-from .reading.layout import READERS, Columns
+from .reading.layout import READERS, Columns, Given
 from .reading.readers import read_raw
 from .scale import RatingScale
 from .sources import SOURCES, Source, find_source
@@ -110,7 +110,7 @@ def load_ratings(
         )
     source = find_source(name_or_path) if isinstance(name_or_path, str) else None
     if source is None:
-        read = {"format": format, "columns": columns, "header": header, "quoting": quoting, "reader": reader}
+        read = Given(format, columns, header, quoting, reader)
         return _titled(_load_path(name_or_path, read, scale, duplicates, min_ratings, progress), titles)
     unread: dict[str, object] = {"format": format, "columns": columns, "header": header, "quoting": quoting}
     known = f"how {source.name} is written is known"
@@ -134,14 +134,14 @@ def load_ratings(
 
 def _load_path(
     path_or_name: str | Path,
-    read: dict[str, Any],
+    read: Given,
     scale: RatingScale | str | None,
     duplicates: str | None,
     min_ratings: int | None,
     progress: bool,
 ) -> Ratings:
     file = open_source(_existing(path_or_name), progress=progress)
-    raw = read_raw(file, **read)
+    raw = read_raw(file, read)
     ratings, _ = canonical(
         raw,
         scale=as_scale(scale),
@@ -217,7 +217,7 @@ def _load_source(
     min_ratings: int | None,
 ) -> Ratings:
     columns = source.columns if files.timestamps else source.columns[:3]
-    raw = read_raw(files.ratings, format=files.format, columns=columns, header=files.header)
+    raw = read_raw(files.ratings, Given(files.format, columns, files.header))
     filtered = source.min_ratings if min_ratings is None else min_ratings
     ratings, _ = canonical(
         raw,

@@ -18,6 +18,7 @@ from ..files import temporary_folder, write_json
 from .ratings import Ratings
 from .reading import times
 from .reading.counts import ReadCounts
+from .reading.layout import Given
 from .reading.readers import read_raw
 from .scale import RatingScale
 from .splits import PARTS, Split
@@ -110,9 +111,7 @@ def read_split(folder: str | Path) -> Split:
             if content["counts"][part]:
                 raw = read_raw(
                     folder / f"{part}.csv",
-                    format="csv",
-                    columns=names,
-                    header=True,
+                    Given("csv", names, header=True),
                     text_ids=(text[0], text[1]),
                     line_ends=True,
                 )

@@ -86,14 +86,33 @@ def head_of(path: RatingsFile) -> bytes:
         return file.read(_HEAD)
 
 
-def detect(
-    path: RatingsFile,
-    format: str | None,
-    columns: Columns | None,
-    header: bool | None,
-    quoting: str | None = None,
-    reader: int = READERS[-1],
-) -> Layout:
+@dataclass(frozen=True)
+class Given:
+    """What a user says of how a file is written; None is read off the file.
+
+    Attributes
+    ----------
+    format
+        One of `FORMATS`.
+    columns
+        User, item, rating and perhaps timestamp, by header name or by position counted from 0.
+    header
+        Whether the first line names the columns.
+    quoting
+        ``"csv"``: ``"`` quotes fields as RFC 4180 says; ``"none"``: it is a character; None is the former for
+        CSV and the latter for other text.
+    reader
+        One of `READERS`.
+    """
+
+    format: str | None = None
+    columns: Columns | None = None
+    header: bool | None = None
+    quoting: str | None = None
+    reader: int = READERS[-1]
+
+
+def detect(path: RatingsFile, given: Given) -> Layout:
     """Find out how to read `path`; what is given is obeyed, the rest is read off the file's first lines.
 
     Raises
@@ -101,6 +120,7 @@ def detect(
     DataError
         When the file is empty, the format or the columns cannot be told, or given columns do not exist.
     """
+    quoting, reader = given.quoting, given.reader
     if quoting not in (None, "csv", "none"):
         raise DataError(f"quoting {quoting!r}: use 'csv' (quotes as RFC 4180 says) or 'none' (characters)")
     if reader not in READERS:
@@ -109,9 +129,9 @@ def detect(
     text = decoded(head)
     if not text.strip(BLANKS):
         raise DataError(f"{path} is empty: a ratings file has a line for each rating")
-    wanted = _columns(columns)
+    wanted = _columns(given.columns)
     reading = _Reading(quoting, reader, len(head) < _HEAD)
-    known, separator = _format(path, format, head, text, reading)
+    known, separator = _format(path, given.format, head, text, reading)
     if known in ("parquet", "jsonl"):
         if quoting is not None:
             raise DataError(f"quoting {quoting!r} goes with text such as CSV: {path.name} is {known}")
@@ -123,7 +143,7 @@ def detect(
             with located(f"{path} cannot be read as parquet", "get it again", FOREIGN_PARQUET):
                 names = list(pq.read_schema(path.arrow()).names)
         return replace(_by_name(path, known, names, wanted), whole_seconds=reader == 1)
-    return _text_layout(path, known, head, wanted, header, separator, reading)
+    return _text_layout(path, known, head, wanted, given.header, separator, reading)
 
 
 @dataclass(frozen=True)

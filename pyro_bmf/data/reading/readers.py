@@ -22,18 +22,14 @@ from .containers import RatingsFile, open_source
 from .counts import ReadCounts
 from .delimited import read_delimited
 from .foreign import FOREIGN_PARQUET, located
-from .layout import READERS, ROLES, Columns, Layout, detect, table_layout
+from .layout import ROLES, Columns, Given, Layout, detect, table_layout
 
 
 def read_raw(
     path: Path | str | RatingsFile,
+    given: Given,
     *,
-    format: str | None = None,
-    columns: Columns | None = None,
-    header: bool | None = None,
     text_ids: tuple[bool | None, bool | None] = (None, None),
-    quoting: str | None = None,
-    reader: int = READERS[-1],
     line_ends: bool = False,
 ) -> RawColumns:
     """Read the rating columns of a file.
@@ -42,19 +38,10 @@ def read_raw(
     ----------
     path
         The file, or what `open_source` made of it; gzip, bzip2, xz and Zstandard are unpacked on the way.
-    format
-        One of `layout.FORMATS`; None tells it from the name and the first lines.
-    columns
-        User, item, rating and perhaps timestamp, by header name or by position counted from 0.
-    header
-        Whether the first line names the columns; None tells it from the first lines.
+    given
+        How it is written, as far as the user says.
     text_ids
         For user and item: True keeps ids as text even when all are integers, None decides by the ids.
-    quoting
-        ``"csv"``: ``"`` quotes fields as RFC 4180 says; ``"none"``: it is a character; None is the former for
-        CSV and the latter for other text.
-    reader
-        One of `layout.READERS`.
     line_ends
         Whether quoted ids may hold line ends.
 
@@ -64,7 +51,7 @@ def read_raw(
         Naming the line and value that cannot be used.
     """
     path = open_source(path)
-    layout = detect(path, format, columns, header, quoting, reader)
+    layout = detect(path, given)
     if layout.format == "parquet":
         return _read_parquet(path, layout)
     if layout.format == "jsonl":
