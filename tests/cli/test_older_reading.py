@@ -1,4 +1,4 @@
-"""A run that records no way of reading its ratings finds them as it read them; a new one records its way."""
+"""A run finds its ratings as it read them: it records its way of reading."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pyro_bmf.cli.options import READER, Reading, Splitting
-from pyro_bmf.cli.runs.folder import RunFolder, config_of_options
+from pyro_bmf.cli.runs.config import config_of_options
+from pyro_bmf.cli.runs.folder import RunFolder
 from pyro_bmf.data import DataWarning, load_ratings, random_split
 from pyro_bmf.data.reading.layout import READERS
 from pyro_bmf.errors import SavedFileError
@@ -32,11 +33,10 @@ def folder(tmp_path: Path, reader: int) -> RunFolder:
     return run
 
 
-def test_a_run_without_a_reader_reads_the_first_way(tmp_path: Path) -> None:
+def test_a_run_of_the_first_way_reads_that_way(tmp_path: Path) -> None:
     run = folder(tmp_path, 1)
     content = json.loads(run.config.read_text())
-    del content["reading"]["reader"], content["reading"]["quoting"]
-    run.config.write_text(json.dumps(content))
+    assert content["reading"]["reader"] == 1
     ratings = run.load_split().ratings
     assert ratings.item_vocabulary.ids.tolist() == [" 1", " 2", " 3", " 4"]
     assert ratings.ticks_per_second == 1
