@@ -109,28 +109,33 @@ class Evaluation:
     @property
     def nll(self) -> float | None:
         """Mean negative log probability of the discrete ratings, nats; None on a continuous scale."""
-        return self.figures["nll"]
+        return self._figure("nll")
 
     @property
     def rps(self) -> float | None:
         """Mean ranked probability score; None on a continuous scale."""
-        return self.figures["rps"]
+        return self._figure("rps")
 
     @property
     def n_impossible(self) -> int | None:
         """Ratings given a probability below 2.2e-308; None on a continuous scale."""
-        count = self.figures["n_impossible"]
+        count = self._figure("n_impossible")
         return None if count is None else int(count)
 
     @property
     def density_nll(self) -> float | None:
         """Mean negative log density of a Normal predictive, nats; None on a discrete scale."""
-        return self.figures["density_nll"]
+        return self._figure("density_nll")
 
     def _number(self, name: str) -> float:
-        value = self.figures[name]
+        value = self._figure(name)
         assert value is not None  # errors are measured on every scale
         return value
+
+    def _figure(self, name: str) -> float | int | None:
+        if name not in self.figures:
+            raise SettingsError(f"{self.system} was not measured by {name!r}: put it among the metrics.")
+        return self.figures[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the single ratings, ready for JSON (undefined figures are None)."""

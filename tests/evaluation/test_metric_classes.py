@@ -161,3 +161,12 @@ def test_names_are_told_apart_and_every_metric_is_described() -> None:
     names = [metric.name for metric in METRICS]
     assert len(set(names)) == len(names)
     assert all(metric.label and metric.needs and metric.definition for metric in METRICS)
+
+
+def test_fewer_metrics_are_measured_alone(make_random_split: Any) -> None:
+    split = make_random_split(3)
+    found = evaluate(BiasOnly().fit(split), split, n=(4,), metrics=(Brier(), ReciprocalRank()))
+    assert set(found.figures) == {"brier"}
+    assert set(found.row()) == {"system", "brier", *(f"{one.protocol}:mrr@4" for one in found.ranking)}
+    with pytest.raises(SettingsError, match="bias-only was not measured by 'rmse': put it among the metrics"):
+        _ = found.rmse
