@@ -31,7 +31,7 @@ KINDS = ("Guide", "Rows", "RowDraws", "RowPosterior", "Prior", "Likelihood", "Co
 KIND_NAMES = ("Normal", "CorrelatedNormal", "LevelProbabilities", "IndependentDraws", "ChainDraws")
 
 #: Layers from the ground up; what stands beside each other may import each other. Whatever is not named
-#: (`fitting`, `in_units`, ...) is above them all, and the command line above that.
+#: (`fitting`, `estimator`, ...) is above them all, and the command line above that.
 LAYERS = (
     ("errors", "files"),
     ("tensor_files",),
@@ -42,16 +42,12 @@ LAYERS = (
     ("systems",),
     ("methods",),
     ("posterior",),
-    ("evaluation", "baselines"),
+    ("evaluation", "baselines", "in_units"),
     ("checking", "export"),
 )
 #: Imports that go up, as (module, what it imports): each with its reason.
 ALLOWED_UPWARD = {
-    (
-        "pyro_bmf.checking.calibration",
-        "pyro_bmf.fitting",
-    ): "it fits simulated ratings as real ones",
-    ("pyro_bmf.checking.calibration", "pyro_bmf.in_units"): "in the real ratings' units",
+    ("pyro_bmf.checking.calibration", "pyro_bmf.fitting"): "it fits simulated ratings as real ones",
 }
 #: Where guides, rows, priors and likelihoods are used.
 AFTER_THE_DATA = (

@@ -20,9 +20,9 @@ from ..files import atomic_write, reserve, write_json
 from ..model.fitted import Rows
 from ..posterior.hyperparameters import hyperparameter_draws
 from ..posterior.posterior import Posterior
-from ..posterior.rating_units import in_ratings
 from .arviz import tree_attributes
 from .groups import GROUPS, GroupPlan
+from .rating_units import in_ratings
 from .selection import Subset, select
 
 

@@ -32,7 +32,7 @@ from ..posterior.hyperparameters import (
 )
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
-from ..posterior.rating_units import InRatings
+from .rating_units import InRatings
 from .selection import Selection
 
 GROUPS = (
