@@ -67,20 +67,24 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
         "fold-in": LazyCommand(
             "pyro_bmf.cli.fold_in", "command", "Recommend to a new user without training again."
         ),
-        "elicit": LazyCommand("pyro_bmf.cli.elicit", "command", "Choose which items to ask a user about."),
+        "elicit": LazyCommand(
+            "pyro_bmf.cli.checks.elicit", "command", "Choose which items to ask a user about."
+        ),
         "similar": LazyCommand("pyro_bmf.cli.similar", "command", "Show the items most like one item."),
-        "ppc": LazyCommand("pyro_bmf.cli.ppc", "command", "Compare ratings with data that the model gives."),
+        "ppc": LazyCommand(
+            "pyro_bmf.cli.checks.ppc", "command", "Compare ratings with data that the model gives."
+        ),
         "diagnose": LazyCommand(
-            "pyro_bmf.cli.diagnose", "command", "Say whose posterior can be trusted, and what to do."
+            "pyro_bmf.cli.checks.diagnose", "command", "Say whose posterior can be trusted, and what to do."
         ),
         "sensitivity": LazyCommand(
-            "pyro_bmf.cli.sensitivity", "command", "Say whose recommendations the prior drives."
+            "pyro_bmf.cli.checks.sensitivity", "command", "Say whose recommendations the prior drives."
         ),
         "compare": LazyCommand(
-            "pyro_bmf.cli.compare", "command", "Compare runs by the probability they gave to ratings."
+            "pyro_bmf.cli.checks.compare", "command", "Compare runs by the probability they gave to ratings."
         ),
         "calibrate": LazyCommand(
-            "pyro_bmf.cli.calibrate", "command", "Check a configuration's posterior by simulation."
+            "pyro_bmf.cli.checks.calibrate", "command", "Check a configuration's posterior by simulation."
         ),
         "export": LazyCommand(
             "pyro_bmf.cli.export", "command", "Write a saved run's posterior as netCDF or parquet."

@@ -13,7 +13,7 @@ from scipy import stats
 
 from pyro_bmf.checking.calibration import refit_ranks, simulate, subsample
 from pyro_bmf.checking.simulated_ranks import check_ranks
-from pyro_bmf.cli.calibrate import command
+from pyro_bmf.cli.checks.calibrate import command
 from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.errors import DataError
 from pyro_bmf.methods.build_model import build_model

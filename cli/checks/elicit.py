@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from .fold_in import equations
-from .id_files import parse_ids, parse_ratings
-from .printing.output import TableWriter, table_options
-from .runs.folder import RUN, RunFolder
+from ..fold_in import equations
+from ..id_files import parse_ids, parse_ratings
+from ..printing.output import TableWriter, table_options
+from ..runs.folder import RUN, RunFolder
 
 
 @click.command()

@@ -11,12 +11,12 @@ import click
 
 from pyro_bmf.files import write_json
 
-from .given import refuse_unread
-from .printing.output import TableWriter, note, table_options
-from .printing.outputs import OutputPath
-from .printing.progress import bar
-from .runs.folder import RUN, RunFolder
-from .shared_options import seed_option
+from ..given import refuse_unread
+from ..printing.output import TableWriter, note, table_options
+from ..printing.outputs import OutputPath
+from ..printing.progress import bar
+from ..runs.folder import RUN, RunFolder
+from ..shared_options import seed_option
 
 if TYPE_CHECKING:
     import pandas as pd

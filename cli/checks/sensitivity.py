@@ -8,11 +8,11 @@ import click
 
 from pyro_bmf.files import atomic_write, write_json
 
-from .printing.output import TableWriter, table_options
-from .printing.outputs import OutputPath
-from .printing.progress import bar
-from .runs.folder import RUN, RunFolder
-from .shared_options import seed_option
+from ..printing.output import TableWriter, table_options
+from ..printing.outputs import OutputPath
+from ..printing.progress import bar
+from ..runs.folder import RUN, RunFolder
+from ..shared_options import seed_option
 
 
 @click.command()

@@ -9,12 +9,12 @@ import click
 
 from pyro_bmf.files import write_json
 
-from .printing.output import TableWriter, note, table_options
-from .printing.outputs import OutputPath
-from .printing.progress import bar
-from .printing.report import split_words
-from .runs.folder import RUN, RunFolder
-from .shared_options import data_dir_option, moved_data_option, seed_option
+from ..printing.output import TableWriter, note, table_options
+from ..printing.outputs import OutputPath
+from ..printing.progress import bar
+from ..printing.report import split_words
+from ..runs.folder import RUN, RunFolder
+from ..shared_options import data_dir_option, moved_data_option, seed_option
 
 if TYPE_CHECKING:
     from pyro_bmf.checking.predictive_check import PredictiveCheck

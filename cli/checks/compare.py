@@ -10,13 +10,13 @@ import click
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.files import write_json
 
-from .given import refuse_unread
-from .printing.output import TableWriter, note, table_options
-from .printing.outputs import OutputPath
-from .printing.progress import bar
-from .printing.report import split_words
-from .runs.folder import RUN, RunFolder
-from .shared_options import data_dir_option, moved_data_option, seed_option
+from ..given import refuse_unread
+from ..printing.output import TableWriter, note, table_options
+from ..printing.outputs import OutputPath
+from ..printing.progress import bar
+from ..printing.report import split_words
+from ..runs.folder import RUN, RunFolder
+from ..shared_options import data_dir_option, moved_data_option, seed_option
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Split

@@ -11,17 +11,17 @@ import click
 from pyro_bmf.errors import DataError, SavedFileError
 from pyro_bmf.files import write_json
 
-from .given import given_options
-from .options import Reading, Splitting, data_options, split_options
-from .printing.option_groups import GroupedCommand
-from .printing.output import TableWriter, note, table_options
-from .printing.outputs import OutputPath
-from .printing.progress import bar
-from .runs import schema as run_schema
-from .runs.folder import RUN, RunFolder
-from .settings_options import Changes, chosen, settings_options
-from .shared_options import threads_option
-from .splitting import check_data_dir, make_split
+from ..given import given_options
+from ..options import Reading, Splitting, data_options, split_options
+from ..printing.option_groups import GroupedCommand
+from ..printing.output import TableWriter, note, table_options
+from ..printing.outputs import OutputPath
+from ..printing.progress import bar
+from ..runs import schema as run_schema
+from ..runs.folder import RUN, RunFolder
+from ..settings_options import Changes, chosen, settings_options
+from ..shared_options import threads_option
+from ..splitting import check_data_dir, make_split
 
 if TYPE_CHECKING:
     from pyro_bmf.checking.simulated_ranks import RankCheck, RankSummary

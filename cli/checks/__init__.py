@@ -1,0 +1,1 @@
+"""Commands that check a fit: what its posterior holds, and which items to ask about next."""
