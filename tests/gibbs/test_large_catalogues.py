@@ -208,7 +208,7 @@ def test_lists_of_a_large_catalogue_are_those_of_its_scores(
 def test_scores_in_blocks_of_items_are_the_same(stars: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     posterior = run(stars).posterior
     whole = posterior.score_items(np.arange(7))
-    monkeypatch.setattr("pyro_bmf.posterior.chain_predictive._TABLE", 500)
+    monkeypatch.setattr("pyro_bmf.model.row_draws._TABLE", 500)
     np.testing.assert_allclose(posterior.score_items(np.arange(7)), whole, rtol=1e-5)
 
 
