@@ -73,6 +73,14 @@ class Case:
         """Whether priors' means come from which pairs were rated."""
         return self.settings.model.implicit if self.own is None else self.own.implicit is not None
 
+    @property
+    def latent_utilities(self) -> bool:
+        """Whether sweeps draw utilities that ratings do not give away, as far as it is known."""
+        if self.own is None:
+            return self.is_one_of("ordered-probit")
+        utilities = self.own.likelihood.utilities()
+        return utilities is not None and utilities.latent
+
     def is_one_of(self, *likelihoods: str) -> bool:
         """Whether the likelihood is one of these, as far as it is known."""
         return self.likelihood is None or self.likelihood in likelihoods

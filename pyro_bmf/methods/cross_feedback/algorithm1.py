@@ -1,8 +1,10 @@
 r"""Algorithm 1: fit the cross-feedback guide by stochastic variational inference over user x item blocks.
 
 An iteration visits every block once, each with one step on the block's share of Eq. 7; then U and V are
-resampled and fed back to the encoders. The loss is `objective`'s, the state between iterations
-`checkpoint`'s, every choice `settings`'.
+resampled and fed back to the encoders (line 15). The loss is `objective`'s, the state between iterations
+`checkpoint`'s, every choice `settings`'. The lines of the paper: the first U and V (2) are drawn in the
+guide's constructor, the batches (3-4) dealt by `TrainingBlocks.build`, the loop over them (5-14) is
+`_iteration`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""Attention of a row's posterior parameters to the embeddings of the other side (Eq. 9-10).
+r"""Eq. 9-10: attention of a row's posterior parameters to the embeddings of the other side.
 
 With :math:`q_i = \mu_i \Theta`, scores are :math:`s_{ij} = q_i v_j^T`, over :math:`j \in N(i)` (`local`) or
 over all j (`global`), and :math:`c_i = \sum_j a_{ij} v_j`.

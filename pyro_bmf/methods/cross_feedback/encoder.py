@@ -1,4 +1,7 @@
-r"""One side's encoder (Eq. 8-10): towers over ratings and fed-back embeddings, a head, attention.
+r"""One side's encoder: the towers of Eq. 8 over ratings and fed-back embeddings, the head, attention.
+
+Eq. 8's first layer, which is sparse, is `Encoder.first_layer`; its other layers, and the head, are `network`.
+Eq. 9-10 are `attention`.
 
 Means and variances come from *separate* networks of one form. Their first layers read the same sparse rows,
 so those two weight tables are stored side by side and applied in one pass; every later layer is apart.

@@ -1,4 +1,4 @@
-"""The part of an encoder after its sparse first layer: towers, head and attention (Eq. 8-10)."""
+"""The layers of Eq. 8 after the first, the head, and where attention (`attention`) joins it."""
 
 from __future__ import annotations
 

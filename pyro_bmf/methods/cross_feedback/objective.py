@@ -1,6 +1,6 @@
-r"""The objective of one block: Pyro's ELBO with weighted KL, and its parts by name.
+r"""Eq. 7, a block at a time: Pyro's ELBO with weighted KL, and its parts by name.
 
-Summed over the blocks of an iteration this is the negative of Eq. 7,
+Summed over the blocks of an iteration this is the negative of
 
 .. math::
 

@@ -9,12 +9,12 @@ from ...errors import SettingsError
 from ..setting import POSITIVE, When, at_least, check_fields, setting
 
 _ORDERED = When(
-    lambda gibbs, case: case.is_one_of("ordered-probit"),
+    lambda gibbs, case: case.latent_utilities,
     "likelihood is ordered-probit",
     (("likelihood", "ordered-probit"),),
 )
 _ORDERED_NOISE = When(
-    lambda gibbs, case: case.row_noise and case.is_one_of("ordered-probit"),
+    lambda gibbs, case: case.row_noise and case.latent_utilities,
     "likelihood is ordered-probit and row_noise is not none",
 )
 _IMPLICIT = When(lambda gibbs, case: case.implicit, "implicit is true", (("implicit", True),))

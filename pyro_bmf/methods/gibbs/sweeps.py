@@ -15,7 +15,7 @@ location and implicit weights together **with the rows integrated out** (`collap
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,11 +46,11 @@ NOISE_PRIOR = (1.0, 1.0)
 _PAIRS = 1_000_000
 
 
-class SidePriors:
+class SidePriors(NamedTuple):
     """The priors of one side's factors and biases."""
 
-    def __init__(self, factors: ConjugatePrior, bias: ConjugatePrior | None) -> None:
-        self.factors, self.bias = factors, bias
+    factors: ConjugatePrior
+    bias: ConjugatePrior | None
 
 
 class Sweeps:
@@ -319,9 +319,7 @@ class Sweeps:
     def location_precision(self, side: Side, precision: Tensor) -> Tensor:
         """Return the prior precision of a side's location, (D, D)."""
         priors = self.priors.of(side)
-        kappas = torch.full(
-            (len(precision),), priors.factors.kappa, dtype=self.dtype, device=precision.device
-        )
+        kappas = torch.full_like(precision[0], priors.factors.kappa)
         if priors.bias is not None:
             kappas[-1] = priors.bias.kappa
         return precision * kappas  # block-diagonal, so that rows and columns have the same kappa
