@@ -14,6 +14,7 @@ from pyro_bmf import Posterior, fit
 from pyro_bmf.checking.calibration import Truth, simulate
 from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.methods.build_model import build_model
+from pyro_bmf.methods.setting import values_of
 from pyro_bmf.methods.settings import Settings, preset
 
 LEVELS = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -57,8 +58,8 @@ def planted(
     simulated, truth = simulate(model, pairs, centre=centre, noise_prior=False, seed=seed)
     own = build_model(settings.model, LEVELS)
     # The model stands for its settings, which are then nobody's wish.
-    model_names = settings.model.to_dict().keys()
-    settings = replace(settings, given=settings.given - model_names, settled=frozenset(model_names))
+    model_names = dict(values_of(settings.model)).keys()
+    settings = replace(settings, given=settings.given - model_names, unasked=settings.values())
     fitted = fit(simulated, settings, model=own, threads=1, progress=False)
     return fitted.posterior, truth
 
