@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,17 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif f"{prefix}{name}" != "preset":
             found[f"{prefix}{name}"] = value
     return found
+
+
+def first_difference(
+    some: dict[str, Any], others: dict[str, Any], apart: Collection[str]
+) -> tuple[str | None, Any, Any]:
+    """Return the first setting that both tell otherwise, with its two values; those `apart` may differ."""
+    mine, its = flat(some), flat(others)
+    for name in sorted(mine.keys() & its.keys()):
+        if name.rpartition(".")[2] not in apart and mine[name] != its[name]:
+            return name, mine[name], its[name]
+    return None, None, None
 
 
 def config_of_options(data: str | None, reading: Reading, splitting: Splitting) -> dict[str, Any]:

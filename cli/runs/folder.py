@@ -14,7 +14,6 @@ The model is written after everything else that the fit gives, so a folder that 
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -25,13 +24,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyro_bmf.errors import SavedFileError, SettingsError
-from pyro_bmf.files import atomic_write, clean_leftovers, is_stream, make_folder, write_error, write_json
+from pyro_bmf.files import atomic_write, clean_leftovers, is_stream, make_folder, write_json
 
 from ..options import Reading, Splitting
 from ..splitting import check_data_dir, make_split
 from . import lock as run_lock
 from . import schema as run_schema
-from .config import AGAIN, FORMAT_VERSION, fit_digest, flat, options_from_config, read_config, values
+from .config import (
+    AGAIN,
+    FORMAT_VERSION,
+    first_difference,
+    fit_digest,
+    options_from_config,
+    read_config,
+    values,
+)
 from .environment import environment
 
 if TYPE_CHECKING:
@@ -95,7 +102,7 @@ class RunFolder:
             If `out` holds a run, or is no folder.
         """
         if out is None:
-            return cls(_first_free(Path("runs") / (Path(data_name).resolve().stem or "run")))
+            return cls(run_lock.first_free(Path("runs") / (Path(data_name).resolve().stem or "run")))
         cls.check_free(out)
         make_folder(out)
         return cls(out)
@@ -207,14 +214,12 @@ class RunFolder:
             )
         if not isinstance(fitted, dict):
             return
-        mine, its = flat(config["settings"]), flat(fitted)
-        ours = _OF_REFIT if config["refit"] else frozenset()
-        for name in sorted(mine.keys() & its.keys()):
-            if name.rpartition(".")[2] not in ours and mine[name] != its[name]:
-                raise SavedFileError(
-                    f"{self.model} is of another run: it was fitted with {name} {its[name]!r}, "
-                    f"{self.config.name} says {mine[name]!r}. Put the run's own model back, or fit again."
-                )
+        name, mine, its = first_difference(config["settings"], fitted, _OF_REFIT if config["refit"] else ())
+        if name is not None:
+            raise SavedFileError(
+                f"{self.model} is of another run: it was fitted with {name} {its!r}, {self.config.name} says "
+                f"{mine!r}. Put the run's own model back, or fit again."
+            )
 
     def load_measured(
         self, part: str = "test", data_dir: Path | None = None, data: str | None = None
@@ -388,18 +393,3 @@ class RunFolder:
 def _remove(files: Iterable[Path]) -> None:
     for file in files:
         file.unlink(missing_ok=True)
-
-
-def _first_free(stem: Path) -> Path:
-    """Make and return the first folder of NAME, NAME-2 and so on that nobody else has made."""
-    number = 1
-    while True:
-        out = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
-        try:
-            make_folder(out.parent)
-            out.mkdir()
-            return out
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise write_error(out, error.errno or errno.EACCES) from error

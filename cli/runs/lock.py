@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.files import write_error
+from pyro_bmf.files import make_folder, write_error
 
 NAME = ".lock"
 _TRIES = 3  # as the file may vanish while it is being opened, when its holder ends
@@ -61,3 +61,18 @@ def _holder(path: Path) -> str:
         return f" (process {int(content['pid'])} on {str(content['host'])[:80]})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def first_free(stem: Path) -> Path:
+    """Make and return the first folder of NAME, NAME-2 and so on that nobody else has made."""
+    number = 1
+    while True:
+        out = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
+        try:
+            make_folder(out.parent)
+            out.mkdir()
+            return out
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise write_error(out, error.errno or errno.EACCES) from error
