@@ -19,11 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pyro_bmf", "cli")
 
 #: Lines that ask of which class a guide, rows, a prior or a likelihood is.
-MOST_CLASS_QUESTIONS = 5
+MOST_CLASS_QUESTIONS = 4
 #: Names of attributes that are made of text.
-MOST_MADE_NAMES = 67
+MOST_MADE_NAMES = 9
 #: Files longer than `LONG` lines, and files in one folder.
-LONG, MOST_LONG, MOST_IN_FOLDER = 400, 3, 22
+LONG, MOST_LONG, MOST_IN_FOLDER = 400, 1, 22
 
 #: Classes of which an object may be; what a fit gives and what it is built of.
 KINDS = ("Guide", "Rows", "RowDraws", "RowPosterior", "Prior", "Likelihood", "Conditional", "Predictive")

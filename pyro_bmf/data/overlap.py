@@ -111,13 +111,13 @@ def unknown_ratings(split: Split, *, train: Ratings | None = None) -> tuple[Unkn
         held_out = split.valid if part == "valid" else split.test
         if len(held_out) == 0 or (part == "valid" and train is not None):
             continue
-        for kind in ("user", "item"):
-            counts = getattr(known, f"{kind}_counts")
-            codes = getattr(held_out, f"{kind}s")
+        for kind, counts, codes, vocabulary in (
+            ("user", known.user_counts, held_out.users, split.ratings.user_vocabulary),
+            ("item", known.item_counts, held_out.items, split.ratings.item_vocabulary),
+        ):
             strange = counts[codes] == 0
             if not bool(strange.any()):
                 continue
-            vocabulary = getattr(split.ratings, f"{kind}_vocabulary")
             intended = kind == "user" and split.scheme in _COLD_USERS
             alike = None
             if not intended and (split.scheme == "given" or strange.mean() > ALARM):

@@ -82,7 +82,7 @@ def write_split(split: Split, folder: str | Path, *, overwrite: bool = False) ->
                 "timestamps": ratings.timestamps is not None,
                 "ticks_per_second": ratings.ticks_per_second,
                 "titles": ratings.item_titles is not None,
-                "counts": {part: len(getattr(split, f"{part}_rows")) for part in PARTS},
+                "counts": {part: len(rows) for part, rows in split.rows.items()},
             },
         )
         temporary.chmod(0o755)

@@ -51,8 +51,9 @@ class Split:
     def __post_init__(self) -> None:
         """Sort the rows, check that they are disjoint, and freeze them."""
         taken = np.zeros(len(self.ratings), dtype=bool)
-        for part in PARTS:
-            rows = np.sort(np.asarray(getattr(self, f"{part}_rows"), dtype=np.int64))
+        checked = {}
+        for part, given in self.rows.items():
+            rows = np.sort(np.asarray(given, dtype=np.int64))
             if len(rows) and (rows[0] < 0 or rows[-1] >= len(taken)):
                 raise DataError(f"{part} rows lie outside 0..{len(taken) - 1}")
             if bool((rows[1:] == rows[:-1]).any()) or bool(taken[rows].any()):
@@ -61,13 +62,21 @@ class Split:
                 )
             taken[rows] = True
             rows.flags.writeable = False
-            object.__setattr__(self, f"{part}_rows", rows)
+            checked[part] = rows
+        object.__setattr__(self, "train_rows", checked["train"])
+        object.__setattr__(self, "valid_rows", checked["valid"])
+        object.__setattr__(self, "test_rows", checked["test"])
         for part in ("train", "test"):
-            if len(getattr(self, f"{part}_rows")) == 0:
+            if len(checked[part]) == 0:
                 raise DataError(
                     f"the {self.scheme} split leaves no {part} ratings out of {len(self.ratings):,}: "
                     "use more ratings or other fractions"
                 )
+
+    @property
+    def rows(self) -> dict[str, NDArray[np.int64]]:
+        """Rows of each part, by its name in `PARTS`."""
+        return {"train": self.train_rows, "valid": self.valid_rows, "test": self.test_rows}
 
     @cached_property
     def train(self) -> Ratings:
@@ -93,8 +102,7 @@ class Split:
     def hash(self) -> str:
         """SHA-256 over the data hash and the three row sets, as hexadecimal digits."""
         state = hashlib.sha256(f"pyro-bmf split 1\n{self.ratings.data_hash}\n".encode())
-        for part in PARTS:
-            rows = getattr(self, f"{part}_rows")
+        for part, rows in self.rows.items():
             state.update(f"{part} {len(rows)}\n".encode())
             state.update(np.ascontiguousarray(rows, dtype="<i8").data)
         return state.hexdigest()
@@ -111,7 +119,7 @@ class Split:
             warn_of_unknown(self)
 
     def __repr__(self) -> str:
-        sizes = " / ".join(f"{len(getattr(self, f'{part}_rows')):,}" for part in PARTS)
+        sizes = " / ".join(f"{len(rows):,}" for rows in self.rows.values())
         return f"Split({self.ratings.name!r}, {self.scheme}: {sizes} train / valid / test, {self.hash[:12]})"
 
 
