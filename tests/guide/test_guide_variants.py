@@ -241,12 +241,12 @@ def literal_moments(encoder: Encoder, data: Dense, v: Tensor) -> list[tuple[Tens
     found = []
     if settings.data_input:
         x = data.ratings / divisor
-        mean, sd = encoder.data_weight, encoder.data_weight_log_scale.exp()
+        mean, sd = encoder.data_weight, encoder.posteriors.data_weight.log_scale.exp()
         found.append((x @ mean + encoder.data_bias, torch.einsum("ij,jm->im", x**2, sd**2)))
     if settings.feedback:
         z = data.observed / divisor
         if settings.n_bases is None:
-            mean, sd = encoder.latent_weight, encoder.latent_weight_log_scale.exp()
+            mean, sd = encoder.latent_weight, encoder.posteriors.latent_weight.log_scale.exp()
             inputs = z[:, :, None] * v[None]  # (rows, other, K): every entry is one input of the dense layer
             found.append(
                 (
@@ -255,7 +255,7 @@ def literal_moments(encoder: Encoder, data: Dense, v: Tensor) -> list[tuple[Tens
                 )
             )
         else:
-            s, sd = encoder.latent_coefficients, encoder.latent_coefficients_log_scale.exp()
+            s, sd = encoder.latent_coefficients, encoder.posteriors.latent_coefficients.log_scale.exp()
             width = encoder.latent_bases.shape[-1] // 2
             both = []
             for network in (0, 1):
@@ -301,9 +301,10 @@ def test_hidden_and_heavier_entries_count_in_the_variance() -> None:
     weights[feedback.row_of_entry, feedback.indices.long()] = mask
     data_part, latent_part = encoder.first_layer(feedback.hide(mask), v)
     x = data.ratings * weights
-    torch.testing.assert_close(data_part.variance, x**2 @ (2 * encoder.data_weight_log_scale).exp())
+    variance = (2 * encoder.posteriors.data_weight.log_scale).exp()
+    torch.testing.assert_close(data_part.variance, x**2 @ variance)
     inputs = (weights[:, :, None] * v) ** 2
-    expected = torch.einsum("ijk,jkm->im", inputs, (2 * encoder.latent_weight_log_scale).exp())
+    expected = torch.einsum("ijk,jkm->im", inputs, (2 * encoder.posteriors.latent_weight.log_scale).exp())
     torch.testing.assert_close(latent_part.variance, expected)
 
 
@@ -353,7 +354,7 @@ def test_weights_that_are_not_known_widen_the_posterior(merge: str, n_bases: int
         draws = []
         for _ in range(2_000):
             for name, mean in tables.items():
-                sd = getattr(encoder, f"{name}_log_scale").exp()
+                sd = encoder.posteriors[name].log_scale.exp()
                 getattr(encoder, name).copy_(mean + sd * torch.randn_like(sd))
             part, latent = encoder.first_layer(feedback, v)
             plain = encoder.mean(
@@ -417,7 +418,7 @@ def test_the_kl_of_the_weights(changes: dict[str, Any]) -> None:
         ("latent_coefficients", 1.0 / math.sqrt(2)),
     ):
         if getattr(encoder, name) is not None:
-            q = dist.Normal(getattr(encoder, name), getattr(encoder, f"{name}_log_scale").exp())
+            q = dist.Normal(getattr(encoder, name), encoder.posteriors[name].log_scale.exp())
             expected = expected + torch.distributions.kl_divergence(q, dist.Normal(0.0, 1.7 * start)).sum()
     torch.testing.assert_close(encoder.weights_kl(), expected)
     plain, _, _ = make_encoder(**changes)

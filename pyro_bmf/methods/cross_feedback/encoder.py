@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ...model.feedback import Feedback
 from ...model.feedback_sums import feedback_sum, row_tables, squared
 from .covariance import correlation_tril, n_correlations
-from .first_layer import PreActivation, basis_tables, rectified_moments, weights_kl
+from .first_layer import PreActivation, TablePosterior, basis_tables, rectified_moments
 from .network import Network, first_width, soften
 from .settings import EncoderSettings
 
@@ -93,6 +93,7 @@ class Encoder(nn.Module):
                 self.latent_coefficients = nn.Parameter(torch.randn(n_other, 2, settings.n_bases) * share)
                 self.latent_bases = nn.Parameter(torch.randn(settings.n_bases, n_factors, 2 * width) * start)
             self.latent_bias = nn.Parameter(torch.zeros(2 * width))
+        self.posteriors = nn.ModuleDict()
         if settings.bayesian_input:
             self._start_posteriors(spread, n_factors)
         self.log_mean_count: Tensor
@@ -121,14 +122,18 @@ class Encoder(nn.Module):
         scales = {"data_weight": spread, "latent_weight": spread / math.sqrt(n_factors)}
         if settings.n_bases is not None:
             scales["latent_coefficients"] = 1.0 / math.sqrt(settings.n_bases)
-        for name, scale in scales.items():
-            table = getattr(self, name)
-            if table is None:
-                continue
-            prior = settings.input_prior_scale * scale
-            self.register_buffer(f"{name}_prior_scale", torch.tensor(prior))
-            start = torch.full_like(table, math.log(WEIGHT_START * scale))
-            self.register_parameter(f"{name}_log_scale", nn.Parameter(start))
+        for name, table in self.tables().items():
+            prior = settings.input_prior_scale * scales[name]
+            self.posteriors[name] = TablePosterior(table, start=WEIGHT_START * scales[name], prior=prior)
+
+    def tables(self) -> dict[str, nn.Parameter]:
+        """Return the first layer's tables by name: those with one row for each row of the other side."""
+        named = {
+            "data_weight": self.data_weight,
+            "latent_weight": self.latent_weight,
+            "latent_coefficients": self.latent_coefficients,
+        }
+        return {name: table for name, table in named.items() if table is not None}
 
     def forward(self, feedback: Feedback, other_factors: Tensor) -> tuple[Tensor, Tensor]:
         """Encode the rows of `feedback`.
@@ -263,23 +268,20 @@ class Encoder(nn.Module):
         if not self.settings.bayesian_input:
             return None
         total = self.log_mean_count.new_zeros(())
-        for name in FIRST_LAYER:
-            table = getattr(self, name)
-            if table is not None:
-                log_scale = getattr(self, f"{name}_log_scale")
-                total = total + weights_kl(table, log_scale, getattr(self, f"{name}_prior_scale"))
+        for name, table in self.tables().items():
+            total = total + self._posterior(name).kl(table)
         return total
 
     def _posterior_scale(self, name: str) -> Tensor | None:
         """Return the posterior's standard deviations of a first-layer table, None where it has none."""
         if not self.settings.bayesian_input:
             return None
-        return cast(Tensor, getattr(self, f"{name}_log_scale")).exp()
+        return self._posterior(name).scale()
+
+    def _posterior(self, name: str) -> TablePosterior:
+        return cast(TablePosterior, self.posteriors[name])
 
 
 #: Keeps a scale above 1e-15 of the prior's: a row of thousands of raw ratings, summed, would else reach zero
 #: in single precision when the KL weighs little, and its KL infinity.
 _LOWEST_LOGIT = 2.0 * math.log(1e-15)
-
-#: First-layer tables with one row for each row of the other side; the latent tower has one of its two.
-FIRST_LAYER = ("data_weight", "latent_weight", "latent_coefficients")

@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class PreActivation(NamedTuple):
@@ -98,6 +98,33 @@ def basis_tables(
             projected = torch.einsum("jk,bkm->jbm", factors, part)
             variances.append(torch.einsum("jb,jbm->jm", scale[:, network] ** 2, projected**2))
     return torch.cat(means, dim=-1), torch.cat(variances, dim=-1) if variances else None
+
+
+class TablePosterior(nn.Module):
+    """What the Normal posterior of a table of weights has beside its means.
+
+    Parameters
+    ----------
+    table : Tensor
+        The means.
+    start, prior : float
+        Standard deviation of the posterior at the start, and of the prior.
+    """
+
+    prior_scale: Tensor
+
+    def __init__(self, table: Tensor, *, start: float, prior: float) -> None:
+        super().__init__()
+        self.register_buffer("prior_scale", torch.tensor(prior))
+        self.log_scale = nn.Parameter(torch.full_like(table, math.log(start)))
+
+    def scale(self) -> Tensor:
+        """Return the standard deviations, of the table's shape."""
+        return self.log_scale.exp()
+
+    def kl(self, table: Tensor) -> Tensor:
+        """Return KL(q || p) of the whole table, a scalar in nats."""
+        return weights_kl(table, self.log_scale, self.prior_scale)
 
 
 def weights_kl(loc: Tensor, log_scale: Tensor, prior_scale: Tensor) -> Tensor:

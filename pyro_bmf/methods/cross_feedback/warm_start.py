@@ -15,7 +15,6 @@ from ...errors import SettingsError
 from ...model import FactorizationModel
 from ...model.likelihoods.normal import Likelihood
 from ...model.sides import SIDES, Sides
-from .encoder import FIRST_LAYER
 from .guide import CrossFeedbackGuide
 
 
@@ -83,12 +82,11 @@ def carry_over(earlier: Earlier, model: FactorizationModel, guide: CrossFeedback
     for side in SIDES:
         new_rows, old_rows = known.opposite(side)
         encoder, before = guide.encoders.of(side), old.encoders.of(side)
-        values = before.state_dict()
-        for name in FIRST_LAYER:
-            for part in (name, f"{name}_log_scale"):
+        values, mine = before.state_dict(), encoder.state_dict()
+        for name in encoder.tables():
+            for part in (name, f"posteriors.{name}.log_scale"):
                 if part in values:
-                    fresh = getattr(encoder, part).detach().clone()
-                    table = torch.zeros_like(fresh) if part == name else fresh
+                    table = torch.zeros_like(mine[part]) if part == name else mine[part].clone()
                     table[new_rows] = values[part].to(table)[old_rows]
                     values[part] = table
         encoder.load_state_dict(values)
