@@ -21,7 +21,7 @@ PACKAGES = ("pyro_bmf", "cli")
 #: Lines that ask of which class a guide, rows, a prior or a likelihood is.
 MOST_CLASS_QUESTIONS = 4
 #: Names of attributes that are made of text.
-MOST_MADE_NAMES = 9
+MOST_MADE_NAMES = 8
 #: Files longer than `LONG` lines, and files in one folder.
 LONG, MOST_LONG, MOST_IN_FOLDER = 400, 1, 22
 
