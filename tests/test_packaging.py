@@ -113,6 +113,15 @@ def test_commands_import_each_other_relatively() -> None:
                 )
 
 
+def test_the_modules_that_are_broken_on_purpose_are_there(project: dict[str, dict[str, object]]) -> None:
+    table = project["tool"]["mutmut"]
+    assert isinstance(table, dict)
+    for pattern in (*table["only_mutate"], *table["also_copy"]):
+        assert list(ROOT.glob(pattern)), pattern
+    for argument in table["pytest_add_cli_args_test_selection"]:
+        assert (ROOT / argument.removeprefix("--ignore=")).exists(), argument
+
+
 # --- the lock file --------------------------------------------------------------------------------------
 
 
