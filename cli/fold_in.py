@@ -105,8 +105,10 @@ def command(
 ) -> None:
     """Recommend to a new user, from a few ratings and without training again.
 
-    The new user's posterior is given by the encoder, which reads the ratings, or by each draw of a chain;
-    nothing that is known of others changes. A new item (--side item) is given the users who may like it best.
+    After Gibbs sweeps, as by default, and after coordinate ascent, the new user's posterior is the exact
+    conditional of the row given the items; after the encoders' training it is what the encoder reads off the
+    ratings. Nobody else's posterior changes. For a new item (--side item) the users are shown who may like it
+    best.
 
     \b
     Examples:

@@ -113,7 +113,7 @@ def parse_ratings(texts: Any, path: Path | str) -> NDArray[Any]:
     wrong = numbers != numbers  # not-a-number is no rating either
     if wrong.any():
         row = int(wrong.argmax())
-        raise DataError(f"{path}: the rating {str(texts[row])!r} in row {row + 1} is no number.")
+        raise DataError(f"{path}: the rating {str(texts[row])!r} in row {row + 1} is not a number.")
     return numbers
 
 

@@ -72,16 +72,18 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
         ),
         "similar": LazyCommand("pyro_bmf.cli.similar", "command", "Show the items most like one item."),
         "ppc": LazyCommand(
-            "pyro_bmf.cli.checks.ppc", "command", "Compare ratings with data that the model gives."
+            "pyro_bmf.cli.checks.ppc", "command", "Compare the ratings with data simulated from a fit."
         ),
         "diagnose": LazyCommand(
-            "pyro_bmf.cli.checks.diagnose", "command", "Say whose posterior can be trusted, and what to do."
+            "pyro_bmf.cli.checks.diagnose", "command", "Find rows whose posterior cannot be trusted."
         ),
         "sensitivity": LazyCommand(
-            "pyro_bmf.cli.checks.sensitivity", "command", "Say whose recommendations the prior drives."
+            "pyro_bmf.cli.checks.sensitivity", "command", "Find users whose recommendations the prior drives."
         ),
         "compare": LazyCommand(
-            "pyro_bmf.cli.checks.compare", "command", "Compare runs by the probability they gave to ratings."
+            "pyro_bmf.cli.checks.compare",
+            "command",
+            "Compare runs by the probabilities that they give to ratings.",
         ),
         "calibrate": LazyCommand(
             "pyro_bmf.cli.checks.calibrate", "command", "Check a configuration's posterior by simulation."

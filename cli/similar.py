@@ -45,7 +45,7 @@ def command(
 ) -> None:
     """Show the items most like one item, or the users most like one user.
 
-    What little is known of shrinks a similarity toward zero, so an item with few ratings is like nothing.
+    The fewer ratings an item has, the more its similarities are shrunk toward zero.
 
     \b
     Examples:

@@ -1,4 +1,7 @@
-"""pyro-bmf: VAE-based Bayesian matrix factorization with cross feedback, in Pyro.
+"""pyro-bmf: Bayesian matrix factorization in Pyro, by Gibbs sweeps, coordinate ascent or encoders.
+
+By default a factorization with implicit feedback, an ordered probit and noise by row is fitted by Gibbs
+sweeps. The encoders read each other's embeddings, as in Jin et al., arXiv 2002.09145.
 
 The public names are loaded on first use, so that ``import pyro_bmf`` costs nothing.
 """

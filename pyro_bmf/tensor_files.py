@@ -110,10 +110,10 @@ def read_tensors(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, Tens
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SavedFileError(
-            f"{path}: its description is no JSON ({first_line(error)}). {kind.remedy}"
+            f"{path}: its description is not JSON ({first_line(error)}). {kind.remedy}"
         ) from error
     if not isinstance(document, dict):
-        raise SavedFileError(f"{path}: its description is no JSON object. {kind.remedy}")
+        raise SavedFileError(f"{path}: its description is not a JSON object. {kind.remedy}")
     return document, tensors
 
 
@@ -214,15 +214,15 @@ def _head(path: Path, kind: Kind, metadata: Mapping[str, str]) -> tuple[str, str
     """Take version, checksum and description apart, and refuse another kind or version."""
     if kind.format not in metadata:
         raise SavedFileError(
-            f"{path}: this is no {kind.noun} of pyro-bmf of a format that is read, but another safetensors "
-            f"file. {kind.outdated or kind.remedy}"
+            f"{path}: this is not a {kind.noun} of pyro-bmf in a format that is read, but another "
+            f"safetensors file. {kind.outdated or kind.remedy}"
         )
     head, _, text = metadata[kind.format].partition("\n")
     version, _, checksum = head.partition(" ")
     if not _VERSION.fullmatch(version):
         shown = version if len(version) <= 20 else f"{version[:20]}…"
         raise SavedFileError(
-            f"{path}: its format version {shown!r} is no number of at most six digits, so the file is "
+            f"{path}: its format version {shown!r} is not a number of at most six digits, so the file is "
             f"damaged. {kind.remedy}"
         )
     if int(version) > kind.version:

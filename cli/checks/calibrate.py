@@ -137,7 +137,7 @@ def command(
 def _settings(preset_name: str, changes: Changes) -> Settings:
     if "seed" in changes.values:
         raise click.UsageError(
-            f"{changes.flags['seed']}: each simulated fit has a seed of its own, which follows from "
+            f"{changes.flags['seed']}: each simulated fit has its own seed, which follows from "
             "--simulation-seed: give that instead."
         )
     return chosen(preset_name, changes)
@@ -201,7 +201,7 @@ def _read(file: Path, identity: dict[str, Any]) -> dict[str, Any]:
     remedy = "Give another --out, or remove it."
     content = run_schema.read_json(file, run_schema.calibration, remedy)
     if content["format"] != _FORMAT:
-        raise SavedFileError(f"{file} is no file of this command. {remedy}")
+        raise SavedFileError(f"{file} is not a file of this command. {remedy}")
     differing = [name for name, value in identity.items() if content.get(name) != value]
     if differing:
         raise DataError(

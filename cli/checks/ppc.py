@@ -67,8 +67,9 @@ def command(
     """Check a run's predictions: data sets drawn from it, beside the ratings.
 
     Statistics of the held-out ratings are compared with those of data sets that the posterior gives at the
-    same pairs. A right model has any of them flagged in one check of twenty. The same with data sets from the
-    prior, to look at; PIT and coverage; and the error that is left when the most uncertain are left out.
+    same pairs. Under a correct model, one check in twenty has a statistic flagged. Data sets from the prior
+    are shown beside them, then PIT and coverage, and the error that remains when the most uncertain predictions
+    are left out.
 
     \b
     Examples:
@@ -102,7 +103,7 @@ def command(
         note("On training ratings p-values crowd around a half: only large discrepancies are seen.")
     if check.prior_overflows:
         note(
-            f"{check.prior_overflows} of {prior_draws} data sets of the prior left every number and are left "
+            f"{check.prior_overflows} of {prior_draws} data sets of the prior overflowed and are left "
             "out: the prior expects ratings without bound."
         )
     _show(check, tables, split_words(split))

@@ -42,8 +42,8 @@ def command(
 ) -> None:
     """Say whose recommendations come from the prior rather than from ratings.
 
-    Each user's own prior, and the likelihood of its own ratings, is made to count a little more and a little
-    less (power-scaling), by reweighting draws: nothing is fitted again. A sensitivity above 0.05 moves
+    Each user's prior, and the likelihood of its ratings, is made to count a little more and a little less
+    (power-scaling), by reweighting draws: nothing is fitted again. A sensitivity above 0.05 moves
     recommendations; lists are also compared with those of a prior that counts double, or half.
 
     \b

@@ -43,7 +43,7 @@ class OutputPath(click.Path):
         """Refuse what other commands take for standard output: a file of that name would be made."""
         if value == "-":
             self.fail(
-                "'-' is no file: write /dev/stdout for standard output, or ./- for that name.", param, ctx
+                "'-' is not a file: write /dev/stdout for standard output, or ./- for that name.", param, ctx
             )
         return super().convert(value, param, ctx)
 

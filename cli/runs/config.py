@@ -31,7 +31,7 @@ def read_config(path: Path) -> dict[str, Any]:
     # Which format it is comes first: another one may hold other things.
     content = run_schema.read_json(path, run_schema.any_format, AGAIN)
     if content["format"] != "pyro-bmf run":
-        raise SavedFileError(f"{path} is no config of a pyro-bmf run: give a folder that fit wrote.")
+        raise SavedFileError(f"{path} is not the config of a pyro-bmf run: give a folder that fit wrote.")
     version = content["format_version"]
     if version > FORMAT_VERSION:
         raise SavedFileError(

@@ -118,7 +118,9 @@ class RunFolder:
         """
         folder = cls(path)
         if not folder.config.is_file():
-            raise SavedFileError(f"{path} is no run folder (it has no config.json): give one that fit wrote.")
+            raise SavedFileError(
+                f"{path} is not a run folder (it has no config.json): give one that fit wrote."
+            )
         return folder
 
     def locked(self) -> AbstractContextManager[None]:

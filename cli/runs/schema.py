@@ -37,14 +37,14 @@ def read_json(path: Path, schema: Callable[[], Any], remedy: str) -> dict[str, A
     except OSError as error:
         raise SavedFileError(f"{path} cannot be read ({error.strerror or error}). {remedy}") from error
     except (ValueError, RecursionError) as error:
-        raise SavedFileError(f"{path} is no JSON ({error}). {remedy}") from error
+        raise SavedFileError(f"{path} is not JSON ({error}). {remedy}") from error
     check(content, schema(), str(path), remedy)
     result: dict[str, Any] = content
     return result
 
 
 def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 def check(content: object, kind: Any, where: str, remedy: str) -> None:

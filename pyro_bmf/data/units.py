@@ -44,7 +44,7 @@ class Units:
         """Refuse numbers that convert nothing."""
         numbers = (self.centre, self.spread, self.low, self.step)
         if not all(math.isfinite(number) for number in numbers) or self.spread <= 0.0 or self.step < 0.0:
-            raise DataError(f"{self} are no units: the spread must be positive, and every number finite.")
+            raise DataError(f"{self} are not units: the spread must be positive, and every number finite.")
 
     @classmethod
     def of(cls, train: Ratings, *, centred: bool = True) -> Units:

@@ -137,7 +137,7 @@ def _checked_pmf(values: NDArray[Any], shape: tuple[int, int], scale: RatingScal
     sums = pmf.sum(axis=1)
     if (pmf < 0).any() or (np.abs(sums - 1) > 1e-3).any():
         raise FitError(
-            f"predict_pmf gave rows that are no distribution over the scale {scale.low:g} to {scale.high:g}:"
+            f"predict_pmf gave rows that are not distributions over {scale.low:g} to {scale.high:g}:"
             " every probability must be at least 0 and every row sum to 1."
         )
     pmf = pmf / sums[:, None]  # float32 rows miss 1 by rounding

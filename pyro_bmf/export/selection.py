@@ -140,7 +140,7 @@ def _pair_rows(posterior: Posterior, observed: Ratings, pairs: pd.DataFrame) -> 
         at = int(np.argmax(missing))
         user, item = pairs["user_id"].tolist()[at], pairs["item_id"].tolist()[at]
         raise DataError(
-            f"user {user!r} and item {item!r} are no observed pair: only ratings "
+            f"user {user!r} and item {item!r} are not an observed pair: only ratings "
             "that were observed have a likelihood."
         )
     return rows

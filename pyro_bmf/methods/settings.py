@@ -269,7 +269,7 @@ def _check_names(
         if not readers:
             near = difflib.get_close_matches(name, sorted(known), n=1)
             hint = f"did you mean {near[0]!r}? There are" if near else "there are"
-            raise SettingsError(f"{name!r} is no setting: {hint} {', '.join(sorted(known))}.")
+            raise SettingsError(f"{name!r} is not a setting: {hint} {', '.join(sorted(known))}.")
         who = " and ".join(kind.title for kind in readers)
         choices = [spelling(*choice) for kind in readers for choice in _choices(kind)]
         reason = f"read by {who} alone; choose with {', '.join(choices[:-1])} or {choices[-1]}."

@@ -227,13 +227,13 @@ def raw_pairs(posterior: Posterior) -> tuple[list[Any], list[Any]]:
         (("--set", "ema_decay=high"), 1, "ema_decay is 'high': give a share"),
         (("--set", "biases=1"), 1, "biases is 1: give true or false"),
         (("--set", "n_head_layers=none"), 1, "n_head_layers is None: give a whole number"),
-        (("--set", "colour=red"), 1, "'colour' is no setting"),
+        (("--set", "colour=red"), 1, "'colour' is not a setting"),
         (("--set", "colour"), 2, "write NAME=VALUE"),
         (("--no-feedback", "--no-data-input"), 1, "both off"),
         (("--no-feedback", "--attention", "sum"), 1, "feedback is off"),
         (("--learning-rate", "1e30", "--iterations", "2"), 1, "The fit diverged"),
         (("--warm-start", "nowhere"), 2, "'nowhere' does not exist"),
-        (("--warm-start", "."), 1, "is no run folder"),
+        (("--warm-start", "."), 1, "is not a run folder"),
     ],
 )  # fmt: skip
 def test_errors_come_first_and_leave_nothing(
@@ -294,13 +294,13 @@ def test_resume_of_a_finished_run_shows_it(cli: Run, tiny_run: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        ("config.json", "{", "config.json is no JSON"),
+        ("config.json", "{", "config.json is not JSON"),
         ("config.json", "[]", "Expected `object`, got `array`"),
-        ("config.json", '{"format": "else"}', "is no config of a pyro-bmf run"),
+        ("config.json", '{"format": "else"}', "is not the config of a pyro-bmf run"),
         ("config.json", '{"format": "pyro-bmf run", "format_version": 99}', "install the newer pyro-bmf"),
         ("config.json", '{"format": "pyro-bmf run", "format_version": 1}', "fit again, or use the pyro-bmf"),
         ("config.json", '{"format": "pyro-bmf run", "format_version": 2}', "missing required field `data`"),
-        ("split-hash.json", "{", "split-hash.json is no JSON"),
+        ("split-hash.json", "{", "split-hash.json is not JSON"),
         ("split-hash.json", '{"hash": "0123"}', "split-hash.json is damaged"),
         ("split-hash.json", json.dumps({"hash": "0123" * 16}), "says 012301230123"),
     ],

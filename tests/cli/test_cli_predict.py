@@ -215,8 +215,8 @@ def test_fold_in_of_an_item_and_of_many_users(cli: Run, tiny_run: Path, tmp_path
     [
         ((), 2, "Give the new ratings"),
         (("--rating", "2"), 2, "write ID=RATING"),
-        (("--rating", "2=x"), 1, "the rating 'x' in row 1 is no number"),
-        (("--rating", "2=nan"), 1, "is no number"),
+        (("--rating", "2=x"), 1, "the rating 'x' in row 1 is not a number"),
+        (("--rating", "2=nan"), 1, "is not a number"),
         (("--rating", "2=9"), 1, "not on the rating scale"),
         (("--rating", "99=3"), 1, "unknown item id 99"),
         (("--rating", "2=3", "--rating", "2=4"), 1, "is the second one"),
@@ -260,7 +260,7 @@ def test_folders_that_are_no_finished_run(cli: Run, tiny_run: Path, tmp_path: Pa
         return str(outcome.err)
 
     assert "does not exist" in err(tmp_path / "none")
-    assert "is no run folder" in err(tmp_path)
+    assert "is not a run folder" in err(tmp_path)
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "config.json").write_bytes((tiny_run / "config.json").read_bytes())

@@ -148,7 +148,7 @@ def test_the_ablations_of_the_benchmark_need_encoders(monkeypatch: pytest.Monkey
         (["--set", "residual=true"], "--set residual=true: read by"),
         # Others.
         (["--set", "sweeps=0"], "sweeps is 0: give a whole number of 1 or more. (Given: --set sweeps=0.)"),
-        (["--set", "in_rating_units=noise"], "'in_rating_units' is no setting"),
+        (["--set", "in_rating_units=noise"], "'in_rating_units' is not a setting"),
         (["--set", "method=svi"], "give one of gibbs, coordinate-ascent, cross-feedback"),
         (["--set", "factors=3"], "did you mean 'n_factors'?"),
         (["--set", "n_factors=x"], "give a whole number of 1 or more. (Given: --set n_factors=x.)"),
@@ -349,7 +349,7 @@ def test_cells_of_the_benchmark_are_those_that_are_asked_for(
         ((*words, "--data", "ml100k"), "data synthetic, not ml100k"),
         (("--set", "seed=3"), "--set seed: the cell 'full model' sets it itself"),
         (("--set", "n_factors"), "write NAME=VALUE"),
-        (("--set", "nosuch=3"), "'nosuch' is no setting"),
+        (("--set", "nosuch=3"), "'nosuch' is not a setting"),
     ):
         with pytest.raises(SystemExit):
             _accuracy(monkeypatch, *other).main()

@@ -53,4 +53,4 @@ def test_what_a_fuzz_found_once(
     write_tensors(checkpoint, CHAIN_CHECKPOINT, {}, {"a": torch.zeros(1)})
     code, _, err = fuzz_runs.call("fit", "--resume", checkpoint.parent)
     assert code == 1
-    assert "this is no checkpoint" in err
+    assert "this is not a checkpoint" in err

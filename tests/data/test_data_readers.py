@@ -248,7 +248,7 @@ def test_paths_that_cannot_be_used(tmp_path: Path, write: Write) -> None:
         load_ratings(write("r.parquet", b"PAR1 this is none"))
     with pytest.raises(DataError, match="cannot tell the format"):
         load_ratings(write("r.txt", "one line without any separator\nanother, with\n"))
-    with pytest.raises(DataError, match="is damaged, or is no whole gzip file"):
+    with pytest.raises(DataError, match="is damaged, or not a whole gzip file"):
         load_ratings(write("r.csv.gz", gzip.compress(b"1,2,3\n" * 1000)[:-20]))
 
 

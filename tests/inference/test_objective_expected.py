@@ -270,7 +270,7 @@ def test_a_likelihood_without_a_closed_form_is_refused() -> None:
         with pytest.raises(SettingsError, match=type(likelihood).__name__):
             Objective(model, guide, elbo="closed-form")
         Objective(model, guide)
-    with pytest.raises(SettingsError, match="noise of their own"):
+    with pytest.raises(SettingsError, match="noise by row"):
         Objective(FactorizationModel(K, row_noise=RowNoise()), guide, elbo="closed-form")
 
 

@@ -216,5 +216,5 @@ def test_numbers_of_the_model_are_in_the_unit_that_is_said() -> None:
     settings = Settings(model, METHODS["coordinate-ascent"].method)
     in_ratings = replace(settings, model=replace(model, in_rating_units=("bias_scale",)))
     assert bits(in_ratings) != bits(settings)
-    with pytest.raises(SettingsError, match="'in_rating_units' is no setting"):
+    with pytest.raises(SettingsError, match="'in_rating_units' is not a setting"):
         settings.replace(in_rating_units=("noise",))

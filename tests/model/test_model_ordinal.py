@@ -84,7 +84,7 @@ def test_settings_and_errors() -> None:
     again = likelihood_from_settings(likelihood.settings())
     again.load_state_dict(likelihood.state_dict())
     torch.testing.assert_close(again.cuts, likelihood.cuts)  # type: ignore[attr-defined]
-    with pytest.raises(DataError, match=r"A rating of 4 is no level"):
+    with pytest.raises(DataError, match=r"A rating of 4 is not a level"):
         likelihood.check(np.array([1.0, 4.0]))
     for levels in ([1.0], [1.0, 1.0], [2.0, 1.0]):
         with pytest.raises(SettingsError, match="two or more, ascending"):

@@ -204,7 +204,7 @@ def test_what_does_not_know_them_says_so(split: Split) -> None:
     for name in ("conjugate", "default"):
         with pytest.raises(SettingsError, match=r"cut points"):
             fit(split, preset(name).replace(likelihood="ordered-probit:cuts=user"), progress=False)
-    with pytest.raises(SettingsError, match="no noise of its own"):
+    with pytest.raises(SettingsError, match="has no noise, so rows"):
         fit(
             split,
             preset("amortized").replace(**SHORT, row_noise="user", likelihood="bernoulli"),

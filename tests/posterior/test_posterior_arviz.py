@@ -161,7 +161,7 @@ def test_pairs_are_looked_up(posterior: Posterior) -> None:
     assert tree["log_likelihood"]["user_id"].values.tolist() == pairs["user_id"].tolist()
     seen = train.item_vocabulary.raw(train.items[train.users == 0])
     other = np.setdiff1d(train.item_vocabulary.ids, seen)[0]
-    with pytest.raises(DataError, match=f"item {other} are no observed pair"):
+    with pytest.raises(DataError, match=f"item {other} are not an observed pair"):
         to_arviz(posterior, pairs=pd.DataFrame({"user_id": [5], "item_id": [other]}))
     with pytest.raises(SettingsError, match="either"):
         to_arviz(posterior, pairs=pairs, user_ids=[5])

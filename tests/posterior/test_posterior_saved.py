@@ -273,7 +273,7 @@ def test_a_newer_format_asks_for_an_update(small: Path, tmp_path: Path) -> None:
     def odd(tensors: Any, about: Any, document: Any) -> None:
         about["version"] = "one"
 
-    with pytest.raises(SavedFileError, match="'one' is no number"):
+    with pytest.raises(SavedFileError, match="'one' is not a number"):
         Posterior.load(rewritten(small, tmp_path / "b.safetensors", odd))
 
 
@@ -290,7 +290,7 @@ def test_versions_that_are_no_versions(small: Path, tmp_path: Path, version: str
     def change(tensors: Any, about: Any, document: Any) -> None:
         about["version"] = version
 
-    with pytest.raises(SavedFileError, match=r"format version .* is no number") as caught:
+    with pytest.raises(SavedFileError, match=r"format version .* is not a number") as caught:
         Posterior.load(rewritten(small, tmp_path / "a.safetensors", change))
     assert len(str(caught.value)) < 400
 

@@ -70,7 +70,7 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> Path:
         raise DataError(f"cannot unpack {archive} into {folder.parent}: {error.strerror or error}") from None
     except FOREIGN_ZIP as error:
         raise DataError(
-            f"{archive} is no usable zip archive ({reason(error)}): remove it and fetch it again"
+            f"{archive} is not a usable zip archive ({reason(error)}): remove it and fetch it again"
         ) from error
     return folder
 

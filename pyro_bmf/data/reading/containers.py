@@ -278,8 +278,8 @@ def _copy(raw: IO[bytes], kind: str, shown: str, progress: bool) -> IO[bytes]:
             size += len(chunk)
             if size > limit:
                 raise DataError(
-                    f"{shown} unpacks to more than {limit:,} bytes from {total:,}: that is no table of "
-                    "ratings as it should be; unpack it yourself and give the file, if it is one"
+                    f"{shown} unpacks to more than {limit:,} bytes from {total:,}, as a table of ratings "
+                    "does not; unpack it yourself and give the file, if it is one"
                 )
             lines += chunk.count(b"\n")
             with located(f"{shown} cannot be unpacked", "free space, or name a roomier folder in TMPDIR"):
@@ -290,7 +290,7 @@ def _copy(raw: IO[bytes], kind: str, shown: str, progress: bool) -> IO[bytes]:
     except FOREIGN as error:
         plain.close()
         raise DataError(
-            f"{shown} is damaged, or is no whole {kind} file ({reason(error)}; up to line {lines + 1} it can "
+            f"{shown} is damaged, or not a whole {kind} file ({reason(error)}; up to line {lines + 1} it can "
             "be unpacked): get it again, or unpack it and give what comes"
         ) from error
     except BaseException:

@@ -78,9 +78,7 @@ def _arrow(frame: Any, columns: Columns | None, name: str) -> tuple[pa.Table, Co
         named = frame.set_axis([str(label) for label in frame.columns], axis="columns")
         repeated = named.columns[named.columns.duplicated()]
         if len(repeated):
-            raise DataError(
-                f"the data frame has two columns called {repeated[0]!r}: give them names of their own"
-            )
+            raise DataError(f"the data frame has two columns called {repeated[0]!r}: give each its own name")
         # The columns that are read alone: what others hold is nobody's concern.
         read = table_layout(list(named.columns), columns, name).names
         # Arrow would cut the nanoseconds of single time stamps, and takes no sparse columns.
@@ -102,7 +100,7 @@ def _raw_of_sparse(matrix: Any, columns: Columns | None, name: str) -> RawColumn
         raise DataError("columns are not for a sparse matrix: its rows are users, its columns items")
     if matrix.format in ("dia", "bsr"):
         raise DataError(
-            f"a sparse matrix in {matrix.format!r} format fills up with zeros that are no ratings: give it "
+            f"a sparse matrix in {matrix.format!r} format fills up with zeros that are not ratings: give it "
             "in another format, such as tocsr(), with the zeros that are none left out (eliminate_zeros())"
         )
     entries = matrix.tocoo()

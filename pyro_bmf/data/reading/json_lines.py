@@ -186,8 +186,8 @@ def _refuse(
                     value.encode("utf-8")
                 except UnicodeEncodeError:
                     raise DataError(
-                        f"{key} in {where} is {shortened(value)}: half of a pair of surrogates, which is no "
-                        "character; write the whole one"
+                        f"{key} in {where} is {shortened(value)}: half of a pair of surrogates, which is not "
+                        "a character; write the whole one"
                     ) from None
         if len(set(pairs := _keys(line))) < len(pairs):
             raise DataError(f"{where} names a key twice: write each once")

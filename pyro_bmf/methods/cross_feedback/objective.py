@@ -233,5 +233,5 @@ def _check_closed_form(model: FactorizationModel) -> None:
         )
     if model.row_noise is not None:
         raise SettingsError(
-            "elbo is 'closed-form', but the model's rows have noise of their own. Set elbo to 'mean-field'."
+            "elbo is 'closed-form', but the model has noise by row. Set elbo to 'mean-field'."
         )

@@ -358,7 +358,7 @@ def refuse_noise(relative: Tensor | None, likelihood: Likelihood) -> None:
     """Raise SettingsError where rows have noise of their own and the likelihood has none to multiply."""
     if relative is not None:
         raise SettingsError(
-            f"The {type(likelihood).__name__} has no noise of its own, so rows cannot have theirs: set "
+            f"The {type(likelihood).__name__} has no noise, so rows cannot have theirs: set "
             "row_noise to 'none', or choose the normal, student-t or an ordered likelihood."
         )
 

@@ -20,7 +20,7 @@ def check_levels(ratings: np.ndarray, levels: Sequence[float], owner: str) -> No
         bad = ratings[near > 1e-6][0]
         shown = ", ".join(f"{level:g}" for level in known)
         raise DataError(
-            f"A rating of {bad:g} is no level of {owner} ({shown}): declare the scale that the ratings have, "
+            f"A rating of {bad:g} is not a level of {owner} ({shown}): declare the scale of the ratings, "
             "or choose the Normal likelihood."
         )
 
