@@ -74,7 +74,7 @@ def list_sets(data_dir: Path | None, tables: TableWriter) -> None:
 @data_options
 @table_options
 def info(name: str, reading: Reading, tables: TableWriter) -> None:
-    """Tell about a named set, or about a ratings file.
+    """Describe a named set or a ratings file.
 
     NAME is a named set, a file, or a folder that `data split` wrote. A set that is not on this machine is
     described from the table of sources; nothing is downloaded.

@@ -68,8 +68,8 @@ def command(
 
     Statistics of the held-out ratings are compared with those of data sets that the posterior gives at the
     same pairs. Under a correct model, one check in twenty has a statistic flagged. Data sets from the prior
-    are shown beside them, then PIT and coverage, and the error that remains when the most uncertain predictions
-    are left out.
+    are shown beside them, then PIT and coverage, and the error that remains without the most uncertain
+    predictions.
 
     \b
     Examples:

@@ -296,7 +296,7 @@ def test_loo_ratings_need_loo(cli: Any) -> None:
         (["fit", "--data", "synthetic", "--scale", "1:10:1", "--min-ratings", "3"], "min_ratings 3 are for"),
         (["fit", "--data", "r.csv", "--data-dir", "."], "named sets are, and r.csv is none"),
         (["data", "split", "r.csv", "--data-dir", ".", "--out", "x"], "--data-dir is where named sets are"),
-        (["calibrate", "--data", "synthetic", "--seed", "3"], "--seed 3: each simulated fit has a seed"),
+        (["calibrate", "--data", "synthetic", "--seed", "3"], "--seed 3: each simulated fit has its own"),
     ],
 )  # fmt: skip
 def test_options_of_reading_that_are_not_read_are_refused(

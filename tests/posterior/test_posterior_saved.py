@@ -236,10 +236,10 @@ def test_foreign_files(tmp_path: Path) -> None:
         with pytest.raises(SavedFileError, match="not a safetensors file, or a damaged one"):
             Posterior.load(path)
     save_file({"weight": torch.zeros(3)}, path)
-    with pytest.raises(SavedFileError, match="no saved posterior of pyro-bmf"):
+    with pytest.raises(SavedFileError, match="not a saved posterior of pyro-bmf"):
         Posterior.load(path)
     save_file({"weight": torch.zeros(3)}, path, {"format": "pt"})
-    with pytest.raises(SavedFileError, match="no saved posterior of pyro-bmf"):
+    with pytest.raises(SavedFileError, match="not a saved posterior of pyro-bmf"):
         Posterior.load(path)
     with pytest.raises(SavedFileError, match="no such file"):
         Posterior.load(tmp_path / "nothing.safetensors")
