@@ -347,7 +347,15 @@ def mutation_table() -> str:
     return table(["module", "mutants", "killed", "left"], rows)
 
 
+def metrics_reference() -> str:
+    """Return every metric by name, from its class."""
+    from pyro_bmf.evaluation.metrics.reference import metrics_table
+
+    return metrics_table()
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "metrics": metrics_reference,
     "peers ml1m": lambda: peers_table("ml1m"),
     "peers ml100k": lambda: peers_table("ml100k"),
     "leaderboard ml1m": lambda: leaderboard_table("ml1m"),

@@ -182,3 +182,33 @@ def test_a_block_that_nothing_accounts_for_is_seen(tmp_path: Path) -> None:
     )
     assert [fault.split(":")[1] for fault in unaccounted(page)] == ["11", "15", "20"]
     assert words_of("joint p 0.002,  2 of 58\n\n ml100k") == ["joint p #, # of #", "ml100k"]
+
+
+#: Lines of what `make fit` prints that depend on the data, beside its numbers: a chain may settle, all
+#: test ratings may be known, films have titles, and there is little to say of memory.
+OF_THE_DATA = (
+    "The chain has not settled",
+    "Note: # of",
+    "# #",
+    "…",
+    "iteration #/#",
+    "ml100k: # test ratings",
+)
+
+
+def test_readme_quotes_what_a_fit_prints(here: Callable[[Path], Path]) -> None:
+    readme = PAGES["README"].read_text(encoding="utf-8")
+    (quoted,) = [block.text for block in blocks(readme) if block.mark == "excerpt"]
+    here(PAGES["README"])
+    outcome = call_cli("fit", "--data", "ml100k", "--recommend-for", 196, "--sweeps", 30, "--threads", 1)
+    assert outcome.code == 0, outcome.err
+
+    def lines(text: str) -> list[str]:
+        named = re.sub(r"runs/[\w/-]+", "runs/RUN", re.sub(r"ml100k", "SET", text))
+        return [re.sub(r"\(no line skipped\)|─+", "", line).strip() for line in words_of(named)]
+
+    printed = set(lines(outcome.out) + lines(outcome.err))
+    of_the_data = tuple(start.replace("ml100k", "SET") for start in OF_THE_DATA)
+    missing = [line for line in lines(quoted) if line not in printed and not line.startswith(of_the_data)]
+    assert missing == []
+    assert len(lines(quoted)) > 30

@@ -355,13 +355,13 @@ class Posterior(IndexedPosterior):
         return table
 
     def fold_in(self, ratings: NewRatings, *, side: Side = "user") -> FoldedRow:
-        """Give a new user (or item) a posterior from its ratings, through the encoder, without training.
+        """Give a new user (or item) a posterior from its ratings, without training.
 
         Parameters
         ----------
         ratings
             ``{item_id: rating}``, pairs of those, a series of ratings whose index holds the item ids, or a
-            data frame with columns ``item_id`` and ``rating``; none at all gives what the encoder says of a
+            data frame with columns ``item_id`` and ``rating``; none at all gives the posterior of a
             row without ratings. For a new item, user ids.
         side : {"user", "item"}
             Which side the new row is on.
