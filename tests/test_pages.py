@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,8 @@ from run_page import ROOT, parse_ours, run_page
 from small_place import make_runs, write_ratings
 
 from pyro_bmf.cli.main import root
+from pyro_bmf.methods.setting import settings_of
+from pyro_bmf.methods.settings import PRESETS, preset
 
 PAGES = {path.stem: path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 #: Pages whose code is run by a test of their own.
@@ -121,7 +125,26 @@ def options(command: click.Command = root) -> set[str]:
 
 OPTIONS = options()
 _PATH = re.compile(r"(?:\.?[\w-]+/)+[\w.*-]+\.(?:py|md|json|png|sh|toml|txt|patch|svg)")
+_SETTING = re.compile(r"[a-z]\w*=[\w\"'.(),:-]*")
 _MODULE = re.compile(r"pyro_bmf(?:\.\w+)+")
+
+
+def arguments() -> set[str]:
+    """Return the names that may stand before ``=`` in a page: settings, and arguments of public names."""
+    found = {
+        one.name for name in PRESETS for part in preset(name).parts for one in settings_of(part.__class__)
+    }
+    for package in ("pyro_bmf", "pyro_bmf.data", "pyro_bmf.model", "pyro_bmf.export.arviz"):
+        home = import_module(package)
+        for name in getattr(home, "__all__", dir(home)):
+            value = getattr(home, name)
+            if callable(value):
+                with contextlib.suppress(TypeError, ValueError):
+                    found |= set(inspect.signature(value).parameters)
+    return found
+
+
+ARGUMENTS = arguments() | {"write_page_checksum"}  # Arrow's
 
 
 def wrong_with(code: str) -> str:
@@ -134,6 +157,8 @@ def wrong_with(code: str) -> str:
             return str(error)
     elif code.startswith("--") and words[0].partition("=")[0] not in OPTIONS:
         return f"{code}: no command has this option"
+    elif _SETTING.fullmatch(code) and code.partition("=")[0] not in ARGUMENTS:
+        return f"{code}: there is no setting or argument of this name"
     elif _PATH.fullmatch(code) and code.split("/")[0] not in ("runs", "ml-100k"):
         places = [ROOT, ROOT / "pyro_bmf", ROOT / "docs"]
         if not any(list(place.glob(code)) for place in places):
@@ -168,6 +193,7 @@ def test_a_name_that_does_not_exist_is_seen() -> None:
     assert wrong_with("pyro-bmf fitt") != ""
     assert wrong_with("--no-such-option") != ""
     assert wrong_with("posterior/nowhere.py") != ""
+    assert wrong_with("no_such_setting=3") != ""
     assert wrong_with("pyro_bmf.nowhere") != ""
     assert wrong_with("pyro_bmf.posterior.Nobody") != ""
     assert wrong_with("pyro-bmf fit --resume RUN") == wrong_with("pyro_bmf.fit(split)") == ""
