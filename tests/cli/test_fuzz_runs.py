@@ -44,11 +44,11 @@ def test_what_a_fuzz_found_once(
         shutil.copytree(runs / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     document, tensors = read_tensors(Path("default/model.safetensors"), FILE)
-    del tensors["items.noise"]
+    del tensors["items.noise_factor"]
     write_tensors(Path("default/model.safetensors"), FILE, document, tensors)
     code, _, err = fuzz_runs.call("predict", "default", "--user", "u1", "--item", "i1")
     assert code == 1
-    assert "the tensor items.noise is missing" in err
+    assert "the tensor items.noise_factor is missing" in err
     checkpoint = Path("amortized-after-2-checkpoints/checkpoint.safetensors")
     write_tensors(checkpoint, CHAIN_CHECKPOINT, {}, {"a": torch.zeros(1)})
     code, _, err = fuzz_runs.call("fit", "--resume", checkpoint.parent)

@@ -104,7 +104,7 @@ def test_a_name_that_is_empty_is_refused(tmp_path: Path) -> None:
         place = changed.rindex(signature)
         changed[place + at], changed[place + at + 2] = 0, 1  # the byte is an extra field now
     (tmp_path / "a.zip").write_bytes(bytes(changed))
-    with pytest.raises(DataError, match=r"nothing was unpacked|no usable zip archive"):
+    with pytest.raises(DataError, match=r"nothing was unpacked|not a usable zip archive"):
         unpack(tmp_path / "a.zip", tmp_path / "out", everything)
 
 
@@ -135,6 +135,6 @@ def test_a_damaged_archive_leaves_nothing(tmp_path: Path, damage: str) -> None:
     else:
         data = bytearray()
     path.write_bytes(data)
-    with pytest.raises(DataError, match="no usable zip archive"):
+    with pytest.raises(DataError, match="not a usable zip archive"):
         unpack(path, tmp_path / "out", everything)
     assert [f.name for f in tmp_path.iterdir()] == ["a.zip"]

@@ -177,12 +177,12 @@ def test_a_continuous_scale_has_densities_and_no_probabilities(make_random_split
             "predict_mean gave an array of shape",
         ),
         ("predict_sd", lambda u, i: -np.ones(u.size), FitError, "negative"),
-        ("predict_pmf", lambda u, i, s: np.full((u.size, 5), 0.3), FitError, "no distribution"),
+        ("predict_pmf", lambda u, i, s: np.full((u.size, 5), 0.3), FitError, "not distributions"),
         (
             "predict_pmf",
             lambda u, i, s: np.tile([-0.5, 0.5, 0.5, 0.5, 0], (u.size, 1)),
             FitError,
-            "no distribution",
+            "not distributions",
         ),
     ],
 )
