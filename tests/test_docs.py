@@ -13,6 +13,8 @@ import click
 import pytest
 
 from pyro_bmf.cli.main import COMMANDS
+from pyro_bmf.methods.setting import settings_of
+from pyro_bmf.methods.settings import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,6 +75,16 @@ def test_reference_shows_every_command_and_option(site: Path, name: str) -> None
         for parameter in one.params:
             if isinstance(parameter, click.Option) and not parameter.hidden:
                 assert f"  {parameter.opts[0]}" in text or f", {parameter.opts[0]}" in text
+
+
+def test_the_settings_of_every_preset_are_shown(site: Path) -> None:
+    text = html.unescape(page(site, "cli"))
+    assert "[[presets]]" not in text
+    for name in PRESETS:
+        assert f'id="{name}"' in text
+        for part in preset(name).parts:
+            for one in settings_of(part.__class__):
+                assert f"<code>{one.name}</code>" in text
 
 
 def test_reference_shows_no_raw_marks(site: Path) -> None:

@@ -1,4 +1,7 @@
-"""Writes the command reference from the commands: each command's --help, as the terminal shows it."""
+"""Writes the command reference from the commands: each command's --help, as the terminal shows it.
+
+``[[commands]]`` stands for the help of all commands, ``[[presets]]`` for every preset's settings.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,36 @@ from typing import Any
 import click
 
 from pyro_bmf.cli.main import root
+from pyro_bmf.methods.setting import settings_of
+from pyro_bmf.methods.settings import PRESETS, preset
 
-_MARK = "[[commands]]"
+_MARK, _PRESETS = "[[commands]]", "[[presets]]"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put the reference where a page has the mark."""
-    return markdown.replace(_MARK, "\n".join(reference())) if _MARK in markdown else markdown
+    for mark, lines in ((_MARK, reference), (_PRESETS, settings)):
+        if mark in markdown:
+            markdown = markdown.replace(mark, "\n".join(lines()))
+    return markdown
+
+
+def settings() -> Iterator[str]:
+    """Yield the settings of every preset as a table, from the classes that declare them."""
+    for name in PRESETS:
+        chosen = preset(name)
+        yield f"### {name}"
+        yield ""
+        yield f"Method: {chosen.method.title}."
+        yield ""
+        yield "| setting | option | value | meaning |"
+        yield "| --- | --- | --- | --- |"
+        for part in chosen.parts:
+            for one in settings_of(part.__class__):
+                option = one.about.flag or f"--set {one.name}=…"
+                value = getattr(part, one.name)
+                yield f"| `{one.name}` | `{option}` | `{value}` | {one.about.help} |"
+        yield ""
 
 
 def reference() -> Iterator[str]:
