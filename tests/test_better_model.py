@@ -6,15 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_page import BLOCK, run_page
+from page_blocks import blocks, words_of
+from run_page import Ran, run_page
 
 PAGE = Path(__file__).parent.parent / "docs/better-model.md"
 
 
 @pytest.fixture(scope="module")
-def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Run the page's blocks; figures go to a folder of their own."""
-    return run_page(PAGE, tmp_path_factory.mktemp("figures"))[0]
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Run the page's blocks, and parse its commands; figures go to a folder of their own."""
+    return run_page(PAGE, tmp_path_factory.mktemp("figures"))
+
+
+@pytest.fixture(scope="module")
+def names(ran: Ran) -> dict[str, Any]:
+    """The namespace of the page's blocks."""
+    return ran.names
 
 
 def test_each_check_says_what_the_page_says(names: dict[str, Any]) -> None:
@@ -43,6 +50,11 @@ def test_figures_are_made_and_committed(names: dict[str, Any]) -> None:
         assert (PAGE.parent / "assets" / name).exists()
 
 
-def test_every_block_that_prints_has_its_output() -> None:
-    printing = [found for found in BLOCK.finditer(PAGE.read_text(encoding="utf-8")) if found.group(2)]
-    assert len(printing) == 8
+def test_every_block_prints_what_stands_below_it(ran: Ran) -> None:
+    found = blocks(PAGE.read_text(encoding="utf-8"))
+    outputs = [place for place, block in enumerate(found) if block.is_output]
+    assert len(outputs) == 8
+    for place in outputs:
+        assert words_of(found[place].text) == words_of(ran.printed[place - 1]), found[place].line
+    printing = [place for place, text in ran.printed.items() if text]
+    assert [place + 1 for place in printing] == outputs
