@@ -501,7 +501,7 @@ def test_warm_start(case: Case, split: Split) -> None:
     for name, tensor in guide.state_dict().items():
         side = name[:4]
         owner = side
-        if any(f"encoder.{table}" in name for table in ("data_weight", "latent_weight", "latent_coeff")):
+        if any(f".{table}" in name for table in ("data_weight", "latent_weight", "latent_coeff")):
             owner = "item" if side == "user" else "user"
         if tensor.shape[:1] != (len(ids[owner][0]),) or "scales" in name or name.endswith("prior_scale"):
             if "scales" not in name:

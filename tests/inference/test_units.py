@@ -292,7 +292,7 @@ def test_units_of_hard_ratings() -> None:
     np.testing.assert_allclose(big.standard([1e9 + 0.25, 1e9 + 0.75]), [-(1.5**0.5), 1.5**0.5], rtol=1e-9)
     raw = of([2.0, 4.0], interval, centred=False)
     assert (raw.shift, raw.scale) == (0.0, 1.0)
-    with pytest.raises(DataError, match="no units"):
+    with pytest.raises(DataError, match="not units"):
         Units(0.0, 0.0)
 
 

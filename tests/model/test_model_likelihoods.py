@@ -94,10 +94,10 @@ def test_noise_is_fixed_or_learned() -> None:
     ratings = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     fixed.start(ratings)
     learned.start(ratings)
-    assert float(fixed.noise) == pytest.approx(0.9, rel=1e-12)
-    assert float(learned.noise.detach()) == pytest.approx(ratings.std(), rel=1e-12)
+    assert float(fixed.noise_sd) == pytest.approx(0.9, rel=1e-12)
+    assert float(learned.noise_sd.detach()) == pytest.approx(ratings.std(), rel=1e-12)
     learned.start(np.array([3.0, 3.0]))
-    assert float(learned.noise.detach()) > 0, "equal ratings do not start the noise at zero"
+    assert float(learned.noise_sd.detach()) > 0, "equal ratings do not start the noise at zero"
 
 
 @pytest.mark.parametrize("noise", ["learned", 0.4])
@@ -107,7 +107,7 @@ def test_settings_make_the_round_trip(noise: float | str) -> None:
     assert isinstance(again, NormalLikelihood)
     assert again.settings() == likelihood.settings()
     again.load_state_dict(likelihood.state_dict())
-    assert torch.equal(again.noise, likelihood.noise_sd)
+    assert torch.equal(again.noise_sd, likelihood.noise_sd)
 
 
 @pytest.mark.parametrize("noise", [0.0, -1.0, float("nan"), float("inf"), "lerned", "", None])
