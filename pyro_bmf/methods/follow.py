@@ -1,21 +1,27 @@
-"""Settings that follow others where they were not given themselves: `--sweeps 40` keeps fewer draws.
+"""Settings that follow others where they were not given themselves: `sweeps=40` keeps fewer draws.
 
-A preset's defaults go together; a change of one of them may leave another without sense. What the user gave
-stays as it is: two given settings that contradict each other are refused where they are checked, in the
-settings' own classes or here.
+Defaults go together; a change of one of them may leave another without sense. The rules hold where a
+settings class is made (`Gibbs(sweeps=40)`), and where a preset is changed (`Settings.replace`, the command
+line). What the user gave stays as it is: two given settings that contradict each other are refused where they
+are checked, in the settings' own classes or here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
 
 from ..errors import SettingsError
+from .setting import check_fields, values_of
 
 Values = dict[str, Any]
+#: What follows by name, from all settings by name and the names of those that were given, which stay as they
+#: are whatever a rule says of them.
+Rule = Callable[[Values, Collection[str]], Values]
 
 
-def follow(values: Mapping[str, Any], given: Collection[str], *, sweeps: bool, ascent: bool) -> Values:
+def follow(values: Mapping[str, Any], given: Collection[str], rules: Iterable[Rule]) -> Values:
     """Return the settings that change with what was given, by name.
 
     Parameters
@@ -24,8 +30,8 @@ def follow(values: Mapping[str, Any], given: Collection[str], *, sweeps: bool, a
         All settings by name, the given ones among them.
     given : collection of str
         Names of those that the user gave.
-    sweeps, ascent : bool
-        Whether there are Gibbs sweeps, and whether the guide is fitted by coordinate ascent.
+    rules : iterable of callable
+        Each sees what those before it changed.
 
     Raises
     ------
@@ -33,24 +39,58 @@ def follow(values: Mapping[str, Any], given: Collection[str], *, sweeps: bool, a
         If a given setting contradicts another that was given, or that does not follow it.
     """
     v = dict(values)
-    rules: list[Callable[[], Values]] = [lambda: _model(v, sweeps=sweeps, ascent=ascent)]
-    if "feedback" in v:
-        rules += [lambda: _encoders(v), lambda: _growth(v, given)]
-    if sweeps:
-        rules.append(lambda: _chain(v, given))
-    if "stop_after" in v:
-        rules.append(lambda: _length(v))
     for rule in rules:
-        v |= {name: value for name, value in rule().items() if name not in given}
+        v |= {name: value for name, value in rule(v, given).items() if name not in given}
     return {name: value for name, value in v.items() if value != values[name]}
 
 
-def _encoders(v: Values) -> Values:
+@dataclass(frozen=True)
+class Following:
+    """Settings of which some follow those that its maker gave.
+
+    Attributes
+    ----------
+    unasked : mapping
+        Those that nobody gave: defaults, and what followed. `dataclasses.replace` hands it on, so that they
+        follow what it changes.
+    """
+
+    unasked: Mapping[str, Any] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    def __new__(cls, *args: Any, **named: Any) -> Self:
+        """Note which settings are given: afterwards a given default looks as any other."""
+        made = super().__new__(cls)
+        names = [one.name for one in fields(cls) if not one.kw_only]
+        object.__setattr__(made, "_passed", frozenset((*names[: len(args)], *named)))
+        return made
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        values, passed = dict(values_of(self)), self.__dict__.pop("_passed")
+        given = {
+            name
+            for name, value in values.items()
+            if name in passed and not (name in self.unasked and self.unasked[name] == value)
+        }
+        for name, value in follow(values, given, self.rules).items():
+            object.__setattr__(self, name, value)
+        rest = {name: value for name, value in values_of(self) if name not in given}
+        object.__setattr__(self, "unasked", rest)
+
+    def changed(self, changes: Mapping[str, Any], given: Collection[str]) -> Self:
+        """Return these settings with some changed, of which the user gave the named ones."""
+        values = dict(values_of(self)) | dict(changes)
+        return replace(self, **changes, unasked={n: value for n, value in values.items() if n not in given})
+
+
+def encoders(v: Values, given: Collection[str]) -> Values:
     """Without feedback there is nothing to attend to, and nothing to have bases of."""
     return {} if v["feedback"] else {"attention": "none", "n_bases": None}
 
 
-def _chain(v: Values, given: Collection[str]) -> Values:
+def chain(v: Values, given: Collection[str]) -> Values:
     """Fewer sweeps keep fewer draws after a shorter burn-in; more of these take more sweeps."""
     sweeps, burn_in, kept, plain = (v[name] for name in ("sweeps", "burn_in", "kept_draws", "plain_sweeps"))
     if "plain_sweeps" in given and "burn_in" not in given:
@@ -60,7 +100,7 @@ def _chain(v: Values, given: Collection[str]) -> Values:
     elif burn_in + kept > sweeps:
         if "burn_in" not in given:
             least = plain if "plain_sweeps" in given else 0
-            # A third, as in the preset; none at all, only where just so many draws are asked for.
+            # A third, as in the defaults; none at all, only where just so many draws are asked for.
             room = sweeps - kept if "kept_draws" in given else sweeps // 3
             burn_in = max(0, least, min(burn_in, room))
         if "kept_draws" not in given:
@@ -70,8 +110,11 @@ def _chain(v: Values, given: Collection[str]) -> Values:
     return {"sweeps": sweeps, "burn_in": burn_in, "kept_draws": kept, "plain_sweeps": plain}
 
 
-def _model(v: Values, *, sweeps: bool, ascent: bool) -> Values:
-    """Take back what the preset's method knows of a model and the chosen one does not."""
+def with_method(v: Values, given: Collection[str], *, sweeps: bool, ascent: bool) -> Values:
+    """Take back what the preset's method knows of a model and the chosen one does not.
+
+    `sweeps`: whether there are Gibbs sweeps; `ascent`: whether the guide is fitted by coordinate ascent.
+    """
     # Words need torch, and the command line reads these settings' declarations without it.
     from ..model.catalogue import PRIORS
     from ..model.spelling import parse_word
@@ -86,23 +129,24 @@ def _model(v: Values, *, sweeps: bool, ascent: bool) -> Values:
     return found
 
 
-def _length(v: Values) -> Values:
+def length(v: Values, given: Collection[str]) -> Values:
     """Nothing stops after the end of a shorter schedule."""
     late = v["stop_after"] is not None and v["stop_after"] > v["max_iterations"]
     return {"stop_after": None} if late else {}
 
 
-def _growth(v: Values, given: Collection[str]) -> Values:
+def growth(v: Values, given: Collection[str]) -> Values:
     """Keep the form of a schedule of another length or height."""
     found: Values = {}
-    if v["warmup_iterations"] > v["max_iterations"]:
+    if v["warmup_iterations"] > v["max_iterations"] and "max_iterations" in given:
         found["warmup_iterations"] = v["max_iterations"] // 2
-    if v["final_learning_rate"] > v["learning_rate"] and "learning_rate" not in given:
+    rises = v["final_learning_rate"] > v["learning_rate"]
+    if rises and "final_learning_rate" in given and "learning_rate" not in given:
         raise SettingsError(
             f"final_learning_rate is {v['final_learning_rate']:g} and learning_rate {v['learning_rate']:g}, "
             "which was not given: the rate would rise. Give learning_rate too, or a smaller final one."
         )
-    if v["final_learning_rate"] > v["learning_rate"]:
+    if rises and "learning_rate" in given:
         # A twentieth, as in the presets.
         found["final_learning_rate"] = v["learning_rate"] / 20
     return found

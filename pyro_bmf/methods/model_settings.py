@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import SettingsError
-from .setting import POSITIVE, When, at_least, check_fields, setting
+from .follow import Following
+from .setting import POSITIVE, When, at_least, setting
 
 #: Settings of the model that have a unit.
 UNIT_SETTINGS = ("bias_scale", "noise", "prior_mean", "prior_scale")
@@ -30,7 +31,7 @@ _NOISY = When(
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(Following):
     """A factorization, as plain values; priors and likelihood by a word such as ``student-t:df=4``.
 
     Attributes
@@ -115,7 +116,7 @@ class ModelSettings:
         from ..model.catalogue import LIKELIHOODS, PRIORS
         from ..model.spelling import parse_word
 
-        check_fields(self)
+        super().__post_init__()
         object.__setattr__(self, "in_rating_units", tuple(sorted(self.in_rating_units)))
         unknown = set(self.in_rating_units) - set(UNIT_SETTINGS)
         if unknown:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from ..errors import SettingsError
 from .coordinate_ascent.settings import CoordinateAscent
 from .cross_feedback.settings import CrossFeedback, EncoderSettings
-from .follow import follow
+from .follow import Rule, follow, with_method
 from .gibbs.settings import Gibbs
 from .model_settings import UNIT_SETTINGS, ModelSettings
 from .setting import at_least, check_fields, setting, settings_of, values_of
@@ -57,7 +58,7 @@ class Settings:
     given : frozenset of str
         Names of the settings that `replace` was asked for: each is read in a fit, or refused.
     unasked : mapping
-        Values that nobody asked for: a preset's, those that followed others, those read from a file.
+        Values that nobody asked for: a preset's, those read from a file.
     """
 
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -123,7 +124,8 @@ class Settings:
             one.name
             for part in self.parts
             for one in settings_of(part.__class__)
-            if one.name in self.given or _is_own(one.name, getattr(part, one.name), one.default, self.unasked)
+            if one.name in self.given
+            or (getattr(part, one.name) != one.default and not self._is_unasked(part, one.name))
         }
 
     def replace(self, **changes: Any) -> Settings:
@@ -150,39 +152,46 @@ class Settings:
         _check_names(start, changes, owners, spelling)
         values = {name: getattr(part, name) for name, part in owners.items()}
         given = {name for name in (*self.given, *changes) if name in owners}
-        # What stands in an object that was given is the user's own as well.
+        # What was given to an object is the user's own as well, and what a preset or a file brought is not.
+        mine = {id(part) for part in self.parts}
         fixed = given | {
-            one.name
+            name
             for part in start_parts
-            if part not in self.parts
-            for one in settings_of(part.__class__)
-            if getattr(part, one.name) != one.default
+            for name, _ in values_of(part)
+            if name not in part.unasked and not (id(part) in mine and self._is_unasked(part, name))
         }
-        followed: dict[str, Any] = {}
+        wanted = dict(changes)
         if changes or start_parts != self.parts:
-            ascent = isinstance(start.method, CoordinateAscent)
-            followed = follow({**values, **changes}, fixed, sweeps=start.gibbs is not None, ascent=ascent)
-        wanted = {**changes, **followed}
+            wanted |= follow({**values, **changes}, fixed, start._rules())
         # Numbers that a preset brings are in standard units, and those that are given in the user's.
-        model, mine = parts["model"], {name for name in UNIT_SETTINGS if name in changes}
-        units = tuple(mine | set(model.in_rating_units))
-        model = replace(model, in_rating_units=units, **_own(ModelSettings, wanted))
-        method: Any = start.method
+        model, given_units = parts["model"], {name for name in UNIT_SETTINGS if name in changes}
+        units = tuple(given_units | set(model.in_rating_units))
+        model = model.changed({"in_rating_units": units, **_own(ModelSettings, wanted)}, fixed)
+        method = start.method
+        own = _own(method.__class__, wanted)
         if isinstance(method, CrossFeedback):
-            encoder = replace(method.encoder, **_own(EncoderSettings, wanted))
-            method = replace(method, encoder=encoder, **_own(CrossFeedback, wanted))
-        else:
-            method = replace(method, **_own(method.__class__, wanted))
-        unasked = {name: value for name, value in {**self.unasked, **followed}.items() if name not in given}
+            own["encoder"] = method.encoder.changed(_own(EncoderSettings, wanted), fixed)
+        method = method.changed(own, fixed)
         return Settings(
             model,
             method,
-            None if start.then is None else replace(start.then, **_own(Gibbs, wanted)),
+            None if start.then is None else start.then.changed(_own(Gibbs, wanted), fixed),
             changes.get("seed", self.seed),
             self.name,
             frozenset(given),
-            unasked,
+            {name: value for name, value in self.unasked.items() if name not in given},
         )
+
+    def _is_unasked(self, part: Any, name: str) -> bool:
+        """Whether nobody asked for the value that a setting has: a preset's, or what followed others."""
+        unasked = {**self.unasked, **part.unasked}
+        return name in unasked and bool(unasked[name] == getattr(part, name))
+
+    def _rules(self) -> tuple[Rule, ...]:
+        """Return the rules by which settings follow others, within each part and between them."""
+        ascent = isinstance(self.method, CoordinateAscent)
+        between = partial(with_method, sweeps=self.gibbs is not None, ascent=ascent)
+        return (between, *(rule for part in self.parts[:-1] for rule in part.rules))
 
     def to_dict(self, keep: Callable[[str, Any], bool] = lambda name, part: True) -> dict[str, Any]:
         """Return the settings as plain values: those of the model, and of each method under its word.
@@ -229,11 +238,6 @@ class Settings:
 def _own(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return those values that are settings of a class."""
     return {one.name: values[one.name] for one in settings_of(kind) if one.name in values}
-
-
-def _is_own(name: str, value: Any, default: Any, unasked: Mapping[str, Any]) -> bool:
-    """Whether a value is neither the class's default nor one that nobody asked for."""
-    return bool(value != default and not (name in unasked and unasked[name] == value))
 
 
 def _told(part: Any, keep: Callable[[str, Any], bool]) -> dict[str, Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.methods.coordinate_ascent.settings import CoordinateAscent
-from pyro_bmf.methods.cross_feedback.settings import CrossFeedback
+from pyro_bmf.methods.cross_feedback.settings import CrossFeedback, EncoderSettings
 from pyro_bmf.methods.gibbs.settings import Gibbs
-from pyro_bmf.methods.settings import preset
+from pyro_bmf.methods.model_settings import ModelSettings
+from pyro_bmf.methods.reading import Case
+from pyro_bmf.methods.settings import Settings, preset
 
 #: Settings, what is given, and what follows: burn-in, kept draws, sweeps, plain sweeps.
 CHAINS: list[tuple[str, dict[str, int], tuple[int, int, int, int]]] = [
@@ -93,3 +96,82 @@ def test_given_settings_that_contradict_are_refused_by_name(name: str, given: di
     with pytest.raises(SettingsError) as error:
         preset(name).replace(**given)
     assert all(one in str(error.value) for one in given if one != "method")
+
+
+@pytest.mark.parametrize(("name", "given", "expected"), [chain for chain in CHAINS if chain[0] == "default"])
+def test_the_class_gives_the_chain_that_a_replacement_gives(
+    name: str, given: dict[str, int], expected: tuple[int, int, int, int]
+) -> None:
+    gibbs = Gibbs(**given)
+    assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws, gibbs.plain_sweeps) == expected
+    assert gibbs == preset(name).replace(**given).gibbs
+    # Nobody asked for the rest: a likelihood that does not read it does not refuse it.
+    settings = Settings(ModelSettings(likelihood="normal"), gibbs)
+    assert settings.asked() <= given.keys()
+    if "plain_sweeps" not in given:
+        Case.of(settings).check()
+
+
+def test_a_chain_without_anything_given_has_the_defaults() -> None:
+    gibbs = Gibbs()
+    assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws, gibbs.plain_sweeps) == (150, 50, 100, 15)
+    assert gibbs == preset().method
+
+
+def test_a_class_refuses_what_was_given_and_contradicts_with_its_numbers() -> None:
+    with pytest.raises(SettingsError, match="sweeps is 40, burn_in 30 and kept_draws 20"):
+        Gibbs(sweeps=40, burn_in=30, kept_draws=20)
+    # A default that was written down is given.
+    with pytest.raises(SettingsError, match="sweeps is 40, burn_in 50"):
+        Gibbs(sweeps=40, burn_in=50)
+    with pytest.raises(SettingsError, match="sweeps is 40, burn_in 50"):
+        Gibbs(40, 50)
+    with pytest.raises(SettingsError, match="sweeps is 40, burn_in 50"):
+        Settings(method=Gibbs()).replace(sweeps=40, burn_in=50)
+    with pytest.raises(SettingsError, match="plain_sweeps is 15 and burn_in 10"):
+        Gibbs(burn_in=10, plain_sweeps=15)
+    with pytest.raises(SettingsError, match=r"final_learning_rate is 0\.01 and learning_rate 0\.001"):
+        CrossFeedback(final_learning_rate=1e-2)
+    with pytest.raises(SettingsError, match="stop_after is 5 and max_iterations 3"):
+        CrossFeedback(max_iterations=3, stop_after=5)
+    with pytest.raises(SettingsError, match="stop_after is 5 and max_iterations 3"):
+        CoordinateAscent(max_iterations=3, stop_after=5)
+    with pytest.raises(SettingsError, match="attention is 'sum' but feedback is off"):
+        EncoderSettings(feedback=False, attention="sum")
+
+
+def test_the_other_classes_follow_as_well() -> None:
+    assert CrossFeedback(max_iterations=3).warmup_iterations == 1
+    assert CrossFeedback(max_iterations=3, warmup_iterations=5).warmup_iterations == 5
+    assert CrossFeedback(learning_rate=1e-5).final_learning_rate == pytest.approx(5e-7)
+    assert CrossFeedback(learning_rate=1e-3, final_learning_rate=1e-2).final_learning_rate == 1e-2
+    assert EncoderSettings(feedback=False).attention == "none"
+    settings = Settings(
+        method=CrossFeedback(EncoderSettings(feedback=False), learning_rate=1e-5, max_iterations=3)
+    )
+    assert settings.asked() == {"feedback", "learning_rate", "max_iterations"}
+    Case.of(settings).check()
+
+
+def test_what_an_object_was_not_given_follows_later_changes_and_the_rest_stays() -> None:
+    assert replace(Gibbs(), sweeps=40) == Gibbs(sweeps=40)
+    assert replace(Gibbs(sweeps=40), kept_draws=35) == Gibbs(sweeps=40, burn_in=5, kept_draws=35)
+    settings = preset().replace(method=Gibbs(sweeps=40), kept_draws=35)
+    assert settings.gibbs == Gibbs(sweeps=40, burn_in=5, kept_draws=35)
+    settings = Settings(method=Gibbs(sweeps=40)).replace(kept_draws=35).replace(seed=3)
+    assert settings.gibbs == Gibbs(sweeps=40, burn_in=5, kept_draws=35)
+    assert settings.asked() == {"sweeps", "kept_draws", "seed"}
+
+
+def test_settings_read_from_a_file_are_those_that_were_written() -> None:
+    for method in (
+        Gibbs(sweeps=40),
+        CoordinateAscent(max_iterations=3),
+        CrossFeedback(learning_rate=1e-4, final_learning_rate=1e-3, max_iterations=3, warmup_iterations=5),
+    ):
+        settings = Settings(method=method)
+        again = Settings.from_dict(settings.to_dict())
+        assert again == settings
+        # Going on with them to another end changes nothing else.
+        assert again.replace(seed=1).method == settings.method
+        assert not again.asked()

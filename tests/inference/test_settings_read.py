@@ -144,7 +144,8 @@ def test_every_field_of_every_class_has_another_value_here() -> None:
     assert others == {
         ("ModelSettings", "in_rating_units"),
         ("CrossFeedback", "encoder"),
-        *(("Settings", name) for name in ("model", "method", "then", "name", "given", "unasked")),
+        *((kind.__name__, "unasked") for kind in CLASSES),
+        *(("Settings", name) for name in ("model", "method", "then", "name", "given")),
     }
 
 

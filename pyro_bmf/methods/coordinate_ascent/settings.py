@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..setting import at_least, check_fields, check_stop, setting
+from ..follow import Following, Rule, length
+from ..setting import at_least, check_stop, setting
 
 
 @dataclass(frozen=True)
-class CoordinateAscent:
+class CoordinateAscent(Following):
     """Full-covariance rows, each updated exactly given the others: no sampling noise, Normal priors.
 
     Attributes
@@ -25,6 +26,7 @@ class CoordinateAscent:
 
     word: ClassVar[str] = "coordinate-ascent"
     title: ClassVar[str] = "coordinate ascent"
+    rules: ClassVar[tuple[Rule, ...]] = (length,)
 
     max_iterations: int = setting(60, "Iterations at most.", "--iterations", metavar="N", limits=at_least(1))
     patience: int | None = setting(
@@ -37,7 +39,7 @@ class CoordinateAscent:
     stop_after: int | None = setting(None, "Stop after so many iterations.", limits=at_least(1))
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         check_stop(self.stop_after, self.max_iterations)
 
     @property

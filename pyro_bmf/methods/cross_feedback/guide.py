@@ -11,7 +11,6 @@ Variants, each a setting: correlated factors (`covariance`), free residuals of t
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import pyro
@@ -26,6 +25,7 @@ from ...model.feedback import Feedback
 from ...model.fitted import NormalRowsGuide
 from ...model.rows import RowPosterior
 from ...model.sides import Side, Sides
+from ..setting import values_of
 from .covariance import CorrelatedNormal, IndependentRows, row_tril
 from .encoder import Encoder
 from .rating_histogram import StyleEncoder
@@ -159,7 +159,7 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
         """Return what rebuilds this guide's shape by `from_settings`, as plain values."""
         return {
             "kind": "cross-feedback",
-            "encoder": asdict(self.guide_settings),
+            "encoder": dict(values_of(self.guide_settings)),
             "n_users": self.n_users,
             "n_items": self.n_items,
             "n_factors": self.n_factors,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from ...errors import SettingsError
+from ..follow import Following, Rule, encoders, growth, length
 from ..setting import (
     INNER_SHARE,
     NOT_NEGATIVE,
@@ -15,7 +16,6 @@ from ..setting import (
     SHARE_BELOW_ONE,
     When,
     at_least,
-    check_fields,
     check_stop,
     setting,
 )
@@ -51,7 +51,7 @@ _KEPT = When(lambda method, case: case.validated or method.keep == "last", "ther
 
 
 @dataclass(frozen=True)
-class EncoderSettings:
+class EncoderSettings(Following):
     """Architecture of the user- and the item-side encoders (Eq. 8-10); both sides have the same.
 
     Every ablation of the paper is one of these settings.
@@ -102,6 +102,8 @@ class EncoderSettings:
         layer; None gives each row of the other side a matrix of its own.
     """
 
+    rules: ClassVar[tuple[Rule, ...]] = (encoders,)
+
     n_tower_layers: int = setting(
         1, "Hidden layers of each tower.", "--tower-layers", metavar="L'", limits=at_least(0)
     )
@@ -146,7 +148,7 @@ class EncoderSettings:
     )
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if not (self.data_input or self.feedback):
             raise SettingsError("data_input and feedback are both off: an encoder must read one of them.")
         if not self.feedback and self.attention != "none":
@@ -162,7 +164,7 @@ class EncoderSettings:
 
 
 @dataclass(frozen=True)
-class CrossFeedback:
+class CrossFeedback(Following):
     """Encoders with cross feedback, fitted by stochastic variational inference (Algorithm 1).
 
     Attributes
@@ -208,6 +210,7 @@ class CrossFeedback:
 
     word: ClassVar[str] = "cross-feedback"
     title: ClassVar[str] = "encoders fitted by SVI"
+    rules: ClassVar[tuple[Rule, ...]] = (growth, length)
 
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     max_iterations: int = setting(
@@ -264,7 +267,7 @@ class CrossFeedback:
     )
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         check_stop(self.stop_after, self.max_iterations)
 
     @staticmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ from ...errors import SettingsError
 from ...model import FactorizationModel
 from ...model.likelihoods.normal import Likelihood
 from ...model.sides import SIDES, Sides
+from ..setting import values_of
 from .guide import CrossFeedbackGuide
 
 
@@ -129,7 +129,7 @@ def carry_over(earlier: Earlier, model: FactorizationModel, guide: CrossFeedback
 def _architecture(guide: CrossFeedbackGuide) -> dict[str, Any]:
     """Return all that two guides must have in common, by name."""
     names = ("n_factors", "biases", "row_noise", "n_cuts")
-    return asdict(guide.guide_settings) | {name: getattr(guide, name) for name in names}
+    return dict(values_of(guide.guide_settings)) | {name: getattr(guide, name) for name in names}
 
 
 def _shape(likelihood: Likelihood) -> dict[str, Any]:

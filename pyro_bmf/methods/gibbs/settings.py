@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...errors import SettingsError
-from ..setting import POSITIVE, When, at_least, check_fields, setting
+from ..follow import Following, Rule, chain
+from ..setting import POSITIVE, When, at_least, setting
 
 _ORDERED = When(
     lambda gibbs, case: case.latent_utilities,
@@ -26,8 +27,10 @@ _FROM_THE_PRIOR = When(
 
 
 @dataclass(frozen=True)
-class Gibbs:
+class Gibbs(Following):
     """Gibbs sweeps from the prior, or after a guide's fit, whose kept draws become the posterior.
+
+    What is not given follows: of 40 sweeps a third are burnt in, and the rest are kept.
 
     Attributes
     ----------
@@ -50,6 +53,7 @@ class Gibbs:
 
     word: ClassVar[str] = "gibbs"
     title: ClassVar[str] = "Gibbs sweeps"
+    rules: ClassVar[tuple[Rule, ...]] = (chain,)
 
     sweeps: int = setting(150, "Number of sweeps.", "--sweeps", metavar="N", limits=at_least(1))
     burn_in: int = setting(50, "Sweeps before a draw is kept.", "--burn-in", metavar="N", limits=at_least(0))
@@ -68,7 +72,7 @@ class Gibbs:
     scale_moves: bool = setting(False, "The scale of utilities is drawn in each sweep.", when=_ORDERED_NOISE)
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.sweeps - self.burn_in < self.kept_draws:
             raise SettingsError(
                 f"sweeps is {self.sweeps}, burn_in {self.burn_in} and kept_draws {self.kept_draws}: there "
