@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import Reading, Splitting, data_options, split_options
+from .printing.option_groups import GroupedCommand
 from .printing.output import Row, TableWriter, table_options
 from .splitting import check_data_dir, check_written, load, make_splits
 
@@ -134,7 +135,7 @@ def fetch(name: str, data_dir: Path | None, tables: TableWriter) -> None:
     tables.show(f"{source.name}: {source.title}", rows)
 
 
-@group.command()
+@group.command(cls=GroupedCommand)
 @click.argument("name", required=False)
 @click.option(
     "--out",

@@ -52,12 +52,12 @@ _WITH_RESUME = frozenset(
     "resumed",
     type=RUN,
     metavar="RUN",
-    help="Go on with an interrupted run, with its own data and settings.",
+    help="Go on with an interrupted run, as it was set.",
 )
 @click.option(
     "--warm-start", type=RUN, metavar="RUN", help="Start from an earlier run's weights and settings."
 )
-@click.option("--refit", is_flag=True, help="Then train on train + validation, for the iterations chosen.")
+@click.option("--refit", is_flag=True, help="Then fit train + validation for the iterations chosen.")
 @click.option("--recommend-for", metavar="USER", help="Show ten recommendations for this user at the end.")
 @option("--device", default="auto", metavar="auto|cpu|cuda", group=_RUNNING, help="Where to compute.")
 @threads_option(group=_RUNNING)

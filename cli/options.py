@@ -83,6 +83,7 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--columns",
         metavar="U,I,R[,T]",
         group=_READING,
+        common=True,
         help="User, item, rating and timestamp column, by header name or by position counted from 0, "
         "as in userId,movieId,rating or 1,0,2,3. [default: told from the file]",
     )
@@ -96,6 +97,7 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--scale",
         metavar="LOW:HIGH[:STEP]",
         group=_READING,
+        common=True,
         help="Rating scale, as in 1:5:1; without a step it is continuous. "
         "[default: the set's own, or inferred]",
     )
@@ -154,9 +156,11 @@ def _with_split_options(function: Callable[..., Any], seed: str) -> Callable[...
     @option(
         "--scheme",
         type=click.Choice(SCHEMES),
+        metavar="WORD",
         group=_SPLIT,
-        help="How to split: at random, whole users, each user's last ratings in time, one point in time "
-        "for all, k folds, a small train part, or given files. [default: random]",
+        common=True,
+        help="random, users (whole ones), leave-last (each user's, in time), time (one point for all), "
+        "k-fold, subsample (a small train part) or given (files). [default: random]",
     )
     @option(
         seed,
@@ -171,6 +175,7 @@ def _with_split_options(function: Callable[..., Any], seed: str) -> Callable[...
         callback=_three_fractions,
         metavar="A,B,C",
         group=_SPLIT,
+        common=True,
         help="Shares of train, validation and test (random, time). [default: 0.7,0.15,0.15]",
     )
     @option(

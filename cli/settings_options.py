@@ -33,7 +33,7 @@ _HEADINGS: tuple[tuple[type, str], ...] = (
     (ModelSettings, "Model"),
     (Gibbs, "Gibbs sweeps (--method gibbs, or after another with --then-sweeps)"),
     (EncoderSettings, _ENCODERS),
-    (CrossFeedback, "Their training; --iterations and --patience are coordinate ascent's as well"),
+    (CrossFeedback, "Training of encoders (--iterations, --patience: coordinate ascent too)"),
 )
 #: Settings with a flag, by name: the command line's order.
 _OPTIONS: dict[str, tuple[str, Named]] = {
@@ -184,6 +184,7 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
             callback=_pairs,
             metavar="NAME=VALUE",
             group=METHOD,
+            common=True,
             help="Any setting by its Python name, as in ema_decay=0.9 ('pyro-bmf presets NAME' lists them); "
             "may be given again.",
         ),
@@ -193,10 +194,16 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(1),
             metavar="N",
             group=METHOD,
+            common=True,
             help="Gibbs sweeps from where another method ended.",
         ),
         option(
-            "--method", type=click.Choice(tuple(METHODS)), metavar="WORD", group=METHOD, help=_METHODS_HELP
+            "--method",
+            type=click.Choice(tuple(METHODS)),
+            metavar="WORD",
+            group=METHOD,
+            common=True,
+            help=_METHODS_HELP,
         ),
         option(
             "--preset",
@@ -205,6 +212,7 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default="default",
             metavar="NAME",
             group=METHOD,
+            common=True,
             help=f"Settings to start from, which the others change: {', '.join(PRESETS)}. [default: default]",
         ),
     ):
@@ -218,7 +226,7 @@ _METHODS_HELP = f"{', '.join(METHODS)}. [default: the preset's]"
 def _keywords(one: Named) -> dict[str, Any]:
     """Return click's keywords of a setting's option; None means that the user said nothing."""
     about, kind = one.about, one.kind
-    keywords: dict[str, Any] = {"default": None, "help": about.help}
+    keywords: dict[str, Any] = {"default": None, "help": about.help, "common": about.common}
     if about.metavar is not None:
         keywords["metavar"] = about.metavar
     if kind.base is None:

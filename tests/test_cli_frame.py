@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -19,6 +22,7 @@ from hypothesis import strategies as st
 
 import pyro_bmf
 from pyro_bmf.cli.main import COMMANDS, LazyCommand, LazyGroup, root, run
+from pyro_bmf.cli.printing.option_groups import GroupedCommand, GroupedOption
 from pyro_bmf.cli.printing.output import TableWriter, note, show_table, table_options
 from pyro_bmf.errors import DataError, UnknownIdError
 
@@ -53,7 +57,9 @@ def failing(error: BaseException) -> click.Command:
 # --- the overview ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["nonsense"], []])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["nonsense"], [], ["fit", "--help"], ["fit", "--help-all"]]
+)
 def test_overview_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys, pyro_bmf.cli.main as m\n"
@@ -87,6 +93,51 @@ def test_every_command_loads_and_has_help(name: str) -> None:
     result = CliRunner().invoke(root, [name, "--help"])
     assert result.exit_code == 0, result.output
     assert f"Usage: root {name} [OPTIONS]" in result.output
+
+
+def leaves(command: click.Command, context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    """Give every command that is no group, with the words that call it."""
+    if not isinstance(command, click.Group):
+        yield context.command_path, command
+        return
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        assert below is not None
+        yield from leaves(below, click.Context(below, info_name=name, parent=context))
+
+
+LEAVES = dict(leaves(root, click.Context(root, info_name="pyro-bmf")))
+
+
+def help_of(path: str, option: str) -> str:
+    result = CliRunner().invoke(root, [*path.split()[1:], option], prog_name="pyro-bmf", terminal_width=80)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_help_is_read_on_one_page(path: str) -> None:
+    assert len(help_of(path, "--help").splitlines()) <= 73
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, command in LEAVES.items() if isinstance(command, GroupedCommand)]
+)
+def test_every_option_is_in_the_short_help_or_counted_under_its_heading(path: str) -> None:
+    short, whole = help_of(path, "--help"), help_of(path, "--help-all")
+    first, _, more = short.partition(f"More options, shown by '{path} --help-all':")
+    hidden: Counter[str] = Counter()
+    for parameter in LEAVES[path].params:
+        if isinstance(parameter, click.Option):
+            name = parameter.opts[0]
+            assert re.search(rf"^  {name}\b", whole, re.MULTILINE), name
+            if re.search(rf"^  {name}( |$)", first, re.MULTILINE) is None:
+                assert isinstance(parameter, GroupedOption)
+                hidden[parameter.group] += 1
+    told = dict(reversed(line.split(maxsplit=1)) for line in more.strip().splitlines())
+    assert told == {heading: str(count) for heading, count in hidden.items()}
+    assert hidden
+    assert "More options" not in whole
 
 
 def test_version() -> None:

@@ -56,8 +56,8 @@ _WITH_RUN = frozenset(
     "--out",
     type=OutputPath(beside=(".png",)),
     metavar="FILE",
-    help="Results as JSON, a figure beside it; a file that is there already is gone on with. "
-    "[default: RUN/calibration.json, or calibration.json]",
+    help="Results as JSON, a figure beside it; a check that is there goes on. "
+    "[default: calibration.json, in RUN if given]",
 )
 @threads_option(group="Running")
 @click.option(
@@ -82,11 +82,10 @@ def command(
     splitting: Splitting,
     tables: TableWriter,
 ) -> None:
-    """Check by simulation whether a configuration's posterior is as sure as it should be.
+    """Check by simulation whether a posterior is as sure as it should be.
 
-    Truths are drawn from the configuration's prior and ratings from the truths, at the pairs that were
-    really rated. Fitted to those ratings, a posterior that is right holds the truth in its 90 % interval nine
-    times in ten. Each fit is kept in the file, so that an interrupted check goes on.
+    Truths are drawn from the prior of the settings, and ratings from them at the pairs that were really
+    rated. Fitted to these, a right posterior holds the truth in its 90 % interval nine times in ten.
 
     \b
     Examples:

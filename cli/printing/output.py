@@ -197,15 +197,23 @@ def table_options(function: Callable[..., Any]) -> Callable[..., Any]:
             tables.show("Named data sets", rows)
     """
 
-    @option("--json", "as_json", is_flag=True, group=_TABLES, help="Print tables as JSON, one line a table.")
+    @option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        group=_TABLES,
+        common=True,
+        help="Print tables as JSON, one line a table.",
+    )
     @option(
         "--csv",
         "csv_path",
         type=OutputPath(),
         metavar="FILE",
         group=_TABLES,
-        help="Also write the table to FILE as CSV; further tables go beside it. A link is followed; "
-        "/dev/stdout takes CSV instead of tables for people.",
+        common=True,
+        help="Also write the table to FILE as CSV, further ones beside it; /dev/stdout takes CSV instead of "
+        "tables for people.",
     )
     @option(
         "--csv-safe",

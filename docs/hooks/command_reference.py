@@ -1,4 +1,4 @@
-"""Writes the command reference from the commands: each command's --help, as the terminal shows it.
+"""Writes the command reference from the commands: each one's help with all options, as the terminal shows it.
 
 ``[[commands]]`` stands for the help of all commands, ``[[presets]]`` for every preset's settings.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pyro_bmf.cli.main import root
+from pyro_bmf.cli.printing.option_groups import GroupedCommand
 from pyro_bmf.methods.setting import settings_of
 from pyro_bmf.methods.settings import PRESETS, preset
 
@@ -53,7 +54,7 @@ def _command(command: click.Command, ctx: click.Context, level: int) -> Iterator
     yield f"{'#' * level} {ctx.command_path}"
     yield ""
     yield "```text"
-    yield command.get_help(ctx)
+    yield command.help_all(ctx) if isinstance(command, GroupedCommand) else command.get_help(ctx)
     yield "```"
     yield ""
     if isinstance(command, click.Group):

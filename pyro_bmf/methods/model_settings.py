@@ -69,7 +69,9 @@ class ModelSettings(Following):
     guesses; `row_noise` needs sweeps or the encoders.
     """
 
-    n_factors: int = setting(10, "Number of factors.", "--factors", metavar="K", limits=at_least(1))
+    n_factors: int = setting(
+        10, "Number of factors.", "--factors", metavar="K", limits=at_least(1), common=True
+    )
     biases: bool = setting(True, "Users and items have biases.", "--biases/--no-biases")
     centred: bool = setting(True, "Ratings are centred by the train mean.", "--centred/--raw")
     prior_scale: float = setting(
@@ -94,13 +96,18 @@ class ModelSettings(Following):
         when=_NOISY,
     )
     prior: str = setting(
-        "normal", "Of factors, as in lkj:concentration=4 ('pyro-bmf priors').", "--prior", metavar="WORD"
+        "normal",
+        "Of factors, as in student-t:df=4 ('pyro-bmf priors').",
+        "--prior",
+        metavar="WORD",
+        common=True,
     )
     likelihood: str = setting(
         "normal",
-        "Of a rating, as in student-t:df=4 ('pyro-bmf likelihoods'), or auto.",
+        "Of a rating: auto, or one of 'pyro-bmf likelihoods'.",
         "--likelihood",
         metavar="WORD",
+        common=True,
     )
     implicit: bool = setting(
         False, "Prior means from which pairs were rated, as in SVD++ (sweeps).", "--implicit/--no-implicit"

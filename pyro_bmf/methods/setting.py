@@ -86,6 +86,8 @@ class About:
         Of its number.
     when : When
         The condition under which its method reads it.
+    common : bool
+        Whether the short help shows its option.
     """
 
     help: str
@@ -93,6 +95,7 @@ class About:
     metavar: str | None = None
     limits: Limits = ANY
     when: When = ALWAYS
+    common: bool = False
 
 
 def setting(default: Any, help: str, flag: str | None = None, **more: Any) -> Any:

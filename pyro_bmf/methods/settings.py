@@ -64,7 +64,7 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     method: Method = field(default_factory=Gibbs)
     then: Gibbs | None = None
-    seed: int = setting(0, "Of the fit.", "--seed", metavar="S", limits=at_least(0))
+    seed: int = setting(0, "Of the fit.", "--seed", metavar="S", limits=at_least(0), common=True)
     name: str = ""
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     unasked: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)

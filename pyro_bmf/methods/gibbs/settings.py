@@ -55,7 +55,7 @@ class Gibbs(Following):
     title: ClassVar[str] = "Gibbs sweeps"
     rules: ClassVar[tuple[Rule, ...]] = (chain,)
 
-    sweeps: int = setting(150, "Number of sweeps.", "--sweeps", metavar="N", limits=at_least(1))
+    sweeps: int = setting(150, "Number of sweeps.", "--sweeps", metavar="N", limits=at_least(1), common=True)
     burn_in: int = setting(50, "Sweeps before a draw is kept.", "--burn-in", metavar="N", limits=at_least(0))
     kept_draws: int = setting(
         100, "Draws of the chain that are kept.", "--kept-draws", metavar="N", limits=at_least(1)
