@@ -57,7 +57,7 @@ _WITH_RUN = frozenset(
     type=OutputPath(beside=(".png",)),
     metavar="FILE",
     help="Results as JSON, a figure beside it; a check that is there goes on. "
-    "[default: calibration.json, in RUN if given]",
+    "[default: [RUN/]calibration.json]",
 )
 @threads_option(group="Running")
 @click.option(

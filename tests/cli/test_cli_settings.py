@@ -103,7 +103,7 @@ def test_a_preset_is_shown_with_every_flag_and_value(cli: Any, name: str) -> Non
     rows = json.loads(cli("presets", name, "--json").out)["rows"]
     assert {row["setting"] for row in rows} == preset(name).values().keys()
     flags = {row["setting"]: row["flag"] for row in rows}
-    help = cli("fit", "--help").out
+    help = cli("fit", "--help-all").out
     for flag in flags.values():
         assert flag.startswith("--set ") or flag.split("/")[0] in help
     assert name in cli("presets").out
