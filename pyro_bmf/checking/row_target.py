@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SettingsError
+from ..methods.cross_feedback.settings import CrossFeedback
 from ..model.feedback import bag_sum
 from ..model.fitted import RowPriors, Side
 from ..model.pair_terms import pair_terms
@@ -131,14 +132,14 @@ class RowTargets:
 
     @property
     def beta(self) -> float:
-        """Weight of this side's KL in the fit, each row's counted once."""
+        """Weight of this side's KL in the fit, with how often an iteration counts it."""
         beta = self.posterior.beta[0 if self.side == "user" else 1]
         fit: dict[str, Any] = self.posterior.info.get("settings", {}).get("cross-feedback", {})
         if fit.get("kl_counting") == "per_block":
             other = "item" if self.side == "user" else "user"
             n = self.posterior.n_items if self.side == "user" else self.posterior.n_users
-            size = fit.get(f"{other}_batch_size") or n
-            beta *= -(-n // size)
+            # A row is in a block with each batch of the other side, into which a fit deals all of its rows.
+            beta *= -(-n // CrossFeedback.batch_size(fit.get(f"{other}_batch_size"), n))
         return beta
 
     def draw(self, rows: Indices, num_samples: int) -> Tensor:

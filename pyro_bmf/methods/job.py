@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import torch
 
 from ..data.ratings import Ratings
+from ..data.vocabulary import Vocabulary
 from ..errors import FitError
 from ..model import FactorizationModel
-from ..model.fitted import Rows
+from ..model.fitted import Guide, Rows
 from ..progress import Reporter
 from .settings import Settings
 
@@ -42,6 +43,26 @@ class Checkpoints:
     identity: dict[str, Any]
 
 
+class EarlierFit(Protocol):
+    """What a method may ask of an earlier fit that it goes on from: a posterior is one."""
+
+    @property
+    def model(self) -> FactorizationModel:
+        """Its model."""
+
+    @property
+    def guide(self) -> Guide:
+        """Its guide."""
+
+    @property
+    def user_vocabulary(self) -> Vocabulary:
+        """Raw ids of its users."""
+
+    @property
+    def item_vocabulary(self) -> Vocabulary:
+        """Raw ids of its items."""
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """A fit that is to be done, in standard units.
@@ -56,8 +77,8 @@ class Job:
         A model of the user's, in the place of the one that the settings describe.
     validate : callable or None
         Validation RMSE by the posterior's own predictions; None without validation ratings.
-    warm_start : object or None
-        An earlier fit's posterior, for methods that can go on from one.
+    warm_start : EarlierFit or None
+        For methods that can go on from one.
     device : torch.device
     reporter : Reporter
     """
@@ -67,7 +88,7 @@ class Job:
     settings: Settings
     own: FactorizationModel | None
     validate: Validate | None
-    warm_start: Any
+    warm_start: EarlierFit | None
     device: torch.device
     reporter: Reporter
 

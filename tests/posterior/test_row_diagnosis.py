@@ -16,9 +16,11 @@ from pyro_bmf.data import random_split
 from pyro_bmf.export.arviz import arviz_module
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import preset
+from pyro_bmf.model.fitted import Side
 from pyro_bmf.model.rows import log_density
 from pyro_bmf.numerics.convergence import bulk_ess, split_r_hat
 from pyro_bmf.posterior import Posterior
+from pyro_bmf.progress import Silent
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,40 @@ def test_sensitivity_is_arvizs() -> None:
     found = cjs_sensitivity(u[None, None], log_prior[None])[0, 0]
     expected = float(az.psense(tree, group="prior")["u"])
     assert found == pytest.approx(expected, rel=0.05)
+
+
+class CountsBlocks(Silent):
+    """Remembers how many blocks an iteration has."""
+
+    n_blocks = 0
+
+    def start(self, n_iterations: int, n_blocks: int, done: int) -> None:
+        self.n_blocks = n_blocks
+
+
+@pytest.mark.parametrize("size", [None, 7])
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_a_kl_of_every_block_weighs_as_often_as_the_fit_had_blocks(side: Side, size: int | None) -> None:
+    """All of this side's rows in one batch: each row is in all of the blocks that the fit tells of."""
+    split = random_split(planted(), seed=0)
+    own_rows = split.ratings.n_users if side == "user" else split.ratings.n_items
+    other = "item" if side == "user" else "user"
+    settings = preset("paper").replace(
+        n_factors=2,
+        max_iterations=1,
+        beta_user=0.02,
+        beta_item=0.03,
+        **{f"{side}_batch_size": own_rows, f"{other}_batch_size": size},
+    )
+    blocks = CountsBlocks()
+    posterior = fit(split, settings, threads=1, progress=blocks).posterior
+    assert blocks.n_blocks >= 3
+    weight = 0.02 if side == "user" else 0.03
+    assert RowTargets(posterior, side).beta == pytest.approx(weight * blocks.n_blocks)
+    # The other side's rows are in one block each.
+    assert RowTargets(posterior, other).beta == pytest.approx(0.05 - weight)
+    once = fit(split, settings.replace(kl_counting="once"), threads=1, progress=False).posterior
+    assert RowTargets(once, side).beta == pytest.approx(weight)
 
 
 def test_the_search_finds_the_closed_forms_gaps(conjugate: Posterior) -> None:

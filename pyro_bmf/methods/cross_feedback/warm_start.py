@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,32 +14,15 @@ from ...errors import SettingsError
 from ...model import FactorizationModel
 from ...model.likelihoods.normal import Likelihood
 from ...model.sides import SIDES, Sides
+from ..job import EarlierFit
 from ..setting import values_of
 from .guide import CrossFeedbackGuide
 
 
-class Earlier(Protocol):
-    """What is asked of an earlier fit: a posterior is one."""
-
-    @property
-    def model(self) -> FactorizationModel:
-        """Its model."""
-
-    @property
-    def guide(self) -> Any:
-        """Its guide."""
-
-    @property
-    def user_vocabulary(self) -> Vocabulary:
-        """Raw ids of its users."""
-
-    @property
-    def item_vocabulary(self) -> Vocabulary:
-        """Raw ids of its items."""
-
-
 @torch.no_grad()
-def carry_over(earlier: Earlier, model: FactorizationModel, guide: CrossFeedbackGuide, train: Ratings) -> str:
+def carry_over(
+    earlier: EarlierFit, model: FactorizationModel, guide: CrossFeedbackGuide, train: Ratings
+) -> str:
     """Put an earlier fit's weights and embeddings into a new guide, row by row of the raw ids.
 
     First-layer weights belong to rows of the other side: rows that the earlier fit knew keep theirs, new
