@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from pyro_bmf.errors import PyroBmfError, SettingsError, UnknownIdError
 from pyro_bmf.files import is_stream, write_json
 
 from .given import given_options
-from .options import Reading, Splitting, data_options, split_options
+from .options import Asked, ratings_options
 from .printing.option_groups import GroupedCommand, option
 from .printing.output import TableWriter, note, table_options
 from .printing.rating_tables import recommendations
@@ -21,15 +21,16 @@ from .printing.text import shell_word
 from .runs.config import config_of_options
 from .runs.folder import RUN, RunFolder
 from .runs.job import Job, ctrl_c, fit_and_save, how_to_go_on
-from .settings_options import Changes, chosen, settings_options
-from .shared_options import threads_option
+from .settings_options import Changes, case_on, chosen, settings_options
+from .shared_options import Running, running_options
 from .splitting import check_data_dir, make_split
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Ratings, Split
+    from pyro_bmf.methods.reading import Case
     from pyro_bmf.methods.settings import Settings
+    from pyro_bmf.posterior import Posterior
 
-_RUNNING = "Running"
 # What may be given beside --resume; all else is the run's own.
 _WITH_RESUME = frozenset(
     {
@@ -40,7 +41,7 @@ _WITH_RESUME = frozenset(
 
 
 @click.command(cls=GroupedCommand)
-@click.option("--data", metavar="NAME|FILE", help="A named set ('pyro-bmf data list') or a ratings file.")
+@ratings_options("A named set ('pyro-bmf data list') or a ratings file.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -59,40 +60,20 @@ _WITH_RESUME = frozenset(
 )
 @click.option("--refit", is_flag=True, help="Then fit train + validation for the iterations chosen.")
 @click.option("--recommend-for", metavar="USER", help="Show ten recommendations for this user at the end.")
-@option("--device", default="auto", metavar="auto|cpu|cuda", group=_RUNNING, help="Where to compute.")
-@threads_option(group=_RUNNING)
-@option(
-    "--deterministic/--fast", default=True, group=_RUNNING, help="On CUDA, give the same bits at every run."
-)
-@option(
-    "--checkpoint-every",
-    type=click.IntRange(1),
-    default=10,
-    metavar="N",
-    group=_RUNNING,
-    help="Iterations between checkpoints. [default: 10]",
-)
-@option("--quiet", is_flag=True, group=_RUNNING, help="No progress bar.")
 @settings_options
-@data_options
-@split_options(seed="--split-seed")
+@running_options
+@option("--quiet", is_flag=True, group="Running", help="No progress bar.")
 @table_options
 def command(
-    data: str | None,
-    preset_name: str,
+    asked: Asked,
     out: Path | None,
     resumed: Path | None,
     warm_start: Path | None,
     refit: bool,
     recommend_for: str | None,
-    device: str,
-    threads: int | None,
-    deterministic: bool,
-    checkpoint_every: int,
-    quiet: bool,
     changes: Changes,
-    reading: Reading,
-    splitting: Splitting,
+    running: Running,
+    quiet: bool,
     tables: TableWriter,
 ) -> None:
     """Fit the model to ratings, measure it on the test part and save the run.
@@ -110,38 +91,37 @@ def command(
       pyro-bmf fit --data more_ratings.csv --warm-start runs/ratings
     """
     given = given_options()
-    running = {
-        "device": device,
-        "threads": threads,
-        "deterministic": deterministic,
-        "checkpoint_every": checkpoint_every,
-    }
     if resumed is not None:
         refused = [option for name, option in given.items() if name not in _WITH_RESUME]
         if refused:
             raise click.UsageError(
                 f"--resume goes on with the run's own data and settings: leave out {', '.join(refused)}."
             )
-        asked = {name: value for name, value in running.items() if name in given}
+        other = {name: value for name, value in asdict(running).items() if name in given}
         folder = RunFolder.existing(resumed)
         # Until the end, as the measures are written too.
         click.get_current_context().with_resource(folder.locked())
-        job = _resumed(folder, reading.data_dir, data, asked, recommend_for)
+        job = _resumed(folder, asked, other, recommend_for)
     else:
-        if data is None and splitting.train is None:
+        if asked.is_empty:
             raise click.UsageError(
                 "Say which ratings to fit, as in --data ml100k (see 'pyro-bmf data list')."
             )
         if warm_start is not None and "preset_name" in given:
             raise click.UsageError("--warm-start takes the settings of its run: leave out --preset.")
         if "preset_name" not in given and warm_start is None:
-            preset_name = _preset_for(preset_name, changes)
-        settings = _settings(preset_name, warm_start, changes)
+            changes = replace(changes, preset=_preset_for(changes))
+        settings = _settings(warm_start, changes)
         if "checkpoint_every" in given:
             _check_checkpoints(settings)
-        job = _new(
-            data, out, reading, splitting, settings, changes, warm_start, refit, running, recommend_for
-        )
+        if out is not None:
+            RunFolder.check_free(out)
+        earlier = None if warm_start is None else WarmStart.of(warm_start)
+        running = _with_machine(running)
+        split = _split(asked, refit, recommend_for)
+        case = case_on(settings, split)
+        changes.check(case)
+        job = _new(out, asked, split, case, earlier, refit, running)
     with ctrl_c() as pressed:
         try:
             how_it_went = fit_and_save(job, resume=resumed is not None, progress=not quiet)
@@ -152,7 +132,20 @@ def command(
             raise
 
 
-def _preset_for(preset_name: str, changes: Changes) -> str:
+@dataclass(frozen=True)
+class WarmStart:
+    """An earlier run that a fit goes on from: its folder, and its posterior."""
+
+    path: Path
+    posterior: Posterior
+
+    @classmethod
+    def of(cls, path: Path) -> WarmStart:
+        """Load it."""
+        return cls(path.resolve(), RunFolder.existing(path).load_posterior())
+
+
+def _preset_for(changes: Changes) -> str:
     """Return the preset, where the sweeps of the default know prior and likelihood, and else amortized."""
     from pyro_bmf.methods.build_model import SWEEP_LIKELIHOODS, SWEEP_PRIORS
 
@@ -166,16 +159,16 @@ def _preset_for(preset_name: str, changes: Changes) -> str:
                 "amortized. Say --preset to choose yourself."
             )
             return "amortized"
-    return preset_name
+    return changes.preset
 
 
-def _settings(preset_name: str, warm_start: Path | None, changes: Changes) -> Settings:
+def _settings(warm_start: Path | None, changes: Changes) -> Settings:
     """Return the settings asked for, those of the earlier run when the start is warm."""
     from pyro_bmf.methods.cross_feedback.settings import CrossFeedback
     from pyro_bmf.methods.reading import Case
 
     if warm_start is None:
-        return chosen(preset_name, changes)
+        return chosen(changes)
     folder = RunFolder.existing(warm_start)
     settings = folder.settings(folder.read_config())
     if isinstance(settings.method, CrossFeedback):
@@ -199,53 +192,46 @@ def _check_checkpoints(settings: Settings) -> None:
         )
 
 
-def _new(
-    data: str | None,
-    out: Path | None,
-    reading: Reading,
-    splitting: Splitting,
-    settings: Settings,
-    changes: Changes,
-    warm_start: Path | None,
-    refit: bool,
-    running: dict[str, Any],
-    recommend_for: str | None,
-) -> Job:
-    """Load and check everything, then make the run's folder and write what it is made of."""
-    from pyro_bmf.methods.reading import Case
-
-    if out is not None:
-        RunFolder.check_free(out)
-    earlier = None if warm_start is None else RunFolder.existing(warm_start).load_posterior()
-    running = _with_machine(running)
-    check_data_dir(data, reading.data_dir)
-    split = make_split(data, reading, splitting)
+def _split(asked: Asked, refit: bool, recommend_for: str | None) -> Split:
+    """Load and split the ratings, and check that they are enough for what is asked."""
+    check_data_dir(asked.data, asked.reading.data_dir)
+    split = make_split(*asked)
     if len(split.train_rows) == 0:
         raise SettingsError("The split has no train ratings: there is nothing to fit to.")
     if refit and len(split.valid_rows) == 0:
         raise click.UsageError(
             "--refit needs validation ratings to choose the iterations by: split some off."
         )
-    levels, validated = split.ratings.scale.levels, len(split.valid_rows) > 0
-    case = Case.of(settings, levels=levels, validated=validated)
-    changes.check(case)
     _check_user(recommend_for, split)
-    folder = RunFolder.create(out, _run_name(data))
+    return split
+
+
+def _new(
+    out: Path | None,
+    asked: Asked,
+    split: Split,
+    case: Case,
+    earlier: WarmStart | None,
+    refit: bool,
+    running: Running,
+) -> Job:
+    """Make the run's folder and write what it is made of."""
+    folder = RunFolder.create(out, _run_name(asked.data))
     click.get_current_context().with_resource(folder.locked())
     RunFolder.check_free(folder.path)  # again: from here on nobody else can begin to write it
     try:
         folder.write_config(
             {
-                **config_of_options(data, reading, splitting),
+                **config_of_options(*asked),
                 "settings": case.in_force(),
-                "warm_start": None if warm_start is None else str(warm_start.resolve()),
+                "warm_start": None if earlier is None else str(earlier.path),
                 "refit": refit,
-                "running": running,
+                "running": asdict(running),
             }
         )
         seen = 0
         if earlier is not None:
-            seen = _n_shared(split.test, earlier.train)
+            seen = _n_shared(split.test, earlier.posterior.train)
             if seen:
                 note(
                     f"{seen:,} of the {len(split.test_rows):,} test ratings were training ratings of the "
@@ -256,7 +242,8 @@ def _new(
     except PyroBmfError:
         folder.discard()
         raise
-    return Job(folder, split, settings, earlier, refit, running)
+    start = None if earlier is None else earlier.posterior
+    return Job(folder, split, case.settings, start, refit, running)
 
 
 def _run_name(data: str | None) -> str:
@@ -266,36 +253,30 @@ def _run_name(data: str | None) -> str:
     return "piped" if data == "-" or is_stream(data) else data
 
 
-def _resumed(
-    folder: RunFolder,
-    data_dir: Path | None,
-    data: str | None,
-    asked: dict[str, Any],
-    recommend_for: str | None,
-) -> Job:
-    """Load what an interrupted run was made of; it goes on as it was running unless `asked` otherwise."""
+def _resumed(folder: RunFolder, asked: Asked, other: dict[str, Any], recommend_for: str | None) -> Job:
+    """Load what an interrupted run was made of; `other` is how it runs now that it did not before."""
     config = folder.read_config()
     settings = folder.settings(config)
     folder.tidy()
-    split = folder.load_split(data_dir, data, titles=True)
+    split = folder.load_split(asked.reading.data_dir, asked.data, titles=True)
     _check_user(recommend_for, split)
     earlier = None
     if config.get("warm_start") is not None and not folder.model.is_file():
         earlier = RunFolder.existing(Path(config["warm_start"])).load_posterior()
     if not folder.split.is_file():
         folder.write_split(split, seen=0 if earlier is None else _n_shared(split.test, earlier.train))
-    running = _with_machine({**config["running"], **asked})
+    running = _with_machine(Running(**{**config["running"], **other}))
     return Job(folder, split, settings, earlier, config["refit"], running)
 
 
-def _with_machine(running: dict[str, Any]) -> dict[str, Any]:
+def _with_machine(running: Running) -> Running:
     """Put names in the place of what is chosen by the machine, so that a resumed fit gets the same."""
     import torch
 
     from pyro_bmf.process import pick_device
 
-    threads = running["threads"] or torch.get_num_threads()
-    return {**running, "device": str(pick_device(running["device"])), "threads": threads}
+    threads = running.threads or torch.get_num_threads()
+    return replace(running, device=str(pick_device(running.device)), threads=threads)
 
 
 def _check_user(recommend_for: str | None, split: Split) -> None:

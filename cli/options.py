@@ -1,7 +1,7 @@
 """Options that several commands share: how ratings are read and how they are split.
 
-`data_options` gives a command the argument `reading`, `split_options` the argument `splitting`;
-`pyro_bmf.cli.splitting` acts on them.
+`data_options` gives a command the argument `reading`, `split_options` the argument `splitting`, and
+`ratings_options` both with the option ``--data``; `pyro_bmf.cli.splitting` acts on them.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import click
 
 from .printing.option_groups import option
-
-if TYPE_CHECKING:
-    pass
 
 FORMATS = ("csv", "tsv", "::", "semicolon", "pipe", "space", "parquet", "jsonl")
 #: The newest of `pyro_bmf.data.reading.layout.READERS`.
@@ -60,6 +57,41 @@ class Splitting:
     train: Path | None = None
     valid: Path | None = None
     test: Path | None = None
+
+
+class Asked(NamedTuple):
+    """Which ratings are meant: where they are, how they are read, and how they are split."""
+
+    data: str | None
+    reading: Reading
+    splitting: Splitting
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no ratings are named."""
+        return self.data is None and self.splitting.train is None
+
+
+def ratings_options(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a click command ``--data``, the options of reading and splitting, and one argument `asked`.
+
+    The split's seed is ``--split-seed``.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @click.option("--data", metavar="NAME|FILE", help=help)
+        @data_options
+        @split_options(seed="--split-seed")
+        @wraps(function)
+        def with_ratings(
+            *args: Any, data: str | None, reading: Reading, splitting: Splitting, **kwargs: Any
+        ) -> Any:
+            return function(*args, asked=Asked(data, reading, splitting), **kwargs)
+
+        decorated: Callable[..., Any] = with_ratings
+        return decorated
+
+    return decorate
 
 
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ from .printing.option_groups import option
 from .printing.output import note
 
 if TYPE_CHECKING:
+    from pyro_bmf.data import Split
     from pyro_bmf.methods.reading import Case
 
 METHOD = "Method"
@@ -63,16 +64,19 @@ def _flag(name: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class Changes:
-    """Settings that were given on the command line.
+    """Settings that were given on the command line, and the preset that they change.
 
     Attributes
     ----------
+    preset : str
+        What they change.
     values : dict
         By their Python names.
     flags : dict
         What the user wrote for each, as in ``--no-feedback`` or ``--set ema_decay=0.9``.
     """
 
+    preset: str = "default"
     values: dict[str, Any] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)
 
@@ -131,11 +135,11 @@ class Changes:
             note(f"Settings that follow those given: {', '.join(told)}.")
 
 
-def chosen(preset_name: str, changes: Changes) -> Settings:
-    """Return a preset with the changes, as far as they are read whatever the ratings are."""
+def chosen(changes: Changes) -> Settings:
+    """Return the preset with the changes, as far as they are read whatever the ratings are."""
     from pyro_bmf.methods.reading import Case
 
-    start = preset(preset_name)
+    start = preset(changes.preset)
     settings = changes.apply(start)
     case = Case.of(settings, ratings_known=False)
     changes.check(case)
@@ -143,14 +147,25 @@ def chosen(preset_name: str, changes: Changes) -> Settings:
     return settings
 
 
+def case_on(settings: Settings, split: Split) -> Case:
+    """Return the case of settings on a split's ratings."""
+    from pyro_bmf.methods.reading import Case
+
+    return Case.of(settings, levels=split.ratings.scale.levels, validated=len(split.valid_rows) > 0)
+
+
 def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command the options above, and the arguments `preset_name` and `changes`."""
+    """Give a click command the options above, and one argument `changes`."""
 
     @wraps(function)
     def with_changes(
-        *args: Any, beta: float | None, more: tuple[tuple[str, Any, str], ...], **kwargs: Any
+        *args: Any,
+        preset_name: str,
+        beta: float | None,
+        more: tuple[tuple[str, Any, str], ...],
+        **kwargs: Any,
     ) -> Any:
-        changes = Changes()
+        changes = Changes(preset_name)
         taken = [(name, kwargs.pop(name)) for name in (*_CHOICES, *_OPTIONS)]
         given = [(name, value, _flag(name, value)) for name, value in taken if value is not None]
         if beta is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,46 @@ def threads_option(**keywords: Any) -> Callable[..., Any]:
     """Return the option of a command that computes."""
     help = "Threads of the CPU. [default: torch's]"
     return option("--threads", type=click.IntRange(1), metavar="N", help=help, **keywords)
+
+
+_RUNNING = "Running"
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a fit runs, which decides nothing but its bits: what a run writes down as ``running``."""
+
+    device: str
+    threads: int | None
+    deterministic: bool
+    checkpoint_every: int
+
+
+def running_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command the options of how a fit runs, and one argument `running`, a `Running`."""
+
+    @option("--device", default="auto", metavar="auto|cpu|cuda", group=_RUNNING, help="Where to compute.")
+    @threads_option(group=_RUNNING)
+    @option(
+        "--deterministic/--fast",
+        default=True,
+        group=_RUNNING,
+        help="On CUDA, give the same bits at every run.",
+    )
+    @option(
+        "--checkpoint-every",
+        type=click.IntRange(1),
+        default=10,
+        metavar="N",
+        group=_RUNNING,
+        help="Iterations between checkpoints. [default: 10]",
+    )
+    @wraps(function)
+    def with_running(*args: Any, **kwargs: Any) -> Any:
+        taken = {field.name: kwargs.pop(field.name) for field in fields(Running)}
+        return function(*args, running=Running(**taken), **kwargs)
+
+    return with_running
 
 
 #: Of everything that a command draws.

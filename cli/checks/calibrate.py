@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +15,20 @@ from pyro_bmf.errors import DataError, SavedFileError
 from pyro_bmf.files import write_json
 
 from ..given import given_options
-from ..options import Reading, Splitting, data_options, split_options
+from ..options import Asked, ratings_options
 from ..printing.option_groups import GroupedCommand
 from ..printing.output import TableWriter, note, table_options
 from ..printing.outputs import OutputPath
 from ..printing.progress import bar
 from ..runs import schema as run_schema
 from ..runs.folder import RUN, RunFolder
-from ..settings_options import Changes, chosen, settings_options
+from ..settings_options import Changes, case_on, chosen, settings_options
 from ..shared_options import threads_option
 from ..splitting import check_data_dir, make_split
 
 if TYPE_CHECKING:
     from pyro_bmf.checking.simulated_ranks import RankCheck, RankSummary
     from pyro_bmf.data import Split
-    from pyro_bmf.methods.reading import Case
     from pyro_bmf.methods.settings import Settings
 
 _FORMAT = "pyro-bmf calibration"
@@ -39,19 +41,46 @@ _WITH_RUN = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Simulation:
+    """What is simulated: how many fits, on how many users and items, and the seed of truths."""
+
+    refits: int
+    users: int | None
+    items: int | None
+    simulation_seed: int
+
+
+def simulation_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the command the options of simulating, and one argument `simulation`."""
+
+    @click.option(
+        "--refits", type=click.IntRange(2), default=20, show_default=True, metavar="N", help="Simulated fits."
+    )
+    @click.option("--users", type=click.IntRange(2), metavar="N", help="Keep only so many users, at random.")
+    @click.option("--items", type=click.IntRange(2), metavar="N", help="Keep only so many items, at random.")
+    @click.option(
+        "--simulation-seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        metavar="S",
+        help="Of truths.",
+    )
+    @wraps(function)
+    def with_simulation(*args: Any, **kwargs: Any) -> Any:
+        taken = {field.name: kwargs.pop(field.name) for field in fields(Simulation)}
+        return function(*args, simulation=Simulation(**taken), **kwargs)
+
+    return with_simulation
+
+
 @click.command(cls=GroupedCommand)
 @click.argument("path", metavar="[RUN]", type=RUN, required=False)
-@click.option(
-    "--data",
-    metavar="NAME|FILE",
-    help="Without RUN: ratings whose pairs are simulated. With RUN: where its ratings are now, if they have "
-    "moved.",
+@ratings_options(
+    "Without RUN: ratings whose pairs are simulated. With RUN: where its ratings are now, if they have moved."
 )
-@click.option(
-    "--refits", type=click.IntRange(2), default=20, show_default=True, metavar="N", help="Simulated fits."
-)
-@click.option("--users", type=click.IntRange(2), metavar="N", help="Keep only so many users, at random.")
-@click.option("--items", type=click.IntRange(2), metavar="N", help="Keep only so many items, at random.")
+@simulation_options
 @click.option(
     "--out",
     type=OutputPath(beside=(".png",)),
@@ -59,27 +88,16 @@ _WITH_RUN = frozenset(
     help="Results as JSON, a figure beside it; a check that is there goes on. "
     "[default: [RUN/]calibration.json]",
 )
-@threads_option(group="Running")
-@click.option(
-    "--simulation-seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of truths."
-)
 @settings_options
-@data_options
-@split_options(seed="--split-seed")
+@threads_option(group="Running")
 @table_options
 def command(
     path: Path | None,
-    data: str | None,
-    preset_name: str,
-    refits: int,
-    users: int | None,
-    items: int | None,
+    asked: Asked,
+    simulation: Simulation,
     out: Path | None,
-    threads: int | None,
-    simulation_seed: int,
     changes: Changes,
-    reading: Reading,
-    splitting: Splitting,
+    threads: int | None,
     tables: TableWriter,
 ) -> None:
     """Check by simulation whether a posterior is as sure as it should be.
@@ -102,26 +120,27 @@ def command(
         folder = RunFolder.existing(path)
         config = folder.read_config()
         settings = folder.settings(config)
-        split = folder.load_split(reading.data_dir, data)
+        split = folder.load_split(asked.reading.data_dir, asked.data)
         if folder.model.is_file():
             folder.load_posterior()  # refused where it is another run's: the folder is then not what it says
         file = folder.path / "calibration.json" if out is None else out
     else:
-        if data is None and splitting.train is None:
+        if asked.is_empty:
             raise click.UsageError("Give a RUN, or say which ratings' pairs to simulate: --data ml100k.")
-        settings = _settings(preset_name, changes)
-        check_data_dir(data, reading.data_dir)
-        split = make_split(data, reading, splitting)
-        changes.check(_case(settings, split))
+        settings = _settings(changes)
+        check_data_dir(asked.data, asked.reading.data_dir)
+        split = make_split(*asked)
+        changes.check(case_on(settings, split))
         file = Path("calibration.json") if out is None else out
     from pyro_bmf.checking.calibration import subsample
 
-    pairs = subsample(split, users, items, simulation_seed)
-    check = _run(pairs, settings, file, refits=refits, threads=threads, seed=simulation_seed)
+    seed = simulation.simulation_seed
+    pairs = subsample(split, simulation.users, simulation.items, seed)
+    check = _run(pairs, settings, file, refits=simulation.refits, threads=threads, seed=seed)
     summaries = check.summaries
     tables.show(
         f"Simulation-based calibration of {settings.name} on the pairs of {split.ratings.name}, "
-        f"{refits} fits: a right posterior has coverages of 0.5 and 0.9, mean rank 0.5, spread 1",
+        f"{simulation.refits} fits: a right posterior has coverages of 0.5 and 0.9, mean rank 0.5, spread 1",
         [summary.to_dict() for summary in summaries],
         screen=[_line(summary) for summary in summaries],
         name="calibration",
@@ -133,19 +152,13 @@ def command(
         note(advice)
 
 
-def _settings(preset_name: str, changes: Changes) -> Settings:
+def _settings(changes: Changes) -> Settings:
     if "seed" in changes.values:
         raise click.UsageError(
             f"{changes.flags['seed']}: each simulated fit has its own seed, which follows from "
             "--simulation-seed: give that instead."
         )
-    return chosen(preset_name, changes)
-
-
-def _case(settings: Settings, split: Split) -> Case:
-    from pyro_bmf.methods.reading import Case
-
-    return Case.of(settings, levels=split.ratings.scale.levels, validated=len(split.valid_rows) > 0)
+    return chosen(changes)
 
 
 def _run(
@@ -162,7 +175,7 @@ def _run(
     from pyro_bmf.checking.rank_plot import plot_ranks
     from pyro_bmf.checking.simulated_ranks import check_ranks
 
-    recorded = _case(settings, part).in_force()
+    recorded = case_on(settings, part).in_force()
     del recorded["seed"]  # a simulated fit's seed is its own
     identity = {
         "format": _FORMAT,

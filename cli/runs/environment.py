@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyro_bmf
 
+from ..shared_options import Running
+
 if TYPE_CHECKING:
     from pyro_bmf.fit_result import FitResult
 
 
-def environment(result: FitResult, running: dict[str, Any]) -> dict[str, Any]:
+def environment(result: FitResult, running: Running) -> dict[str, Any]:
     """Return versions, device and threads of a fit."""
     import numpy as np
     import pandas as pd
@@ -28,8 +30,8 @@ def environment(result: FitResult, running: dict[str, Any]) -> dict[str, Any]:
         "pandas": pd.__version__,
         "device": result.device,
         "device_name": torch.cuda.get_device_name(result.device) if "cuda" in result.device else None,
-        "threads": running["threads"],
-        "deterministic": running["deterministic"],
+        "threads": running.threads,
+        "deterministic": running.deterministic,
         "seconds": result.seconds,
         "iterations": len(result.history),
         "kept_iteration": result.best_iteration,

@@ -27,6 +27,7 @@ from pyro_bmf.errors import SavedFileError, SettingsError
 from pyro_bmf.files import atomic_write, clean_leftovers, is_stream, make_folder, write_json
 
 from ..options import Reading, Splitting
+from ..shared_options import Running
 from ..splitting import check_data_dir, make_split
 from . import lock as run_lock
 from . import schema as run_schema
@@ -362,7 +363,7 @@ class RunFolder:
             },
         )
 
-    def write_result(self, result: FitResult, running: dict[str, Any]) -> None:
+    def write_result(self, result: FitResult, running: Running) -> None:
         """Write the history, the environment and at last the model, and drop the checkpoints."""
         import pandas as pd
 

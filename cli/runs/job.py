@@ -6,15 +6,16 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyro_bmf.errors import PyroBmfError
 from pyro_bmf.files import write_json
 
 from ..printing.output import note
 from ..printing.text import shell_word
+from ..shared_options import Running
 from .folder import RunFolder
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Job:
     ----------
     earlier : Posterior or None
         Of a warm start.
-    running : dict
-        Device, threads, determinism, and iterations between checkpoints.
+    running : Running
+        With the device and the threads that the machine gives.
     """
 
     folder: RunFolder
@@ -41,7 +42,7 @@ class Job:
     settings: Settings
     earlier: Posterior | None
     refit: bool
-    running: dict[str, Any]
+    running: Running
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
             checkpoint=checkpoint,
             resume=resume and checkpoint.exists(),
             progress=progress,
-            **job.running,
+            **asdict(job.running),
         )
 
     if not job.refit:
@@ -151,5 +152,5 @@ def how_to_go_on(job: Job) -> str:
     again = f"pyro-bmf fit --resume {run}"
     if any(job.folder.checkpoint(refit=refit).exists() for refit in (True, False)):
         return f"Interrupted. The last checkpoint is kept; go on with: {again}"
-    every = job.running["checkpoint_every"]
+    every = job.running.checkpoint_every
     return f"Interrupted before the first checkpoint (one every {every} iterations); start over with: {again}"
