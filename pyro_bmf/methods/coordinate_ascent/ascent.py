@@ -219,20 +219,20 @@ def check_conjugate(model: FactorizationModel) -> None:
         if prior is not None and prior.rescaled(1.0) is None:
             raise SettingsError(
                 f"Coordinate ascent needs Normal priors, and there is a {type(prior).__name__}: give those, "
-                "or fit by SVI (method='svi')."
+                "or choose the method cross-feedback."
             )
         if prior is not None and prior.origin != 0.0:
             raise SettingsError(
                 "Coordinate ascent needs priors about zero, and there is one with another mean: leave loc "
-                "out, or fit by SVI (method='svi')."
+                "out, or choose the method cross-feedback."
             )
     if model.row_noise is not None or model.row_cuts is not None:
         raise SettingsError(
-            "Coordinate ascent has no noise or cut points of rows' own: leave them out, or fit by SVI "
-            "(method='svi')."
+            "Coordinate ascent has no noise or cut points of rows' own: leave them out, or choose "
+            "the method cross-feedback."
         )
     if model.likelihood.utilities() is None:
         raise SettingsError(
             f"Coordinate ascent needs a Normal or ordered probit likelihood, not "
-            f"{type(model.likelihood).__name__}: give one of those, or fit by SVI (method='svi')."
+            f"{type(model.likelihood).__name__}: give one of those, or choose the method cross-feedback."
         )
