@@ -148,7 +148,10 @@ class WarmStart:
 def _preset_for(changes: Changes) -> str:
     """Return the preset, where the sweeps of the default know prior and likelihood, and else amortized."""
     from pyro_bmf.methods.build_model import SWEEP_LIKELIHOODS, SWEEP_PRIORS
+    from pyro_bmf.methods.cross_feedback.settings import CrossFeedback
 
+    if changes.values.get("method", CrossFeedback.word) != CrossFeedback.word:
+        return changes.preset  # the method was chosen, and says itself what it does not know
     for name, known in (("prior", SWEEP_PRIORS), ("likelihood", ("auto", *SWEEP_LIKELIHOODS))):
         word, _, arguments = str(changes.values.get(name, known[0])).partition(":")
         own_cuts = "cuts=user" in arguments.replace(" ", "").split(",")
@@ -183,9 +186,7 @@ def _settings(warm_start: Path | None, changes: Changes) -> Settings:
 
 def _check_checkpoints(settings: Settings) -> None:
     """Refuse a rhythm of checkpoints for a fit that writes none."""
-    from pyro_bmf.methods.coordinate_ascent.settings import CoordinateAscent
-
-    if isinstance(settings.method, CoordinateAscent) and settings.then is None:
+    if not settings.checkpointed:
         raise click.UsageError(
             "Coordinate ascent writes no checkpoints: leave out --checkpoint-every (the presets default, "
             "amortized and paper read it)."

@@ -45,6 +45,8 @@ _OPTIONS: dict[str, tuple[str, Named]] = {
 }
 #: What chooses methods, and is no setting itself.
 _CHOICES = {"method": "--method", "then_sweeps": "--then-sweeps"}
+#: What Python takes objects for, and the command line has options for.
+_OBJECTS = {"model": "the options of the model", "then": "--then-sweeps"}
 
 
 def _flag(name: str, value: Any) -> str:
@@ -95,12 +97,17 @@ class Changes:
             If a value is of the wrong type or out of range, or some do not go together: with their flags.
         """
         wanted = {name: value for name, value in self.values.items() if name not in _CHOICES}
-        word, sweeps = self.values.get("method"), self.values.get("then_sweeps")
-        if word is not None and word != settings.method.word:
-            if word not in METHODS:
-                raise SettingsError(f"{self.flags['method']}: give one of {', '.join(METHODS)}.")
+        word, sweeps = self.values.get("method", settings.method.word), self.values.get("then_sweeps")
+        for name, options in _OBJECTS.items():
+            if name in wanted:
+                raise SettingsError(f"{self.flags[name]}: this is an object, in Python; give {options}.")
+        if word not in METHODS:
+            raise SettingsError(f"{self.flags['method']}: give one of {', '.join(METHODS)}.")
+        if word != settings.method.word:
             wanted["method"] = METHODS[word]()
-        if sweeps is not None:
+        if "then_sweeps" in self.values:
+            if sweeps is None:
+                raise SettingsError(f"{self.flags['then_sweeps']}: give a number of sweeps.")
             if wanted.setdefault("sweeps", sweeps) != sweeps:
                 both = f"{self.flags['then_sweeps']} and {self.flags['sweeps']}"
                 raise SettingsError(f"{both} are two numbers of sweeps: give one of them.")

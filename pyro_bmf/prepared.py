@@ -15,7 +15,6 @@ from .data.units import Units
 from .errors import SettingsError
 from .fit_result import FitResult
 from .in_units import posterior_in_ratings, record_in_ratings, settings_in, units_of
-from .methods.coordinate_ascent.settings import CoordinateAscent
 from .methods.cross_feedback.settings import CrossFeedback
 from .methods.job import Fitted
 from .methods.reading import Case
@@ -72,8 +71,15 @@ class Prepared:
         Raises
         ------
         SettingsError
-            If a setting was given that the fit does not read.
+            If a setting was given that the fit does not read, or an argument is of another class.
         """
+        for value, kind, remedy in (
+            (split, Split, "a Split, as from random_split(load_ratings(...))"),
+            (settings, Settings, "Settings, as from preset('default')"),
+            (own, FactorizationModel | None, "a FactorizationModel as the model, or none"),
+        ):
+            if not isinstance(value, kind):
+                raise SettingsError(f"fit was given {value!r}: give {remedy}.")
         if warm_start is not None and not isinstance(settings.method, CrossFeedback):
             raise SettingsError(
                 f"A fit by {settings.method.title} takes no warm start: leave the warm start out, or fit a "
@@ -102,7 +108,7 @@ class Prepared:
         """
         if file is None:
             raise SettingsError("resume needs a checkpoint: give the file to go on from.")
-        if isinstance(self.settings.method, CoordinateAscent) and self.settings.then is None:
+        if not self.settings.checkpointed:
             raise SettingsError("Coordinate ascent writes no checkpoint to resume from: leave resume out.")
 
     def validate(self) -> Callable[[FactorizationModel, tuple[Rows, Rows]], float] | None:

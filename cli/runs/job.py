@@ -152,5 +152,8 @@ def how_to_go_on(job: Job) -> str:
     again = f"pyro-bmf fit --resume {run}"
     if any(job.folder.checkpoint(refit=refit).exists() for refit in (True, False)):
         return f"Interrupted. The last checkpoint is kept; go on with: {again}"
+    if not job.settings.checkpointed:
+        method = job.settings.method.title
+        return f"Interrupted. A fit by {method} writes no checkpoints; start over with: {again}"
     every = job.running.checkpoint_every
     return f"Interrupted before the first checkpoint (one every {every} iterations); start over with: {again}"

@@ -8,7 +8,7 @@ imports torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from numbers import Integral, Real
@@ -190,10 +190,33 @@ def check_fields(part: Any) -> None:
     SettingsError
         Naming the setting, its value, and what to give.
     """
-    for one in settings_of(part.__class__):
-        value = getattr(part, one.name)
-        if not one.kind.fits(value, one.about.limits):
-            raise SettingsError(f"{one.name} is {value!r}: give {one.kind.told(one.about.limits)}.")
+    check_values(part.__class__, dict(values_of(part)))
+
+
+def check_values(kind: type, values: Mapping[str, Any]) -> None:
+    """Do as `check_fields` with values by name, those of them that are settings of a class.
+
+    Raises
+    ------
+    SettingsError
+        Naming the setting, its value, and what to give.
+    """
+    for one in settings_of(kind):
+        if one.name in values and not one.kind.fits(values[one.name], one.about.limits):
+            told = one.kind.told(one.about.limits)
+            raise SettingsError(f"{one.name} is {values[one.name]!r}: give {told}.")
+
+
+def check_class(name: str, value: object, kind: type) -> None:
+    """Refuse what is no object of a settings class.
+
+    Raises
+    ------
+    SettingsError
+        Naming the argument, its value, and the class.
+    """
+    if not isinstance(value, kind):
+        raise SettingsError(f"{name} is {value!r}: give {kind.__name__}(...).")
 
 
 def check_stop(stop_after: int | None, max_iterations: int) -> None:

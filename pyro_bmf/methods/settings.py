@@ -19,7 +19,7 @@ from .cross_feedback.settings import CrossFeedback, EncoderSettings
 from .follow import Rule, follow, with_method
 from .gibbs.settings import Gibbs
 from .model_settings import UNIT_SETTINGS, ModelSettings
-from .setting import at_least, check_fields, setting, settings_of, values_of
+from .setting import at_least, check_class, check_fields, check_values, setting, settings_of, values_of
 
 Method = CrossFeedback | Gibbs | CoordinateAscent
 #: The methods that a word stands for, in files and on the command line.
@@ -71,8 +71,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not isinstance(self.model, ModelSettings):
-            raise SettingsError(f"model is {self.model!r}: give ModelSettings(...).")
+        check_class("model", self.model, ModelSettings)
         if not isinstance(self.method, Method):
             classes = ", ".join(f"{kind.__name__}(...)" for kind in METHODS.values())
             raise SettingsError(f"method is {self.method!r}: give one of {classes}.")
@@ -107,6 +106,11 @@ class Settings:
     def stages(self) -> tuple[Method, ...]:
         """The settings of what follows one another: the method, and sweeps where they come after it."""
         return (self.method,) if self.then is None else (self.method, self.then)
+
+    @property
+    def checkpointed(self) -> bool:
+        """Whether any stage writes checkpoints, from which an interrupted fit goes on."""
+        return any(one.checkpointed for one in self.stages)
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -146,10 +150,13 @@ class Settings:
         """Do as `replace`; errors write settings by `spelling`."""
         parts = {name: changes.get(name, getattr(self, name)) for name in ("model", "method", "then")}
         changes = {name: value for name, value in changes.items() if name not in parts}
+        check_class("model", parts["model"], ModelSettings)
         start = Settings(ModelSettings(), parts["method"], parts["then"], self.seed, self.name)
         start_parts = (parts["model"], *start.parts[1:-1], self)
         owners = {one.name: part for part in start_parts for one in settings_of(part.__class__)}
         _check_names(start, changes, owners, spelling)
+        for part in start_parts:
+            check_values(part.__class__, changes)
         values = {name: getattr(part, name) for name, part in owners.items()}
         given = {name for name in (*self.given, *changes) if name in owners}
         # What was given to an object is the user's own as well, and what a preset or a file brought is not.

@@ -136,6 +136,23 @@ def test_ctrl_c_before_the_first_checkpoint(own_csv: Path, tmp_path: Path) -> No
     assert f"pyro-bmf fit --resume {run}" in err
 
 
+def test_ctrl_c_where_there_are_no_checkpoints(own_csv: Path, tmp_path: Path) -> None:
+    run = tmp_path / "ascent"
+    process = start(
+        *("fit", "--data", own_csv, "--columns", "user,item,stars", "--scale", "1:5:1", "--quiet"),
+        *("--preset", "conjugate", "--factors", 2),
+        *("--iterations", 100_000, "--patience", 100_000, "--threads", 1, "--out", run),
+    )
+    assert wait_until(process, (run / "split-hash.json").exists)
+    time.sleep(0.3)
+    code, err = finish(process, signal.SIGINT)
+    assert code == 130
+    assert (
+        f"A fit by coordinate ascent writes no checkpoints; start over with: pyro-bmf fit --resume {run}"
+        in err
+    )
+
+
 def test_killed_before_anything_was_done(
     cli: Run, own_csv: Path, tmp_path: Path, whole: Callable[[int], Path]
 ) -> None:

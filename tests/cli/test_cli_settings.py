@@ -150,6 +150,12 @@ def test_the_ablations_of_the_benchmark_need_encoders(monkeypatch: pytest.Monkey
         (["--set", "sweeps=0"], "sweeps is 0: give a whole number of 1 or more. (Given: --set sweeps=0.)"),
         (["--set", "in_rating_units=noise"], "'in_rating_units' is not a setting"),
         (["--set", "method=svi"], "give one of gibbs, coordinate-ascent, cross-feedback"),
+        (["--set", "method=none"], "give one of gibbs, coordinate-ascent, cross-feedback"),
+        (["--set", "then_sweeps=none"], "--set then_sweeps=none: give a number of sweeps."),
+        (["--set", "then=3"], "--set then=3: this is an object, in Python; give --then-sweeps."),
+        (["--set", "model=3"], "--set model=3: this is an object, in Python; give the options of the"),
+        (["--preset", "conjugate", "--prior", "student-t"], "or choose the method cross-feedback."),
+        (["--sweeps", "9", "--burn-in", "8", "--kept-draws", "4"], "Give more sweeps, or fewer of"),
         (["--set", "factors=3"], "did you mean 'n_factors'?"),
         (["--set", "n_factors=x"], "give a whole number of 1 or more. (Given: --set n_factors=x.)"),
         (["--set", "=3"], "'=3': write NAME=VALUE"),
@@ -159,6 +165,12 @@ def test_the_remedy_is_what_to_type(fit: Any, options: list[str], told: str) -> 
     outcome = fit(*options)
     assert outcome.code != 0
     assert told in outcome.err, outcome.err
+
+
+def test_a_method_that_was_chosen_says_itself_what_it_does_not_know(fit: Any) -> None:
+    outcome = fit("--method", "coordinate-ascent", "--likelihood", "student-t")
+    assert "needs a Normal or ordered probit likelihood, not StudentTLikelihood" in outcome.err
+    assert "taking the preset" not in outcome.err
 
 
 def test_a_number_may_be_whole_or_not(fit: Any) -> None:

@@ -219,3 +219,35 @@ def test_numbers_of_the_model_are_in_the_unit_that_is_said() -> None:
     assert bits(in_ratings) != bits(settings)
     with pytest.raises(SettingsError, match="'in_rating_units' is not a setting"):
         settings.replace(in_rating_units=("noise",))
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (lambda: preset().replace(sweeps="12"), "sweeps is '12': give a whole number of 1 or more"),
+        (lambda: preset("amortized").replace(max_iterations="9"), "max_iterations is '9'"),
+        (lambda: preset("amortized").replace(learning_rate="x"), "learning_rate is 'x'"),
+        (lambda: preset().replace(prior=3), "prior is 3: give a word"),
+        (lambda: preset().replace(model=3), r"model is 3: give ModelSettings\(...\)"),
+        (lambda: CrossFeedback(3), r"encoder is 3: give EncoderSettings\(...\)"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_by_its_name(asked: Any, told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        asked()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("ml100k",), "'ml100k': give a Split, as from random_split"),
+        (("split", "default"), "'default': give Settings, as from preset"),
+        (("split", None, 3), "3: give a FactorizationModel"),
+    ],
+)
+def test_an_argument_of_another_class_is_refused_with_what_to_give(
+    arguments: tuple[Any, ...], told: str
+) -> None:
+    values = [ratings() if one == "split" else one for one in arguments]
+    with pytest.raises(SettingsError, match=told):
+        fit(*values[:2], model=values[2] if len(values) > 2 else None, progress=False)

@@ -26,6 +26,7 @@ class CoordinateAscent(Following):
 
     word: ClassVar[str] = "coordinate-ascent"
     title: ClassVar[str] = "coordinate ascent"
+    checkpointed: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = (length,)
 
     max_iterations: int = setting(60, "Iterations at most.", "--iterations", metavar="N", limits=at_least(1))

@@ -16,6 +16,7 @@ from ..setting import (
     SHARE_BELOW_ONE,
     When,
     at_least,
+    check_class,
     check_stop,
     setting,
 )
@@ -210,6 +211,7 @@ class CrossFeedback(Following):
 
     word: ClassVar[str] = "cross-feedback"
     title: ClassVar[str] = "encoders fitted by SVI"
+    checkpointed: ClassVar[bool] = True
     rules: ClassVar[tuple[Rule, ...]] = (growth, length)
 
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
@@ -268,6 +270,7 @@ class CrossFeedback(Following):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_class("encoder", self.encoder, EncoderSettings)
         check_stop(self.stop_after, self.max_iterations)
 
     @staticmethod

@@ -53,6 +53,7 @@ class Gibbs(Following):
 
     word: ClassVar[str] = "gibbs"
     title: ClassVar[str] = "Gibbs sweeps"
+    checkpointed: ClassVar[bool] = True
     rules: ClassVar[tuple[Rule, ...]] = (chain,)
 
     sweeps: int = setting(150, "Number of sweeps.", "--sweeps", metavar="N", limits=at_least(1), common=True)
@@ -76,10 +77,11 @@ class Gibbs(Following):
         if self.sweeps - self.burn_in < self.kept_draws:
             raise SettingsError(
                 f"sweeps is {self.sweeps}, burn_in {self.burn_in} and kept_draws {self.kept_draws}: there "
-                "must be at least as many sweeps after the burn-in as draws are kept."
+                "must be at least as many sweeps after the burn-in as draws are kept. Give more sweeps, "
+                "or fewer of the others."
             )
         if self.plain_sweeps > self.burn_in:
             raise SettingsError(
                 f"plain_sweeps is {self.plain_sweeps} and burn_in {self.burn_in}: sweeps with another "
-                "likelihood must all be burnt in."
+                "likelihood must all be burnt in. Give fewer plain_sweeps, or a longer burn_in."
             )
