@@ -21,11 +21,12 @@ from numpy.typing import ArrayLike, NDArray
 from pyro_bmf import __version__
 from pyro_bmf.baselines.files import read_baseline, write_baseline
 from pyro_bmf.baselines.new_users import NewUser, NewUserAnswers
-from pyro_bmf.data import Ratings, RatingScale, Split, Vocabulary
+from pyro_bmf.data import Ratings, Split
 from pyro_bmf.errors import DataError, SettingsError
 from pyro_bmf.numerics.cell_arrays import normal_pmf
 from pyro_bmf.numerics.ranked_lists import Exclusion, best_columns, ordered_by
 from pyro_bmf.systems.contract import BasePredictor, FittedTo, TrainedOn
+from pyro_bmf.systems.known_rows import KnownRows
 from pyro_bmf.systems.new_ratings import NewRatings, checked_one
 from pyro_bmf.systems.predictions import rating_columns
 from pyro_bmf.systems.raw_ids import candidate_indices, check_count, exclusion_of, pair_indices, titled
@@ -34,7 +35,7 @@ Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-class Baseline(BasePredictor):
+class Baseline(KnownRows, BasePredictor):
     """A reference system, used as the model's own posterior is; see `pyro_bmf.systems.contract.System`.
 
     Call `fit` first. Users and items without a train rating are predicted from what all the others say (each
@@ -156,31 +157,6 @@ class Baseline(BasePredictor):
         """Version of the software, and hashes of data and split."""
         _ = self.train  # refuses before a fit
         return self._info
-
-    @property
-    def user_vocabulary(self) -> Vocabulary:
-        """Raw ids of the users."""
-        return self.train.user_vocabulary
-
-    @property
-    def item_vocabulary(self) -> Vocabulary:
-        """Raw ids of the items."""
-        return self.train.item_vocabulary
-
-    @property
-    def scale(self) -> RatingScale:
-        """The rating scale."""
-        return self.train.scale
-
-    @property
-    def n_users(self) -> int:
-        """Number of users."""
-        return self.train.n_users
-
-    @property
-    def n_items(self) -> int:
-        """Number of items."""
-        return self.train.n_items
 
     # ---------------------------------------------------------------- raw ids
 

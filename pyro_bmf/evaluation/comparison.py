@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import pandas as pd
@@ -118,36 +119,25 @@ def evaluate_with_references(
     has no ranking figures. References are named ``global-mean``, ``bias-only`` and ``popularity``; a system
     that has one of these names takes its place.
     """
-    first = evaluate(
-        predictor,
-        split,
+    measure = partial(
+        evaluate,
+        split=split,
         part=part,
         n=n,
         threshold=threshold,
-        protocols=protocols,
         seed=seed,
-        name=name,
-        fitted_on=fitted_on,
         chunk=chunk,
         draws=draws,
         advance=advance,
         metrics=metrics,
     )
+    first = measure(predictor, protocols=protocols, name=name, fitted_on=fitted_on)
     fitted_on = cast(FittedOn, first.fitted_on)
     others = [
-        evaluate(
+        measure(
             reference().fit(split, refit=fitted_on == "train+valid"),
-            split,
-            part=part,
-            n=n,
-            threshold=threshold,
             protocols=protocols if reference.ranks else (),
-            seed=seed,
             fitted_on=fitted_on,
-            chunk=chunk,
-            draws=draws,
-            advance=advance,
-            metrics=metrics,
         )
         for reference in BASELINES
         if reference.name != first.system

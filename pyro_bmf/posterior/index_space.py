@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.ratings import Ratings
-from ..data.scale import RatingScale
-from ..data.vocabulary import Vocabulary
 from ..model import FactorizationModel
 from ..model.fitted import Guide, Rows
 from ..model.sampling import USUAL_DRAWS, Sampling
 from ..numerics.ranked_lists import Exclusion
 from ..systems.contract import FittedTo, TrainedOn, lists_by_score
+from ..systems.known_rows import KnownRows
 from ..systems.predictions import DrawnPredictions, LevelPredictions, NormalPredictions, PairPredictions
 from ..systems.raw_ids import check_count, check_interval
 from .predictive import PairPredictive
@@ -31,7 +30,7 @@ _NO_PAIRS = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
-class IndexedPosterior:
+class IndexedPosterior(KnownRows):
     """A fitted posterior whose users and items go by their indices.
 
     Attributes
@@ -62,36 +61,6 @@ class IndexedPosterior:
         """The training ratings, the hash of their split where it is known, and which parts of it they are."""
         trained_on: TrainedOn = "train+valid" if self.info.get("trained_on") == "train+valid" else "train"
         return FittedTo(self.train, self.info.get("split_hash"), trained_on)
-
-    @property
-    def user_vocabulary(self) -> Vocabulary:
-        """Raw ids of the users."""
-        return self.train.user_vocabulary
-
-    @property
-    def item_vocabulary(self) -> Vocabulary:
-        """Raw ids of the items."""
-        return self.train.item_vocabulary
-
-    @property
-    def item_titles(self) -> NDArray[Any] | None:
-        """Title of each item, where the data have titles."""
-        return self.train.item_titles
-
-    @property
-    def scale(self) -> RatingScale:
-        """The rating scale."""
-        return self.train.scale
-
-    @property
-    def n_users(self) -> int:
-        """Number of users."""
-        return len(self.user_rows)
-
-    @property
-    def n_items(self) -> int:
-        """Number of items."""
-        return len(self.item_rows)
 
     @property
     def n_factors(self) -> int:

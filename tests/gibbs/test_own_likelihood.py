@@ -19,7 +19,7 @@ from pyro_bmf.methods.coordinate_ascent.settings import CoordinateAscent
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.normal import Likelihood
-from pyro_bmf.model.likelihoods.utilities import Utilities
+from pyro_bmf.model.likelihoods.normal_utilities import Utilities
 from pyro_bmf.model.priors.normal import NormalPrior
 from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
 from pyro_bmf.numerics.normal_cells import Cells, normal_cdf

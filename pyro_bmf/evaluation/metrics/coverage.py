@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from pyro_bmf.evaluation.calibration import Calibration
+from abc import abstractmethod
+
+from pyro_bmf.evaluation.calibration import Calibration, CalibrationGroup
 from pyro_bmf.evaluation.metrics.base import CalibrationMetric
 
 LEVEL = 0.9
 
 
-def _at_ninety(calibration: Calibration, values: tuple[float, ...] | None) -> float | None:
-    return None if values is None else values[calibration.levels.index(LEVEL)]
+class _AtNinety(CalibrationMetric):
+    """What `Calibration` has by level, at 90 % and over all ratings."""
+
+    in_calibration = True
+
+    @abstractmethod
+    def by_level(self, group: CalibrationGroup) -> tuple[float, ...] | None:
+        """Return the numbers of a group of ratings, one a level; None where they were not measured."""
+
+    def figure(self, calibration: Calibration) -> float | None:
+        """Return the one at 90 %, over all ratings."""
+        values = self.by_level(calibration.overall)
+        return None if values is None else values[calibration.levels.index(LEVEL)]
 
 
-class PITCoverage(CalibrationMetric):
+class PITCoverage(_AtNinety):
     """Coverage by the randomised PIT."""
 
     name = "pit_coverage_90"
@@ -22,14 +35,13 @@ class PITCoverage(CalibrationMetric):
     definition = "share of ratings whose randomised probability integral transform lies in the middle 90 %"
     source = "Czado, Gneiting and Held 2009, doi 10.1111/j.1541-0420.2009.01191.x"
     screen = "main"
-    in_calibration = True
 
-    def figure(self, calibration: Calibration) -> float | None:
-        """Return it at 90 %, over all ratings."""
-        return _at_ninety(calibration, calibration.overall.pit_coverage)
+    def by_level(self, group: CalibrationGroup) -> tuple[float, ...] | None:
+        """Return them."""
+        return group.pit_coverage
 
 
-class Width(CalibrationMetric):
+class Width(_AtNinety):
     """Width of intervals."""
 
     name = "width_90"
@@ -38,11 +50,10 @@ class Width(CalibrationMetric):
     unit = "rating"
     needs = "probabilities, or mean and standard deviation"
     definition = "mean width of the central 90 % interval as it is printed"
-    in_calibration = True
 
-    def figure(self, calibration: Calibration) -> float | None:
-        """Return it at 90 %, over all ratings."""
-        return _at_ninety(calibration, calibration.overall.width)
+    def by_level(self, group: CalibrationGroup) -> tuple[float, ...] | None:
+        """Return them."""
+        return group.width
 
 
 class SdErrorCorrelation(CalibrationMetric):
@@ -60,7 +71,7 @@ class SdErrorCorrelation(CalibrationMetric):
         return calibration.sd_error_correlation
 
 
-class IntervalCoverage(CalibrationMetric):
+class IntervalCoverage(_AtNinety):
     """Coverage of the printed intervals."""
 
     name = "interval_coverage_90"
@@ -72,14 +83,13 @@ class IntervalCoverage(CalibrationMetric):
         "0.90 or more is right"
     )
     screen = "main"
-    in_calibration = True
 
-    def figure(self, calibration: Calibration) -> float | None:
-        """Return it at 90 %, over all ratings."""
-        return _at_ninety(calibration, calibration.overall.interval_coverage)
+    def by_level(self, group: CalibrationGroup) -> tuple[float, ...] | None:
+        """Return them."""
+        return group.interval_coverage
 
 
-class SetCoverage(CalibrationMetric):
+class SetCoverage(_AtNinety):
     """Coverage of the smallest sets of levels."""
 
     name = "set_coverage_90"
@@ -87,14 +97,13 @@ class SetCoverage(CalibrationMetric):
     better = "neither"
     needs = "the probability of each level of a discrete scale"
     definition = "share of ratings in the smallest set of levels with a probability of at least 90 %"
-    in_calibration = True
 
-    def figure(self, calibration: Calibration) -> float | None:
-        """Return it at 90 %, over all ratings."""
-        return _at_ninety(calibration, calibration.overall.set_coverage)
+    def by_level(self, group: CalibrationGroup) -> tuple[float, ...] | None:
+        """Return them."""
+        return group.set_coverage
 
 
-class SetSize(CalibrationMetric):
+class SetSize(_AtNinety):
     """Size of the smallest sets of levels."""
 
     name = "set_size_90"
@@ -103,8 +112,7 @@ class SetSize(CalibrationMetric):
     unit = "levels"
     needs = "the probability of each level of a discrete scale"
     definition = "mean number of levels in that set"
-    in_calibration = True
 
-    def figure(self, calibration: Calibration) -> float | None:
-        """Return it at 90 %, over all ratings."""
-        return _at_ninety(calibration, calibration.overall.set_size)
+    def by_level(self, group: CalibrationGroup) -> tuple[float, ...] | None:
+        """Return them."""
+        return group.set_size

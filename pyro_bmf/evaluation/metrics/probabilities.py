@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -77,44 +78,52 @@ def _pmf(pmf: ArrayLike, positions: ArrayLike) -> tuple[Floats, Ints]:
     return probabilities, observed
 
 
-class NLL(RatingMetric):
+class _LevelMetric(RatingMetric):
+    """A mean score of the probabilities of levels; none on a continuous scale."""
+
+    needs = _NEEDS
+    screen: ClassVar[Screen] = "main"
+    compared = True
+
+    @abstractmethod
+    def scores(self, pmf: Floats, positions: Ints) -> Floats:
+        """Return the (n,) scores of (n, L) probabilities, where these levels were rated."""
+
+    def losses(self, said: Said) -> Floats | None:
+        """Return the scores; None on a continuous scale."""
+        if said.pmf is None or said.positions is None:
+            return None
+        return self.scores(said.pmf, said.positions)
+
+
+class NLL(_LevelMetric):
     """Negative log likelihood of discrete ratings."""
 
     name = "nll"
     label = "NLL"
     better = "lower"
     unit = "nats a rating"
-    needs = _NEEDS
     definition = "mean of −log probability of the level that was rated, at most 708 a rating"
     source = "Good 1952"
-    screen: ClassVar[Screen] = "main"
-    compared = True
 
-    def losses(self, said: Said) -> Floats | None:
+    def scores(self, pmf: Floats, positions: Ints) -> Floats:
         """Return `nll`."""
-        if said.pmf is None or said.positions is None:
-            return None
-        return nll(said.pmf, said.positions)
+        return nll(pmf, positions)
 
 
-class RPS(RatingMetric):
+class RPS(_LevelMetric):
     """Ranked probability score."""
 
     name = "rps"
     label = "RPS"
     better = "lower"
     unit = "rating, where levels are one apart"
-    needs = _NEEDS
     definition = "mean of Σ (P(rating ≤ level) − 1[rated ≤ level])² over the levels but the last"
     source = "Epstein 1969"
-    screen: ClassVar[Screen] = "main"
-    compared = True
 
-    def losses(self, said: Said) -> Floats | None:
+    def scores(self, pmf: Floats, positions: Ints) -> Floats:
         """Return `rps`."""
-        if said.pmf is None or said.positions is None:
-            return None
-        return rps(said.pmf, said.positions)
+        return rps(pmf, positions)
 
 
 class Impossible(NLL):

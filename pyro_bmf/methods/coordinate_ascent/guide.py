@@ -23,7 +23,7 @@ from ...errors import SettingsError
 from ...model.feedback import Feedback
 from ...model.fitted import NormalRowsGuide, RowPriors
 from ...model.likelihoods.normal import Likelihood
-from ...model.likelihoods.utilities import Utilities
+from ...model.likelihoods.normal_utilities import Utilities
 from ...model.rows import RowPosterior
 from ...model.sides import Side, TwoSides
 from ..kernel import Conditional, Entries

@@ -20,7 +20,7 @@ from ...model.feedback import Feedback
 from ...model.fitted import Hyperparameter, RowPriors
 from ...model.implicit_feedback import feedback_means
 from ...model.likelihoods.normal import Likelihood
-from ...model.likelihoods.utilities import Utilities
+from ...model.likelihoods.normal_utilities import Utilities
 from ...model.row_draws import RowDraws, working_dtype
 from ...model.sides import Side, Sides, TwoSides
 from ..kernel import Conditional, Entries, outer_products

@@ -25,7 +25,7 @@ from ...errors import SettingsError
 from ...estimate import DENSE_CELLS
 from ...model import FactorizationModel
 from ...model.feedback import Feedback
-from ...model.likelihoods.utilities import Utilities
+from ...model.likelihoods.normal_utilities import Utilities
 from ...model.priors.conjugate import ConjugatePrior
 from ...model.priors.normal import Prior
 from ...model.sides import SIDES, Side, Sides

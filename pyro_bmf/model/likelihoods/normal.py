@@ -21,7 +21,7 @@ from ...errors import DataError, SettingsError
 from ...numerics.normal_cells import LOG_DENSITY, cell_ends, cell_probabilities, cell_probability, midway
 from ...numerics.quadrature import normal_nodes
 from ..standard_units import InUnits, standardised
-from .utilities import Utilities
+from .normal_utilities import Utilities
 
 _NODES = 32
 

@@ -27,9 +27,9 @@ from ...numerics.ordered_cuts import draw_cuts_and_utilities, fit_cuts
 from ...numerics.truncated_normal import draw_in_cells, truncated_mean
 from ..pair_terms import Relative
 from ..standard_units import standardised
+from .normal_utilities import Utilities
 from .ordered import OrderedLikelihood
 from .rating_levels import same_levels, variance_of_levels
-from .utilities import Utilities
 
 _TINY = 1e-300
 
