@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import SettingsError
-from ..model import FactorizationModel, RowNoise
-from ..model.catalogue import PRIORS
+from ..model import FactorizationModel, Likelihood, Prior, RowNoise
+from ..model.catalogue import LIKELIHOODS, PRIORS
 from ..model.implicit_feedback import ImplicitFeedback
 from ..model.spelling import make_likelihood, make_prior, parse_word
 from .model_settings import ModelSettings
 
 #: Levels of a scale up to which an ordered likelihood is taken where none is named.
 _MANY_LEVELS = 20
-#: What Gibbs sweeps know, by name; a Normal prior is Normal-Wishart there.
-SWEEP_LIKELIHOODS = ("normal", "ordered-probit")
-SWEEP_PRIORS = ("normal", "normal-wishart")
+#: What Gibbs sweeps know, by name: likelihoods of Normal utilities; priors that are conjugate, and the Normal
+#: one, which is Normal-Wishart there.
+SWEEP_LIKELIHOODS = tuple(
+    name for name, kind in LIKELIHOODS.items() if kind.utilities is not Likelihood.utilities
+)
+SWEEP_PRIORS = ("normal", *(name for name, kind in PRIORS.items() if kind.conjugate is not Prior.conjugate))
 #: Priors whose scale the setting `prior_scale` gives.
 NORMAL_PRIORS = ("normal", "hierarchical-normal", "lkj", "normal-wishart")
 
