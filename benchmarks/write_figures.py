@@ -53,7 +53,7 @@ def paired(data: str, system: str) -> dict[str, Any]:
 
 def simulated(name: str, kind: str) -> dict[str, Any] | None:
     """Return what a calibration by simulation found of a kind of quantity, where it ranked any."""
-    entries = single(name)["summary"] if name == "default" else read(f"results/sbc_{name}.json")["summary"]
+    entries = read(f"results/sbc_{name}.json")["summary"]
     return next((entry for entry in entries if entry["kind"] == kind), None)
 
 
