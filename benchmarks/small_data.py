@@ -1,0 +1,280 @@
+"""Ten small sets of 30 to 6,000 ratings: the default preset against the best of five trivial references.
+
+    python benchmarks/small_data.py --out benchmarks/results/small_data.json
+
+The sets and their seeds were fixed before anything was fitted. A generated set is drawn anew for every seed;
+one that is cut out of MovieLens, and left out where the data folder does not have it, is drawn again by the
+seed too. Each is split 70/15/15 by the same seed. The references are the global mean, means of users and of
+items and both together (shrunk, by learned variances), and the frequencies of the levels (continuous ratings
+have none). On a discrete scale NLL is of the rating's level, with a Normal reference's cells for levels, and
+on a continuous one that of a Normal density. A figure is no worse than the best reference's if its mean over
+the seeds is not above the lowest mean of a reference; the interval is that of the paired difference from it,
+2.1 standard errors over the seeds wide on either side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from pyro_bmf.baselines.effects import Effects, fit_effects
+from pyro_bmf.data import Ratings, Split, load_ratings, random_split
+from pyro_bmf.data.notices import DataWarning
+from pyro_bmf.data.scale import level_positions
+from pyro_bmf.data.validation import ratings_from_arrays
+from pyro_bmf.data.vocabulary import Vocabulary
+from pyro_bmf.errors import DataError, PyroBmfError
+from pyro_bmf.files import write_json
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import preset
+
+Floats = NDArray[np.float64]
+Rng = np.random.Generator
+
+
+def pairs(rng: Rng, n_users: int, n_items: int, n: int, tail: float = 0.0) -> tuple[Any, Any]:
+    """Return n different pairs; rows of both sides are drawn by the power -`tail` of their rank."""
+    shares = [np.arange(1, size + 1) ** -tail for size in (n_users, n_items)]
+    weights = np.outer(shares[0] / shares[0].sum(), shares[1] / shares[1].sum()).ravel()
+    chosen = rng.choice(n_users * n_items, size=n, replace=False, p=weights)
+    return chosen // n_items, chosen % n_items
+
+
+def generated(
+    n_users: int,
+    n_items: int,
+    n: int,
+    scale: tuple[float, float, float] | None,
+    *,
+    rank: int = 0,
+    effect: float = 0.0,
+    product: float = 0.0,
+    noise: float = 1.0,
+    mean: float = 3.5,
+    tail: float = 0.0,
+) -> Callable[[Rng], Ratings]:
+    """Return how to draw a set: effects and products of these standard deviations, put on a scale."""
+
+    def make(rng: Rng) -> Ratings:
+        users, items = pairs(rng, n_users, n_items, n, tail)
+        value = mean + noise * rng.normal(size=n)
+        value += effect * rng.normal(size=n_users)[users] + effect * rng.normal(size=n_items)[items]
+        if rank:
+            u, v = rng.normal(size=(n_users, rank)), rng.normal(size=(n_items, rank))
+            value += product / np.sqrt(rank) * (u[users] * v[items]).sum(1)
+        if scale is None:
+            return ratings_from_arrays(users, items, value, scale=f"{value.min()}:{value.max()}")
+        low, high, step = scale
+        levels = np.clip(low + step * np.round((value - low) / step), low, high)
+        return ratings_from_arrays(users, items, levels, scale=f"{low:g}:{high:g}:{step:g}")
+
+    return make
+
+
+def cut_out(
+    name: str, n: int | None = None, n_users: int | None = None, n_items: int | None = None
+) -> Callable[[Rng], Ratings]:
+    """Return how to draw ratings of a data set: some at random, or those of some users with some items."""
+
+    def make(rng: Rng) -> Ratings:
+        whole = load_ratings(name)
+        rows = np.arange(len(whole))
+        if n_users is not None:
+            rows = rows[np.isin(whole.users, rng.permutation(whole.n_users)[:n_users])]
+        if n_items is not None:
+            popular = np.argsort(-whole.item_counts, kind="stable")[: 4 * n_items]
+            rows = rows[np.isin(whole.items[rows], rng.permutation(popular)[:n_items])]
+        if n is not None:
+            rows = rng.permutation(rows)[:n]
+        part = whole.take(np.sort(rows))
+        ids = whole.user_vocabulary.raw(part.users), whole.item_vocabulary.raw(part.items)
+        return replace(ratings_from_arrays(*ids, part.ratings, scale=whole.scale), name=name)
+
+    return make
+
+
+#: Each set: how it is drawn, and its seeds (more where a test part is short).
+SETS: Mapping[str, tuple[Callable[[Rng], Ratings], int]] = {
+    "thirty": (generated(10, 8, 30, (1, 5, 1), effect=0.4, noise=0.9), 20),
+    "ml100k-120": (cut_out("ml100k", n=120), 20),
+    "half-stars-300": (generated(40, 30, 300, (0.5, 5, 0.5), effect=0.4, noise=0.8), 10),
+    "continuous-400": (
+        generated(40, 40, 400, None, rank=2, effect=30.0, product=30.0, noise=40.0, mean=500.0),
+        10,
+    ),
+    "near-constant-500": (generated(60, 40, 500, (1, 5, 1), effect=0.2, noise=0.7, mean=5.8), 10),
+    "noise-800": (generated(80, 60, 800, (1, 5, 1), noise=1.1), 10),
+    "heavy-tails-1500": (
+        generated(400, 200, 1500, (1, 10, 1), effect=0.8, noise=1.6, mean=6.5, tail=1.0),
+        5,
+    ),
+    "ml100k-block-2500": (cut_out("ml100k", n_users=100, n_items=100), 5),
+    "planted-4000": (generated(120, 100, 4000, (1, 5, 1), rank=3, effect=0.4, product=0.6, noise=0.7), 5),
+    "latest-small-6000": (cut_out("ml-latest-small", n=6000), 5),
+}
+
+
+class Normals:
+    """A reference whose ratings are Normal about effects; none, of one side or of both."""
+
+    def __init__(self, train: Ratings, sides: str) -> None:
+        self.scale = train.scale
+        self.effects: Effects | None = None
+        self.swapped = sides == "user"
+        if sides == "none":
+            self.mean, n = float(train.ratings.mean()), len(train)
+            self.variance = max(float(train.ratings.var(ddof=1)) * (1 + 1 / n), 1e-6)
+            return
+        if self.swapped:
+            order = np.lexsort((train.users, train.items))
+            train = replace(
+                train, users=train.items[order], items=train.users[order], ratings=train.ratings[order],
+                user_vocabulary=Vocabulary(train.item_vocabulary.ids, "user"), timestamps=None,
+                item_vocabulary=Vocabulary(train.user_vocabulary.ids, "item"), item_titles=None,
+            )  # fmt: skip
+        self.effects = fit_effects(train, user_effects=sides == "both")
+
+    def moments(self, test: Ratings) -> tuple[Floats, Floats]:
+        """Return mean and variance of each test rating."""
+        if self.effects is None:
+            return np.full(len(test), self.mean), np.full(len(test), self.variance)
+        e = self.effects
+        users, items = (test.items, test.users) if self.swapped else (test.users, test.items)
+        mean = e.centre + e.user_loc[users] + e.item_loc[items]
+        return mean, e.noise_variance + e.user_variance[users] + e.item_variance[items]
+
+
+def normal_nll(test: Ratings, mean: Floats, variance: Floats) -> Floats:
+    """Return what a Normal says of each rating: of its cell on a discrete scale, its density otherwise."""
+    sd = np.sqrt(variance)
+    if test.scale.levels is None:
+        found: Floats = 0.5 * np.log(2 * np.pi * variance) + (test.ratings - mean) ** 2 / (2 * variance)
+        return found
+    levels = np.array(test.scale.levels)
+    middles = (levels[1:] + levels[:-1]) / 2
+    below = ndtr((middles - mean[:, None]) / sd[:, None])
+    edges = np.column_stack([np.zeros(len(mean)), below, np.ones(len(mean))])
+    return level_nll(test, np.diff(edges, axis=1))
+
+
+def level_nll(test: Ratings, pmf: Floats) -> Floats:
+    """Return what probabilities of the levels say of each rating."""
+    assert test.scale.levels is not None
+    at = level_positions(test.ratings, test.scale.levels)
+    found: Floats = -np.log(np.maximum(pmf[np.arange(len(at)), at], 1e-300))
+    return found
+
+
+def references(split: Split) -> dict[str, dict[str, float]]:
+    """Return the references' figures."""
+    train, test = split.train, split.test
+    found = {}
+    for name, sides in (
+        ("global mean", "none"), ("user means", "user"), ("item means", "item"), ("biases", "both"),
+    ):  # fmt: skip
+        mean, variance = Normals(train, sides).moments(test)
+        found[name] = {"rmse": rmse(test, mean), "nll": float(normal_nll(test, mean, variance).mean())}
+    if train.scale.levels is not None:
+        n_levels = len(train.scale.levels)
+        counts = np.bincount(level_positions(train.ratings, train.scale.levels), minlength=n_levels)
+        share = (counts + 0.5) / (len(train) + 0.5 * n_levels)
+        mean = np.full(len(test), float(share @ np.array(train.scale.levels)))
+        nll = level_nll(test, np.tile(share, (len(test), 1)))
+        found["level frequencies"] = {"rmse": rmse(test, mean), "nll": float(nll.mean())}
+    return found
+
+
+def rmse(test: Ratings, mean: Floats) -> float:
+    """Return the root mean squared error."""
+    return float(np.sqrt(np.mean((test.ratings - mean) ** 2)))
+
+
+def one(make: Callable[[Rng], Ratings], place: int, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
+    """Draw a set, fit it, and return the figures of all systems."""
+    split = random_split(make(np.random.default_rng([place, seed])), seed=seed)
+    begun = time.perf_counter()
+    posterior = fit(split, preset().replace(seed=seed, **changes), progress=False).posterior
+    test, seconds = split.test, time.perf_counter() - begun
+    mean, variance = posterior.pairs.rating_moments(test.users, test.items)
+    levels = test.scale.levels
+    if levels is None:
+        nll = normal_nll(test, mean, variance)
+    else:
+        nll = level_nll(test, posterior.pairs.pmf(test.users, test.items, np.array(levels)))
+    model = {"rmse": rmse(test, mean), "nll": float(nll.mean())}
+    return {
+        "seed": seed, "n_test": len(test), "seconds": seconds, "model": model,
+        "references": references(split), "split_hash": split.hash,
+    }  # fmt: skip
+
+
+def summary(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return means over the seeds, and the difference from the best reference."""
+    found: dict[str, Any] = {}
+    for figure in ("nll", "rmse"):
+        own = np.array([cell["model"][figure] for cell in cells])
+        by_name = {
+            name: np.array([cell["references"][name][figure] for cell in cells])
+            for name in cells[0]["references"]
+        }
+        best = min(by_name, key=lambda name: float(by_name[name].mean()))
+        difference = own - by_name[best]
+        reach = 2.1 * float(difference.std(ddof=1)) / np.sqrt(len(cells)) if len(cells) > 1 else float("nan")
+        found[figure] = {
+            "model": float(own.mean()), "best": best, "reference": float(by_name[best].mean()),
+            "difference": float(difference.mean()), "reach": reach,
+            "no_worse": bool(difference.mean() <= 0.0),
+        }  # fmt: skip
+    return found
+
+
+def main() -> None:
+    """Measure the sets that are asked for, write the figures and print them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--seeds", type=int, help="Only so many seeds of each.")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="Settings to change.")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    changes = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in options.set)}
+    warnings.simplefilter("ignore", DataWarning)
+    sets: dict[str, Any] = {}
+    for place, (name, (make, n_seeds)) in enumerate(SETS.items()):
+        if name not in options.sets:
+            continue
+        try:
+            cells = [
+                one(make, place, seed, changes) for seed in range(min(n_seeds, options.seeds or n_seeds))
+            ]
+        except DataError as error:
+            print(f"{name}: left out, {error}", flush=True)
+            continue
+        except PyroBmfError as error:
+            sets[name] = {"failed": str(error)}
+            print(f"{name}: failed, {error}", flush=True)
+            continue
+        sets[name] = {"summary": summary(cells), "cells": cells}
+        for figure, row in sets[name]["summary"].items():
+            print(
+                f"{name:20s} {figure:5s} {row['model']:9.4f}  {row['best']:18s} {row['reference']:9.4f}  "
+                f"{row['difference']:+.4f} +- {row['reach']:.4f}{'' if row['no_worse'] else '  WORSE'}",
+                flush=True,
+            )
+    if options.out is not None:
+        write_json(options.out, {"changes": changes, "sets": sets})
+
+
+if __name__ == "__main__":
+    main()
