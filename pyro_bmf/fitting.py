@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .checkpoint import CHAIN_CHECKPOINT
+from .data.ratings import Ratings
 from .data.splits import Split
 from .data.units import Units
 from .fit_result import DivergenceError, FitResult
@@ -49,6 +50,7 @@ def fit(
     resume: bool = False,
     progress: bool | Reporter = True,
     units: Units | None = None,
+    implicit: Ratings | None = None,
 ) -> FitResult:
     """Fit the model to the train part of a split.
 
@@ -77,6 +79,8 @@ def fit(
         A bar on standard error, nothing, or a reporter of your own.
     units : Units, optional
         Standard units to work in; those of the training ratings when not given.
+    implicit : Ratings, optional
+        Ratings whose pairs are the implicit feedback of the model; the training ratings when not given.
 
     Raises
     ------
@@ -90,14 +94,17 @@ def fit(
         If `resume` is asked and the checkpoint is missing, damaged or of another fit.
     """
     asked = preset() if settings is None else settings
-    fit = Prepared.of(split, asked, own=model, warm_start=warm_start, refit=refit, units=units)
+    fit = Prepared.of(
+        split, asked, own=model, warm_start=warm_start, refit=refit, units=units, implicit=implicit
+    )
     if resume:
         fit.check_resume(checkpoint)
     reporter = InRatings(reporter_of(progress), fit.units)
     file = None if checkpoint is None else Path(checkpoint)
     with computing(pick_device(device), threads=threads, deterministic=deterministic) as where:
         settings = fit.case.settings
-        job = Job(fit.train, fit.valid, settings, model, fit.validate(), warm_start, where, reporter)
+        validate = fit.validate()
+        job = Job(fit.train, fit.valid, settings, model, validate, warm_start, where, reporter, fit.implicit)
         stages = [RUNNERS[one.__class__](job, one) for one in settings.stages]
         chained = file is not None and is_of_kind(file, CHAIN_CHECKPOINT)
         first = len(stages) - 1 if resume and settings.gibbs is not None and chained else 0

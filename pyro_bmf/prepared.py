@@ -45,6 +45,8 @@ class Prepared:
         The same in standard units.
     valid : Ratings or None
         Validation ratings in standard units.
+    implicit : Ratings or None
+        Whose pairs are the implicit feedback, where these are not the training ratings'.
     """
 
     split: Split
@@ -54,6 +56,7 @@ class Prepared:
     raw: Ratings
     train: Ratings
     valid: Ratings | None
+    implicit: Ratings | None = None
 
     @classmethod
     def of(
@@ -65,6 +68,7 @@ class Prepared:
         warm_start: Posterior | None,
         refit: bool,
         units: Units | None,
+        implicit: Ratings | None = None,
     ) -> Prepared:
         """Check the settings against the ratings, and take all to standard units.
 
@@ -77,6 +81,7 @@ class Prepared:
             (split, Split, "a Split, as from random_split(load_ratings(...))"),
             (settings, Settings, "Settings, as from preset('default')"),
             (own, FactorizationModel | None, "a FactorizationModel as the model, or none"),
+            (implicit, Ratings | None, "Ratings whose pairs are the implicit feedback, or none"),
         ):
             if not isinstance(value, kind):
                 raise SettingsError(f"fit was given {value!r}: give {remedy}.")
@@ -92,11 +97,13 @@ class Prepared:
         valid = None if refit or len(split.valid) == 0 else split.valid
         case = Case.of(settings, levels=train.scale.levels, validated=refit or valid is not None, own=own)
         case.check()
+        if implicit is not None:
+            _check_implicit(implicit, train, case)
         if units is None:
             units = units_of(settings.model, train, own=own, earlier=warm_start)
         case = replace(case, settings=replace(settings, model=settings_in(settings.model, units)))
         valid = None if valid is None else units.of_ratings(valid)
-        return cls(split, settings, case, units, train, units.of_ratings(train), valid)
+        return cls(split, settings, case, units, train, units.of_ratings(train), valid, implicit)
 
     def check_resume(self, file: object) -> None:
         """Refuse to go on from where nothing can be.
@@ -131,7 +138,9 @@ class Prepared:
     def identity(self, model: FactorizationModel, device: torch.device) -> dict[str, Any]:
         """Return what must agree with a checkpoint: what decides the result, not how often it is written."""
         settings = {part: content for part, content in self.case.in_force().items() if part != "preset"}
+        implicit = {} if self.implicit is None else {"implicit": self.implicit.data_hash}
         return {
+            **implicit,
             "settings": _plain(settings),
             "model": _plain(model.settings()),
             "split_hash": self.split.hash,
@@ -180,6 +189,19 @@ class Prepared:
             result,
             posterior=posterior_in_ratings(result.posterior, self.units, self.raw, self.settings.model),
             history=[record_in_ratings(record, self.units) for record in result.history],
+        )
+
+
+def _check_implicit(implicit: Ratings, train: Ratings, case: Case) -> None:
+    if not case.implicit:
+        raise SettingsError(
+            "implicit was given, whose pairs a model without implicit feedback does not read: leave it out, "
+            "or choose a model that has it (implicit=True in the settings, with Gibbs sweeps)."
+        )
+    if (implicit.n_users, implicit.n_items) != (train.n_users, train.n_items):
+        raise SettingsError(
+            f"implicit has {implicit.n_users:,} users and {implicit.n_items:,} items, the split "
+            f"{train.n_users:,} and {train.n_items:,}: give ratings under the split's vocabularies."
         )
 
 

@@ -81,6 +81,8 @@ class Job:
         For methods that can go on from one.
     device : torch.device
     reporter : Reporter
+    implicit : Ratings or None
+        Whose pairs are the implicit feedback, where these are not the training ratings'.
     """
 
     train: Ratings
@@ -91,6 +93,7 @@ class Job:
     warm_start: EarlierFit | None
     device: torch.device
     reporter: Reporter
+    implicit: Ratings | None = None
 
     @property
     def ends(self) -> tuple[float, float]:

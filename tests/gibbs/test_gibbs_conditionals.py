@@ -12,9 +12,11 @@ from tiny_chain import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, ti
 from torch import Tensor
 
 from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.collapsed_means import Solver
 from pyro_bmf.methods.gibbs.hyper_draws import draw_noise_shape, draw_row_noise, draw_weights_precision
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.methods.kernel import conjugate_gradient
+from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.numerics.conjugate_draws import draw_normal_gamma, draw_normal_wishart
@@ -69,14 +71,22 @@ def test_draws_of_rows_have_that_mean_and_covariance() -> None:
         assert bool((error.abs() < 5 * bound).all())
 
 
-def dense_means(sweeps: Sweeps, state: ChainState, side: str) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of implicit weights and location, rows integrated out, as one Normal regression."""
+def dense_means(
+    sweeps: Sweeps, state: ChainState, side: str, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of implicit weights and location, rows integrated out, as one Normal regression.
+
+    `mask`, (USERS, ITEMS), says which pairs are the implicit feedback: the rated ones, where it is not given.
+    """
     users, items = tiny_pairs()
     own, other = (state.user, state.item) if side == "user" else (state.item, state.user)
     rows, columns = (users, items) if side == "user" else (items, users)
     m, d = own.weights.shape
     n_entries = len(rows)
-    counts = torch.bincount(rows, minlength=len(own.rows)).double()
+    if mask is None:
+        mask = torch.zeros(USERS, ITEMS, dtype=torch.bool)
+        mask[users, items] = True
+    fed = mask if side == "user" else mask.T
     design = torch.zeros(n_entries, (m + 1) * d, dtype=torch.float64)
     covariance = torch.zeros(n_entries, n_entries, dtype=torch.float64)
     target = torch.zeros(n_entries, dtype=torch.float64)
@@ -86,10 +96,10 @@ def dense_means(sweeps: Sweeps, state: ChainState, side: str) -> tuple[Tensor, T
         i, f = rows[e], features[columns[e]]
         for other_entry in (rows == i).nonzero().flatten().tolist():
             j = int(columns[other_entry])
-            if sweeps.model.implicit is not None:
-                design[e, j * d : (j + 1) * d] = f / counts[i].sqrt()
             covariance[e, other_entry] = f @ prior @ features[j]
         design[e, m * d :] = f
+        for j in fed[i].nonzero().flatten().tolist() if sweeps.model.implicit is not None else ():
+            design[e, j * d : (j + 1) * d] = f / fed[i].sum().sqrt()
         covariance[e, e] += 1.0 / (
             state.noise_precision * own.row_precision[i] * other.row_precision[columns[e]]
         )
@@ -102,12 +112,20 @@ def dense_means(sweeps: Sweeps, state: ChainState, side: str) -> tuple[Tensor, T
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
-@pytest.mark.parametrize("implicit", [True, False])
-def test_locations_and_weights_are_drawn_with_the_rows_integrated_out(side: str, implicit: bool) -> None:
-    model = tiny_model()
-    if not implicit:
+@pytest.mark.parametrize("implicit", ["rated", "others", "none"])
+def test_locations_and_weights_are_drawn_with_the_rows_integrated_out(side: str, implicit: str) -> None:
+    """Also where the implicit feedback is of other pairs than those that are rated."""
+    model, mask = tiny_model(), None
+    if implicit == "none":
         model.implicit = None
     sweeps = tiny_sweeps(model)
+    if implicit == "others":
+        mask = torch.from_numpy(np.random.default_rng(7).random((USERS, ITEMS)) < 0.4)
+        fed = Feedback.from_coo(*mask.nonzero(as_tuple=True), torch.ones(int(mask.sum())), USERS, ITEMS)
+        rated = Feedback.from_coo(*tiny_pairs(), sweeps.ratings, USERS, ITEMS)
+        sweeps = Sweeps(
+            model, rated, sweeps.ratings, dtype=torch.float64, solver=Solver(1e-12, 500), mask=fed
+        )
     state = random_state(sweeps)
     own = state.user if side == "user" else state.item
     given = sweeps.given_other(side, state, sweeps.ratings)
@@ -116,9 +134,9 @@ def test_locations_and_weights_are_drawn_with_the_rows_integrated_out(side: str,
     for _ in range(n):
         sweeps._draw_means(side, state, given)
         drawn.append(torch.cat([own.weights, own.location[None]]).flatten().clone())
-    mean, covariance = dense_means(sweeps, state, side)
+    mean, covariance = dense_means(sweeps, state, side, mask)
     # Without implicit feedback there are no weights to draw.
-    drawn_here = slice(None) if implicit else slice(own.weights.numel(), None)
+    drawn_here = slice(None) if implicit != "none" else slice(own.weights.numel(), None)
     mean, covariance = mean[drawn_here], covariance[drawn_here, drawn_here]
     found = torch.stack(drawn)[:, drawn_here]
     standard = (found.mean(0) - mean) / (covariance.diagonal() / n).sqrt()

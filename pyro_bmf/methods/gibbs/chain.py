@@ -35,7 +35,7 @@ from .chain_state import ChainState, SideState
 from .collapsed_means import Solver
 from .kept_draws import Kept, RunningAverage
 from .settings import Gibbs
-from .sweeps import Sweeps, conjugate_priors, latent_utilities, seed_of
+from .sweeps import Sweeps, conjugate_priors, latent_utilities
 
 #: Sweeps before the precisions of implicit weights are drawn, and before an average is worth recording.
 _SETTLE, _RECORD = 8, 4
@@ -54,6 +54,8 @@ class Chain:
     settings : Gibbs
     seed : int
     device : torch.device
+    implicit : Ratings or None
+        Whose pairs are the implicit feedback; those of `train` where there are none.
     """
 
     def __init__(
@@ -66,22 +68,19 @@ class Chain:
         seed: int,
         device: torch.device,
         reporter: Reporter,
+        implicit: Ratings | None = None,
     ) -> None:
         self.model, self.train, self.settings, self.seed = model.to(device), train, settings, seed
         self.device, self.reporter = device, reporter
         self._check_size()
-        users, items = (
-            torch.from_numpy(np.array(column, dtype=np.int64)).to(device)
-            for column in (train.users, train.items)
-        )
-        ratings = torch.from_numpy(train.ratings.astype(np.float32)).to(device)
-        feedback = Feedback.from_coo(users, items, ratings, train.n_users, train.n_items)
+        feedback = _feedback_of(train, device)
         self.sweeps = Sweeps(
             model,
             feedback,
             feedback.values,
             solver=Solver(settings.solver_tolerance),
             scale_moves=settings.scale_moves,
+            mask=None if implicit is None else _feedback_of(implicit, device),
         )
         self.average = None if valid is None else RunningAverage(valid)
         self.n_draws = settings.kept_draws
@@ -246,6 +245,20 @@ class Chain:
         self.sweeps.drawing_cuts = header["drawing_cuts"]
         history[:] = header["history"]
         return state, header["sweep"]
+
+
+def seed_of(seed: int, sweep: int) -> int:
+    """Return the seed of a sweep's generator: everything random in it follows from these two numbers."""
+    return int(np.random.SeedSequence([seed, 0x61BB5, sweep]).generate_state(1)[0])
+
+
+def _feedback_of(ratings: Ratings, device: torch.device) -> Feedback:
+    users, items = (
+        torch.from_numpy(np.array(column, dtype=np.int64)).to(device)
+        for column in (ratings.users, ratings.items)
+    )
+    values = torch.from_numpy(ratings.ratings.astype(np.float32)).to(device)
+    return Feedback.from_coo(users, items, values, ratings.n_users, ratings.n_items)
 
 
 def check_gibbs(model: FactorizationModel) -> None:

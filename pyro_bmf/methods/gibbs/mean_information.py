@@ -78,9 +78,18 @@ class RowsOfSide(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DenseRows:
-    """One matrix a row."""
+    """One matrix a row.
+
+    Attributes
+    ----------
+    entries : Entries
+        Rated pairs.
+    mask : Entries
+        Pairs of the implicit feedback; the same ones, as a rule.
+    """
 
     entries: Entries
+    mask: Entries
 
     def given(
         self,
@@ -95,7 +104,7 @@ class DenseRows:
         products = outer_products(features) * column_precision.unsqueeze(-1)
         said = (self.entries.sum(products) * row_precision).view(-1, width, width)
         conditional = Conditional.of(prior_precision, said, linear)
-        return GivenOther(conditional, lambda: DenseInformation.of(self.entries, conditional))
+        return GivenOther(conditional, lambda: DenseInformation.of(self.mask, conditional))
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,17 +141,17 @@ class DenseInformation:
 
     Attributes
     ----------
-    entries : Entries
+    mask : Entries
     tensor : Tensor, shape (n, D, D)
     """
 
-    entries: Entries
+    mask: Entries
     tensor: Tensor
 
     @classmethod
-    def of(cls, entries: Entries, conditional: Conditional) -> DenseInformation:
+    def of(cls, mask: Entries, conditional: Conditional) -> DenseInformation:
         """Make it of the rows' conditionals."""
-        return cls(entries, conditional.mean_precision())
+        return cls(mask, conditional.mean_precision())
 
     def total(self) -> Tensor:
         """Return the sum over rows, (D, D)."""
@@ -159,8 +168,8 @@ class DenseInformation:
     def block_solver(self, weights_precision: Tensor, location_block: Tensor) -> Solver:
         """Return the solver of the blocks of all columns and, last, the location: (n_columns + 1, D)."""
         width = self.tensor.shape[-1]
-        shares = self.tensor.flatten(1) * (self.entries.root_counts**2).unsqueeze(-1)
-        blocks = self.entries.sum_back(shares).view(-1, width, width) + torch.diag(weights_precision)
+        shares = self.tensor.flatten(1) * (self.mask.root_counts**2).unsqueeze(-1)
+        blocks = self.mask.sum_back(shares).view(-1, width, width) + torch.diag(weights_precision)
         root = torch.linalg.cholesky(torch.cat([blocks, location_block.unsqueeze(0)]))
         # Multiplied with in every step, which takes a third of the time of solving triangles.
         inverse = torch.cholesky_inverse(root)

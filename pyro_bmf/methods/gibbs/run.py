@@ -64,7 +64,16 @@ class GibbsRun:
                 torch.from_numpy(job.valid.ratings.astype(np.float32)).to(job.device),
             )
         seed = job.settings.seed
-        chain = Chain(model, job.train, pairs, settings, seed=seed, device=job.device, reporter=job.reporter)
+        chain = Chain(
+            model,
+            job.train,
+            pairs,
+            settings,
+            seed=seed,
+            device=job.device,
+            reporter=job.reporter,
+            implicit=job.implicit,
+        )
         history: list[dict[str, Any]] = [] if start is None else list(start.history)
         draws = chain.run(
             None if start is None else start.rows,

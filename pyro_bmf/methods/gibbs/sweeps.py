@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,7 +71,9 @@ class Sweeps:
         Whether the scale of latent utilities is drawn in each sweep (`scale_moves`).
     dense_cells : int
         Rows of the larger side times D squared above which rows with few ratings are of low rank
-        (`pyro_bmf.methods.few_entries`).
+        (`pyro_bmf.methods.few_entries`); they never are with a `mask`.
+    mask : Feedback, optional
+        Users' pairs of the implicit feedback, where these are not the rated ones.
     """
 
     def __init__(
@@ -85,22 +86,25 @@ class Sweeps:
         solver: Solver | None = None,
         scale_moves: bool = False,
         dense_cells: int = DENSE_CELLS,
+        mask: Feedback | None = None,
     ) -> None:
         self.model, self.dtype, self.scale_moves = model, dtype, scale_moves
         self.priors, self.utilities = conjugate_priors(model), latent_utilities(model)
         users, items = Entries.of(feedback, dtype), Entries.of_transpose(feedback, dtype)
-        self.entries = Sides(users, items)
+        self.entries = self.mask = Sides(users, items)
+        if mask is not None:
+            self.mask = Sides(Entries.of(mask, dtype), Entries.of_transpose(mask, dtype))
         width = model.n_factors + model.biases
-        few = max(users.n_rows, items.n_rows) * width**2 > dense_cells
+        few = mask is None and max(users.n_rows, items.n_rows) * width**2 > dense_cells
         self.rows_of: Sides[RowsOfSide] = (
             Sides(FewRows.build(users, width), FewRows.build(items, width))
             if few
-            else Sides(DenseRows(users), DenseRows(items))
+            else Sides(DenseRows(users, self.mask.user), DenseRows(items, self.mask.item))
         )
         solver = Solver() if solver is None else solver
         self.means = Sides(
-            MeansSystem(users, CoarseLevel.build(users), solver),
-            MeansSystem(items, CoarseLevel.build(items), solver),
+            MeansSystem(self.mask.user, CoarseLevel.build(self.mask.user), solver),
+            MeansSystem(self.mask.item, CoarseLevel.build(self.mask.item), solver),
         )
         # Utilities are kept in the users' order; items read them in their own.
         self.item_order = feedback.t_order.long()
@@ -216,7 +220,7 @@ class Sweeps:
         own = state.of(side)
         if self.model.implicit is None:
             return torch.zeros_like(own.rows)
-        return self.entries.of(side).means(own.weights)
+        return self.mask.of(side).means(own.weights)
 
     def features(self, side: Side, state: ChainState) -> Tensor:
         """Return the other side's f = [v, 1], (n_other, D)."""
@@ -393,8 +397,3 @@ def latent_utilities(model: FactorizationModel) -> Utilities:
             "(another method, or then=None)."
         )
     return found
-
-
-def seed_of(seed: int, sweep: int) -> int:
-    """Return the seed of a sweep's generator: everything random in it follows from these two numbers."""
-    return int(np.random.SeedSequence([seed, 0x61BB5, sweep]).generate_state(1)[0])
