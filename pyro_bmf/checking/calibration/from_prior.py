@@ -19,21 +19,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data import Ratings, RatingScale, Split, random_split
-from ..data.units import AS_GIVEN
-from ..data.validation import ratings_from_arrays
-from ..errors import DataError
-from ..fitting import fit
-from ..in_units import settings_in, units_of
-from ..methods.build_model import build_model
-from ..methods.gibbs.sweeps import NOISE_PRIOR
-from ..methods.settings import Settings
-from ..model import FactorizationModel
-from ..model.blocks import Block
-from ..model.feedback import Feedback
-from ..model.fitted import Indices, Side
-from ..posterior import Posterior
-from ..posterior.hyperparameters import hyperparameter_draws
+from ...data import Ratings, RatingScale, Split, random_split
+from ...data.units import AS_GIVEN
+from ...data.validation import ratings_from_arrays
+from ...errors import DataError
+from ...fitting import fit
+from ...in_units import settings_in, units_of
+from ...methods.build_model import build_model
+from ...methods.gibbs.sweeps import NOISE_PRIOR
+from ...methods.settings import Settings
+from ...model import FactorizationModel
+from ...model.blocks import Block
+from ...model.feedback import Feedback
+from ...model.fitted import Indices, Side
+from ...posterior import Posterior
+from ...posterior.hyperparameters import hyperparameter_draws
 
 #: Draws of a posterior that has no draws of its own.
 NUM_SAMPLES = 200
