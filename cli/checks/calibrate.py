@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyro_bmf.errors import DataError, SavedFileError
+from pyro_bmf.errors import DataError, SavedFileError, SettingsError
 from pyro_bmf.files import write_json
 
 from ..given import given_options
 from ..options import Asked, ratings_options
-from ..printing.option_groups import GroupedCommand
+from ..printing.option_groups import GroupedCommand, option
 from ..printing.output import TableWriter, note, table_options
 from ..printing.outputs import OutputPath
 from ..printing.progress import bar
@@ -27,27 +28,31 @@ from ..shared_options import threads_option
 from ..splitting import check_data_dir, make_split
 
 if TYPE_CHECKING:
+    from pyro_bmf.checking.calibration import Refit
     from pyro_bmf.checking.simulated_ranks import RankCheck, RankSummary
     from pyro_bmf.data import Split
     from pyro_bmf.methods.settings import Settings
 
 _FORMAT = "pyro-bmf calibration"
 # What may be given beside RUN; all else is the run's own.
-_WITH_RUN = frozenset(
+_WITH_EITHER = frozenset(
     {
-        *("path", "data", "data_dir", "refits", "users", "items", "out", "threads", "simulation_seed"),
+        *("data", "data_dir", "refits", "out", "threads", "simulation_seed"),
         *("as_json", "csv_path", "csv_safe"),
     }
 )
+_WITH_RUN = _WITH_EITHER | {"path", "users", "items"}
+_WITH_FROM = _WITH_EITHER | {"source", "new_ratings"}
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What is simulated: how many fits, on how many users and items, and the seed of truths."""
+    """What is simulated: how many fits, on how many users, items and new ratings, and the seed of truths."""
 
     refits: int
     users: int | None
     items: int | None
+    new_ratings: int | None
     simulation_seed: int
 
 
@@ -59,8 +64,16 @@ def simulation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--users", type=click.IntRange(2), metavar="N", help="Keep only so many users, at random.")
     @click.option("--items", type=click.IntRange(2), metavar="N", help="Keep only so many items, at random.")
-    @click.option(
+    @option(
+        "--new-ratings",
+        group="Running",
+        type=click.IntRange(1),
+        metavar="N",
+        help="With --from: how many are simulated.  [default: as many as RUN has, where there is room]",
+    )
+    @option(
         "--simulation-seed",
+        group="Running",
         type=click.IntRange(0),
         default=0,
         show_default=True,
@@ -77,6 +90,13 @@ def simulation_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(cls=GroupedCommand)
 @click.argument("path", metavar="[RUN]", type=RUN, required=False)
+@click.option(
+    "--from",
+    "source",
+    type=RUN,
+    metavar="RUN",
+    help="Draw truths from the posterior of RUN.",
+)
 @ratings_options(
     "Without RUN: ratings whose pairs are simulated. With RUN: where its ratings are now, if they have moved."
 )
@@ -85,14 +105,14 @@ def simulation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--out",
     type=OutputPath(beside=(".png",)),
     metavar="FILE",
-    help="Results as JSON, a figure beside it; a check that is there goes on. "
-    "[default: [RUN/]calibration.json]",
+    help="Results as JSON, a figure beside it. [default: [RUN/]calibration[-from].json]",
 )
 @settings_options
 @threads_option(group="Running")
 @table_options
 def command(
     path: Path | None,
+    source: Path | None,
     asked: Asked,
     simulation: Simulation,
     out: Path | None,
@@ -103,20 +123,23 @@ def command(
     """Check by simulation whether a posterior is as sure as it should be.
 
     Truths are drawn from the prior of the settings, and ratings from them at the pairs that were really
-    rated. Fitted to these, a right posterior holds the truth in its 90 % interval nine times in ten.
+    rated; with --from, from a run's posterior, beside its own ratings. Fitted to these, a right posterior
+    holds nine truths of ten in its 90 % intervals.
 
     \b
     Examples:
       pyro-bmf calibrate runs/ml100k
       pyro-bmf calibrate --data ml100k --preset conjugate --refits 40
-      pyro-bmf calibrate --data ml1m --users 600 --items 400 --factors 4 --out check.json
+      pyro-bmf calibrate --from runs/ml100k --refits 40
     """
+    if source is not None:
+        _check_given("--from RUN", _WITH_FROM)
+        _show(_from_run(source, asked, simulation, out, threads), tables)
+        return
+    if simulation.new_ratings is not None:
+        raise click.UsageError("--new-ratings stand beside those of a run: give --from RUN, or leave it out.")
     if path is not None:
-        own = [option for name, option in given_options().items() if name not in _WITH_RUN]
-        if own:
-            raise click.UsageError(
-                f"RUN brings its own ratings, split and settings: leave out {', '.join(own)}, or RUN."
-            )
+        _check_given("RUN", _WITH_RUN)
         folder = RunFolder.existing(path)
         config = folder.read_config()
         settings = folder.settings(config)
@@ -135,18 +158,68 @@ def command(
     from pyro_bmf.checking.calibration import subsample
 
     seed = simulation.simulation_seed
-    pairs = subsample(split, simulation.users, simulation.items, seed)
-    check = _run(pairs, settings, file, refits=simulation.refits, threads=threads, seed=seed)
-    summaries = check.summaries
+    part = subsample(split, simulation.users, simulation.items, seed)
+    what = f"{settings.name} on the pairs of {split.ratings.name}"
+
+    def refit(seed: int) -> Refit:
+        from pyro_bmf.checking.calibration import refit_ranks
+
+        return refit_ranks(part, settings, seed, threads=threads)
+
+    identity = _identity(part, settings, seed)
+    del identity["settings"]["seed"]  # a simulated fit's seed is its own
+    _show(_Check(what, file, simulation.refits, seed, identity, refit).run(), tables)
+
+
+def _check_given(what: str, known: frozenset[str]) -> None:
+    own = [option for name, option in given_options().items() if name not in known]
+    if own:
+        raise click.UsageError(
+            f"{what} brings its own ratings, split and settings: leave out {', '.join(own)}, or {what}."
+        )
+
+
+def _from_run(
+    source: Path, asked: Asked, simulation: Simulation, out: Path | None, threads: int | None
+) -> tuple[_Check, RankCheck]:
+    """Check a run by truths of its posterior."""
+    folder = RunFolder.existing(source)
+    config = folder.read_config()
+    settings = folder.settings(config)
+    if config["refit"]:
+        raise SettingsError(
+            f"{source} was fitted to train and validation together (--refit): give a run without it, as new "
+            "ratings stand beside those of the train part."
+        )
+    posterior = folder.load_posterior()
+    split = folder.load_split(asked.reading.data_dir, asked.data)
+    file = folder.path / "calibration-from.json" if out is None else out
+    seed, n_new = simulation.simulation_seed, simulation.new_ratings
+
+    def refit(seed: int) -> Refit:
+        from pyro_bmf.checking.calibration import refit_ranks_from
+
+        return refit_ranks_from(posterior, split, settings, seed, n_new=n_new, threads=threads)
+
+    identity = _identity(split, settings, seed) | {
+        "model": hashlib.sha256(folder.model.read_bytes()).hexdigest(),
+        "new_ratings": n_new,
+    }
+    what = f"{settings.name} about the posterior of {source}"
+    return _Check(what, file, simulation.refits, seed, identity, refit).run()
+
+
+def _show(found: tuple[_Check, RankCheck], tables: TableWriter) -> None:
+    asked, check = found
     tables.show(
-        f"Simulation-based calibration of {settings.name} on the pairs of {split.ratings.name}, "
-        f"{simulation.refits} fits: a right posterior has coverages of 0.5 and 0.9, mean rank 0.5, spread 1",
-        [summary.to_dict() for summary in summaries],
-        screen=[_line(summary) for summary in summaries],
+        f"Simulation-based calibration of {asked.what}, "
+        f"{asked.refits} fits: a right posterior has coverages of 0.5 and 0.9, mean rank 0.5, spread 1",
+        [summary.to_dict() for summary in check.summaries],
+        screen=[_line(summary) for summary in check.summaries],
         name="calibration",
     )
     tables.say(check.words())
-    tables.say(f"Every rank is in {file}, the figure in {file.with_suffix('.png')}.")
+    tables.say(f"Every rank is in {asked.file}, the figure in {asked.file.with_suffix('.png')}.")
     advice = check.advice()
     if advice is not None:
         note(advice)
@@ -161,51 +234,57 @@ def _settings(changes: Changes) -> Settings:
     return chosen(changes)
 
 
-def _run(
-    part: Split,
-    settings: Settings,
-    file: Path,
-    *,
-    refits: int,
-    threads: int | None,
-    seed: int,
-) -> RankCheck:
-    """Do the refits that the file lacks, write file and figure, and summarise."""
-    from pyro_bmf.checking.calibration import refit_ranks
-    from pyro_bmf.checking.rank_plot import plot_ranks
-    from pyro_bmf.checking.simulated_ranks import check_ranks
-
-    recorded = case_on(settings, part).in_force()
-    del recorded["seed"]  # a simulated fit's seed is its own
-    identity = {
+def _identity(split: Split, settings: Settings, seed: int) -> dict[str, Any]:
+    """Return what must agree with a file to go on with it."""
+    recorded = case_on(settings, split).in_force()
+    return {
         "format": _FORMAT,
-        "split_hash": part.hash,
+        "split_hash": split.hash,
         "settings": json.loads(json.dumps(recorded)),
         "seed": seed,
     }
-    done: dict[str, Any] = _read(file, identity) if file.exists() else {}
-    with bar("Refits", refits, "fits") as advance:
-        for refit in range(refits):
-            if str(refit) not in done:
-                done[str(refit)] = refit_ranks(part, settings, seed + refit, threads=threads).to_dict()
-                write_json(file, {**identity, "refits": done})
-            advance(1)
-    kept = [done[str(refit)] for refit in range(refits)]
-    kinds = [kind for kind in kept[0]["ranks"] if all(kind in one["ranks"] for one in kept)]
-    ranks = {kind: [one["ranks"][kind] for one in kept] for kind in kinds}
-    check = check_ranks(ranks, {kind: [one["errors"][kind] for one in kept] for kind in kinds})
-    write_json(
-        file,
-        {
-            **identity,
-            "refits": done,
-            "summary": [summary.to_dict() for summary in check.summaries],
-            "check": check.to_dict(),
-        },
-    )
-    title = f"{settings.name} on the pairs of {part.ratings.name}: {refits} simulated fits"
-    plot_ranks(ranks, check.summaries, title, file.with_suffix(".png"))
-    return check
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Simulated fits, those that a file holds already included."""
+
+    what: str
+    file: Path
+    refits: int
+    seed: int
+    identity: dict[str, Any]
+    refit: Callable[[int], Refit]
+
+    def run(self) -> tuple[_Check, RankCheck]:
+        """Do the refits that the file lacks, write file and figure, and summarise."""
+        from pyro_bmf.checking.rank_plot import plot_ranks
+        from pyro_bmf.checking.simulated_ranks import check_ranks
+
+        file, refits = self.file, self.refits
+        done: dict[str, Any] = _read(file, self.identity) if file.exists() else {}
+        with bar("Refits", refits, "fits") as advance:
+            for refit in range(refits):
+                if str(refit) not in done:
+                    done[str(refit)] = self.refit(self.seed + refit).to_dict()
+                    write_json(file, {**self.identity, "refits": done})
+                advance(1)
+        kept = [done[str(refit)] for refit in range(refits)]
+        kinds = [kind for kind in kept[0]["ranks"] if all(kind in one["ranks"] for one in kept)]
+        ranks = {kind: [one["ranks"][kind] for one in kept] for kind in kinds}
+        check = check_ranks(ranks, {kind: [one["errors"][kind] for one in kept] for kind in kinds})
+        write_json(
+            file,
+            {
+                **self.identity,
+                "refits": done,
+                "summary": [summary.to_dict() for summary in check.summaries],
+                "check": check.to_dict(),
+            },
+        )
+        title = f"{self.what}: {refits} simulated fits"
+        plot_ranks(ranks, check.summaries, title, file.with_suffix(".png"))
+        return self, check
 
 
 def _read(file: Path, identity: dict[str, Any]) -> dict[str, Any]:

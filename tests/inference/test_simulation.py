@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from scipy import stats
 
-from pyro_bmf.checking.calibration import refit_ranks, simulate, subsample
-from pyro_bmf.checking.simulated_ranks import check_ranks
+from pyro_bmf import fit
+from pyro_bmf.checking.calibration import refit_ranks, refit_ranks_from, simulate, simulate_from, subsample
+from pyro_bmf.checking.calibration.from_posterior import _eta, _row_precisions, _truth, new_pairs
+from pyro_bmf.checking.simulated_ranks import RankCheck, check_ranks
 from pyro_bmf.cli.checks.calibrate import command
-from pyro_bmf.data import Split, random_split, synthetic_ratings
-from pyro_bmf.errors import DataError
+from pyro_bmf.cli.fit import command as fit_command
+from pyro_bmf.data import Ratings, Split, random_split, synthetic_ratings
+from pyro_bmf.errors import DataError, SettingsError
 from pyro_bmf.methods.build_model import build_model
-from pyro_bmf.methods.settings import preset
+from pyro_bmf.methods.settings import Settings, preset
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +136,146 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
             [*asked, "--refits", "3", "--out", str(out), "--simulation-seed", "3"],
             catch_exceptions=False,
         )
+
+
+# ---------------------------------------------------------------- truths of a posterior
+
+
+def chain_settings(**changes: Any) -> Settings:
+    return preset("default").replace(
+        **{"n_factors": 2, "sweeps": 60, "burn_in": 20, "kept_draws": 40} | changes
+    )
+
+
+def test_new_pairs_are_new_and_as_frequent_as_the_old_ones(split: Split) -> None:
+    ratings = split.ratings
+    users, items = new_pairs(split, 200, np.random.default_rng(0))
+    assert len(users) == 200
+    keys, old = users * ratings.n_items + items, ratings.users * ratings.n_items + ratings.items
+    assert len(np.unique(keys)) == 200
+    assert not set(keys) & set(old)
+    assert len(new_pairs(split, None, np.random.default_rng(0))[0]) == min(
+        len(split.train), (30 * 25 - len(ratings)) // 2
+    )
+    sparse = random_split(synthetic_ratings(200, 150, 1_500, n_factors=2, seed=1).ratings, seed=0)
+    users, _ = new_pairs(sparse, 1_000, np.random.default_rng(0))
+    assert np.corrcoef(np.bincount(users, minlength=200), sparse.train.user_counts)[0, 1] > 0.5
+    with pytest.raises(DataError, match=r"no room for 900 new ratings.*--new-ratings"):
+        new_pairs(split, 900, np.random.default_rng(0))
+
+
+def test_new_ratings_are_of_one_joint_draw_of_the_posterior(split: Split) -> None:
+    """Their residuals about that draw's predictors are Normal with that draw's noise, in rating units."""
+    settings = chain_settings(likelihood="normal", row_noise="none")
+    posterior = fit(split, settings, progress=False, threads=1).posterior
+    pairs = new_pairs(split, 300, np.random.default_rng(0))
+    drawn, truth = simulate_from(posterior, pairs, 5)
+    u, v = (posterior.user_rows.draws, posterior.item_rows.draws)
+    own = [s for s in range(40) if torch.equal(u[:, s, :2].double(), truth.values["user_factors"])]
+    assert len(own) == 1
+    noise = float(posterior.guide.hyperparameters()["noise"].values[own[0]])
+    assert truth.noise == pytest.approx(noise)
+    i, j = (torch.tensor(at) for at in pairs)
+    s, units = own[0], posterior.model.units
+    eta = (u[i, s, :2] * v[j, s, :2]).sum(-1) + u[i, s, 2] + v[j, s, 2] + float(posterior.model.centre)
+    standard = ((drawn - units.shift) / units.scale - eta.double().numpy()) / noise
+    assert stats.kstest(standard, "norm").pvalue > 1e-3
+    np.testing.assert_array_equal(simulate_from(posterior, pairs, 5)[0], drawn)
+    assert not np.array_equal(simulate_from(posterior, pairs, 6)[0], drawn)
+
+
+def test_noise_of_rows_is_drawn_from_its_conditional() -> None:
+    """With Normal ratings and noise by user alone it is a Gamma, whose mean and variance are known."""
+    ratings = synthetic_ratings(30, 25, 400, n_factors=2, seed=1).ratings
+    split = random_split(ratings, seed=0)
+    settings = chain_settings(likelihood="normal", row_noise="user")
+    posterior = fit(split, settings, progress=False, threads=1).posterior
+    truth, hyper = _truth(posterior, np.array([7]), 0)
+    likelihood = posterior.model.likelihood
+    torch.manual_seed(0)
+    drawn = []
+    for _ in range(300):
+        found = _row_precisions(posterior, truth, hyper, likelihood)
+        assert found is not None
+        assert bool((found.item == 1.0).all())
+        drawn.append(found.user)
+    train, units = split.train, posterior.model.units
+    eta = _eta(posterior, truth, train.users, train.items).numpy()
+    squares = ((units.standard(train.ratings) - eta) / float(hyper["noise"])) ** 2
+    shape = float(hyper["user_noise_shape"])
+    a = shape + 0.5 * train.user_counts
+    b = shape + 0.5 * np.bincount(train.users, squares, minlength=30)
+    standard = (torch.stack(drawn).mean(0).numpy() - a / b) / (np.sqrt(a) / b / np.sqrt(300))
+    assert np.abs(standard).max() < 4.5
+
+
+def test_implicit_feedback_stays_that_of_the_run(split: Split) -> None:
+    """A fit given its own training pairs is the fit without; other pairs give another posterior."""
+    settings = chain_settings(likelihood="normal", row_noise="none", sweeps=12, burn_in=4, kept_draws=8)
+
+    def rows(implicit: Ratings | None) -> torch.Tensor:
+        fitted = fit(split, settings, progress=False, threads=1, implicit=implicit)
+        return fitted.posterior.user_rows.draws
+
+    torch.testing.assert_close(rows(split.train), rows(None), rtol=0, atol=0)
+    assert not torch.equal(rows(split.ratings), rows(None))
+    with pytest.raises(SettingsError, match="does not read"):
+        fit(split, settings.replace(implicit=False), progress=False, implicit=split.train)
+    few = random_split(synthetic_ratings(20, 25, 300, n_factors=2, seed=1).ratings, seed=0)
+    with pytest.raises(SettingsError, match=r"20 users and 25 items, the split 30 and 25"):
+        fit(split, settings, progress=False, implicit=few.train)
+
+
+def test_a_posterior_of_the_validation_ratings_is_refused(split: Split) -> None:
+    settings = preset("conjugate").replace(n_factors=2, likelihood="normal")
+    posterior = fit(split, settings, progress=False, threads=1, refit=True).posterior
+    with pytest.raises(SettingsError, match="without refit"):
+        refit_ranks_from(posterior, split, settings, 0)
+
+
+def ranked_from(split: Split, settings: Settings, refits: int) -> RankCheck:
+    posterior = fit(split, settings, progress=False, threads=1).posterior
+    found = [refit_ranks_from(posterior, split, settings, seed, threads=1) for seed in range(refits)]
+    return check_ranks(
+        {kind: [one.ranks[kind] for one in found] for kind in found[0].ranks},
+        {kind: [one.errors[kind] for one in found] for kind in found[0].ranks},
+    )
+
+
+@pytest.mark.slow
+def test_about_a_posterior_a_chain_stays_quiet_and_independent_sides_do_not(split: Split) -> None:
+    chain = chain_settings(likelihood="normal", row_noise="none", sweeps=600, burn_in=200, kept_draws=100)
+    found = ranked_from(split, chain, 20)
+    assert [one.kind for one in found.summaries] == ["uv", "user bias", "item bias", "noise"]
+    assert not any(one.flagged for one in found.summaries)
+    ascent = preset("conjugate").replace(n_factors=2, likelihood="normal")
+    wrong = ranked_from(split, ascent, 80).summaries
+    assert [one.kind for one in wrong if one.flagged] == ["uv"]
+    assert wrong[0].coverage_90 + 2 * wrong[0].coverage_90_se < 0.9
+
+
+def test_the_command_checks_a_run_by_its_own_posterior(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["--data", "synthetic", "--factors", "2", "--preset", "conjugate", "--likelihood", "normal"]
+    asked += ["--iterations", "8", "--threads", "1"]
+    for name, more in (("run", []), ("both", ["--refit"])):
+        CliRunner().invoke(fit_command, [*asked, "--out", name, *more], catch_exceptions=False)
+
+    def check(*words: str) -> Result:
+        return CliRunner().invoke(command, [*words, "--threads", "1"], catch_exceptions=False)
+
+    found = check("--from", "run", "--refits", "2")
+    assert "about the posterior of run" in found.output
+    before = json.loads(Path("run/calibration-from.json").read_text())
+    assert check("--from", "run", "--refits", "3").exit_code == 0
+    after = json.loads(Path("run/calibration-from.json").read_text())
+    assert {name: after["refits"][name] for name in "01"} == before["refits"]
+    assert Path("run/calibration-from.png").stat().st_size > 5_000
+    with pytest.raises(DataError, match=r"another check \(new_ratings differ\)"):
+        check("--from", "run", "--refits", "3", "--new-ratings", "40")
+    with pytest.raises(SettingsError, match=r"both was fitted to train and validation together \(--refit\)"):
+        check("--from", "both")
+    assert "leave out --users" in check("--from", "run", "--users", "20").output
+    assert "give --from RUN" in check("run", "--new-ratings", "20").output

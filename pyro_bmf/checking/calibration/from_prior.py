@@ -228,23 +228,34 @@ def refit_ranks(
     model.start(real)
     model.likelihood.set_learned_noise_sd(0.8 * max(float(real.std()), 1e-3))
     simulated, truth = simulate(
-        model, split, centre=float(real.mean()), noise_prior=sweeps, seed=_seed(seed, 0)
+        model, split, centre=float(real.mean()), noise_prior=sweeps, seed=seed_of(seed, 0)
     )
     fitted = fit(
         simulated,
-        settings.replace(seed=_seed(seed, 1)),
+        settings.replace(seed=seed_of(seed, 1)),
         threads=threads,
         device=device,
         progress=False,
         units=AS_GIVEN,
     )
-    ranks, errors = _rank(fitted.posterior, simulated, truth, seed)
+    ranks, errors = rank(fitted.posterior, simulated, truth, seed)
     return Refit(ranks, errors, time.perf_counter() - started)
 
 
-def _rank(
+def rank(
     posterior: Posterior, split: Split, truth: Truth, seed: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return the ranks of a truth among a posterior's draws, and its standardised errors, by kind.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    split : Split
+        That it was fitted to: rows with training ratings are ranked.
+    truth : Truth
+    seed : int
+        Of the pairs and rows that are ranked, and of the posterior's draws where it makes them.
+    """
     rng = np.random.default_rng([seed, 2])
     train = split.train
     draws = np.arange(posterior.number_of_draws(None, usual=NUM_SAMPLES))
@@ -280,5 +291,6 @@ def _rank(
     return ranks, errors
 
 
-def _seed(seed: int, stream: int) -> int:
+def seed_of(seed: int, stream: int) -> int:
+    """Return the seed of one of the things that are random in a refit."""
     return int(np.random.SeedSequence([seed, 0x5BC, stream]).generate_state(1)[0]) >> 1
