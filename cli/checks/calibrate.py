@@ -105,7 +105,7 @@ def simulation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--out",
     type=OutputPath(beside=(".png",)),
     metavar="FILE",
-    help="Results as JSON, a figure beside it. [default: [RUN/]calibration[-from].json]",
+    help="JSON and figure. [default: [RUN/]calibration[-from].json]",
 )
 @settings_options
 @threads_option(group="Running")
