@@ -85,6 +85,9 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
             "command",
             "Compare runs by the probabilities that they give to ratings.",
         ),
+        "stack": LazyCommand(
+            "pyro_bmf.cli.checks.stack", "command", "Mix runs so that they predict best together."
+        ),
         "calibrate": LazyCommand(
             "pyro_bmf.cli.checks.calibrate", "command", "Check a configuration's posterior by simulation."
         ),

@@ -80,7 +80,8 @@ def test_overview_names_every_command() -> None:
         assert lazy.short_help in result.output
     assert set(COMMANDS) == {
         "data", "fit", "evaluate", "presets", "priors", "likelihoods", "predict", "recommend", "fold-in",
-        "similar", "ppc", "diagnose", "sensitivity", "elicit", "compare", "calibrate", "export",
+        "similar", "ppc", "diagnose", "sensitivity", "elicit", "compare", "stack", "calibrate",
+        "export",
     }  # fmt: skip
 
 

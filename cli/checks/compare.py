@@ -16,6 +16,7 @@ from ..printing.outputs import OutputPath
 from ..printing.progress import bar
 from ..printing.report import split_words
 from ..runs.folder import RUN, RunFolder
+from ..runs.several import common_split, names_of
 from ..shared_options import data_dir_option, moved_data_option, seed_option
 
 if TYPE_CHECKING:
@@ -89,12 +90,12 @@ def command(
     from pyro_bmf.checking.held_out import held_out_log_prob
     from pyro_bmf.evaluation.elpd import compare_elpd
 
-    names = _names(paths)
+    names = names_of(paths)
     if not loo:
         refuse_unread(("loo_ratings",), "with --loo alone")
     folders = [RunFolder.existing(path) for path in paths]
     posteriors = [folder.load_posterior() for folder in folders]
-    split = _common_split(folders, names, data_dir, data)
+    split = common_split(folders, names, data_dir, data)
     _remarks(names, posteriors, split, part)
     held_out = split.test if part == "test" else split.valid
     kind = "density" if held_out.scale.levels is None else "probability"
@@ -129,29 +130,6 @@ def command(
     if out is not None:
         write_json(out, everything)
         tables.say(f"All figures are in {out}.")
-
-
-def _names(paths: tuple[Path, ...]) -> list[str]:
-    if len(paths) < 2:
-        raise click.UsageError("Give two runs or more.")
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise click.UsageError("A run is named twice.")
-    short = [path.resolve().name for path in paths]
-    return short if len(set(short)) == len(short) else [str(path) for path in paths]
-
-
-def _common_split(
-    folders: list[RunFolder], names: list[str], data_dir: Path | None, data: str | None
-) -> Split:
-    """Load the split of the first run, after making sure that it is that of all."""
-    hashes = [folder.split_hash() for folder in folders]
-    for name, own in zip(names, hashes, strict=True):
-        if own != hashes[0]:
-            raise SettingsError(
-                f"{names[0]} and {name} have different splits ({hashes[0][:12]}, {own[:12]}): figures of "
-                "different ratings cannot be compared. Fit both with the same data and split options."
-            )
-    return folders[0].load_split(data_dir, data)
 
 
 def _remarks(names: list[str], posteriors: list[Posterior], split: Split, part: str) -> None:

@@ -11,6 +11,7 @@ from pyro_bmf.evaluation.metrics import METRICS, mae, ndcg_at, nll, recall_at, r
 from pyro_bmf.evaluation.paired import PairedDifference, paired_difference
 from pyro_bmf.evaluation.per_rating import PerRating
 from pyro_bmf.evaluation.protocols import PROTOCOLS, Ranking, evaluate_ranking
+from pyro_bmf.evaluation.stacking import StackedPredictor, Stacking, stack, stacking_weights
 from pyro_bmf.numerics.level_sets import set_words, smallest_sets
 from pyro_bmf.systems.contract import Predictor
 
@@ -26,6 +27,8 @@ __all__ = [
     "PerRating",
     "Predictor",
     "Ranking",
+    "StackedPredictor",
+    "Stacking",
     "bootstrap_by_user",
     "calibrate",
     "compare",
@@ -43,4 +46,6 @@ __all__ = [
     "rps",
     "set_words",
     "smallest_sets",
+    "stack",
+    "stacking_weights",
 ]

@@ -56,6 +56,7 @@ MEASURES: tuple[tuple[object, ...], ...] = (
     ("evaluate", "amortized"),
     ("ppc", "amortized"),
     ("compare", "amortized", "paper"),
+    ("stack", "amortized", "paper"),
     ("diagnose", "amortized"),
     ("sensitivity", "amortized"),
     ("calibrate", "amortized"),
