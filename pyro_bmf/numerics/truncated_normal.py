@@ -39,6 +39,45 @@ def truncated_mean(eta: Tensor, scale: Tensor, cuts: Tensor, place: Tensor) -> t
     return mean, share.log()
 
 
+def truncated_moments(
+    eta: Tensor, scale: Tensor, cuts: Tensor, place: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return mean and variance of z given its cell, and the cell's log-probability, for z ~ N(eta, scale^2).
+
+    Far from its cell z is nearly an exponential variable behind the nearer edge, whose variance is known
+    without a difference of large numbers.
+
+    Parameters
+    ----------
+    eta, scale, cuts, place
+        As of `truncated_mean`, `scale` of shape (n,).
+
+    Returns
+    -------
+    mean, variance, log_probability : Tensor, shape (n,)
+    """
+    mean, log_share = truncated_mean(eta, scale, cuts, place)
+    a, b, _ = mirrored(*cell_ends(eta, scale, cuts, place))
+    share = (normal_cdf(b) - normal_cdf(a)).clamp_min(1e-300)
+    at_a, at_b = (LOG_DENSITY - 0.5 * a * a).exp(), (LOG_DENSITY - 0.5 * b * b).exp()
+    # An end at infinity has no density there.
+    low = torch.where(a.isinf(), torch.zeros_like(a), a) * at_a
+    high = torch.where(b.isinf(), torch.zeros_like(b), b) * at_b
+    near = 1.0 + (low - high) / share - ((at_a - at_b) / share) ** 2
+    # The tail beyond t has the variance 1 / t^2 - 6 / t^4 + ...
+    rate, width = (torch.minimum(a.abs(), b.abs()) ** 2 + 6.0).sqrt(), b - a
+    # w^2 e^{rw} / (e^{rw} - 1)^2 = (w / (2 sinh(rw / 2)))^2
+    half = (0.5 * rate * width).clamp_max(300.0)
+    # Of a very narrow cell both terms are large: it is uniform.
+    tail = torch.where(
+        half < 1e-2,
+        width.clamp_max(1e3) ** 2 / 12.0,
+        rate**-2 - (0.5 * width.clamp_max(1e6) / torch.sinh(half)) ** 2,
+    )
+    relative = torch.where(share < SMALL_CELL, tail, near).clamp(0.0, 1.0)
+    return mean, relative * scale**2, log_share
+
+
 def draw_in_cells(eta: Tensor, scale: Tensor, cells: Cells) -> Tensor:
     """Draw z ~ N(eta, scale^2) given its cell, those whose cell is far out by its tail.
 

@@ -75,3 +75,13 @@ class Utilities(ABC):
     @abstractmethod
     def expect(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Return E[z | x, eta] and log p(x | eta), nats, each (n,), float64."""
+
+    def moments(
+        self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return E[z | x, eta], var[z | x, eta] and log p(x | eta), nats, each (n,), float64.
+
+        The variance is zero where ratings are utilities; where they are `latent` a likelihood gives its own.
+        """
+        mean, log_prob = self.expect(cuts, eta, sd, observed)
+        return mean, torch.zeros_like(mean), log_prob

@@ -24,7 +24,7 @@ from torch import Tensor
 from ...errors import SettingsError
 from ...numerics.normal_cells import Cells, cell_ends, cell_probabilities, cell_probability, midway
 from ...numerics.ordered_cuts import draw_cuts_and_utilities, fit_cuts
-from ...numerics.truncated_normal import draw_in_cells, truncated_mean
+from ...numerics.truncated_normal import draw_in_cells, truncated_mean, truncated_moments
 from ..pair_terms import Relative
 from ..standard_units import standardised
 from .normal_utilities import Utilities
@@ -228,3 +228,9 @@ class CellUtilities(Utilities):
     def expect(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means of truncated Normals, and the cells' log-probabilities."""
         return truncated_mean(eta, sd, cuts, observed)
+
+    def moments(
+        self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return means and variances of truncated Normals, and the cells' log-probabilities."""
+        return truncated_moments(eta, sd.expand_as(eta), cuts, observed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 
@@ -42,3 +43,21 @@ class ConjugatePrior(Protocol):
         At :math:`\Lambda / g^2`, and times the Jacobian of that scaling, it is in proportion to
         :math:`g^A e^{-B g^{-2}}`: see `pyro_bmf.methods.gibbs.scale_moves`.
         """
+
+    def expect(self, squares: Tensor, n: int) -> Tensor:
+        r"""Return the mean of the best q of the precision, where rows and location have q of their own.
+
+        Parameters
+        ----------
+        squares : Tensor, shape (K, K), or () of a bias, float64
+            :math:`\sum_i E[(u_i - \mu)(u_i - \mu)^T] + \kappa E[\mu \mu^T]`.
+        n : int
+            Number of rows.
+
+        Returns
+        -------
+        Tensor, shape (K, K) or ()
+        """
+
+    def posterior(self, mean: Tensor, n: int) -> TorchDistribution:
+        """Return the q of the precision that n rows and their location leave, by its mean."""

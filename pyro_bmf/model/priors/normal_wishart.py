@@ -136,6 +136,24 @@ class NormalWishartPrior(Prior):
             return draw_normal_gamma(rows, self._scale, self.kappa)
         return draw_normal_wishart(rows, self._scale, self.kappa, extra_degrees=EXTRA_DEGREES)
 
+    def expect(self, squares: Tensor, n: int) -> Tensor:
+        """Return the mean of the best q of the precision; see `ConjugatePrior.expect`."""
+        if squares.dim() == 0:
+            return (1.0 + 0.5 * (n + 1)) / (self._scale**2 + 0.5 * squares)
+        k = len(squares)
+        degrees = k + EXTRA_DEGREES
+        eye = torch.eye(k, dtype=squares.dtype, device=squares.device)
+        inverse: Tensor = torch.linalg.inv(eye * (degrees * self._scale**2) + squares)
+        return (degrees + n + 1) * inverse
+
+    def posterior(self, mean: Tensor, n: int) -> TorchDistribution:
+        """Return a Wishart, or for a bias a Gamma, with this mean after n rows and their location."""
+        if mean.dim() == 0:
+            shape = torch.full_like(mean, 1.0 + 0.5 * (n + 1))
+            return cast(TorchDistribution, dist.Gamma(shape, shape / mean))
+        degrees = float(len(mean) + EXTRA_DEGREES + n + 1)
+        return _Wishart(torch.tensor(degrees, dtype=mean.dtype), covariance_matrix=mean / degrees)
+
     def scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:
         """Return how the precision's density changes when rows are multiplied by a factor."""
         if precision.dim() == 0:
