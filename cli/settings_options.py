@@ -15,6 +15,7 @@ import click
 
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.methods.cross_feedback.settings import CrossFeedback, EncoderSettings
+from pyro_bmf.methods.exact_head.settings import ExactHead
 from pyro_bmf.methods.gibbs.settings import Gibbs
 from pyro_bmf.methods.model_settings import ModelSettings
 from pyro_bmf.methods.setting import POSITIVE, Named, settings_of
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 
 METHOD = "Method"
 _ENCODERS = "Encoders (--method cross-feedback)"
-#: Headings of the classes whose settings have options; iterations and patience are coordinate ascent's too.
+#: Headings of the classes whose settings have options; one that several classes have stands with the last.
 _HEADINGS: tuple[tuple[type, str], ...] = (
     (ModelSettings, "Model"),
+    (ExactHead, "Cross feedback with an exact head (--method exact-head)"),
     (Gibbs, "Gibbs sweeps (--method gibbs, or after another with --then-sweeps)"),
     (EncoderSettings, _ENCODERS),
-    (CrossFeedback, "Training of encoders (--iterations, --patience: coordinate ascent too)"),
+    (CrossFeedback, "Training of encoders (some count for exact heads and coordinate ascent too)"),
 )
 #: Settings with a flag, by name: the command line's order.
 _OPTIONS: dict[str, tuple[str, Named]] = {

@@ -28,6 +28,7 @@ _HOMES = {
     "ModelSettings": "pyro_bmf.methods.model_settings",
     "CrossFeedback": "pyro_bmf.methods.cross_feedback.settings",
     "EncoderSettings": "pyro_bmf.methods.cross_feedback.settings",
+    "ExactHead": "pyro_bmf.methods.exact_head.settings",
     "Gibbs": "pyro_bmf.methods.gibbs.settings",
     "CoordinateAscent": "pyro_bmf.methods.coordinate_ascent.settings",
     "MatrixFactorization": "pyro_bmf.estimator",

@@ -18,6 +18,8 @@ from .methods.coordinate_ascent.run import AscentRun
 from .methods.coordinate_ascent.settings import CoordinateAscent
 from .methods.cross_feedback.algorithm1 import Algorithm1
 from .methods.cross_feedback.settings import CrossFeedback
+from .methods.exact_head.run import ExactHeadRun
+from .methods.exact_head.settings import ExactHead
 from .methods.gibbs.run import GibbsRun
 from .methods.gibbs.settings import Gibbs
 from .methods.job import Checkpoints, Diverged, Fitted, Job, Runner
@@ -31,7 +33,7 @@ from .tensor_files import is_of_kind
 
 #: What fits by the settings of each class.
 RUNNERS: Mapping[type, Callable[[Job, Any], Runner]] = MappingProxyType(
-    {CrossFeedback: Algorithm1, Gibbs: GibbsRun, CoordinateAscent: AscentRun}
+    {ExactHead: ExactHeadRun, CrossFeedback: Algorithm1, Gibbs: GibbsRun, CoordinateAscent: AscentRun}
 )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from .errors import SettingsError
 from .fit_result import FitResult
 from .methods.cross_feedback.settings import CrossFeedback
-from .methods.gibbs.settings import Gibbs
 from .methods.settings import Settings
 
 
@@ -20,8 +19,8 @@ def chosen_iterations(result: FitResult) -> Settings:
 
 
 def refit_settings(settings: Settings, stop_after: int) -> Settings:
-    """Return the settings of a refit that stops after so many iterations; a chain alone has none to stop."""
-    if isinstance(settings.method, Gibbs):
+    """Return the settings of a refit that stops after so many iterations; others have none to choose."""
+    if not settings.method.validated:
         return settings
     last = {"keep": "last"} if isinstance(settings.method, CrossFeedback) else {}
     return settings.replace(stop_after=stop_after, patience=None, **last)
@@ -35,7 +34,7 @@ def without_validation(settings: Settings) -> Settings:
     SettingsError
         If patience, or the best state, was asked for: a refit does not read them.
     """
-    forced: dict[str, Any] = {} if isinstance(settings.method, Gibbs) else {"patience": None}
+    forced: dict[str, Any] = {"patience": None} if settings.method.validated else {}
     if isinstance(settings.method, CrossFeedback):
         forced["keep"] = "last"
     values, asked = settings.values(), settings.asked()

@@ -95,7 +95,6 @@ def fit_and_save(job: Job, *, resume: bool, progress: bool) -> str | None:
 def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
     """Fit; with `refit`, choose the iterations first and then train on train and validation."""
     from pyro_bmf.fitting import fit
-    from pyro_bmf.methods.gibbs.settings import Gibbs
     from pyro_bmf.refitting import chosen_iterations, refit_settings
 
     def run(settings: Settings, *, refit: bool) -> FitResult:
@@ -113,8 +112,8 @@ def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
 
     if not job.refit:
         return run(job.settings, refit=False)
-    if isinstance(job.settings.method, Gibbs):
-        # A chain from the prior has no iterations to choose.
+    if not job.settings.method.validated:
+        # There are no iterations to choose.
         return run(job.settings, refit=True)
     stop_after = job.folder.chosen_iterations()
     if stop_after is None:

@@ -110,23 +110,29 @@ def chain(v: Values, given: Collection[str]) -> Values:
     return {"sweeps": sweeps, "burn_in": burn_in, "kept_draws": kept, "plain_sweeps": plain}
 
 
-def with_method(v: Values, given: Collection[str], *, sweeps: bool, ascent: bool) -> Values:
+def with_method(v: Values, given: Collection[str], *, conjugate: bool, ascent: bool) -> Values:
     """Take back what the preset's method knows of a model and the chosen one does not.
 
-    `sweeps`: whether there are Gibbs sweeps; `ascent`: whether the guide is fitted by coordinate ascent.
+    `conjugate`: whether a stage fits the model with conjugate hyperpriors; `ascent`: whether the guide is
+    fitted by coordinate ascent.
     """
     # Words need torch, and the command line reads these settings' declarations without it.
     from ..model.catalogue import PRIORS
     from ..model.spelling import parse_word
 
     found: Values = {}
-    if not sweeps:
+    if not conjugate:
         found["implicit"] = False
         if ascent:
             found["row_noise"] = "none"
     if ascent or parse_word(v["prior"], PRIORS, "prior")[0] != "normal":
         found["prior_mean"] = 0.0
     return found
+
+
+def plain_start(v: Values, given: Collection[str]) -> Values:
+    """Let a shorter fit take ratings for utilities in a third of its iterations at most."""
+    return {"plain_iterations": min(v["plain_iterations"], v["max_iterations"] // 3)}
 
 
 def length(v: Values, given: Collection[str]) -> Values:

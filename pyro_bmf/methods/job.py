@@ -122,6 +122,8 @@ class Fitted:
         Why it ended.
     info : dict
         What the posterior remembers of it.
+    state : callable or None
+        Draws a whole state that sweeps can go on from; None where only rows are handed on.
     """
 
     model: FactorizationModel
@@ -131,6 +133,7 @@ class Fitted:
     kept_iteration: int
     stopped: str
     info: dict[str, Any]
+    state: Callable[[], Any] | None = None
 
 
 class Diverged(FitError):

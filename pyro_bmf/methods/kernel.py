@@ -86,6 +86,20 @@ class Entries:
         """Sum the table's rows (n_columns, width) over each row's entries, weighted: (n_rows, width)."""
         return bag_sum(table.contiguous(), self.indices, self.indptr, weights)
 
+    def part_sum(self, part: slice, table: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Do as `sum` for some rows, (n_part, width), of a table that is contiguous."""
+        indptr = self.indptr[part.start : part.stop + 1]
+        own = slice(int(indptr[0]), int(indptr[-1]))
+        return bag_sum(
+            table, self.indices[own], indptr - indptr[0], None if weights is None else weights[own]
+        )
+
+    def row_sums(self, values: Tensor) -> Tensor:
+        """Return the sum of each row's own numbers (nnz,), in their dtype: (n_rows,)."""
+        return torch.zeros(self.n_rows, dtype=values.dtype, device=values.device).index_add_(
+            0, self.rows, values
+        )
+
     def sum_back(self, table: Tensor) -> Tensor:
         """Sum the table's rows (n_rows, width) over each column's entries: (n_columns, width)."""
         return bag_sum(table.contiguous(), self.t_indices, self.t_indptr, None)

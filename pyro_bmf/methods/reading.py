@@ -103,9 +103,9 @@ class Case:
     @property
     def takes_noise(self) -> bool:
         """Whether any method takes a noise that the likelihood's word does not give."""
-        if self.settings.gibbs is not None and self.is_one_of("normal"):
+        if self.settings.conjugate and self.is_one_of("normal"):
             return True
-        if self.settings.gibbs is self.settings.method:
+        if self.settings.method.conjugate:
             return False
         if self.likelihood is None:
             return True
@@ -152,7 +152,7 @@ class Case:
                 _check_own(name, values[name], self.own)
                 continue
             if name == "likelihood" and self._noise_is_drawn(values[name]):
-                reason = "its noise is drawn by Gibbs sweeps, and cannot be given."
+                reason = "its noise is found by the method, and cannot be given."
             elif about.when.holds(part, self):
                 continue
             else:
@@ -166,8 +166,8 @@ class Case:
         refuse(self.settings, reasons)
 
     def _noise_is_drawn(self, word: str) -> bool:
-        """Whether an ordered probit's word gives a noise that sweeps from the prior draw."""
-        if self.settings.gibbs is not self.settings.method or not word.startswith("ordered-probit"):
+        """Whether an ordered probit's word gives a noise that the method finds itself."""
+        if not self.settings.method.conjugate or not word.startswith("ordered-probit"):
             return False
         return "noise" in parse_word(word, LIKELIHOODS, "likelihood")[1]
 

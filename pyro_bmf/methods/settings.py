@@ -16,15 +16,20 @@ from typing import Any
 from ..errors import SettingsError
 from .coordinate_ascent.settings import CoordinateAscent
 from .cross_feedback.settings import CrossFeedback, EncoderSettings
+from .exact_head.settings import ExactHead
 from .follow import Rule, follow, with_method
 from .gibbs.settings import Gibbs
 from .model_settings import UNIT_SETTINGS, ModelSettings
 from .setting import at_least, check_class, check_fields, check_values, setting, settings_of, values_of
 
-Method = CrossFeedback | Gibbs | CoordinateAscent
+#: Each says of itself, beside its settings: `word` and `title`; whether it writes checkpoints
+#: (`checkpointed`), fits the model with conjugate hyperpriors, which alone has implicit feedback
+#: (`conjugate`), decides on validation ratings how long it runs (`validated`), and leaves sweeps all that a
+#: state of theirs holds, cut points and hyperparameters too (`hands_on_state`).
+Method = CrossFeedback | ExactHead | Gibbs | CoordinateAscent
 #: The methods that a word stands for, in files and on the command line.
 METHODS: Mapping[str, type[Method]] = MappingProxyType(
-    {kind.word: kind for kind in (Gibbs, CoordinateAscent, CrossFeedback)}
+    {kind.word: kind for kind in (ExactHead, Gibbs, CoordinateAscent, CrossFeedback)}
 )
 
 #: How a setting with a value is written: in Python, or as its flag.
@@ -47,7 +52,7 @@ class Settings:
     Attributes
     ----------
     model : ModelSettings
-    method : CrossFeedback, Gibbs or CoordinateAscent
+    method : ExactHead, CrossFeedback, Gibbs or CoordinateAscent
         How the model is fitted, with the settings that this method reads.
     then : Gibbs or None
         Sweeps that start where the method ended, and whose draws replace its posterior.
@@ -80,12 +85,13 @@ class Settings:
         if self.then is not None and isinstance(self.method, Gibbs):
             raise SettingsError(
                 "then gives Gibbs sweeps that follow a guide, and the method is Gibbs sweeps already: set "
-                "then to None, or choose a method that fits a guide (cross-feedback, coordinate-ascent)."
+                "then to None, or choose a method that fits a guide (exact-head, cross-feedback, "
+                "coordinate-ascent)."
             )
-        if self.gibbs is None and self.model.implicit:
+        if not self.conjugate and self.model.implicit:
             raise SettingsError(
-                "implicit is True, which Gibbs sweeps alone know, and there are none: choose the method "
-                "gibbs, let sweeps follow (then), or set implicit to False."
+                "implicit is True, which exact heads and Gibbs sweeps alone know: choose the method "
+                "exact-head or gibbs, let sweeps follow (then), or set implicit to False."
             )
         if (
             self.gibbs is None
@@ -94,7 +100,7 @@ class Settings:
         ):
             raise SettingsError(
                 f"row_noise is {self.model.row_noise!r}, which coordinate ascent does not know: choose the "
-                "method gibbs or cross-feedback, or set row_noise to 'none'."
+                "method exact-head, gibbs or cross-feedback, or set row_noise to 'none'."
             )
 
     @property
@@ -106,6 +112,11 @@ class Settings:
     def stages(self) -> tuple[Method, ...]:
         """The settings of what follows one another: the method, and sweeps where they come after it."""
         return (self.method,) if self.then is None else (self.method, self.then)
+
+    @property
+    def conjugate(self) -> bool:
+        """Whether any stage fits the model with conjugate hyperpriors, which alone has implicit feedback."""
+        return any(one.conjugate for one in self.stages)
 
     @property
     def checkpointed(self) -> bool:
@@ -197,7 +208,7 @@ class Settings:
     def _rules(self) -> tuple[Rule, ...]:
         """Return the rules by which settings follow others, within each part and between them."""
         ascent = isinstance(self.method, CoordinateAscent)
-        between = partial(with_method, sweeps=self.gibbs is not None, ascent=ascent)
+        between = partial(with_method, conjugate=self.conjugate, ascent=ascent)
         return (between, *(rule for part in self.parts[:-1] for rule in part.rules))
 
     def to_dict(self, keep: Callable[[str, Any], bool] = lambda name, part: True) -> dict[str, Any]:
@@ -358,6 +369,22 @@ def default_preset() -> Settings:
     return Settings(model, Gibbs(sweeps=150, burn_in=50, kept_draws=100))
 
 
+def guide_preset() -> Settings:
+    """Return the guide with an exact head alone, by SVI: as accurate as sweeps in less time."""
+    model = ModelSettings(
+        n_factors=32, prior_scale=0.3, bias_scale=0.5, likelihood="auto", implicit=True, row_noise="both"
+    )
+    return Settings(model, ExactHead(max_iterations=20, plain_iterations=6))
+
+
+def gibbs_preset() -> Settings:
+    """Return Gibbs sweeps from the prior, of SVD++ on both sides with an ordered probit."""
+    model = ModelSettings(
+        n_factors=24, prior_scale=0.3, bias_scale=0.5, likelihood="auto", implicit=True, row_noise="both"
+    )
+    return Settings(model, Gibbs(sweeps=150, burn_in=50, kept_draws=100))
+
+
 def conjugate_preset() -> Settings:
     """Return exact coordinate ascent with full-covariance rows: the fastest that has no sampling noise."""
     model = ModelSettings(n_factors=10, prior_scale=1.0, bias_scale=0.5, likelihood="auto")
@@ -386,6 +413,8 @@ def amortized_preset() -> Settings:
 PRESETS: Mapping[str, Callable[[], Settings]] = MappingProxyType(
     {
         "default": default_preset,
+        "guide": guide_preset,
+        "gibbs": gibbs_preset,
         "conjugate": conjugate_preset,
         "amortized": amortized_preset,
         "paper": paper_preset,

@@ -18,6 +18,7 @@ from ..errors import PyroBmfError, SavedFileError
 from ..files import write_json
 from ..methods.coordinate_ascent.guide import ConjugateGuide
 from ..methods.cross_feedback.guide import CrossFeedbackGuide
+from ..methods.exact_head.guide import ExactHeadGuide
 from ..methods.gibbs.guide import ChainGuide
 from ..model import FactorizationModel
 from ..model.fitted import Guide, Rows
@@ -51,6 +52,7 @@ FILE = Kind(
 GUIDES: Mapping[str, Any] = {
     "cross-feedback": CrossFeedbackGuide,
     "conjugate": ConjugateGuide,
+    "exact-head": ExactHeadGuide,
     "chain": ChainGuide,
 }
 

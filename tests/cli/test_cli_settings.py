@@ -41,7 +41,7 @@ def test_what_is_not_read_is_refused_by_its_flag(fit: Any, options: list[str]) -
     assert outcome.code != 0
     flag = " ".join(options[-2:]) if len(options) > 1 else options[0]
     assert f"{flag}: " in outcome.err or f"{flag}, " in outcome.err
-    assert "choose with --preset" in outcome.err or "only where" in outcome.err or "drawn by" in outcome.err
+    assert "choose with --preset" in outcome.err or "only where" in outcome.err or "found by" in outcome.err
     assert not Path("runs").exists()
 
 
@@ -149,8 +149,8 @@ def test_the_ablations_of_the_benchmark_need_encoders(monkeypatch: pytest.Monkey
         # Others.
         (["--set", "sweeps=0"], "sweeps is 0: give a whole number of 1 or more. (Given: --set sweeps=0.)"),
         (["--set", "in_rating_units=noise"], "'in_rating_units' is not a setting"),
-        (["--set", "method=svi"], "give one of gibbs, coordinate-ascent, cross-feedback"),
-        (["--set", "method=none"], "give one of gibbs, coordinate-ascent, cross-feedback"),
+        (["--set", "method=svi"], "give one of exact-head, gibbs, coordinate-ascent, cross-feedback"),
+        (["--set", "method=none"], "give one of exact-head, gibbs, coordinate-ascent, cross-feedback"),
         (["--set", "then_sweeps=none"], "--set then_sweeps=none: give a number of sweeps."),
         (["--set", "then=3"], "--set then=3: this is an object, in Python; give --then-sweeps."),
         (["--set", "model=3"], "--set model=3: this is an object, in Python; give the options of the"),

@@ -26,6 +26,8 @@ from pyro_bmf.methods.coordinate_ascent.settings import CoordinateAscent
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
 from pyro_bmf.methods.cross_feedback.objective import Objective, eta_moments
 from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
+from pyro_bmf.methods.exact_head.guide import ExactHeadGuide
+from pyro_bmf.methods.exact_head.settings import ExactHead
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.blocks import TrainingBlocks
@@ -137,8 +139,55 @@ def conjugate(name: str, *, ordered: bool) -> Case:
     return Case(name, make, settings, folded=1e-2, likelihood=likelihood)
 
 
+def exact_head(name: str, *, ordered: bool) -> Case:
+    """The guide with an exact head: an encoder of the mask, then the other side's moments."""
+
+    levels = [1.0, 2.0, 3.0, 4.0, 5.0]
+    likelihood = OrderedProbitLikelihood(levels) if ordered else NormalLikelihood()
+
+    def make(biases: bool) -> nn.Module:
+        torch.manual_seed(0)
+        guide = ExactHeadGuide(
+            *(N_USERS, N_ITEMS, K),
+            biases=biases,
+            implicit=True,
+            row_noise=("user", "item") if ordered else (),
+            n_cuts=4 if ordered else 0,
+        )
+        guide.requires_grad_(False)
+        rows = []
+        for side, n in SIZES.items():
+            own, width = guide.of(side), K + biases  # type: ignore[arg-type]
+            own.weights.copy_(0.3 * torch.randn(own.weights.shape))
+            own.location.copy_(0.2 * torch.randn(width))
+            own.precision.copy_(torch.diag(torch.rand(width) + 0.5))
+            own.row_shape.copy_(3.0 + torch.rand(n))
+            own.row_rate.copy_(3.0 + torch.rand(n))
+            root = 0.3 * torch.randn(n, width, width)
+            shape, rate = (own.row_shape, own.row_rate) if ordered else (None, None)
+            covariance = root @ root.mT + 0.1 * torch.eye(width)
+            rows.append(guide.posterior(torch.randn(n, width), covariance, shape, rate))
+        guide.noise_precision.fill_(1.7)
+        guide.attach(*rows, likelihood)
+        if ordered:
+            guide.cuts.copy_(torch.tensor([1.2, 2.6, 3.3, 4.9]))
+            guide.centre.fill_(3.0)
+        return guide
+
+    word = "ordered-probit" if ordered else "normal"
+    settings = {
+        "method": ExactHead(max_iterations=120, plain_iterations=10),
+        "likelihood": word,
+        "implicit": True,
+        "row_noise": "both" if ordered else "none",
+    }
+    return Case(name, make, settings, folded=2e-2, likelihood=likelihood)
+
+
 CASES: list[Case] = [
     *PROGRAMS,
+    exact_head("exact head", ordered=False),
+    exact_head("exact head, ordered probit", ordered=True),
     conjugate("conjugate", ordered=False),
     conjugate("conjugate, ordered probit", ordered=True),
 ]
@@ -269,7 +318,8 @@ def test_settings_and_state_make_the_round_trip(case: Case, biases: bool) -> Non
         guide.training_rows(side, problem.feedback(side))  # type: ignore[arg-type]
     again = type(guide).from_settings(guide.settings())
     again.load_state_dict(guide.state_dict(), strict=True)
-    again.attach(None, None, case.likelihood)
+    rows = [guide.training_rows(side, problem.feedback(side)) for side in SIDES]  # type: ignore[arg-type]
+    again.attach(*rows, case.likelihood)
     assert again.settings() == guide.settings()
     for side in SIDES:
         feedback = problem.feedback(side)

@@ -17,6 +17,7 @@ from pyro_bmf.errors import SettingsError
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.coordinate_ascent.settings import CoordinateAscent
 from pyro_bmf.methods.cross_feedback.settings import CrossFeedback, EncoderSettings
+from pyro_bmf.methods.exact_head.settings import ExactHead
 from pyro_bmf.methods.gibbs.settings import Gibbs
 from pyro_bmf.methods.model_settings import ModelSettings
 from pyro_bmf.methods.reading import Case
@@ -28,8 +29,12 @@ SWEEPS = {"sweeps": 12, "burn_in": 5, "kept_draws": 3}
 #: Settings of each method, small; where sweeps follow, the model is one that both stages know.
 METHODS: dict[str, Settings] = {
     "cross-feedback": preset("amortized").replace(n_factors=2, item_batch_size=6, **SVI),
+    "exact-head": preset("guide").replace(n_factors=2, max_iterations=5, plain_iterations=2),
     "coordinate-ascent": preset("conjugate").replace(n_factors=2, max_iterations=6),
-    "gibbs": preset("default").replace(n_factors=2, **SWEEPS),
+    "gibbs": preset("gibbs").replace(n_factors=2, **SWEEPS),
+    "exact-head, then gibbs": preset("guide").replace(
+        n_factors=2, max_iterations=5, plain_iterations=2, then=Gibbs(), **SWEEPS
+    ),
     "cross-feedback, then gibbs": preset("amortized").replace(
         n_factors=2, item_batch_size=6, then=Gibbs(), **SVI, **SWEEPS
     ),
@@ -55,6 +60,8 @@ OTHER: dict[str, Any] = {
     **{"num_particles": 2, "learning_rate": 0.01, "final_learning_rate": 1e-5, "weight_decay": 0.5},
     **{"clip_norm": 0.1, "max_iterations": 4, "stop_after": 2, "patience": 1, "keep": "last"},
     **{"ema_decay": 0.5, "ema_start": 0.1, "seed": 3},
+    # the exact head
+    **{"weight_steps": 3, "plain_iterations": 1},
     # the sweeps
     **{"sweeps": 14, "burn_in": 8, "kept_draws": 2, "plain_sweeps": 4, "solver_tolerance": 1e-6},
     **{"start_scale": 0.3, "scale_moves": True},
@@ -128,7 +135,7 @@ def refusal(settings: Settings) -> str:
     return str(error.value)
 
 
-CLASSES = (ModelSettings, EncoderSettings, CrossFeedback, CoordinateAscent, Gibbs, Settings)
+CLASSES = (ModelSettings, EncoderSettings, CrossFeedback, ExactHead, CoordinateAscent, Gibbs, Settings)
 FIELDS = [(kind.__name__, one.name) for kind in CLASSES for one in settings_of(kind)]
 
 

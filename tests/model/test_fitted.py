@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.methods.coordinate_ascent.guide import ConjugateGuide
 from pyro_bmf.methods.cross_feedback.guide import CrossFeedbackGuide
+from pyro_bmf.methods.exact_head.guide import ExactHeadGuide
 from pyro_bmf.methods.gibbs.guide import ChainGuide
 from pyro_bmf.model import NormalLikelihood, OrderedLogisticLikelihood, OrderedProbitLikelihood
 from pyro_bmf.model.fitted import Guide, NormalRowsGuide, RowPairs, Rows
@@ -32,7 +33,7 @@ def members(interface: type) -> set[str]:
 @pytest.mark.parametrize(
     ("interface", "filled_by"),
     [
-        (Guide, (CrossFeedbackGuide, ConjugateGuide, ChainGuide)),
+        (Guide, (CrossFeedbackGuide, ConjugateGuide, ExactHeadGuide, ChainGuide)),
         (Rows, (RowPosterior, RowDraws)),
         (RowPairs, (NormalPairs, DrawnPairs)),
         (Sampling, (IndependentDraws, ChainDraws)),

@@ -27,6 +27,9 @@ class CoordinateAscent(Following):
     word: ClassVar[str] = "coordinate-ascent"
     title: ClassVar[str] = "coordinate ascent"
     checkpointed: ClassVar[bool] = False
+    conjugate: ClassVar[bool] = False
+    validated: ClassVar[bool] = True
+    hands_on_state: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = (length,)
 
     max_iterations: int = setting(60, "Iterations at most.", "--iterations", metavar="N", limits=at_least(1))

@@ -212,6 +212,9 @@ class CrossFeedback(Following):
     word: ClassVar[str] = "cross-feedback"
     title: ClassVar[str] = "encoders fitted by SVI"
     checkpointed: ClassVar[bool] = True
+    conjugate: ClassVar[bool] = False
+    validated: ClassVar[bool] = True
+    hands_on_state: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = (growth, length)
 
     encoder: EncoderSettings = field(default_factory=EncoderSettings)

@@ -8,6 +8,7 @@ of one that was never interrupted.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ class Chain:
         self.n_draws = settings.kept_draws
         self.every = (settings.sweeps - settings.burn_in) // self.n_draws
         self.first = settings.sweeps - self.every * self.n_draws
+        self.plain_sweeps = settings.plain_sweeps
 
     def _check_size(self) -> None:
         n, m, d = self.train.n_users, self.train.n_items, self.model.n_factors + self.model.biases
@@ -110,6 +112,7 @@ class Chain:
         self,
         start: tuple[RowPosterior, RowPosterior] | None,
         noise: float,
+        draw_state: Callable[[], ChainState] | None = None,
         *,
         checkpoint: Path | None,
         every: int,
@@ -117,7 +120,7 @@ class Chain:
         identity: dict[str, Any],
         history: list[dict[str, Any]],
     ) -> Kept:
-        """Do all sweeps, from given rows or from the prior, and return what was kept."""
+        """Do all sweeps, from a whole state, given rows or the prior, and return what was kept."""
         if resume and checkpoint is not None:
             # Nothing is made room for: the checkpoint's own tensors take the places.
             kept = Kept.empty(self.model, self.train, self.n_draws, torch.device("meta"))
@@ -125,7 +128,7 @@ class Chain:
             self.reporter.note(f"Resumed after sweep {done}.")
         else:
             kept = Kept.empty(self.model, self.train, self.n_draws, self.device)
-            state, done = self._start(start, noise), 0
+            state, done = self._start(start, noise, draw_state), 0
         offset = len(history) - done
         self.reporter.start(offset + self.settings.sweeps, 1, offset + done)
         for sweep in range(done + 1, self.settings.sweeps + 1):
@@ -149,8 +152,18 @@ class Chain:
         self._finish(kept)
         return kept
 
-    def _start(self, start: tuple[RowPosterior, RowPosterior] | None, noise: float) -> ChainState:
+    def _start(
+        self,
+        start: tuple[RowPosterior, RowPosterior] | None,
+        noise: float,
+        draw_state: Callable[[], ChainState] | None,
+    ) -> ChainState:
         torch.manual_seed(seed_of(self.seed, 0))
+        if draw_state is not None:
+            # Cut points and the utilities' spread have been found.
+            self.sweeps.drawing_cuts = self.sweeps.utilities.latent
+            self.plain_sweeps = 0
+            return draw_state()
         width = self.model.n_factors + self.model.biases
         rows = []
         for place, n in enumerate((self.train.n_users, self.train.n_items)):
@@ -162,7 +175,7 @@ class Chain:
         return self.sweeps.start(rows[0], rows[1], noise)
 
     def _one(self, sweep: int, state: ChainState, kept: Kept) -> float | None:
-        latent = sweep > self.settings.plain_sweeps
+        latent = sweep > self.plain_sweeps
         if latent and self.sweeps.utilities.latent and not self.sweeps.drawing_cuts:
             self.sweeps.begin_cuts(state)
         utilities = self.sweeps.sweep(state, latent=latent, weights_precision=sweep > _SETTLE)

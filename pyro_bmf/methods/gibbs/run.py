@@ -78,6 +78,7 @@ class GibbsRun:
         draws = chain.run(
             None if start is None else start.rows,
             self._noise(start),
+            None if start is None else start.state,
             checkpoint=kept.file,
             every=kept.every,
             resume=kept.resume,

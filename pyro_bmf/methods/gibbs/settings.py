@@ -10,8 +10,8 @@ from ..follow import Following, Rule, chain
 from ..setting import POSITIVE, When, at_least, setting
 
 _ORDERED = When(
-    lambda gibbs, case: case.latent_utilities,
-    "likelihood is ordered-probit",
+    lambda gibbs, case: case.latent_utilities and not case.settings.method.hands_on_state,
+    "likelihood is ordered-probit, and no method before the sweeps has found cut points",
     (("likelihood", "ordered-probit"),),
 )
 _ORDERED_NOISE = When(
@@ -54,6 +54,9 @@ class Gibbs(Following):
     word: ClassVar[str] = "gibbs"
     title: ClassVar[str] = "Gibbs sweeps"
     checkpointed: ClassVar[bool] = True
+    conjugate: ClassVar[bool] = True
+    validated: ClassVar[bool] = False
+    hands_on_state: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = (chain,)
 
     sweeps: int = setting(150, "Number of sweeps.", "--sweeps", metavar="N", limits=at_least(1), common=True)

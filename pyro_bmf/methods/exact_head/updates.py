@@ -1,0 +1,332 @@
+r"""One iteration: each side's head, gradient steps of its encoder on the collapsed bound, and closed forms.
+
+Algorithm 1 with one change: the items are given the users' *new* q, as in a Gibbs sweep or coordinate ascent.
+For either side: the head from the other side's moments; the location; the means of the weights by steps of
+`CollapsedELBO`; their variances
+
+.. math:: 1 / s_{jk}^2 = \beta \sum_{i \in N(j)} C_{i,kk} / n_i + E[\lambda_k];
+
+the rows' marginals; then Lambda, lambda and the rows' noise, each at its best q.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...data.ratings import Ratings
+from ...model import FactorizationModel
+from ...model.feedback import Feedback
+from ...model.row_noise import SHAPE_PRIOR
+from ...model.sides import SIDES, Side, Sides
+from ...numerics.normal_cells import LOG_DENSITY
+from ..few_entries import slices
+from ..gibbs.chain_state import block_precision
+from ..gibbs.sweeps import NOISE_PRIOR, conjugate_priors, latent_utilities
+from ..kernel import Entries
+from .guide import ExactHeadGuide, noise_squares
+from .head import head_of
+from .hyperparameters import SidePriors, by_block, expected_precision, location_precision
+from .objective import Collapsed, CollapsedELBO
+from .rating_terms import RatingTerms, rating_terms
+from .settings import ExactHead
+
+#: Iterations before precisions of weights and rows, and rows' noise, leave their guesses.
+_HOLD = 2
+#: Pairs whose predictors are made at once.
+_PAIRS = 500_000
+#: Standard deviation of the starting factors.
+_START = 0.1
+
+
+class HeadUpdates:
+    """The fit's state and its iterations.
+
+    Parameters
+    ----------
+    model : FactorizationModel
+        With conjugate priors and a likelihood of Normal utilities; started.
+    train : Ratings
+    settings : ExactHead
+    seed : int
+        Of the starting factors and weights.
+    device : torch.device
+
+    Attributes
+    ----------
+    guide : ExactHeadGuide
+    optimizers : Sides of torch.optim.Adam
+    iterations : int
+        Number of iterations done.
+    """
+
+    def __init__(
+        self,
+        model: FactorizationModel,
+        train: Ratings,
+        settings: ExactHead,
+        *,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.model, self.settings, self.device, self.dtype = model, settings, device, dtype
+        self.unknown = latent_utilities(model)
+        users, items = (
+            torch.from_numpy(np.array(column, dtype=np.int64)).to(device)
+            for column in (train.users, train.items)
+        )
+        ratings = torch.from_numpy(train.ratings.astype(np.float64)).to(device)
+        feedback = Feedback.from_coo(users, items, ratings, train.n_users, train.n_items)
+        self.entries = Sides(Entries.of(feedback, dtype), Entries.of_transpose(feedback, dtype))
+        self.item_order = feedback.t_order.long()
+        self.centre = float(model.centre)
+        values = (feedback.values - self.centre).to(dtype)
+        self.observed = self.unknown.observe(feedback.values) if self.unknown.latent else values
+        #: Ratings as utilities, by which an ordered likelihood begins.
+        self.plain = RatingTerms(values, None, torch.zeros_like(values), 0.0)
+        self.guide = self._start(train, seed)
+        self.priors = self.guide_priors()
+        self.guide.know(self.priors)
+        self.optimizers = (
+            Sides(
+                *(
+                    torch.optim.Adam([self.guide.of(side).weights], lr=settings.learning_rate)
+                    for side in SIDES
+                    if model.implicit is not None
+                )
+            )
+            if model.implicit is not None
+            else None
+        )
+        # Adam's steps do not depend on the scale; its guard against division by zero does.
+        self.scale = len(train) / 100.0
+        self.loss = CollapsedELBO(self.scale)(model, self.guide)
+        self.iterations = 0
+        #: Predictors of the present state, where it has not been put back from a file.
+        self._eta: Tensor | None = None
+
+    def guide_priors(self) -> Sides[SidePriors]:
+        """Return the priors that the q of rows' hyperparameters are conjugate to."""
+        scale = 1.0 if self.model.implicit is None else self.model.implicit.scale
+        found = conjugate_priors(self.model)
+        return Sides(*(SidePriors(own.factors, own.bias, scale) for own in (found.user, found.item)))
+
+    def _start(self, train: Ratings, seed: int) -> ExactHeadGuide:
+        model = self.model
+        guide = ExactHeadGuide(
+            train.n_users,
+            train.n_items,
+            model.n_factors,
+            biases=model.biases,
+            implicit=model.implicit is not None,
+            row_noise=() if model.row_noise is None else model.row_noise.sides,
+            n_cuts=self.unknown.n_cuts,
+        ).to(self.device)
+        generator = torch.Generator().manual_seed(seed)
+        priors, k = conjugate_priors(model), model.n_factors
+        for side in SIDES:
+            own, prior = guide.of(side), priors.of(side)
+            own.to(self.dtype)
+            for name in ("row_shape", "row_rate", "row_precision_shape"):
+                setattr(own, name, getattr(own, name).double())
+            noise = torch.randn(own.loc.shape, generator=generator).to(self.device, self.dtype)
+            own.loc.copy_(noise * _START)
+            if model.biases:
+                own.loc[:, k] = 0.0
+            own.covariance.copy_(_START**2 * torch.eye(own.loc.shape[1]))
+            factors = torch.eye(k, dtype=torch.float64) / prior.factors.scale**2
+            bias = None if prior.bias is None else torch.tensor(prior.bias.scale**-2, dtype=torch.float64)
+            own.precision.copy_(block_precision(factors, bias))
+            if model.implicit is not None:
+                own.weights_precision.fill_(model.implicit.scale**-2)
+                weights = torch.randn(own.weights.shape, generator=generator).to(self.device, self.dtype)
+                with torch.no_grad():
+                    own.weights.copy_(weights * 0.01)
+                    if model.biases:
+                        own.weights[:, k] = 0.0
+        given = None if self.unknown.learned_noise or self.unknown.latent else model.likelihood.noise_sd
+        sd = 0.9 * max(float(train.ratings.std()), 1e-3) if given is None else float(given)
+        guide.noise_precision.fill_(sd**-2)
+        guide.centre.fill_(self.centre)
+        if self.unknown.latent:
+            guide.cuts.copy_(self.unknown.start_cuts())
+        guide.attach_likelihood(model.likelihood)
+        return guide
+
+    # ---------------------------------------------------------------- one iteration
+
+    @property
+    def latent(self) -> bool:
+        """Whether the ratings' own likelihood is in force, and not ratings as utilities."""
+        return self.unknown.latent and self.iterations >= self.settings.plain_iterations
+
+    def iteration(self) -> dict[str, float]:
+        """Update everything once, and return figures of the state."""
+        self._set_rates()
+        begun = self.latent and self.iterations == self.settings.plain_iterations
+        for side in SIDES:
+            terms = self._terms(fit_cuts=side == "user", begun=begun and side == "user")
+            loss = self._update(side, terms if side == "user" else terms.reordered(self.item_order))
+        self.iterations += 1
+        return {"loss": loss * self.scale, "noise": float(self.guide.noise_precision.rsqrt())}
+
+    def _set_rates(self) -> None:
+        """Let the steps' length fall along half a cosine."""
+        if self.optimizers is None:
+            return
+        fall = 0.5 * (1.0 + math.cos(math.pi * self.iterations / self.settings.max_iterations))
+        rate = self.settings.learning_rate * (0.005 + 0.995 * fall)
+        for optimizer in (self.optimizers.user, self.optimizers.item):
+            optimizer.param_groups[0]["lr"] = rate
+
+    def remember(self) -> None:
+        """Put learned noise and cut points into the model's likelihood."""
+        self.unknown.remember(self.guide.cuts, self.guide.noise_precision.rsqrt())
+
+    @torch.no_grad()
+    def predictors(self) -> Tensor:
+        """Return E[eta] less the centre of every rating, (nnz,), in the users' order."""
+        user, item, k = self.guide.user.loc, self.guide.item.loc, self.model.n_factors
+        entries = self.entries.user
+        at = entries.indices.long()
+        found = user.new_zeros(len(at))
+        for part in slices(len(at), _PAIRS):
+            u, v = user[entries.rows[part]], item[at[part]]
+            found[part] = (u[:, :k] * v[:, :k]).sum(-1)
+            if self.model.biases:
+                found[part] += u[:, k] + v[:, k]
+        return found
+
+    @torch.no_grad()
+    def _terms(self, *, fit_cuts: bool, begun: bool) -> RatingTerms:
+        """Return what ratings say at the present predictors, after a step of the cut points."""
+        guide, unknown, pairs = self.guide, self.unknown, self.entries.user
+        eta = self._eta if self._eta is not None else self.predictors()
+        precision = (
+            guide.noise_precision.to(eta.dtype)
+            * guide.user.row_precision[pairs.rows]
+            * guide.item.row_precision[pairs.indices.long()]
+        )
+        if unknown.latent and not self.latent:
+            squares = (self.plain.target - eta) ** 2
+            constant = float((0.5 * precision.double().log() + LOG_DENSITY).sum())
+            return RatingTerms(self.plain.target, None, squares, constant)
+        if unknown.latent and fit_cuts:
+            sd = precision.double().rsqrt()
+            cuts = guide.cuts - self.centre
+            guide.cuts.copy_(
+                unknown.fit_cuts(cuts, eta.double(), sd, self.observed, steps=8 if begun else 2) + self.centre
+            )
+        return rating_terms(unknown, guide.cuts - self.centre, eta, precision, self.observed)
+
+    def _update(self, side: Side, terms: RatingTerms) -> float:
+        own, entries, guide = self.guide.of(side), self.entries.of(side), self.guide
+        beta = self.settings.beta_user if side == "user" else self.settings.beta_item
+        with torch.no_grad():
+            other = guide.moments(side)
+            row_precision = guide.noise_precision.to(self.dtype) * own.row_precision
+            head = head_of(other, entries, terms.target, terms.share, own.precision, row_precision / beta)
+            diagonals, total = head.mean_precision()
+            self._update_location(side, head, total, beta)
+            given = Collapsed.of(guide, side, entries, head, other, terms, beta, (diagonals, total))
+        loss = self._step_weights(side, given)
+        with torch.no_grad():
+            if self.model.implicit is not None:
+                said = beta * entries.means_back(diagonals * entries.root_counts.unsqueeze(-1))
+                own.weights_sd.copy_((said + own.weights_precision).rsqrt())
+            loc, covariance = guide.rows(side, head, entries)
+            if self.iterations >= _HOLD:
+                self._update_precisions(side, head)
+            own.loc.copy_(loc)
+            own.covariance = covariance
+            self._eta = self.predictors()
+            self._update_noise(side, other, terms)
+        return loss
+
+    def _step_weights(self, side: Side, given: Collapsed) -> float:
+        """Move the means of a side's weights up the collapsed bound."""
+        if self.optimizers is None:
+            with torch.no_grad():
+                return float(self.loss(given))
+        optimizer = self.optimizers.of(side)
+        for _ in range(self.settings.weight_steps):
+            optimizer.zero_grad()
+            loss = self.loss(given)
+            loss.backward()
+            optimizer.step()
+        return float(loss.detach())
+
+    def _update_location(self, side: Side, head: Any, total: Tensor, beta: float) -> None:
+        """Put q(mu) at its best, given the weights."""
+        own = self.guide.of(side)
+        prior = location_precision(self.priors.of(side), own.precision)
+        precision = beta * total + prior
+        mean, _ = self.guide.encode_means(side, self.entries.of(side))
+        slope = beta * head.pull(mean).sum(0) - own.location @ prior
+        own.location += torch.linalg.solve(precision, slope)
+        inverse = torch.linalg.inv(by_block(precision, biases=self.model.biases))
+        own.location_covariance.copy_(inverse)
+
+    def _update_precisions(self, side: Side, head: Any) -> None:
+        """Put q of the rows' and the weights' precisions at their best."""
+        own, priors = self.guide.of(side), self.priors.of(side)
+        mean, variance = self.guide.encode_means(side, self.entries.of(side))
+        squares = head.squares_about_prior(mean, variance, own.location_covariance)
+        about = (torch.outer(own.location, own.location) + own.location_covariance).double()
+        kappas = torch.full_like(about[0], priors.factors.kappa)
+        if priors.bias is not None:
+            kappas[-1] = priors.bias.kappa
+        found = expected_precision(priors, squares + kappas.unsqueeze(-1) * about, len(own.loc))
+        own.precision.copy_(found)
+        if self.model.implicit is not None:
+            n = len(own.weights)
+            total = (own.weights.double() ** 2 + own.weights_sd.double() ** 2).sum(0)
+            own.weights_precision.copy_((1.0 + 0.5 * n) / (priors.weights_scale**2 + 0.5 * total))
+
+    def _update_noise(self, side: Side, other: Any, terms: RatingTerms) -> None:
+        """Put q of the rows' multipliers at its best, and the noise's precision where it is unknown."""
+        guide, own, entries = self.guide, self.guide.of(side), self.entries.of(side)
+        learned = side == "item" and (self.unknown.learned_noise or (self.unknown.latent and not self.latent))
+        noisy = side in guide.row_noise and self.iterations >= _HOLD
+        if not (learned or noisy):
+            return
+        assert self._eta is not None
+        eta = self._eta if side == "user" else self._eta[self.item_order]
+        if terms.share is None:
+            # A rating that is its own utility is as far from the predictor as the predictor now is.
+            terms = RatingTerms(terms.target, None, (terms.target - eta) ** 2, 0.0)
+        squares = noise_squares(other, entries, terms, own.loc, own.covariance, eta)
+        if noisy:
+            counts = entries.indptr.diff().double()
+            own.row_shape.copy_(own.row_precision_shape + 0.5 * counts)
+            own.row_rate.copy_(own.row_precision_shape + 0.5 * guide.noise_precision * squares)
+            own.row_precision_shape.copy_(
+                best_noise_shape(own.row_shape, own.row_rate, own.row_precision_shape)
+            )
+        if learned:
+            total = (own.row_precision.double() * squares).sum()
+            shape = NOISE_PRIOR[0] + 0.5 * entries.indices.numel()
+            guide.noise_precision.copy_(shape / (NOISE_PRIOR[1] + 0.5 * total))
+
+
+def best_noise_shape(shape: Tensor, rate: Tensor, a: Tensor) -> Tensor:
+    """Return the shape a of the prior Gamma(a, a) of multipliers with q Gamma(shape, rate), by Newton steps.
+
+    It maximises the expected log-density of the multipliers and of a, whose logarithm is Normal.
+    """
+    n = len(shape)
+    total = (torch.digamma(shape) - rate.log() - shape / rate).sum()
+    x = a.log()
+    for _ in range(5):
+        a = x.exp()
+        level = n * (x + 1.0 - torch.digamma(a)) + total
+        slope = a * level - (x - SHAPE_PRIOR[0]) / SHAPE_PRIOR[1] ** 2
+        curve = a * level + a * n * (1.0 - a * torch.polygamma(1, a)) - SHAPE_PRIOR[1] ** -2
+        step = torch.where(curve < 0.0, -slope / curve, slope.sign() * 0.1)
+        x = x + step.clamp(-0.5, 0.5)
+    return x.exp()
