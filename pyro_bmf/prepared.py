@@ -196,7 +196,7 @@ def _check_implicit(implicit: Ratings, train: Ratings, case: Case) -> None:
     if not case.implicit:
         raise SettingsError(
             "implicit was given, whose pairs a model without implicit feedback does not read: leave it out, "
-            "or choose a model that has it (implicit=True in the settings, with Gibbs sweeps)."
+            "or choose a model that has it (implicit=True in the settings, with exact heads or Gibbs sweeps)."
         )
     if (implicit.n_users, implicit.n_items) != (train.n_users, train.n_items):
         raise SettingsError(

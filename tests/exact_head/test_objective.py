@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -13,6 +16,7 @@ from torch import Tensor
 
 from pyro_bmf.methods.exact_head.head import head_of
 from pyro_bmf.methods.exact_head.objective import Collapsed, CollapsedELBO
+from pyro_bmf.methods.kernel import Entries
 from pyro_bmf.model.blocks import Block
 from pyro_bmf.model.feedback import Feedback
 
@@ -183,3 +187,36 @@ def test_the_guide_samples_what_the_model_samples() -> None:
         elbo = TraceMeanField_ELBO(num_particles=2)(small.model, small.updates.guide)
         loss = float(elbo(block, beta=(1.0, 1.0)).detach())
     assert 0.0 < loss < 1e4
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_prior_means_of_other_pairs_than_the_rated_ones(side: str) -> None:
+    """The evidence has the gradient in the weights that dense algebra gives."""
+    small = make()
+    guide = small.updates.guide
+    seen = torch.from_numpy(np.random.default_rng(8).random((N_USERS, N_ITEMS)) < 0.4)
+    ones = torch.ones(int(seen.sum()), dtype=torch.float64)
+    feedback = Feedback.from_coo(*seen.nonzero(as_tuple=True), ones, N_USERS, N_ITEMS)
+    mask = Entries.of(feedback, torch.float64)
+    if side == "item":
+        mask, seen = Entries.of_transpose(feedback, torch.float64), seen.T
+    rated = collapsed(small, side)
+    own = guide.of(side)  # type: ignore[arg-type]
+    other = dataclasses.replace(rated, mask=mask)
+    loss = CollapsedELBO()(small.model, guide)
+    loss(other).backward()
+    shares = seen.double() / seen.sum(1, keepdim=True).clamp_min(1).double().sqrt()
+    weights = own.weights.detach().clone().requires_grad_()
+    mean = own.location + shares @ weights
+    prior, linear = own.precision, rated.head.conditional.linear
+    evidence = torch.zeros((), dtype=torch.float64)
+    for i in range(len(mean)):
+        tril = rated.head.conditional.precision_tril[i]
+        h = linear[i] + prior @ mean[i]
+        evidence = evidence + 0.5 * h @ torch.linalg.solve(tril @ tril.T, h) - 0.5 * mean[i] @ prior @ mean[i]
+    (evidence - 0.5 * (own.weights_precision * weights**2).sum()).backward()
+    torch.testing.assert_close(-own.weights.grad, weights.grad, rtol=1e-9, atol=1e-10)
+    assert not torch.allclose(own.weights.grad, torch.zeros(()).double())
+    mean_found, variance = guide.encode_means(side, mask)  # type: ignore[arg-type]
+    torch.testing.assert_close(mean_found, mean)
+    torch.testing.assert_close(variance, shares**2 @ own.weights_sd**2)

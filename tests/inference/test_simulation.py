@@ -209,13 +209,16 @@ def test_noise_of_rows_is_drawn_from_its_conditional() -> None:
     assert np.abs(standard).max() < 4.5
 
 
-def test_implicit_feedback_stays_that_of_the_run(split: Split) -> None:
+@pytest.mark.parametrize("method", ["sweeps", "exact head"])
+def test_implicit_feedback_stays_that_of_the_run(split: Split, method: str) -> None:
     """A fit given its own training pairs is the fit without; other pairs give another posterior."""
     settings = chain_settings(likelihood="normal", row_noise="none", sweeps=12, burn_in=4, kept_draws=8)
+    if method == "exact head":
+        settings = preset("guide").replace(n_factors=2, likelihood="normal", max_iterations=3)
 
     def rows(implicit: Ratings | None) -> torch.Tensor:
         fitted = fit(split, settings, progress=False, threads=1, implicit=implicit)
-        return fitted.posterior.user_rows.draws
+        return fitted.posterior.user_rows.tensors()["draws" if method == "sweeps" else "loc"]
 
     torch.testing.assert_close(rows(split.train), rows(None), rtol=0, atol=0)
     assert not torch.equal(rows(split.ratings), rows(None))

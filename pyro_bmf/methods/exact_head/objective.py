@@ -51,7 +51,8 @@ class Collapsed:
     Attributes
     ----------
     side : {"user", "item"}
-    entries : Entries
+    mask : Entries
+        Pairs of the implicit feedback.
     head : Head
     beta : float
         Weight of the rows' KL; the head's precisions are divided by it.
@@ -62,7 +63,7 @@ class Collapsed:
     """
 
     side: Side
-    entries: Entries
+    mask: Entries
     head: Head
     beta: float
     constant: float
@@ -79,6 +80,7 @@ class Collapsed:
         terms: RatingTerms,
         beta: float,
         mean_precision: tuple[Tensor, Tensor] | None = None,
+        mask: Entries | None = None,
     ) -> Collapsed:
         """Integrate the rows of a side out.
 
@@ -90,12 +92,15 @@ class Collapsed:
             In the side's order of ratings.
         mean_precision : tuple of Tensor, optional
             `Head.mean_precision`, where it is known.
+        mask : Entries, optional
+            Pairs of the implicit feedback, where these are not the rated ones.
         """
+        mask = entries if mask is None else mask
         own, conditional, at = guide.of(side), head.conditional, entries.indices.long()
         prior = conditional.prior_precision.double()
         n = entries.n_rows
         constant = 0.5 * n * torch.logdet(prior) - _log_diagonals(conditional.precision_tril)
-        _, variance = guide.encode_means(side, entries)
+        _, variance = guide.encode_means(side, mask)
         diagonals, total = head.mean_precision() if mean_precision is None else mean_precision
         spread = (diagonals.double() * variance.double()).sum()
         constant = constant - 0.5 * (spread + (total.double() * own.location_covariance.double()).sum())
@@ -110,7 +115,7 @@ class Collapsed:
         if guide.implicit:
             sd, level = own.weights_sd.double(), own.weights_precision.double()
             weights = float((0.5 * (level * sd**2 - 1.0 - level.log()) - sd.log()).sum())
-        return cls(side, entries, head, beta, float(constant) + said / beta, weights)
+        return cls(side, mask, head, beta, float(constant) + said / beta, weights)
 
 
 class CollapsedELBO(ELBO):
@@ -132,9 +137,9 @@ class CollapsedELBO(ELBO):
         """Return -(beta F - KL(q(y))) by the scale, which has a gradient in the side's weights."""
         del model, args, kwargs
         own = guide.of(given.side)
-        mean = own.location.expand(given.entries.n_rows, -1)
+        mean = own.location.expand(given.mask.n_rows, -1)
         if guide.implicit:
-            mean = mean + _Means.apply(own.weights, given.entries)  # type: ignore[no-untyped-call]
+            mean = mean + _Means.apply(own.weights, given.mask)  # type: ignore[no-untyped-call]
         pull = mean @ given.head.conditional.prior_precision
         linear = given.head.conditional.linear + pull
         evidence = 0.5 * (linear * given.head.conditional.solve(linear)).sum() - 0.5 * (mean * pull).sum()

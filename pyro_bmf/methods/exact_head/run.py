@@ -62,7 +62,12 @@ class ExactHeadRun:
         self._check_size()
         model.start(train.ratings)
         updates = HeadUpdates(
-            model.to(job.device), train, settings, seed=job.settings.seed, device=job.device
+            model.to(job.device),
+            train,
+            settings,
+            seed=job.settings.seed,
+            device=job.device,
+            implicit=job.implicit,
         )
         history = list[dict[str, Any]]()
         if kept.resume and kept.file is not None:

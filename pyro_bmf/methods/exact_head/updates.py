@@ -55,6 +55,8 @@ class HeadUpdates:
     seed : int
         Of the starting factors and weights.
     device : torch.device
+    implicit : Ratings, optional
+        Whose pairs are the implicit feedback; those of `train` when not given.
 
     Attributes
     ----------
@@ -73,16 +75,14 @@ class HeadUpdates:
         seed: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        implicit: Ratings | None = None,
     ) -> None:
         self.model, self.settings, self.device, self.dtype = model, settings, device, dtype
         self.unknown = latent_utilities(model)
-        users, items = (
-            torch.from_numpy(np.array(column, dtype=np.int64)).to(device)
-            for column in (train.users, train.items)
-        )
-        ratings = torch.from_numpy(train.ratings.astype(np.float64)).to(device)
-        feedback = Feedback.from_coo(users, items, ratings, train.n_users, train.n_items)
-        self.entries = Sides(Entries.of(feedback, dtype), Entries.of_transpose(feedback, dtype))
+        feedback = _feedback_of(train, device)
+        self.entries = self.mask = _both_views(feedback, dtype)
+        if implicit is not None:
+            self.mask = _both_views(_feedback_of(implicit, device), dtype)
         self.item_order = feedback.t_order.long()
         self.centre = float(model.centre)
         values = (feedback.values - self.centre).to(dtype)
@@ -226,6 +226,7 @@ class HeadUpdates:
 
     def _update(self, side: Side, terms: RatingTerms) -> float:
         own, entries, guide = self.guide.of(side), self.entries.of(side), self.guide
+        mask = self.mask.of(side)
         beta = self.settings.beta_user if side == "user" else self.settings.beta_item
         with torch.no_grad():
             other = guide.moments(side)
@@ -233,13 +234,13 @@ class HeadUpdates:
             head = head_of(other, entries, terms.target, terms.share, own.precision, row_precision / beta)
             diagonals, total = head.mean_precision()
             self._update_location(side, head, total, beta)
-            given = Collapsed.of(guide, side, entries, head, other, terms, beta, (diagonals, total))
+            given = Collapsed.of(guide, side, entries, head, other, terms, beta, (diagonals, total), mask)
         loss = self._step_weights(side, given)
         with torch.no_grad():
             if self.model.implicit is not None:
-                said = beta * entries.means_back(diagonals * entries.root_counts.unsqueeze(-1))
+                said = beta * mask.means_back(diagonals * mask.root_counts.unsqueeze(-1))
                 own.weights_sd.copy_((said + own.weights_precision).rsqrt())
-            loc, covariance = guide.rows(side, head, entries)
+            loc, covariance = guide.rows(side, head, mask)
             if self.iterations >= _HOLD:
                 self._update_precisions(side, head)
             own.loc.copy_(loc)
@@ -266,7 +267,7 @@ class HeadUpdates:
         own = self.guide.of(side)
         prior = location_precision(self.priors.of(side), own.precision)
         precision = beta * total + prior
-        mean, _ = self.guide.encode_means(side, self.entries.of(side))
+        mean, _ = self.guide.encode_means(side, self.mask.of(side))
         slope = beta * head.pull(mean).sum(0) - own.location @ prior
         own.location += torch.linalg.solve(precision, slope)
         inverse = torch.linalg.inv(by_block(precision, biases=self.model.biases))
@@ -275,7 +276,7 @@ class HeadUpdates:
     def _update_precisions(self, side: Side, head: Any) -> None:
         """Put q of the rows' and the weights' precisions at their best."""
         own, priors = self.guide.of(side), self.priors.of(side)
-        mean, variance = self.guide.encode_means(side, self.entries.of(side))
+        mean, variance = self.guide.encode_means(side, self.mask.of(side))
         squares = head.squares_about_prior(mean, variance, own.location_covariance)
         about = (torch.outer(own.location, own.location) + own.location_covariance).double()
         kappas = torch.full_like(about[0], priors.factors.kappa)
@@ -330,3 +331,16 @@ def best_noise_shape(shape: Tensor, rate: Tensor, a: Tensor) -> Tensor:
         step = torch.where(curve < 0.0, -slope / curve, slope.sign() * 0.1)
         x = x + step.clamp(-0.5, 0.5)
     return x.exp()
+
+
+def _feedback_of(ratings: Ratings, device: torch.device) -> Feedback:
+    users, items = (
+        torch.from_numpy(np.array(column, dtype=np.int64)).to(device)
+        for column in (ratings.users, ratings.items)
+    )
+    values = torch.from_numpy(ratings.ratings.astype(np.float64)).to(device)
+    return Feedback.from_coo(users, items, values, ratings.n_users, ratings.n_items)
+
+
+def _both_views(feedback: Feedback, dtype: torch.dtype) -> Sides[Entries]:
+    return Sides(Entries.of(feedback, dtype), Entries.of_transpose(feedback, dtype))
