@@ -282,3 +282,24 @@ def test_the_command_checks_a_run_by_its_own_posterior(
         check("--from", "both")
     assert "leave out --users" in check("--from", "run", "--users", "20").output
     assert "give --from RUN" in check("run", "--new-ratings", "20").output
+
+
+def test_truths_of_an_exact_head_are_of_its_own_model(split: Split) -> None:
+    """Its priors are those of sweeps: noise has one too, and implicit feedback is in the rows."""
+    settings = preset("guide").replace(n_factors=2, likelihood="normal", max_iterations=4)
+    seen = []
+
+    def remember(model: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append((model, kwargs["noise_prior"]))
+        return simulate(model, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyro_bmf.checking.calibration.from_prior.simulate", remember)
+        found = refit_ranks(split, settings, 0, threads=1)
+    ((model, noise_prior),) = seen
+    assert model.implicit is not None
+    assert model.user_prior.conjugate is not None
+    assert noise_prior
+    assert list(found.ranks) == ["uv", "user bias", "item bias"]
+    posterior = fit(split, settings, progress=False, threads=1).posterior
+    assert list(refit_ranks_from(posterior, split, settings, 0, threads=1).ranks) == list(found.ranks)

@@ -92,8 +92,8 @@ def refit_ranks_from(
     drawn, truth = simulate_from(posterior, pairs, seed_of(seed, 4))
     both = _beside(split, posterior, pairs, drawn)
     settings = replace(settings, model=settings_in(settings.model, posterior.model.units))
-    sweeps = settings.gibbs is not None
-    if settings.model.prior_mean == "ratings" and not sweeps:
+    conjugate = settings.conjugate
+    if settings.model.prior_mean == "ratings" and not conjugate:
         settings = settings.replace(prior_mean=posterior.model.user_prior.origin)
     fitted = fit(
         both,

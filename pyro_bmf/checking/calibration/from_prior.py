@@ -208,7 +208,7 @@ def refit_ranks(
         As of `fit`.
     """
     started = time.perf_counter()
-    sweeps = settings.gibbs is not None
+    conjugate = settings.conjugate
     # Truths and fits are in the real ratings' standard units: those of simulated ones would be others.
     units = units_of(settings.model, split.train)
     settings = replace(settings, model=settings_in(settings.model, units))
@@ -217,18 +217,18 @@ def refit_ranks(
     model = build_model(
         settings.model,
         split.ratings.scale.levels,
-        gibbs=sweeps,
+        gibbs=conjugate,
         ends=(split.ratings.scale.low, split.ratings.scale.high),
         mean_rating=float(split.train.ratings.mean()),
     )
-    if settings.model.prior_mean == "ratings" and not sweeps:
+    if settings.model.prior_mean == "ratings" and not conjugate:
         # The fit is of the prior that truths are drawn from, whatever the simulated ratings' mean.
         settings = settings.replace(prior_mean=model.user_prior.origin)
     real = split.train.ratings
     model.start(real)
     model.likelihood.set_learned_noise_sd(0.8 * max(float(real.std()), 1e-3))
     simulated, truth = simulate(
-        model, split, centre=float(real.mean()), noise_prior=sweeps, seed=seed_of(seed, 0)
+        model, split, centre=float(real.mean()), noise_prior=conjugate, seed=seed_of(seed, 0)
     )
     fitted = fit(
         simulated,
