@@ -61,16 +61,16 @@ def halves(ratings: Ratings, side: Side, seed: int, share: float) -> tuple[Split
 
 def figures(pairs: PairPredictive, users: Any, items: Any, test: Ratings) -> dict[str, float]:
     """Return how well the predictions of the test ratings by these pairs of rows are."""
-    mean, variance = pairs.rating_moments(users, items)
+    mean, sd = pairs.rating_moments(users, items)
     error = test.ratings - mean
     levels = test.scale.levels
     found = {
         "rmse": float(np.sqrt(np.mean(error**2))),
-        "squares": float(np.mean(error**2 / variance)),
-        "sd": float(np.mean(np.sqrt(variance))),
+        "squares": float(np.mean((error / sd) ** 2)),
+        "sd": float(np.mean(sd)),
     }
     if levels is None:
-        pit = normal_pit(test.ratings, mean, np.sqrt(variance))
+        pit = normal_pit(test.ratings, mean, sd)
     else:
         at = level_positions(test.ratings, levels)
         pmf = pairs.pmf(users, items, np.array(levels))

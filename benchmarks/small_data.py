@@ -205,10 +205,10 @@ def one(make: Callable[[Rng], Ratings], place: int, seed: int, changes: dict[str
     begun = time.perf_counter()
     posterior = fit(split, preset().replace(seed=seed, **changes), progress=False).posterior
     test, seconds = split.test, time.perf_counter() - begun
-    mean, variance = posterior.pairs.rating_moments(test.users, test.items)
+    mean, sd = posterior.pairs.rating_moments(test.users, test.items)
     levels = test.scale.levels
     if levels is None:
-        nll = normal_nll(test, mean, variance)
+        nll = normal_nll(test, mean, sd**2)
     else:
         nll = level_nll(test, posterior.pairs.pmf(test.users, test.items, np.array(levels)))
     model = {"rmse": rmse(test, mean), "nll": float(nll.mean())}

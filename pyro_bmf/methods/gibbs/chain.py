@@ -226,6 +226,7 @@ class Chain:
             "kept": kept.count,
             "averaged": 0 if self.average is None else self.average.count,
             "drawing_cuts": self.sweeps.drawing_cuts,
+            "integrates": kept.guide.integrates,
         }
         write_tensors(path, CHAIN_CHECKPOINT, tensors, header)
 
@@ -256,6 +257,8 @@ class Chain:
             if not 0 <= header["kept"] <= self.n_draws or header["sweep"] > self.settings.sweeps:
                 raise ValueError(f"{header['kept']} draws kept in {header['sweep']} sweeps")
         self.sweeps.drawing_cuts = header["drawing_cuts"]
+        # A chain of an earlier version goes on as it began.
+        kept.guide.integrates = bool(header.get("integrates", False))
         history[:] = header["history"]
         return state, header["sweep"]
 

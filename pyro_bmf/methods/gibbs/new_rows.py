@@ -1,0 +1,348 @@
+r"""How new rows join a chain: draw by draw, and knowing that the other side's draws are uncertain.
+
+This is for rows with noise of their own. A new row i is given, for each draw s of everything else, a draw of
+its factors and bias: as many as the model's rows have, in step with them. Nothing else moves: it is no part
+of what the chain has seen. So the items' draws were not made with its ratings, and their errors, which a row
+of the chain shares in drawing, are noise to it. With items at their conditional means
+:math:`\hat v_j = E[v_j \mid U^{(s)}]` and errors of covariance :math:`C_j` its ratings follow
+
+.. math:: z_{ij} \mid u_i \sim N\left(f_i \cdot (\hat v_j, c_j) + \mu, \;
+          \frac{1}{\tau w_i w'_j} + f_i^T C_j f_i\right), \qquad f_i = (u_i, 1).
+
+Taking the drawn :math:`v_j` for known instead puts their errors into what the row's own noise :math:`w_i` is
+learned from: predictions are then too wide. Each step draws the utilities, the noise's share of the residuals
+and with it :math:`w_i`, and then the row from its conditional, the variances :math:`f_i^T C_j f_i` being
+those at the row's draw before (which leaves out that a smaller row would make them smaller: in a case with
+fourteen ratings and large errors that moves the row's mean by a sixth of its standard deviation). Items that
+are new to the chain join it alike.
+
+:math:`C_j` is that of all draws about their mean, so that it holds what the conditional of one sweep does not
+tell: how far factors themselves differ between draws. That needs draws in common coordinates. Factors of a
+draw are scaled so that the new rows' prior has the identity for its covariance, then rotated to the mean of
+all draws (Procrustes), and lastly to the principal axes of the errors, along which these are taken for
+independent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ...model.feedback import Feedback
+from ...model.likelihoods.normal_utilities import Utilities
+from ...model.row_draws import RowDraws, working_dtype
+from ..kernel import Conditional, Entries, outer_products
+
+#: Numbers in the tables of one chunk of draws.
+_CELLS = 8_000_000
+#: Rows, at most, by which draws are turned to each other.
+_ROWS = 5_000
+#: How often draws are turned to their mean.
+_TURNS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Priors:
+    """Draws of what new rows are drawn by.
+
+    Attributes
+    ----------
+    location : Tensor, shape (n_draws, D)
+    precision : Tensor, shape (n_draws, D, D)
+        Of the new rows' prior.
+    weights : Tensor or None, shape (n_draws, n_other, D)
+        Of implicit feedback.
+    row_precision_shape : Tensor or None, shape (n_draws,)
+        Of the prior of a row's noise precision; None where rows have no noise of their own.
+    noise_precision : Tensor, shape (n_draws,)
+    cuts : Tensor, shape (n_draws, n_cuts)
+        Less the centre.
+    """
+
+    location: Tensor
+    precision: Tensor
+    weights: Tensor | None
+    row_precision_shape: Tensor | None
+    noise_precision: Tensor
+    cuts: Tensor
+
+    def at(self, draws: Tensor) -> Priors:
+        """Return those of some draws."""
+        changed: dict[str, Tensor] = {
+            name: value[draws]
+            for name, value in vars(self).items()
+            if value is not None and name != "weights"
+        }
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True, eq=False)
+class Common:
+    r"""What is known of the other side's rows in coordinates that all draws have in common.
+
+    Attributes
+    ----------
+    columns : Tensor, shape (m,)
+        Which rows, ascending.
+    means : Tensor, shape (m, n_draws, K + 1)
+        Conditional means of factors and, last, of the level: the row's bias and what it makes of the location
+        of the new rows' prior.
+    variances : Tensor, shape (m, K + 1)
+        Of the draws about their mean.
+    turns : Tensor, shape (n_draws, K, K)
+        T of each draw: a new row's factors are :math:`T a` where they are a in the common coordinates, and
+        the other side's are :math:`T^{-T} a`.
+    """
+
+    columns: Tensor
+    means: Tensor
+    variances: Tensor
+    turns: Tensor
+
+    @classmethod
+    def of(cls, other: RowDraws, columns: Tensor, priors: Priors) -> Common:
+        """Turn draws to each other."""
+        k = other.n_factors
+        step = max(1, -(-len(other) // _ROWS))
+        tril = torch.linalg.cholesky(priors.precision[:, :k, :k].double())
+        some = other.means_of(torch.arange(0, len(other), step, device=other.device))[..., :k]
+        # As if the new rows' prior had the identity for covariance: columns are as long as they matter.
+        standard = torch.linalg.solve_triangular(tril, some.double().permute(1, 2, 0), upper=False).mT
+        turns = torch.linalg.solve_triangular(tril.mT, _rotations(standard), upper=True)
+        location = priors.location.double()
+
+        def turned(rows: Tensor) -> Tensor:
+            rows = rows.double()
+            factors = torch.einsum("msk,skl->msl", rows[..., :k], turns)
+            level = torch.einsum("msk,sk->ms", rows[..., :k], location[:, :k])
+            if other.bias:
+                level = level + rows[..., k] + location[:, k]
+            return torch.cat([factors, level.unsqueeze(-1)], -1)
+
+        means, draws = turned(other.means_of(columns)), turned(other.draws_of(columns))
+        apart = draws - means.mean(1, keepdim=True)
+        axes = torch.linalg.eigh(torch.einsum("msk,msl->kl", apart[..., :k], apart[..., :k]))[1]
+        means[..., :k], apart[..., :k] = means[..., :k] @ axes, apart[..., :k] @ axes
+        turns, variances = turns @ axes, apart.square().mean(1)
+        dtype = working_dtype(other.draws)
+        return cls(columns, means.to(dtype), variances.to(dtype), turns.to(dtype))
+
+
+def _rotations(rows: Tensor) -> Tensor:
+    """Return the rotation of each draw's rows (n_draws, n, K) that brings them closest to those of all."""
+    centre = rows[-1]
+    for _ in range(_TURNS):
+        left, _, right = torch.linalg.svd(rows.mT @ centre)
+        rotations: Tensor = left @ right
+        centre = (rows @ rotations).mean(0)
+    return rotations
+
+
+def draw_new_rows(
+    feedback: Feedback,
+    other: RowDraws,
+    priors: Priors,
+    utilities: Utilities,
+    *,
+    centre: Tensor,
+    steps: int,
+) -> RowDraws:
+    """Return draws of new rows, in step with those of the other side.
+
+    Parameters
+    ----------
+    feedback : Feedback
+        The new rows' entries; values are ratings less `centre`.
+    other : RowDraws
+        All rows of the other side.
+    priors : Priors
+    utilities : Utilities
+        Of the likelihood.
+    centre : Tensor, shape ()
+    steps : int
+        Gibbs steps.
+    """
+    columns, places = torch.unique(feedback.indices.long(), return_inverse=True)
+    common = Common.of(other, columns, priors)
+    width, n_draws = other.draws.shape[-1], other.n_draws
+    n, m, nnz = feedback.n_rows, len(columns), feedback.nnz
+    per_draw = m * width * (width + 3) + n * width * (3 * width + 4) + nnz * 8
+    size = max(1, _CELLS // max(per_draw, 1))
+    weight = None if other.noise_factor is None else other.noise_factor[columns] ** -2
+    parts = []
+    for start in range(0, n_draws, size):
+        draws = torch.arange(start, min(start + size, n_draws), device=other.device)
+        parts.append(
+            _Chunk.of(feedback, places, common, weight, priors, draws, centre).draw(utilities, steps)
+        )
+    noise = None
+    if weight is not None or priors.row_precision_shape is not None:
+        noise = torch.stack([part[2] for part in parts]).sum(0) / n_draws
+    draws, means = (torch.cat([part[place] for part in parts], 1) for place in (0, 1))
+    return RowDraws(draws, means, other.biased, noise)
+
+
+@dataclass(eq=False)
+class _Chunk:
+    """New rows at some draws of the chain, below each other: row i of draw s is row s * n + i.
+
+    Attributes
+    ----------
+    common : Common
+    table : Tensor, shape (s * m, K + 1)
+        Its means, draw after draw.
+    priors : Priors
+        At these draws.
+    entries : Entries
+        Each row over the columns of its draw.
+    values : Tensor, shape (nnz,)
+        Ratings less the centre.
+    weight : Tensor, shape (nnz,)
+        Precision of an entry's utility, but for the row's own multiplier.
+    prior : Tensor, shape (s * n, D, D)
+        Precision of the rows, in the common coordinates.
+    prior_mean : Tensor, shape (s * n, D)
+    turns : Tensor, shape (s, K, K)
+    centre : Tensor, shape ()
+    n : int
+        Number of new rows.
+    """
+
+    common: Common
+    table: Tensor
+    priors: Priors
+    entries: Entries
+    values: Tensor
+    weight: Tensor
+    prior: Tensor
+    prior_mean: Tensor
+    turns: Tensor
+    centre: Tensor
+    n: int
+
+    @classmethod
+    def of(
+        cls,
+        feedback: Feedback,
+        places: Tensor,
+        common: Common,
+        weight: Tensor | None,
+        priors: Priors,
+        draws: Tensor,
+        centre: Tensor,
+    ) -> _Chunk:
+        """Gather what the draws are made of."""
+        n, s, m, k = feedback.n_rows, len(draws), len(common.columns), common.turns.shape[-1]
+        at_draws, dtype, device = priors.at(draws), common.means.dtype, common.means.device
+        width = at_draws.location.shape[-1]
+        starts = feedback.indptr[:-1].long().repeat(s)
+        starts += torch.arange(s, device=device).repeat_interleave(n) * feedback.nnz
+        indptr = torch.cat([starts, starts.new_tensor([s * feedback.nnz])]).int()
+        nothing = torch.zeros(m + 1, dtype=torch.int32, device=device)
+        indices = places.int()
+        stacked = (
+            places.repeat(s) + torch.arange(s, device=device).repeat_interleave(feedback.nnz) * m
+        ).int()
+        entries = Entries.build(indptr, stacked, nothing, indices[:0], dtype)
+        precision = at_draws.noise_precision.to(dtype).repeat_interleave(n)[entries.rows]
+        if weight is not None:
+            precision = precision * weight.to(dtype)[places].repeat(s)
+        prior = torch.zeros(s, width, width, dtype=dtype, device=device)
+        prior[:, :k, :k] = torch.eye(k, dtype=dtype, device=device)
+        if width > k:
+            prior[:, k, k] = at_draws.precision[:, k, k].to(dtype)
+        turns = common.turns[draws]
+        prior_mean = torch.zeros(s * n, width, dtype=dtype, device=device)
+        if priors.weights is not None:
+            weights = priors.weights[draws.unsqueeze(1), common.columns].to(dtype)
+            weights[..., :k] = torch.linalg.solve(turns, weights[..., :k].mT).mT
+            once = Entries.build(feedback.indptr, indices, nothing, indices[:0], dtype)
+            means = once.means(weights.transpose(0, 1).reshape(m, s * width))
+            prior_mean = means.view(n, s, width).transpose(0, 1).reshape(s * n, width)
+        table = common.means[:, draws].transpose(0, 1).reshape(s * m, k + 1)
+        return cls(
+            common, table, at_draws, entries, feedback.values.to(dtype).repeat(s), precision,
+            prior.repeat_interleave(n, 0), prior_mean, turns, centre, n,
+        )  # fmt: skip
+
+    def draw(self, utilities: Utilities, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return draws (n, s, D), conditional means (n, s, D) and summed noise (n,)."""
+        noisy, of = self.priors.row_precision_shape is not None, self.entries.rows
+        observed = utilities.observe(self.values + self.centre) if utilities.latent else self.values
+        cuts = self.priors.cuts.repeat_interleave(len(self.values) // len(self.turns), 0)
+        own, z, rows = self.weight.new_ones(len(self.prior)), self.values, self.prior_mean
+        unknown = self._unknown(rows)
+        rows, mean = self._draw_rows(z, own, unknown)
+        for _ in range(steps):
+            eta = (self.features[self.at] * rows[of]).sum(-1) + self.level[self.at]
+            unknown = self._unknown(rows)
+            if utilities.latent:
+                sd = (1.0 / (self.weight * own[of]) + unknown).sqrt()
+                z = utilities.draw_given(cuts, eta.double(), sd.double(), observed).to(eta.dtype)
+            if noisy:
+                own = self._draw_noise(z - eta, own, unknown)
+            rows, mean = self._draw_rows(z, own, unknown)
+        shape = len(self.turns), self.n
+        draws, means = (self._as_drawn(one).view(*shape, -1).transpose(0, 1) for one in (rows, mean))
+        return draws, means, own.rsqrt().view(shape).sum(0)
+
+    @cached_property
+    def at(self) -> Tensor:
+        """Place in `table` of each entry."""
+        return self.entries.indices.long()
+
+    @cached_property
+    def features(self) -> Tensor:
+        """What a row's factors and bias are multiplied by, (s * m, D)."""
+        features = self.table.clone()
+        features[:, -1] = 1.0
+        return features[:, : self.prior.shape[-1]]
+
+    @cached_property
+    def level(self) -> Tensor:
+        """What the columns' predictors start from, (s * m,)."""
+        return self.table[:, -1]
+
+    @cached_property
+    def products(self) -> Tensor:
+        """Outer products of the features, (s * m, D * D)."""
+        return outer_products(self.features)
+
+    def _unknown(self, rows: Tensor) -> Tensor:
+        """Return the variance of each entry's predictor by what is unknown of the other side, f^T C f."""
+        k = self.turns.shape[-1]
+        squares = torch.cat([rows[:, :k], torch.ones_like(rows[:, :1])], 1) ** 2
+        variances = self.common.variances[self.at % len(self.common.columns)]
+        found: Tensor = (squares[self.entries.rows] * variances).sum(-1)
+        return found
+
+    def _draw_noise(self, residuals: Tensor, own: Tensor, unknown: Tensor) -> Tensor:
+        """Draw the rows' multipliers of the noise's precision, given the noise's part of the residuals."""
+        of, shape = self.entries.rows, self.priors.row_precision_shape
+        assert shape is not None
+        variance = 1.0 / (self.weight * own[of])
+        part = variance / (variance + unknown)
+        residuals = part * residuals + (part * unknown).sqrt() * torch.randn_like(residuals)
+        total = torch.zeros_like(own).index_add_(0, of, residuals**2 * self.weight).double()
+        shape = shape.repeat_interleave(self.n)
+        counts = self.entries.indptr.diff().double()
+        return (torch._standard_gamma(shape + 0.5 * counts) / (shape + 0.5 * total)).to(own.dtype)
+
+    def _draw_rows(self, utilities: Tensor, own: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw the rows and return their conditional means too, in the common coordinates."""
+        precision = 1.0 / (1.0 / (self.weight * own[self.entries.rows]) + unknown)
+        linear = self.entries.sum(self.features, precision * (utilities - self.level[self.at]))
+        information = self.entries.sum(self.products, precision).view(self.prior.shape)
+        found = Conditional.of(self.prior, information, linear)
+        mean = found.solve(linear + (self.prior @ self.prior_mean.unsqueeze(-1)).squeeze(-1))
+        return mean + found.spread(torch.randn_like(mean)), mean
+
+    def _as_drawn(self, rows: Tensor) -> Tensor:
+        """Return rows of the common coordinates as each draw of the chain has them."""
+        k = self.turns.shape[-1]
+        factors = (rows.view(len(self.turns), self.n, -1)[..., :k] @ self.turns.mT).flatten(0, 1)
+        found = torch.cat([factors, rows[:, k:]], 1)
+        return found + self.priors.location.to(rows.dtype).repeat_interleave(self.n, 0)
