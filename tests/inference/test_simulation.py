@@ -13,8 +13,16 @@ from click.testing import CliRunner, Result
 from scipy import stats
 
 from pyro_bmf import fit
-from pyro_bmf.checking.calibration import refit_ranks, refit_ranks_from, simulate, simulate_from, subsample
+from pyro_bmf.checking.calibration import (
+    Truth,
+    refit_ranks,
+    refit_ranks_from,
+    simulate,
+    simulate_from,
+    subsample,
+)
 from pyro_bmf.checking.calibration.from_posterior import _eta, _row_precisions, _truth, new_pairs
+from pyro_bmf.checking.calibration.from_prior import rank
 from pyro_bmf.checking.simulated_ranks import RankCheck, check_ranks
 from pyro_bmf.cli.checks.calibrate import command
 from pyro_bmf.cli.fit import command as fit_command
@@ -303,3 +311,21 @@ def test_truths_of_an_exact_head_are_of_its_own_model(split: Split) -> None:
     assert list(found.ranks) == ["uv", "user bias", "item bias"]
     posterior = fit(split, settings, progress=False, threads=1).posterior
     assert list(refit_ranks_from(posterior, split, settings, 0, threads=1).ranks) == list(found.ranks)
+
+
+def test_how_much_rows_differ_in_their_noise_is_ranked(split: Split) -> None:
+    settings = chain_settings(likelihood="normal", sweeps=20, burn_in=10, kept_draws=10)
+    kinds = [*("uv", "user bias", "item bias"), "user noise spread", "item noise spread", "noise"]
+    assert list(refit_ranks(split, settings, 0, threads=1).ranks) == kinds
+    posterior = fit(split, settings, progress=False, threads=1).posterior
+    truth = simulate_from(posterior, new_pairs(split, 5, np.random.default_rng(0)), 3)[1].values
+    drawn = posterior.guide.hyperparameters()["user_noise_shape"].values
+    assert bool((truth["user_noise_shape"] == drawn).any())
+    ranks, errors = rank(posterior, split, Truth(truth, None), 0)
+    place = int((drawn == truth["user_noise_shape"]).nonzero()[0])
+    spreads = drawn.double().numpy() ** -0.5
+    expected = (spreads[place] - spreads.mean()) / spreads.std()
+    assert errors["user noise spread"] == [pytest.approx(expected)]
+    below = (spreads < spreads[place]).sum()
+    assert below / 11 <= ranks["user noise spread"][0] <= (below + 1) / 11
+    assert "noise" not in ranks  # of which the truth tells nothing here

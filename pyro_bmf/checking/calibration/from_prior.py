@@ -3,8 +3,8 @@ r"""Simulation-based calibration of a whole configuration: model, guide and infe
 Truths are drawn from the model's own prior, ratings from the truths at pairs that were really rated, and
 the configuration is fitted to them as it would be to real ratings. If its posterior is right, a truth ranks
 uniformly among the posterior's draws (Talts et al. 2018, arXiv 1804.06788). Ranked is what has an identity:
-u.v of pairs, biases less their mean (their level trades with the centre), and noise where it has draws. Raw
-factors are never ranked, as they may rotate.
+u.v of pairs, biases less their mean (their level trades with the centre), and noise, and how much rows differ
+in theirs, where these have draws. Raw factors are never ranked, as they may rotate.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ...model import FactorizationModel
 from ...model.blocks import Block
 from ...model.feedback import Feedback
 from ...model.fitted import Indices, Side
+from ...model.sides import SIDES
 from ...posterior import Posterior
 from ...posterior.hyperparameters import hyperparameter_draws
 
@@ -279,7 +280,14 @@ def rank(
         true_bias = true_bias - true_bias.mean()
         bias = bias.double() - bias.double().mean(1, keepdim=True)
         found[f"{side} bias"] = (bias[:, at].cpu().numpy(), true_bias[at].numpy())
-    drawn_noise = hyperparameter_draws(posterior, draws).get("noise")
+    hyper = hyperparameter_draws(posterior, draws)
+    for side in SIDES:
+        shape = f"{side}_noise_shape"
+        if shape in hyper and shape in values:
+            # Of the Gamma that rows' precisions are from: their relative spread.
+            spreads = hyper[shape][:, None] ** -0.5, values[shape].double().numpy()[None] ** -0.5
+            found[f"{side} noise spread"] = spreads
+    drawn_noise = hyper.get("noise")
     if drawn_noise is not None and truth.noise is not None and drawn_noise.std() > 0:
         found["noise"] = (drawn_noise[:, None], np.array([truth.noise]))
     ranks, errors = {}, {}
