@@ -194,8 +194,8 @@ def _truth(posterior: Posterior, draw: Indices, seed: int) -> tuple[dict[str, Te
             values[f"{side}_bias"] = bias[0].double()
     drawn = posterior.guide.hyperparameters()
     hyper = {name: one.values[int(draw[0])].double() for name, one in drawn.items()}
-    shapes = [f"{side}_noise_shape" for side in SIDES]
-    return values | {name: hyper[name] for name in shapes if name in hyper}, hyper
+    shared = [*(f"{side}_noise_shape" for side in SIDES), "cuts"]
+    return values | {name: hyper[name] for name in shared if name in hyper}, hyper
 
 
 def _eta(posterior: Posterior, truth: dict[str, Tensor], users: Indices, items: Indices) -> Tensor:
