@@ -64,7 +64,7 @@ def command(
                 "validation RMSE": f"{row.valid_rmse:.4f}",
                 "test NLL": f"{row.test_nll:.4f}",
                 "test RMSE": f"{row.test_rmse:.4f}",
-                "gain of the stack": None if row.test_gain is None else f"{row.test_gain:.4f}",
+                "gain of the stack": None if row.test_gain is None else f"{row.test_gain:z.4f}",
                 "se by user": None if row.test_gain_se is None else f"{row.test_gain_se:.4f}",
             }
             for row in found.rows
