@@ -76,6 +76,7 @@ def build_model(
     likelihood = make_likelihood(
         word, levels=None if levels is None else levels.tolist(), low=ends[0], high=ends[1], noise=noise
     )
+    likelihood.drawn = gibbs
 
     bias = "normal-wishart" if gibbs else "normal"
     # The scale of a prior of another family is another thing: it is said in the word.

@@ -175,6 +175,7 @@ class FactorizationModel(nn.Module):
         """
         with poutine.scale(scale=block.global_weight):
             priors = self._row_priors(block)
+            likelihood = self.likelihood.sampled(self.predictor_centre)
         with pyro.plate("users", len(block.users)), poutine.scale(scale=beta[0] * block.user_weight):
             user = {site: pyro.sample(site, prior) for site, prior in priors.user.items()}
         with pyro.plate("items", len(block.items)), poutine.scale(scale=beta[1] * block.item_weight):
@@ -187,7 +188,7 @@ class FactorizationModel(nn.Module):
         c = item["item_bias"].index_select(-1, j) if self.biases else None
         terms = self._terms(user | item, block)
         with pyro.plate("ratings", len(block.ratings)):
-            pyro.sample("rating", self.likelihood(self.predictor(u, v, b, c), *terms), obs=block.ratings)
+            pyro.sample("rating", likelihood(self.predictor(u, v, b, c), *terms), obs=block.ratings)
 
     def _row_priors(self, block: Block) -> Sides[dict[str, TorchDistribution]]:
         """Sample all hyperparameters, and return the priors of a block's rows given them, by site."""

@@ -1,33 +1,61 @@
 r"""What an ordered probit's chain draws: cut points with the utilities integrated out, then the utilities.
 
+The prior of the cuts, about the predictors' centre, is the one under which the cells of a Normal of standard
+deviation `spread` have shares from a Dirichlet distribution with all concentrations 2:
+
+.. math::
+
+   \log p(c) = \sum_k \log\left(\Phi(c_k / s) - \Phi(c_{k-1} / s)\right) - \frac{1}{2 s^2} \sum_k c_k^2 +
+   \text{const}.
+
+It says as much as one rating of each level at the centre. It is proper and log-concave, and keeps the cuts
+about a level that no rating has apart, and out of infinity.
+
 Cuts are moved by Metropolis-Hastings with the proposal of one Newton step, :math:`N(c + H^{-1} g, H^{-1})`
-for gradient g and negative Hessian H of the log-likelihood at c; with thousands of ratings the target is
-nearly that Normal and nearly every proposal is taken. Given the cuts a utility is a truncated Normal,
+for gradient g and negative Hessian H of the log-posterior at c; with thousands of ratings the target is
+nearly that Normal and nearly every proposal is taken. Cuts about a level of few ratings are moved by slices
+too (`slice_draw`), one by one and in pairs. Given the cuts a utility is a truncated Normal,
 drawn by inversion. Cowles (1996), doi 10.1007/BF00162520, on why cuts and utilities must not be drawn one
 given the other.
-
-A level that no rating has leaves the cuts about it without a likelihood: it would send them to infinity, or
-onto each other. Cuts are found and drawn for the levels that ratings have, and those of the others put where
-such a level has about the probability of one rating more (`_Merged`).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.special import ndtri
 
-from .normal_cells import LOG_DENSITY, Cells, log_cell_probability
+from .normal_cells import LOG_DENSITY, Cells, cell_ends, log_cell_probability
+from .slice_draw import slice_draw
 from .truncated_normal import SMALL_CELL, draw_in_cells
+
+#: Of the shares' Dirichlet prior. `log_cut_prior` and the Newton steps have it as a rating of each level.
+CONCENTRATION = 2.0
+#: Ratings of a level below which the cuts about it are also moved by slices: their density is skew.
+_RARE = 30
+
+
+def log_cut_prior(cuts: Tensor, spread: float) -> Tensor:
+    """Return the log-density of cuts about the centre, up to a constant.
+
+    Parameters
+    ----------
+    cuts : Tensor, shape (*batch, n_levels - 1), float64
+    spread : float
+        Standard deviation of the Normal whose cells have Dirichlet shares.
+    """
+    levels = torch.arange(cuts.shape[-1] + 1, device=cuts.device)
+    ends = cell_ends(torch.zeros_like(cuts[..., :1]), spread, cuts.unsqueeze(-2), levels)
+    found: Tensor = log_cell_probability(*ends).sum(-1) - 0.5 * (cuts / spread).square().sum(-1)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """The log-likelihood of cuts, and its first two derivatives."""
+    """The log-posterior of cuts, and its first two derivatives."""
 
     height: float
     gradient: Tensor
@@ -38,7 +66,26 @@ class _Point:
         return cuts + torch.cholesky_solve(self.gradient.unsqueeze(-1), self.root).squeeze(-1)
 
 
-def _at(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Point:
+class _Terms(NamedTuple):
+    height: float
+    gradient: Tensor
+    hessian: Tensor  # negative
+    cells: Cells
+
+
+def _at(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float) -> _Point:
+    said = _of_cells(cuts, eta, scale, place)
+    levels = torch.arange(len(cuts) + 1, device=cuts.device)
+    centre = torch.zeros(len(levels), dtype=cuts.dtype, device=cuts.device)
+    prior = _of_cells(cuts, centre, torch.full_like(centre, spread), levels)
+    pull = cuts / spread**2
+    root = _factorised(said.hessian + prior.hessian + torch.eye(len(cuts)).to(cuts) / spread**2)
+    height = said.height + prior.height - 0.5 * float(cuts @ pull)
+    return _Point(height, said.gradient + prior.gradient - pull, root, said.cells)
+
+
+def _of_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Terms:
+    """Return what the cells of Normals say of the cuts."""
     cells = Cells.of(eta, scale, cuts, place)
     a, b = cells.low, cells.high
     share = cells.share.clamp_min(1e-300)
@@ -49,11 +96,11 @@ def _at(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Point:
     far = share < SMALL_CELL
     if bool(far.any()):
         # Few ratings, if any, lie so far from their cell: those alone are computed by logarithms.
-        at_a, at_b, spread = a[far], b[far], scale[far]
+        at_a, at_b, at_sd = a[far], b[far], scale[far]
         exact = log_cell_probability(at_a, at_b)
         log_share[far] = exact
-        from_low[far] = -(-0.5 * at_a * at_a + LOG_DENSITY - exact).exp() / spread
-        from_high[far] = (-0.5 * at_b * at_b + LOG_DENSITY - exact).exp() / spread
+        from_low[far] = -(-0.5 * at_a * at_a + LOG_DENSITY - exact).exp() / at_sd
+        from_high[far] = (-0.5 * at_b * at_b + LOG_DENSITY - exact).exp() / at_sd
     # The ends of the scale are edges too: what is summed there is left out, as they do not move.
     n = len(cuts) + 2
 
@@ -67,7 +114,7 @@ def _at(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Point:
     off = between[1 : n - 2]
     hessian = torch.diag(diagonal) + torch.diag(off, 1) + torch.diag(off, -1)
     # The log-likelihood is concave (Pratt 1981), and nearly flat where hardly a rating is near a cut.
-    return _Point(float(log_share.sum()), gradient, _factorised(hessian), cells)
+    return _Terms(float(log_share.sum()), gradient, hessian, cells)
 
 
 def _factorised(hessian: Tensor) -> Tensor:
@@ -89,91 +136,16 @@ def _factorised(hessian: Tensor) -> Tensor:
     return diagonal
 
 
-@dataclass(frozen=True, eq=False)
-class _Merged:
-    """The levels that ratings have, as a scale of their own, and the way back to all levels.
-
-    Attributes
-    ----------
-    present : Tensor, shape (n_present,), int64
-        Which levels.
-    place : Tensor, shape (nnz,), int64
-        Which of those each rating is.
-    """
-
-    present: Tensor
-    place: Tensor
-
-    @classmethod
-    def of(cls, place: Tensor, n_levels: int) -> _Merged | None:
-        """Return the levels that there are; None where that is all of them."""
-        counts = torch.bincount(place, minlength=n_levels)
-        if bool((counts > 0).all()):
-            return None
-        present = counts.nonzero().squeeze(-1)
-        order = torch.zeros(n_levels, dtype=torch.int64, device=place.device)
-        order[present] = torch.arange(len(present), device=place.device)
-        return cls(present, order[place])
-
-    def cuts(self, cuts: Tensor) -> Tensor:
-        """Return the cut between each two neighbours that there are, of all cuts."""
-        above, below = cuts[self.present[:-1]], cuts[self.present[1:] - 1]
-        return 0.5 * (above + below)
-
-    def all_cuts(self, merged: Tensor, n_cuts: int, eta: Tensor, scale: Tensor) -> Tensor:
-        """Return all cuts, where those about an absent level follow from the others.
-
-        Levels between two neighbours share a strip about the neighbours' cut that holds the probability of
-        one rating, and levels beyond the ends have it between them.
-        """
-        n = len(eta)
-        centre, spread = eta.mean(), (eta.var(correction=0) + (scale**2).mean()).sqrt()
-        cuts = torch.empty(n_cuts, dtype=merged.dtype, device=merged.device)
-        z = (merged.unsqueeze(-1) - centre) / spread
-        density = (-0.5 * z**2 + LOG_DENSITY).exp().squeeze(-1) / spread
-        gaps = merged.diff()
-        end = spread.expand(1)
-        room = torch.minimum(torch.cat([end, gaps]), torch.cat([gaps, end]))
-        strip = torch.minimum(1.0 / ((n + 1) * density.clamp_min(1e-300)), 0.5 * room)
-        levels = self.present.tolist()
-        for order, (left, right) in enumerate(pairwise(levels)):
-            share = torch.linspace(-0.5, 0.5, right - left, dtype=cuts.dtype, device=cuts.device)
-            # One cut where they are neighbours: linspace then gives its start.
-            cuts[left:right] = merged[order] + (share * strip[order] if right - left > 1 else 0.0)
-        tail = float(ndtri(torch.tensor(1.0 / (n + 1.0), dtype=torch.float64))) * spread
-        steps = torch.arange(1, n_cuts + 1, dtype=cuts.dtype, device=cuts.device)
-        if levels[0]:
-            first = torch.minimum(centre + tail, merged[0] - 0.5 * spread)
-            cuts[: levels[0]] = first - 0.25 * spread * (steps[: levels[0]].flip(0) - 1.0)
-        if levels[-1] < n_cuts:
-            last = torch.maximum(centre - tail, merged[-1] + 0.5 * spread)
-            cuts[levels[-1] :] = last + 0.25 * spread * (steps[: n_cuts - levels[-1]] - 1.0)
-        return cuts
-
-
-def fit_cuts(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, *, steps: int = 8) -> Tensor:
-    """Return the most likely cuts given predictors, by Newton steps that keep them in order.
-
-    Levels that no rating has get cuts as `_Merged` has it; where all ratings are of one level, which tells
-    nothing of cuts, they stay as they are.
-    """
-    merged = _Merged.of(place, len(cuts) + 1)
-    if merged is None:
-        return _climbed(cuts, eta, scale, place, steps)
-    if len(merged.present) == 1:
-        return cuts
-    found = _climbed(merged.cuts(cuts), eta, scale, merged.place, steps)
-    return merged.all_cuts(found, len(cuts), eta, scale)
-
-
-def _climbed(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, steps: int) -> Tensor:
-    """Return cuts after Newton steps, each halved until it keeps the order and does not go down."""
-    here = _at(cuts, eta, scale, place)
+def fit_cuts(
+    cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float, *, steps: int = 8
+) -> Tensor:
+    """Return the most likely cuts given predictors and prior, by Newton steps that keep them in order."""
+    here = _at(cuts, eta, scale, place, spread)
     for _ in range(steps):
         there = here.newton(cuts)
         for _ in range(60):
             if bool((there.diff() > 0).all()):
-                new = _at(there, eta, scale, place)
+                new = _at(there, eta, scale, place, spread)
                 if new.height >= here.height - 1e-9 * abs(here.height):
                     break
             there = 0.5 * (there + cuts)
@@ -183,42 +155,75 @@ def _climbed(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, steps: int
     return cuts
 
 
-def draw_cuts_and_utilities(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+def draw_cuts_and_utilities(
+    cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float
+) -> tuple[Tensor, Tensor]:
     """Draw cuts given predictors, then utilities given both.
 
     Parameters
     ----------
     cuts : Tensor, shape (n_levels - 1,), float64
+        About the predictors' centre, as `eta` is.
     eta, scale : Tensor, shape (nnz,), float64
         Predictors, and the utilities' standard deviations.
     place : Tensor, shape (nnz,), int64
         Which level each rating is.
+    spread : float
+        Of the cuts' prior.
 
     Returns
     -------
     cuts, utilities : Tensor
     """
-    merged = _Merged.of(place, len(cuts) + 1)
-    if merged is None:
-        return _drawn(cuts, eta, scale, place)
-    if len(merged.present) == 1:
-        return cuts, draw_in_cells(eta, scale, Cells.of(eta, scale, cuts, place))
-    found, utilities = _drawn(merged.cuts(cuts), eta, scale, merged.place)
-    return merged.all_cuts(found, len(cuts), eta, scale), utilities
-
-
-def _drawn(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-    here = _at(cuts, eta, scale, place)
+    here = _at(cuts, eta, scale, place, spread)
     noise = torch.randn(len(cuts), dtype=eta.dtype, device=eta.device)
     there = here.newton(cuts) + torch.linalg.solve_triangular(
         here.root.mT, noise.unsqueeze(-1), upper=True
     ).squeeze(-1)
     chance = math.log(max(float(torch.rand(())), 1e-300))
     if bool((there.diff() > 0).all()):
-        new = _at(there, eta, scale, place)
+        new = _at(there, eta, scale, place, spread)
         back = new.root.mT @ (cuts - new.newton(there))
         forward = float(here.root.diagonal().log().sum() - 0.5 * noise @ noise)
         backward = float(new.root.diagonal().log().sum() - 0.5 * back @ back)
         if chance < new.height - here.height + backward - forward:
             cuts, here = there, new
-    return cuts, draw_in_cells(eta, scale, here.cells)
+    moves = _about_rare_levels(place, len(cuts))
+    for moved in moves:
+        cuts = _sliced(cuts, moved, eta, scale, place, spread)
+    cells = Cells.of(eta, scale, cuts, place) if moves else here.cells
+    return cuts, draw_in_cells(eta, scale, cells)
+
+
+def _about_rare_levels(place: Tensor, n_cuts: int) -> list[slice]:
+    """Return the cuts that are moved by slices: those about a level of few ratings, and both together."""
+    counts = torch.bincount(place, minlength=n_cuts + 1).tolist()
+    found = [
+        (first, last)
+        for level, count in enumerate(counts)
+        if count < _RARE
+        for first, last in ((level - 1, level), (level, level + 1), (level - 1, level + 1))
+        if first >= 0 and last <= n_cuts
+    ]
+    return [slice(*ends) for ends in dict.fromkeys(found)]
+
+
+def _sliced(cuts: Tensor, moved: slice, eta: Tensor, scale: Tensor, place: Tensor, spread: float) -> Tensor:
+    """Draw the shift of neighbouring cuts given all others: exact however skew its density is."""
+    # A cut is the edge of two levels: other ratings say nothing.
+    own = ((place >= moved.start) & (place <= moved.stop)).nonzero().squeeze(-1)
+    eta, scale, place = eta[own], scale[own], place[own]
+
+    def at(shift: float) -> Tensor:
+        there = cuts.clone()
+        there[moved] += shift
+        return there
+
+    def log_density(shift: float) -> float:
+        there = at(shift)
+        if not bool((there.diff() > 0).all()):
+            return -math.inf
+        said = log_cell_probability(*cell_ends(eta, scale, there, place)).sum()
+        return float(said + log_cut_prior(there, spread))
+
+    return at(slice_draw(log_density, 0.5 * spread))

@@ -12,6 +12,8 @@ from .normal_cells import LOG_DENSITY, Cells, cell_ends, mirrored, normal_cdf
 
 #: Probability of a cell below which a difference of distribution functions has too few digits left.
 SMALL_CELL = 1e-10
+#: Standard deviations beyond which the tail is exponential to single precision.
+_EXPONENTIAL = 1e5
 
 
 def truncated_mean(eta: Tensor, scale: Tensor, cuts: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,4 +125,8 @@ def draw_tail(a: Tensor, b: Tensor) -> Tensor:
         x = torch.minimum(torch.maximum(x - (log_ndtr(x) - target) / slope, low), high)
     # A cell narrower than rounding is uniform.
     x = torch.where(at_high - at_low < 1e-6, low + uniform * (high - low), x)
+    # So far out that logarithms differ by their rounding alone the tail is exponential.
+    steepness = -high
+    drop = torch.log1p(uniform * torch.expm1(-steepness * (high - low))) / steepness
+    x = torch.where(steepness > _EXPONENTIAL, torch.maximum(high + drop, low), x)
     return torch.where(flip, -x, x)

@@ -1,9 +1,10 @@
-"""The scale of utilities: probabilities stay, and the scale is as the priors leave it."""
+"""Shift and scale of utilities: probabilities stay, and both are as the priors leave them."""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,15 +12,23 @@ import torch
 from scipy import stats
 from tiny_chain import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, tiny_sweeps
 from torch import Tensor
-from torch.distributions import Gamma, MultivariateNormal, Normal, Wishart
+from torch.distributions import Dirichlet, Gamma, MultivariateNormal, Normal, Wishart
 
+from pyro_bmf.methods.gibbs import scale_moves
 from pyro_bmf.methods.gibbs.chain_state import ChainState
-from pyro_bmf.methods.gibbs.scale_moves import _conditional, rescale_utilities, scale_by
+from pyro_bmf.methods.gibbs.scale_moves import (
+    noise_line,
+    rescale_noise,
+    rescale_utilities,
+    scale_by,
+    shift_cuts,
+)
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.numerics.slice_draw import slice_draw
 
-LEVELS, KAPPA, CENTRE = [1.0, 2.0, 3.0, 4.0], 3.0, 2.4
+LEVELS, KAPPA, CENTRE, SPREAD = [1.0, 2.0, 3.0, 4.0], 3.0, 2.4, 1.75
 
 
 def start(row_noise: str) -> tuple[FactorizationModel, Sweeps, ChainState]:
@@ -36,8 +45,12 @@ def start(row_noise: str) -> tuple[FactorizationModel, Sweeps, ChainState]:
 
 
 def log_density(sweeps: Sweeps, state: ChainState) -> Tensor:
-    """Log density of everything but the ratings, from the definitions; cuts are flat."""
-    total = torch.zeros((), dtype=torch.float64)
+    """Log density of everything but the ratings, from the definitions."""
+    normal = Normal(torch.tensor(CENTRE, dtype=torch.float64), SPREAD)
+    below = torch.cat([torch.zeros(1), normal.cdf(state.cuts), torch.ones(1)])
+    # Shares of cells are Dirichlet, and their Jacobian is the Normal's density at the cuts.
+    shares = Dirichlet(torch.full((len(LEVELS),), 2.0, dtype=torch.float64))
+    total = shares.log_prob(below.diff()) + normal.log_prob(state.cuts).sum()
     one = torch.ones((), dtype=torch.float64)
     for name, side in (("user", state.user), ("item", state.item)):
         factors, bias = side.precision[:K, :K], side.precision[K, K]
@@ -59,61 +72,116 @@ def log_density(sweeps: Sweeps, state: ChainState) -> Tensor:
     return total
 
 
-def log_jacobian(noisy: str, t: float) -> float:
-    """Logarithm of the volume's factor: t for what is multiplied by g, -2 t for precisions."""
+def log_jacobian(t: float) -> float:
+    """Logarithm of the volume's factor but for noise: t for what is multiplied by g, -2 t for precisions."""
     rows = USERS * (K + 1) + ITEMS
     locations = (K + 1) + 1
     weights = ITEMS * (K + 1) + USERS
     cuts = len(LEVELS) - 1
     precisions = K * (K + 1) // 2 + 1 + 1
     weights_precisions = (K + 1) + 1
-    multipliers = USERS if noisy == "user" else ITEMS
-    return t * (rows + locations + weights + cuts) - 2 * t * (precisions + weights_precisions + multipliers)
+    return t * (rows + locations + weights + cuts) - 2 * t * (precisions + weights_precisions)
+
+
+def factor(t: float) -> Tensor:
+    return torch.tensor(math.exp(t), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("noisy", ["user", "item"])
-def test_the_conditional_is_that_of_the_priors(noisy: str) -> None:
+def test_the_density_against_noise_is_that_of_the_priors(noisy: str) -> None:
     model, sweeps, state = start("both")
     side = getattr(state, noisy)
-    slope, rate = _conditional(state, model, side)
+    line = noise_line(state, model, side, CENTRE, SPREAD)
     here = log_density(sweeps, state)
     for t in (-0.7, -0.1, 0.05, 0.4):
         moved = copy.deepcopy(state)
-        scale_by(moved, model, getattr(moved, noisy), torch.tensor(math.exp(t), dtype=torch.float64), CENTRE)
-        expected = float(log_density(sweeps, moved) - here) + log_jacobian(noisy, t)
-        assert slope * t - float(rate) * (math.exp(-2 * t) - 1) == pytest.approx(expected, abs=1e-8)
+        scale_by(moved, model, factor(t), CENTRE)
+        getattr(moved, noisy).row_precision /= factor(t) ** 2
+        jacobian = log_jacobian(t) - 2 * t * len(side.rows)
+        expected = float(log_density(sweeps, moved) - here) + jacobian
+        assert line(t) - line(0.0) == pytest.approx(expected, abs=1e-8)
 
 
-@pytest.mark.parametrize("noisy", ["user", "item"])
-def test_no_probability_changes(noisy: str) -> None:
+def test_the_density_with_utilities_is_that_of_priors_and_utilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sweeps, state = start("both")
+    z = sweeps.predictors(state) + 0.3 * torch.randn(len(sweeps.ratings), dtype=torch.float64)
+
+    def log_joint(state: ChainState, z: Tensor) -> Tensor:
+        utilities = Normal(sweeps.predictors(state), sweeps._noise_sd(state)).log_prob(z)
+        return log_density(sweeps, state) + utilities.sum()
+
+    lines = []
+
+    def note(line: Callable[[float], float], width: float) -> float:
+        lines.append(line)
+        return 0.0
+
+    monkeypatch.setattr(scale_moves, "slice_draw", note)
+    standard = (z - sweeps.predictors(state)) / sweeps._noise_sd(state)
+    rescale_utilities(state, model, CENTRE, SPREAD, standard.square().sum(), len(z))
+    here = log_joint(state, z)
+    for t in (-0.5, -0.1, 0.05, 0.4):
+        moved = copy.deepcopy(state)
+        scale_by(moved, model, factor(t), CENTRE)
+        there = log_joint(moved, CENTRE + factor(t) * (z - CENTRE))
+        expected = float(there - here) + log_jacobian(t) + t * len(z)
+        assert lines[0](t) - lines[0](0.0) == pytest.approx(expected, abs=1e-8)
+
+
+def test_no_probability_changes() -> None:
     model, sweeps, state = start("both")
 
     def standard(state: ChainState) -> Tensor:
         eta = sweeps.predictors(state)
         return (state.cuts - eta.unsqueeze(-1)) / sweeps._noise_sd(state).unsqueeze(-1)
 
-    before = standard(state)
-    scale_by(state, model, getattr(state, noisy), torch.tensor(1.7, dtype=torch.float64), CENTRE)
+    before, cuts = standard(state), state.cuts.clone()
+    rescale_noise(state, model, CENTRE, SPREAD)
+    shift_cuts(state, KAPPA, CENTRE, SPREAD)
     torch.testing.assert_close(standard(state), before)
+    assert not bool((state.cuts == cuts).any())
 
 
-@pytest.mark.parametrize("row_noise", ["user", "item"])
-def test_drawn_scales_follow_it(row_noise: str) -> None:
-    model, _, state = start(row_noise)
-    slope, rate = _conditional(state, model, getattr(state, row_noise))
+def test_drawn_shifts_follow_the_priors() -> None:
+    _, sweeps, state = start("user")
+    before = state.cuts[0].clone()
     torch.manual_seed(0)
-    width = float(state.cuts[-1] - state.cuts[0])
     drawn = []
-    for _ in range(3_000):
+    for _ in range(1_200):
+        shift_cuts(state, KAPPA, CENTRE, SPREAD)
+        drawn.append(float(state.cuts[0] - before))
+    shifts = torch.linspace(min(drawn) - 1.0, max(drawn) + 1.0, 1_001, dtype=torch.float64)
+    now = float(state.cuts[0] - before)
+
+    def height(d: Tensor) -> Tensor:
         moved = copy.deepcopy(state)
-        rescale_utilities(moved, model, CENTRE)
-        drawn.append((float(moved.cuts[-1] - moved.cuts[0]) / width) ** -2)
-    assert stats.kstest(np.array(drawn), stats.gamma(-0.5 * slope, scale=1 / float(rate)).cdf).pvalue > 1e-3
+        moved.cuts = state.cuts + (d - now)
+        moved.user.rows[:, -1] += d - now
+        moved.user.location[-1] += d - now
+        return log_density(sweeps, moved)
+
+    weights = torch.stack([height(d) for d in shifts[::10]])
+    weights = (weights - weights.max()).exp()
+    below = (weights.cumsum(0) / weights.sum()).numpy()
+    # Neighbours depend on each other a little: every third.
+    found = stats.kstest(drawn[::3], lambda d: np.interp(d, shifts[::10].numpy(), below))
+    assert found.pvalue > 1e-3
 
 
 def test_without_row_noise_nothing_moves() -> None:
     model = tiny_model(OrderedProbitLikelihood(LEVELS, noise=0.7), row_noise=None)
     _, _, state = start("both")
     before = state.cuts.clone()
-    rescale_utilities(state, model, CENTRE)
+    rescale_noise(state, model, CENTRE, SPREAD)
     assert torch.equal(state.cuts, before)
+
+
+@pytest.mark.parametrize("start_at", [0.0, 4.0, -9.0])
+def test_slices_have_the_distribution(start_at: float) -> None:
+    gamma = stats.gamma(3.0)
+    at, drawn = start_at, []
+    for _ in range(3_000):
+        # The logarithm of a Gamma variable.
+        at = slice_draw(lambda t: 3.0 * t - math.exp(t), 1.5, at)
+        drawn.append(at)
+    assert stats.kstest(np.exp(drawn[20::3]), gamma.cdf).pvalue > 1e-3

@@ -72,7 +72,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "covariance_rank": {"covariance": "low-rank"},
     "input_prior_scale": {"bayesian_input": True},
     "prior_mean": {"centred": False},
-    "scale_moves": {"row_noise": "user"},
+    "scale_moves": {"likelihood": "ordered-probit"},
     "solver_tolerance": {"implicit": True},
     "patience": {"learning_rate": 0.05, "max_iterations": 8},
     "keep": {"learning_rate": 0.03, "max_iterations": 8},
@@ -209,7 +209,7 @@ def test_a_setting_whose_condition_fails_is_refused_with_the_condition(method: s
     start = METHODS[method]
     value = other(start, name)
     if method == "gibbs":
-        start = start.replace(implicit=False, row_noise="none")
+        start = start.replace(implicit=False, likelihood="normal")
     if name == "prior_mean":
         value = "ratings"  # about a centre it is zero
     (beside,) = BESIDE[name]

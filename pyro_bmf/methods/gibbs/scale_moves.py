@@ -1,52 +1,125 @@
-r"""A move along the scale of an ordered likelihood's utilities: exact, and of the size that the priors leave.
+r"""Moves along the shift and the scales of an ordered likelihood's utilities: exact, as far as the priors go.
 
-Where rows have noise of their own no probability changes when, with a factor g,
+No rating's probability changes when, about the centre,
 
-- users' factors, both sides' biases, the locations and implicit weights they come from, and the cuts about
-  the centre are multiplied by g, and the precisions of their priors divided by g squared;
-- the precision multipliers of one side's noise are divided by g squared.
+1. users' biases, their location and the cuts rise by d;
+2. with a factor g, users' factors, both sides' biases, the locations and implicit weights they come from, and
+   the cuts are multiplied by g, the precisions of their priors divided by g squared, and so are the
+   multipliers of one side's noise, where rows have noise of their own;
+3. the same, with the utilities multiplied by g instead of multipliers divided: utilities stay in their cells,
+   and what they say of g beside the priors is how far they are from their predictors.
 
-Sweeps creep along this line, as cuts are drawn given predictors and predictors given utilities. It is the
-orbit of a group of scalings, so a draw of g from its conditional under Haar's measure leaves the posterior
-as it is (Liu and Sabatti 2000, doi 10.1093/biomet/87.2.353). Densities of rows, locations and weights change
-by just what the Jacobian takes back; of what is left, hyperpriors, multipliers and flat cuts, the logarithm
-is :math:`A \log g - B g^{-2}`, so that :math:`g^{-2} \sim \mathrm{Gamma}(-A / 2, B)`.
+Sweeps creep along these lines, as cuts are drawn given predictors and predictors given utilities. Each is the
+orbit of a group, of translations or scalings, so a draw from its conditional under Haar's measure leaves the
+posterior as it is (Liu and Sabatti 2000, doi 10.1093/biomet/87.2.353). Densities of rows, locations and
+weights change by just what the Jacobian takes back; of what is left, hyperpriors, multipliers, utilities and
+the cuts' prior, the logarithm is :math:`A \log g - B g^{-2} - \frac{1}{2} S g^2 + \log p(g c)`.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ...model import FactorizationModel
+from ...numerics.ordered_cuts import log_cut_prior
+from ...numerics.slice_draw import slice_draw
 from .chain_state import ChainState, SideState
 
+#: First intervals of slices, in standard deviations of what is drawn.
+_WIDTH = 3.0
 
-def rescale_utilities(state: ChainState, model: FactorizationModel, centre: float) -> None:
-    """Draw the scale of utilities, in place; nothing is done where no row has noise of its own.
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """The log-density of the logarithm t of a scale: A t - B exp(-2 t) - S exp(2 t) / 2 + log p(exp(t) c)."""
+
+    slope: float
+    rate: float
+    square: float
+    cuts: Tensor
+    spread: float
+
+    def __call__(self, t: float) -> float:
+        """Return the log-density at t."""
+        if abs(t) > 300.0:
+            return -math.inf
+        g = math.exp(t)
+        return (
+            self.slope * t
+            - self.rate / g**2
+            - 0.5 * self.square * g**2
+            + float(log_cut_prior(g * self.cuts, self.spread))
+        )
+
+
+def shift_cuts(state: ChainState, kappa: float, centre: float, spread: float) -> None:
+    """Draw the shift of cuts and users' biases, in place.
 
     Parameters
     ----------
     state : ChainState
-        Of an ordered likelihood.
+        Of an ordered likelihood, whose rows have a bias.
+    kappa : float
+        Weight of the prior mean of the users' biases, in rows.
+    centre : float
+        Of the predictors.
+    spread : float
+        Of the cuts' prior.
+    """
+    cuts = (state.cuts - centre).cpu()
+    location = float(state.user.location[-1])
+    pull = kappa * float(state.user.precision[-1, -1])
+
+    def log_density(d: float) -> float:
+        return -0.5 * pull * (location + d) ** 2 + float(log_cut_prior(cuts + d, spread))
+
+    d = slice_draw(log_density, _WIDTH * (pull + len(cuts) / spread**2) ** -0.5)
+    state.user.rows[:, -1] += d
+    state.user.location[-1] += d
+    state.cuts = state.cuts + d
+
+
+def rescale_noise(state: ChainState, model: FactorizationModel, centre: float, spread: float) -> None:
+    """Draw the scale against the rows' noise, in place: nothing where no row has noise of its own."""
+    for side in () if model.row_noise is None else model.row_noise.sides:
+        noisy = state.of(side)
+        line = noise_line(state, model, noisy, centre, spread)
+        factor = _draw(line, state)
+        scale_by(state, model, factor, centre)
+        noisy.row_precision /= (factor**2).to(noisy.row_precision.dtype)
+
+
+def rescale_utilities(
+    state: ChainState, model: FactorizationModel, centre: float, spread: float, squares: Tensor, n: int
+) -> Tensor:
+    """Draw the scale of utilities and all that predicts them, in place, and return the factor.
+
+    Parameters
+    ----------
+    state : ChainState
     model : FactorizationModel
         Whose priors are conjugate.
     centre : float
-        Of the predictors, which stays.
+        Of the predictors and utilities, which stays.
+    spread : float
+        Of the cuts' prior.
+    squares : Tensor, shape ()
+        Sum of the squares of what utilities are from their predictors, in units of their variances.
+    n : int
+        Number of utilities.
     """
-    if model.row_noise is None:
-        return
-    for side in model.row_noise.sides:
-        noisy = state.of(side)
-        slope, rate = _conditional(state, model, noisy)
-        shrink = torch._standard_gamma(torch.tensor(-0.5 * slope, dtype=torch.float64)) / rate
-        scale_by(state, model, noisy, shrink.to(state.cuts.device).rsqrt(), centre)
+    line = _priors_line(state, model, centre, spread)
+    factor = _draw(replace(line, slope=line.slope + n, square=float(squares)), state)
+    scale_by(state, model, factor, centre)
+    return factor
 
 
-def scale_by(
-    state: ChainState, model: FactorizationModel, noisy: SideState, factor: Tensor, centre: float
-) -> None:
-    """Multiply everything on the line by a factor (its powers), in place."""
+def scale_by(state: ChainState, model: FactorizationModel, factor: Tensor, centre: float) -> None:
+    """Multiply predictors, all they are made of, and cuts by a factor about the centre, in place."""
     k = model.n_factors
     for side, part in ((state.user, slice(None)), (state.item, slice(k, None))):
         g = factor.to(side.rows.dtype)
@@ -55,15 +128,25 @@ def scale_by(
         side.weights[:, part] *= g
         side.precision[part, part] /= g**2
         side.weights_precision[part] /= g**2
-    noisy.row_precision /= (factor**2).to(noisy.row_precision.dtype)
     state.cuts = centre + factor * (state.cuts - centre)
 
 
-def _conditional(state: ChainState, model: FactorizationModel, noisy: SideState) -> tuple[float, Tensor]:
-    """Return A and B of the module's density."""
+def noise_line(
+    state: ChainState, model: FactorizationModel, noisy: SideState, centre: float, spread: float
+) -> Line:
+    """Return the density of the scale where one side's noise takes it up."""
+    line, shape = _priors_line(state, model, centre, spread), float(noisy.row_precision_shape)
+    return replace(
+        line,
+        slope=line.slope - 2.0 * shape * len(noisy.row_precision),
+        rate=line.rate + shape * float(noisy.row_precision.double().sum()),
+    )
+
+
+def _priors_line(state: ChainState, model: FactorizationModel, centre: float, spread: float) -> Line:
+    """Return the density of the scale by the priors of hyperparameters and cuts alone."""
     k = model.n_factors
-    slope = float(len(state.cuts))
-    rate = torch.zeros((), dtype=torch.float64, device=state.cuts.device)
+    slope, rate = float(len(state.cuts)), 0.0
     scaled = [
         (model.user_prior, state.user.precision[:k, :k]),
         (model.user_bias_prior, state.user.precision[-1, -1]),
@@ -72,11 +155,15 @@ def _conditional(state: ChainState, model: FactorizationModel, noisy: SideState)
     for prior, precision in scaled:
         if prior is not None and prior.conjugate is not None:
             terms = prior.conjugate.scale_terms(precision)
-            slope, rate = slope + terms[0], rate + terms[1]
+            slope, rate = slope + terms[0], rate + float(terms[1])
     if model.implicit is not None:
         own, other = state.user.weights_precision, state.item.weights_precision[k:]
         slope -= 2.0 * (len(own) + len(other))
-        rate = rate + model.implicit.scale**2 * (own.double().sum() + other.double().sum())
-    shape = noisy.row_precision_shape.double()
-    slope -= 2.0 * float(shape) * len(noisy.row_precision)
-    return slope, rate + shape * noisy.row_precision.double().sum()
+        rate += model.implicit.scale**2 * float(own.double().sum() + other.double().sum())
+    return Line(slope, rate, 0.0, (state.cuts - centre).cpu(), spread)
+
+
+def _draw(line: Line, state: ChainState) -> Tensor:
+    """Draw a factor."""
+    width = _WIDTH * (2.0 * abs(line.slope)) ** -0.5
+    return torch.tensor(math.exp(slice_draw(line, width)), dtype=torch.float64, device=state.cuts.device)

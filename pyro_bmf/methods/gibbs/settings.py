@@ -14,10 +14,6 @@ _ORDERED = When(
     "likelihood is ordered-probit, and no method before the sweeps has found cut points",
     (("likelihood", "ordered-probit"),),
 )
-_ORDERED_NOISE = When(
-    lambda gibbs, case: case.row_noise and case.latent_utilities,
-    "likelihood is ordered-probit and row_noise is not none",
-)
 _IMPLICIT = When(lambda gibbs, case: case.implicit, "implicit is true", (("implicit", True),))
 _FROM_THE_PRIOR = When(
     lambda gibbs, case: gibbs is case.settings.method,
@@ -47,8 +43,8 @@ class Gibbs(Following):
     start_scale : float
         Standard deviation of rows that start from nothing.
     scale_moves : bool
-        Whether the scale of an ordered likelihood's utilities is drawn in each sweep, where rows have noise
-        of their own: cut points then settle sooner.
+        Whether shift and scale of an ordered likelihood's utilities are drawn in each sweep: cut points,
+        noise and the spread of the predictors then settle sooner.
     """
 
     word: ClassVar[str] = "gibbs"
@@ -73,7 +69,7 @@ class Gibbs(Following):
     start_scale: float = setting(
         0.1, "Standard deviation of rows at the start.", limits=POSITIVE, when=_FROM_THE_PRIOR
     )
-    scale_moves: bool = setting(False, "The scale of utilities is drawn in each sweep.", when=_ORDERED_NOISE)
+    scale_moves: bool = setting(True, "Shift and scale of utilities are drawn in each sweep.", when=_ORDERED)
 
     def __post_init__(self) -> None:
         super().__post_init__()

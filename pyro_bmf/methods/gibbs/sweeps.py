@@ -36,7 +36,7 @@ from .coarse_level import CoarseLevel
 from .collapsed_means import MeansSystem, Solver
 from .hyper_draws import draw_noise_shape, draw_row_noise, draw_weights_precision
 from .mean_information import DenseRows, FewRows, GivenOther, RowsOfSide
-from .scale_moves import rescale_utilities
+from .scale_moves import rescale_noise, rescale_utilities, scale_by, shift_cuts
 from .shift_moves import shift_biases, shift_factors
 
 #: Of the prior of a learned noise's precision: Gamma(shape, rate).
@@ -68,7 +68,7 @@ class Sweeps:
     solver : Solver, optional
         Tolerance and steps of the conjugate gradients.
     scale_moves : bool
-        Whether the scale of latent utilities is drawn in each sweep (`scale_moves`).
+        Whether shift and scale of latent utilities are drawn in each sweep (`scale_moves`).
     dense_cells : int
         Rows of the larger side times D squared above which rows with few ratings are of low rank
         (`pyro_bmf.methods.few_entries`); they never are with a `mask`.
@@ -84,7 +84,7 @@ class Sweeps:
         *,
         dtype: torch.dtype = torch.float32,
         solver: Solver | None = None,
-        scale_moves: bool = False,
+        scale_moves: bool = True,
         dense_cells: int = DENSE_CELLS,
         mask: Feedback | None = None,
     ) -> None:
@@ -142,9 +142,14 @@ class Sweeps:
         return ChainState(side_state("user"), side_state("item"), noise_precision, cuts)
 
     def begin_cuts(self, state: ChainState) -> None:
-        """Put cuts at their most likely place for the state's predictors, before the first utilities."""
-        eta = self.predictors(state).double()
-        state.cuts = self.utilities.fit_cuts(state.cuts, eta, self._noise_sd(state), self.observed)
+        """Begin with latent utilities: at the likelihood's own spread, with cuts at their most likely."""
+        spread = torch.as_tensor(self.utilities.noise_sd).to(state.noise_precision)
+        scale_by(state, self.model, spread * state.noise_precision.sqrt(), self.centre)
+        state.noise_precision = spread**-2
+        eta = self.predictors(state).double() - self.centre
+        start = self.utilities.start_cuts().to(eta) - self.centre
+        cuts = self.utilities.fit_cuts(start, eta, self._noise_sd(state), self.observed)
+        state.cuts = cuts + self.centre
         self.drawing_cuts = True
 
     # ---------------------------------------------------------------- one sweep
@@ -164,9 +169,10 @@ class Sweeps:
         """
         latent = latent and self.utilities.latent
         self._draw_shifts(state)  # b against c; V against b; U against c
-        self._draw_scale(state, latent=latent)  # g | Lambda, lambda, w, cuts
+        self._draw_scale(state, latent=latent)  # d, g | mu, Lambda, lambda, w, cuts
         eta = self.predictors(state)
         z = self._draw_utilities(state, eta, latent=latent)  # cuts | U, V, then z | cuts, U, V, x
+        z, eta = self._draw_stretch(state, z, eta, latent=latent)  # g | z - eta, Lambda, lambda, cuts
         self._draw_noise(state, z - eta, latent=latent)  # w | z, U, V; w' | z, U, V; tau | z, U, V
         for side in SIDES:
             self._draw_precision(side, state)  # mu, Lambda | U, Y
@@ -243,17 +249,34 @@ class Sweeps:
         shift_factors(state.user, state.item, user.factors.kappa, self.prior_mean("item", state)[:, -1])
 
     def _draw_scale(self, state: ChainState, *, latent: bool) -> None:
-        """Draw the scale of latent utilities, along which no probability changes (`scale_moves`)."""
+        """Draw shift and scale of latent utilities, along which no probability changes (`scale_moves`)."""
         if self.scale_moves and latent:
-            rescale_utilities(state, self.model, self.centre)
+            bias = self.priors.user.bias
+            if bias is not None:
+                shift_cuts(state, bias.kappa, self.centre, self.utilities.cut_spread)
+            rescale_noise(state, self.model, self.centre, self.utilities.cut_spread)
 
     def _draw_utilities(self, state: ChainState, eta: Tensor, *, latent: bool) -> Tensor:
         """Draw the cuts with utilities integrated out, then the utilities."""
         if not latent:
             return self.ratings
-        noise_sd = self._noise_sd(state)
-        state.cuts, drawn = self.utilities.draw(state.cuts, eta.double(), noise_sd, self.observed)
-        return drawn.to(self.dtype)
+        cuts, drawn = self.utilities.draw(
+            state.cuts - self.centre, eta.double() - self.centre, self._noise_sd(state), self.observed
+        )
+        state.cuts = cuts + self.centre
+        return (drawn + self.centre).to(self.dtype)
+
+    def _draw_stretch(
+        self, state: ChainState, z: Tensor, eta: Tensor, *, latent: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Draw the scale of latent utilities with what predicts them (`scale_moves`); return both anew."""
+        if not (self.scale_moves and latent):
+            return z, eta
+        squares = ((z - eta).double().square() * self._pair_precision(state)).sum() * state.noise_precision
+        factor = rescale_utilities(
+            state, self.model, self.centre, self.utilities.cut_spread, squares, len(z)
+        ).to(z)
+        return self.centre + factor * (z - self.centre), self.centre + factor * (eta - self.centre)
 
     def _draw_noise(self, state: ChainState, residuals: Tensor, *, latent: bool) -> None:
         """Draw the rows' multipliers of the noise's precision, and the precision where it is unknown."""

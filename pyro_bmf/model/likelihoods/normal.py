@@ -8,6 +8,7 @@ integrated over :math:`\eta \sim N(m, v)` by Gauss-Hermite quadrature.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ class Likelihood(nn.Module):
     standardises: bool = False
     #: What predictors' units are, where those are standard ones.
     units: Units = AS_GIVEN
+    #: Whether unknowns that have a prior are drawn from it, as under sweeps, and not learned as parameters.
+    drawn: bool = False
     #: What to take instead when a rating is outside the support.
     instead: str = "normal, student-t or an ordered likelihood"
 
@@ -92,6 +95,14 @@ class Likelihood(nn.Module):
 
     def start(self, ratings: np.ndarray) -> None:
         """Set learned parameters to a good starting point for these ratings: nothing by default."""
+
+    def sampled(self, centre: Tensor) -> Callable[..., TorchDistribution]:
+        """Sample the unknowns that are `drawn`, and return what gives ratings' distributions at them.
+
+        Itself, as here, where there are none. `centre` is what every predictor starts from.
+        """
+        del centre
+        return self
 
     def utilities(self) -> Utilities | None:
         """Return ratings as Normal utilities, which sweeps and coordinate ascent need; None for none."""

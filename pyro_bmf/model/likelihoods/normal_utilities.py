@@ -28,11 +28,17 @@ class Utilities(ABC):
         Whether the precision tau is unknown.
     n_cuts : int
         Number of unknown cut points, which are passed as a tensor (n_cuts,), float64.
+    noise_sd : float
+        Standard deviation of utilities that are latent.
+    cut_spread : float
+        Of the prior of the cut points (`pyro_bmf.numerics.ordered_cuts`).
     """
 
     latent: bool = False
     learned_noise: bool = False
     n_cuts: int = 0
+    noise_sd: float = 1.0
+    cut_spread: float = 1.0
 
     @abstractmethod
     def remember(self, cuts: Tensor, noise_sd: Tensor) -> None:
@@ -47,7 +53,7 @@ class Utilities(ABC):
         return torch.empty(0, dtype=torch.float64)
 
     def fit_cuts(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, *, steps: int = 8) -> Tensor:
-        """Return the most likely cut points given predictors, from some steps uphill."""
+        """Return the most likely cut points given predictors, both about the centre, by some steps uphill."""
         del eta, sd, observed, steps
         return cuts
 
@@ -57,8 +63,9 @@ class Utilities(ABC):
         Parameters
         ----------
         cuts : Tensor, shape (n_cuts,), float64
+            About the predictors' centre, where their prior is.
         eta, sd : Tensor, shape (n,), float64
-            Predictors and the utilities' standard deviations.
+            Predictors about the centre, and the utilities' standard deviations.
         observed : Tensor, shape (n,)
 
         Returns
@@ -71,6 +78,11 @@ class Utilities(ABC):
         """Draw utilities given cut points, (n_cuts,) or (n, n_cuts), and predictors."""
         del cuts, eta, sd
         return observed
+
+    def log_cut_prior(self, cuts: Tensor) -> float:
+        """Return the log-density of cut points about the centre, up to a constant."""
+        del cuts
+        return 0.0
 
     @abstractmethod
     def expect(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:

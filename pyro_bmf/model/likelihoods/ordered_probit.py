@@ -14,24 +14,29 @@ Utility, predictor and cuts are in rating units: with s fixed, all L - 1 cuts ar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import pyro
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from ...errors import SettingsError
 from ...numerics.normal_cells import Cells, cell_ends, cell_probabilities, cell_probability, midway
-from ...numerics.ordered_cuts import draw_cuts_and_utilities, fit_cuts
+from ...numerics.ordered_cuts import draw_cuts_and_utilities, fit_cuts, log_cut_prior
 from ...numerics.truncated_normal import draw_in_cells, truncated_mean, truncated_moments
 from ..pair_terms import Relative
 from ..standard_units import standardised
+from .cut_prior import CutPrior
 from .normal_utilities import Utilities
 from .ordered import OrderedLikelihood
 from .rating_levels import same_levels, variance_of_levels
 
 _TINY = 1e-300
+#: Spread of the cuts' prior, in standard deviations of a utility.
+CUT_SPREAD = 2.5
 
 
 class OrderedProbit(TorchDistribution):
@@ -147,6 +152,17 @@ class OrderedProbitLikelihood(OrderedLikelihood):
         """Return the distribution of ratings."""
         return OrderedProbit(eta, self.pair_cuts(relative), self._scale(eta, relative), self.levels)
 
+    def sampled(self, centre: Tensor) -> Callable[..., TorchDistribution]:
+        """Sample the shared cut points, where they are `drawn`; otherwise they are parameters."""
+        if not self.drawn:
+            return self
+        prior = CutPrior(len(self.levels) - 1, CUT_SPREAD * float(self.utility_sd), centre.double())
+        return partial(self._with_cuts, pyro.sample("cuts", prior))
+
+    def _with_cuts(self, cuts: Tensor, eta: Tensor, relative: Relative | None = None) -> TorchDistribution:
+        """Return the distribution of ratings at given shared cut points."""
+        return OrderedProbit(eta, cuts, self._scale(eta, relative), self.levels)
+
     def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Relative | None = None) -> Tensor:
         """Return the log-probability of each level; the levels must be the likelihood's own."""
         same_levels(levels, self._given, "the ordered probit likelihood")
@@ -200,6 +216,8 @@ class CellUtilities(Utilities):
     def __init__(self, likelihood: OrderedProbitLikelihood) -> None:
         self.likelihood, self.n_cuts = likelihood, len(likelihood.levels) - 1
         self.middles = midway(standardised(likelihood.levels, likelihood.units))
+        self.noise_sd = float(likelihood.utility_sd)
+        self.cut_spread = CUT_SPREAD * self.noise_sd
 
     def remember(self, cuts: Tensor, noise_sd: Tensor) -> None:
         """Put the cut points and the utilities' spread in place."""
@@ -215,11 +233,15 @@ class CellUtilities(Utilities):
 
     def fit_cuts(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, *, steps: int = 8) -> Tensor:
         """Return the most likely cut points, by Newton steps."""
-        return fit_cuts(cuts, eta, sd.expand_as(eta), observed, steps=steps)
+        return fit_cuts(cuts, eta, sd.expand_as(eta), observed, self.cut_spread, steps=steps)
 
     def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Draw cut points by Metropolis-Hastings, then utilities in their cells."""
-        return draw_cuts_and_utilities(cuts, eta, sd, observed)
+        return draw_cuts_and_utilities(cuts, eta, sd, observed, self.cut_spread)
+
+    def log_cut_prior(self, cuts: Tensor) -> float:
+        """Return the log-density of cut points about the centre, up to a constant."""
+        return float(log_cut_prior(cuts, self.cut_spread))
 
     def draw_given(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> Tensor:
         """Draw utilities in their cells."""
