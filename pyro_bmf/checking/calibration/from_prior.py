@@ -3,8 +3,9 @@ r"""Simulation-based calibration of a whole configuration: model, guide and infe
 Truths are drawn from the model's own prior, ratings from the truths at pairs that were really rated, and
 the configuration is fitted to them as it would be to real ratings. If its posterior is right, a truth ranks
 uniformly among the posterior's draws (Talts et al. 2018, arXiv 1804.06788). Ranked is what has an identity:
-u.v of pairs, biases less their mean (their level trades with the centre), and noise, and how much rows differ
-in theirs, where these have draws. Raw factors are never ranked, as they may rotate.
+u.v of pairs, biases less their mean (their level trades with the centre), noise, how much rows differ in
+theirs, and drawn cut points less their mean, where these have draws. Raw factors are never ranked, as they may
+rotate.
 """
 
 from __future__ import annotations
@@ -290,6 +291,9 @@ def rank(
     drawn_noise = hyper.get("noise")
     if drawn_noise is not None and truth.noise is not None and drawn_noise.std() > 0:
         found["noise"] = (drawn_noise[:, None], np.array([truth.noise]))
+    if "cuts" in hyper and "cuts" in values:
+        about = hyper["cuts"] - hyper["cuts"].mean(1, keepdims=True)
+        found["cuts"] = (about, (values["cuts"] - values["cuts"].mean()).double().numpy())
     ranks, errors = {}, {}
     for kind, (drawn, value) in found.items():
         below = (drawn < value).sum(0)

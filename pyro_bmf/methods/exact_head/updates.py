@@ -26,7 +26,8 @@ from ...model.sides import SIDES, Side, Sides
 from ...numerics.normal_cells import LOG_DENSITY
 from ..few_entries import slices
 from ..gibbs.chain_state import block_precision
-from ..gibbs.sweeps import NOISE_PRIOR, conjugate_priors, latent_utilities
+from ..gibbs.known_parts import conjugate_priors, latent_utilities
+from ..gibbs.sweeps import NOISE_PRIOR
 from ..kernel import Entries
 from .guide import ExactHeadGuide, noise_squares
 from .head import head_of

@@ -35,8 +35,9 @@ from ...progress import Reporter
 from .chain_state import ChainState, SideState
 from .collapsed_means import Solver
 from .kept_draws import Kept, RunningAverage
+from .known_parts import conjugate_priors, latent_utilities
 from .settings import Gibbs
-from .sweeps import Sweeps, conjugate_priors, latent_utilities
+from .sweeps import Sweeps
 
 #: Sweeps before the precisions of implicit weights are drawn, and before an average is worth recording.
 _SETTLE, _RECORD = 8, 4

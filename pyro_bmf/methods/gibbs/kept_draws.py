@@ -14,7 +14,8 @@ from ...model.row_draws import RowDraws
 from ...model.sides import Sides
 from .chain_state import ChainState, SideState
 from .guide import ChainGuide
-from .sweeps import Sweeps, latent_utilities
+from .known_parts import latent_utilities
+from .sweeps import Sweeps
 
 
 @dataclass(eq=False)

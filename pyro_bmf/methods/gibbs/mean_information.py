@@ -40,6 +40,9 @@ class Information(Protocol):
     def apply(self, means: Tensor) -> Tensor:
         """Return G_i x_i for (n, D)."""
 
+    def products(self, means: Tensor) -> Tensor:
+        """Return the sums over rows of x_ik G_i,kl x_il for (n, D): (D, D)."""
+
     def pair_sums(self, pairs: Tensor) -> Tensor:
         """Return sums of G_i weighted by each column of (n, p), flattened: (p, D * D)."""
 
@@ -160,6 +163,10 @@ class DenseInformation:
     def apply(self, means: Tensor) -> Tensor:
         """Return G_i x_i for (n, D)."""
         return (self.tensor @ means.unsqueeze(-1)).squeeze(-1)
+
+    def products(self, means: Tensor) -> Tensor:
+        """Return the sums over rows of x_ik G_i,kl x_il for (n, D): (D, D)."""
+        return _products(self.tensor, means)
 
     def pair_sums(self, pairs: Tensor) -> Tensor:
         """Return sums of G_i weighted by each column of (n, p), flattened: (p, D * D)."""
@@ -296,6 +303,15 @@ class FewInformation:
                 found[rows] = (half.mT @ (half @ ordered[rows].unsqueeze(-1))).squeeze(-1)
         return found[self.plan.place]
 
+    def products(self, means: Tensor) -> Tensor:
+        """Return the sums over rows of x_ik G_i,kl x_il for (n, D): (D, D)."""
+        ordered = means[self.plan.order]
+        found = _products(self.many, ordered[: self.plan.n_many])
+        for (_, begin, at), half in zip(self.plan.few, self.halves, strict=True):
+            flat = (half * ordered[begin : begin + len(at)].unsqueeze(1)).flatten(0, 1)
+            found = found + flat.mT @ flat
+        return found
+
     def _class_means(self) -> Tensor:
         """Return the mean G of the rows of each class, flattened: (n_classes, D * D)."""
         width = self.plan.width
@@ -350,3 +366,12 @@ class FewInformation:
             return found
 
         return solve
+
+
+def _products(tensor: Tensor, means: Tensor) -> Tensor:
+    """Return the sums over rows of x_ik G_i,kl x_il for G (n, D, D) and x (n, D)."""
+    found = torch.zeros_like(tensor[:1].sum(0))
+    for part in slices(len(means), _CELLS // tensor.shape[-1] ** 2):
+        x = means[part]
+        found += torch.einsum("nk,nkl,nl->kl", x, tensor[part], x)
+    return found

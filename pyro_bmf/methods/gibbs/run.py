@@ -14,8 +14,8 @@ from ..build_model import build_model
 from ..coordinate_ascent.settings import CoordinateAscent
 from ..job import Checkpoints, Fitted, Job
 from .chain import Chain, check_gibbs
+from .known_parts import latent_utilities
 from .settings import Gibbs
-from .sweeps import latent_utilities
 
 
 class GibbsRun:

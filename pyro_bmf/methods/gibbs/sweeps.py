@@ -15,18 +15,14 @@ location and implicit weights together **with the rows integrated out** (`collap
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...errors import SettingsError
 from ...estimate import DENSE_CELLS
 from ...model import FactorizationModel
 from ...model.feedback import Feedback
-from ...model.likelihoods.normal_utilities import Utilities
-from ...model.priors.conjugate import ConjugatePrior
-from ...model.priors.normal import Prior
 from ...model.sides import SIDES, Side, Sides
 from ...numerics.conjugate_draws import draw_gamma
 from ..few_entries import slices
@@ -35,21 +31,16 @@ from .chain_state import ChainState, SideState, block_precision
 from .coarse_level import CoarseLevel
 from .collapsed_means import MeansSystem, Solver
 from .hyper_draws import draw_noise_shape, draw_row_noise, draw_weights_precision
+from .known_parts import conjugate_priors, latent_utilities
 from .mean_information import DenseRows, FewRows, GivenOther, RowsOfSide
 from .scale_moves import rescale_noise, rescale_utilities, scale_by, shift_cuts
 from .shift_moves import shift_biases, shift_factors
+from .weights_scale import rescale_weights
 
 #: Of the prior of a learned noise's precision: Gamma(shape, rate).
 NOISE_PRIOR = (1.0, 1.0)
 #: Pairs whose predictors are made at once.
 _PAIRS = 1_000_000
-
-
-class SidePriors(NamedTuple):
-    """The priors of one side's factors and biases."""
-
-    factors: ConjugatePrior
-    bias: ConjugatePrior | None
 
 
 class Sweeps:
@@ -179,7 +170,7 @@ class Sweeps:
             if weights_precision:
                 self._draw_weights_precision(side, state)  # lambda | Y
             given = self.given_other(side, state, z)  # p(U | V, z)
-            self._draw_means(side, state, given)  # mu, Y | V, z
+            self._draw_means(side, state, given, rescaled=weights_precision)  # mu, Y; lambda, Y | V, z
             self._draw_rows(side, state, given)  # U | mu, Y, V, z
         return z
 
@@ -318,8 +309,8 @@ class Sweeps:
             drawn = draw_weights_precision(own.weights.double(), self.model.implicit.scale)
             own.weights_precision = drawn.to(self.dtype)
 
-    def _draw_means(self, side: Side, state: ChainState, given: GivenOther) -> None:
-        """Draw location and implicit weights, rows integrated out (`collapsed_means`)."""
+    def _draw_means(self, side: Side, state: ChainState, given: GivenOther, *, rescaled: bool) -> None:
+        """Draw location and implicit weights, then the scales of these, rows integrated out."""
         own, entries, prior = state.of(side), self.entries.of(side), state.of(side).precision
         # Noise with covariance G, from noise of the prior (a) and of the ratings (c), without factorising G:
         # a - Lambda P^-1 (a + c) has it, as Lambda P^-1 S = G.
@@ -328,13 +319,13 @@ class Sweeps:
         epsilon = torch.randn(len(entries.rows), dtype=self.dtype, device=prior.device)
         c = entries.sum(features, epsilon) * self._row_precision(side, state).sqrt()
         said = given.conditional.solve(given.conditional.linear - a - c) @ prior + a
+        implicit, information = self.model.implicit, given.information()
         self.means.of(side).draw(
-            own,
-            given.information(),
-            said,
-            self.location_precision(side, prior),
-            self.model.implicit is not None,
+            own, information, said, self.location_precision(side, prior), implicit is not None
         )
+        if implicit is not None and rescaled:
+            said = given.conditional.solve(given.conditional.linear) @ prior
+            rescale_weights(own, self.implicit_means(side, state), said, information, implicit.scale)
 
     def _draw_rows(self, side: Side, state: ChainState, given: GivenOther) -> None:
         """Draw the rows of a side given everything else."""
@@ -373,50 +364,3 @@ class Sweeps:
     def _noise_sd(self, state: ChainState) -> Tensor:
         """Return the standard deviation of each utility, float64."""
         return (state.noise_precision * self._pair_precision(state)).rsqrt()
-
-
-def conjugate_priors(model: FactorizationModel) -> Sides[SidePriors]:
-    """Return the priors that sweeps draw the hyperparameters by.
-
-    Raises
-    ------
-    SettingsError
-        If a prior is not conjugate.
-    """
-
-    def of(prior: Prior) -> ConjugatePrior:
-        if prior.conjugate is None:
-            raise SettingsError(
-                f"Gibbs sweeps need Normal-Wishart priors, and there is a {type(prior).__name__}: give "
-                "one of those, or fit without sweeps (another method, or then=None)."
-            )
-        return prior.conjugate
-
-    user_bias, item_bias = model.user_bias_prior, model.item_bias_prior
-    return Sides(
-        SidePriors(of(model.user_prior), None if user_bias is None else of(user_bias)),
-        SidePriors(of(model.item_prior), None if item_bias is None else of(item_bias)),
-    )
-
-
-def latent_utilities(model: FactorizationModel) -> Utilities:
-    """Return the utilities that sweeps draw.
-
-    Raises
-    ------
-    SettingsError
-        If the likelihood has none.
-    """
-    found = model.likelihood.utilities()
-    if model.row_cuts is not None:
-        raise SettingsError(
-            "Gibbs sweeps have shared cut points only: leave out cuts=user, or fit without sweeps (another "
-            "method, or then=None)."
-        )
-    if found is None:
-        raise SettingsError(
-            "Gibbs sweeps need a Normal or an ordered probit likelihood, not "
-            f"{type(model.likelihood).__name__}: give one of those, or fit without sweeps "
-            "(another method, or then=None)."
-        )
-    return found

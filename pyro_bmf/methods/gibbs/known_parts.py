@@ -1,0 +1,66 @@
+"""What sweeps know of a model: its priors, where they are conjugate, and its utilities, where it has some."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...errors import SettingsError
+from ...model import FactorizationModel
+from ...model.likelihoods.normal_utilities import Utilities
+from ...model.priors.conjugate import ConjugatePrior
+from ...model.priors.normal import Prior
+from ...model.sides import Sides
+
+
+class SidePriors(NamedTuple):
+    """The priors of one side's factors and biases."""
+
+    factors: ConjugatePrior
+    bias: ConjugatePrior | None
+
+
+def conjugate_priors(model: FactorizationModel) -> Sides[SidePriors]:
+    """Return the priors that sweeps draw the hyperparameters by.
+
+    Raises
+    ------
+    SettingsError
+        If a prior is not conjugate.
+    """
+
+    def of(prior: Prior) -> ConjugatePrior:
+        if prior.conjugate is None:
+            raise SettingsError(
+                f"Gibbs sweeps need Normal-Wishart priors, and there is a {type(prior).__name__}: give "
+                "one of those, or fit without sweeps (another method, or then=None)."
+            )
+        return prior.conjugate
+
+    user_bias, item_bias = model.user_bias_prior, model.item_bias_prior
+    return Sides(
+        SidePriors(of(model.user_prior), None if user_bias is None else of(user_bias)),
+        SidePriors(of(model.item_prior), None if item_bias is None else of(item_bias)),
+    )
+
+
+def latent_utilities(model: FactorizationModel) -> Utilities:
+    """Return the utilities that sweeps draw.
+
+    Raises
+    ------
+    SettingsError
+        If the likelihood has none.
+    """
+    found = model.likelihood.utilities()
+    if model.row_cuts is not None:
+        raise SettingsError(
+            "Gibbs sweeps have shared cut points only: leave out cuts=user, or fit without sweeps (another "
+            "method, or then=None)."
+        )
+    if found is None:
+        raise SettingsError(
+            "Gibbs sweeps need a Normal or an ordered probit likelihood, not "
+            f"{type(model.likelihood).__name__}: give one of those, or fit without sweeps "
+            "(another method, or then=None)."
+        )
+    return found
