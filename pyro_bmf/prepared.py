@@ -95,6 +95,7 @@ class Prepared:
         split.warn_of_unknown()
         train = split.train_valid if refit else split.train
         valid = None if refit or len(split.valid) == 0 else split.valid
+        settings = settings.lengthened(len(train))
         case = Case.of(settings, levels=train.scale.levels, validated=refit or valid is not None, own=own)
         case.check()
         if implicit is not None:

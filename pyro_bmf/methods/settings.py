@@ -200,6 +200,20 @@ class Settings:
             {name: value for name, value in self.unasked.items() if name not in given},
         )
 
+    def lengthened(self, n_ratings: int) -> Settings:
+        """Return the settings with as many sweeps as go with the ratings, where nobody asked for a number."""
+        gibbs = self.gibbs
+        if gibbs is None:
+            return self
+        length = ("sweeps", "burn_in", "kept_draws")
+        if any(name not in gibbs.unasked and not self._is_unasked(gibbs, name) for name in length):
+            return self
+        longer = gibbs.lengthened(n_ratings)
+        unasked = {**self.unasked, **{name: getattr(longer, name) for name in length}}
+        if gibbs is self.method:
+            return replace(self, method=longer, unasked=unasked)
+        return replace(self, then=longer, unasked=unasked)
+
     def _is_unasked(self, part: Any, name: str) -> bool:
         """Whether nobody asked for the value that a setting has: a preset's, or what followed others."""
         unasked = {**self.unasked, **part.unasked}

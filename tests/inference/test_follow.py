@@ -175,3 +175,30 @@ def test_settings_read_from_a_file_are_those_that_were_written() -> None:
         # Going on with them to another end changes nothing else.
         assert again.replace(seed=1).method == settings.method
         assert not again.asked()
+
+
+@pytest.mark.parametrize(
+    ("n_ratings", "expected"),
+    [
+        (1_000, (600, 200, 200)),
+        (70_000, (450, 150, 200)),
+        (150_000, (300, 100, 200)),
+        (700_000, (150, 50, 100)),
+    ],
+)
+def test_fewer_ratings_take_more_sweeps(n_ratings: int, expected: tuple[int, int, int]) -> None:
+    for start in (preset(), preset("conjugate").replace(then=Gibbs())):
+        longer = start.lengthened(n_ratings)
+        gibbs = longer.gibbs
+        assert gibbs is not None
+        assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws) == expected
+        assert gibbs.plain_sweeps == 15
+        # Once they are as many as go with the ratings, they stay, and no one has asked for them.
+        assert longer.lengthened(n_ratings) == longer
+        assert longer.asked() == start.asked()
+
+
+@pytest.mark.parametrize("given", [{"sweeps": 150}, {"burn_in": 50}, {"kept_draws": 100}])
+def test_sweeps_that_were_asked_for_stay(given: dict[str, int]) -> None:
+    for start in (preset().replace(**given), Settings(method=Gibbs(**given))):
+        assert start.lengthened(1_000) == start

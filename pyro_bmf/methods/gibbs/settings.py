@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ...errors import SettingsError
@@ -22,11 +23,16 @@ _FROM_THE_PRIOR = When(
 )
 
 
+#: Training ratings from which on the usual number of sweeps is done.
+_MANY_RATINGS = 500_000
+
+
 @dataclass(frozen=True)
 class Gibbs(Following):
     """Gibbs sweeps from the prior, or after a guide's fit, whose kept draws become the posterior.
 
-    What is not given follows: of 40 sweeps a third are burnt in, and the rest are kept.
+    What is not given follows: of 40 sweeps a third are burnt in, and the rest are kept. Where neither sweeps
+    nor burn-in nor kept draws are given, there are more of them the fewer the ratings are (`lengthened`).
 
     Attributes
     ----------
@@ -70,6 +76,19 @@ class Gibbs(Following):
         0.1, "Standard deviation of rows at the start.", limits=POSITIVE, when=_FROM_THE_PRIOR
     )
     scale_moves: bool = setting(True, "Shift and scale of utilities are drawn in each sweep.", when=_ORDERED)
+
+    def lengthened(self, n_ratings: int) -> Gibbs:
+        """Return the settings with more sweeps where ratings are few and sweeps cheap.
+
+        Up to four times as many, in proportion to the root of how many ratings there are fewer than
+        500,000, and twice as many kept draws at most. Settings of any other length stay as they are.
+        """
+        usual = (Gibbs.sweeps, Gibbs.burn_in, Gibbs.kept_draws)
+        times = min(4, max(1, round(math.sqrt(_MANY_RATINGS / max(n_ratings, 1)))))
+        if times == 1 or (self.sweeps, self.burn_in, self.kept_draws) != usual:
+            return self
+        kept = min(2, times) * self.kept_draws
+        return replace(self, sweeps=times * self.sweeps, burn_in=times * self.burn_in, kept_draws=kept)
 
     def __post_init__(self) -> None:
         super().__post_init__()
