@@ -25,7 +25,7 @@ _PRIOR_MEAN = When(
 )
 _NOISY = When(
     lambda model, case: case.takes_noise,
-    "likelihood is normal or ordered-probit, and gives no noise of its own",
+    "likelihood is normal, or before any sweeps ordered-probit, and gives no noise of its own",
     (("likelihood", "normal"),),
 )
 

@@ -132,7 +132,7 @@ def test_locations_and_weights_are_drawn_with_the_rows_integrated_out(side: str,
     n = 1_500
     drawn = []
     for _ in range(n):
-        sweeps._draw_means(side, state, given)
+        sweeps._draw_means(side, state, given, rescaled=False)
         drawn.append(torch.cat([own.weights, own.location[None]]).flatten().clone())
     mean, covariance = dense_means(sweeps, state, side, mask)
     # Without implicit feedback there are no weights to draw.

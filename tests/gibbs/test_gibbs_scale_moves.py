@@ -185,3 +185,18 @@ def test_slices_have_the_distribution(start_at: float) -> None:
         at = slice_draw(lambda t: 3.0 * t - math.exp(t), 1.5, at)
         drawn.append(at)
     assert stats.kstest(np.exp(drawn[20::3]), gamma.cdf).pvalue > 1e-3
+
+
+def test_kept_states_stand_where_cuts_started_and_predict_the_same() -> None:
+    _, sweeps, state = start("both")
+    sweeps.drawing_cuts = True
+    z = sweeps.predictors(state) + 0.3
+    means = sweeps.conditional_means(state, z)
+    moved, shifted = sweeps.anchored(state, means)
+    assert float(moved.cuts.mean()) == pytest.approx(2.5)
+    before = state.cuts - sweeps.predictors(state).unsqueeze(-1)
+    torch.testing.assert_close(moved.cuts - sweeps.predictors(moved).unsqueeze(-1), before)
+    # Conditional means are those of the shifted state, whose utilities are shifted too.
+    again = sweeps.conditional_means(moved, z + float(moved.cuts.mean() - state.cuts.mean()))
+    torch.testing.assert_close(shifted.user, again.user)
+    torch.testing.assert_close(shifted.item, again.item)

@@ -95,7 +95,7 @@ def test_weights_and_locations_are_the_dense_ones_given_the_same_normals(side: s
         given = sweeps.given_other(side, state, sweeps.ratings)
         information, own = given.information(), state.of(side)
         torch.manual_seed(5)
-        sweeps._draw_means(side, state, given)
+        sweeps._draw_means(side, state, given, rescaled=False)
         drawn.append((own.weights, own.location, information.total(), information.apply(own.rows)))
     for expected, found in zip(*drawn, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch.distributions import Dirichlet, Normal
 
 from pyro_bmf.model.likelihoods.cut_prior import CutPrior
 from pyro_bmf.model.likelihoods.ordered_probit import CUT_SPREAD, OrderedProbitLikelihood
+from pyro_bmf.numerics.ordered_cuts import log_cut_prior, log_cut_prior_of
 
 CENTRE, SPREAD = torch.tensor(3.1, dtype=torch.float64), 1.7
 
@@ -29,6 +32,16 @@ def test_density_is_the_dirichlets_with_the_jacobian_of_the_shares() -> None:
         jacobian = torch.autograd.functional.jacobian(cells, one)
         expected = Dirichlet(torch.full((5,), 2.0)).log_prob(whole) + torch.logdet(jacobian)
         assert float(found) == pytest.approx(float(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [[0.4, 2.0, 3.0], [-90.0, 0.0, 200.0], [1.0, 1.0 + 1e-13, 30.0], [50.0, 51.0, 52.0], [-52.0, -51.9, 3.0]],
+)
+def test_plain_numbers_have_the_same_density(cuts: list[float]) -> None:
+    exact = float(log_cut_prior(torch.tensor(cuts, dtype=torch.float64), SPREAD))
+    assert log_cut_prior_of(cuts, SPREAD) == pytest.approx(exact, rel=1e-8)
+    assert log_cut_prior_of(cuts[::-1], SPREAD) == -math.inf
 
 
 def test_draws_have_dirichlet_shares() -> None:

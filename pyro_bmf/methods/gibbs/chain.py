@@ -188,7 +188,7 @@ class Chain:
         keep = sweep > self.first and (sweep - self.first) % self.every == 0
         if not keep and (self.average is None or sweep <= _RECORD or sweep > self.first):
             return None
-        means = self.sweeps.conditional_means(state, utilities)
+        state, means = self.sweeps.anchored(state, self.sweeps.conditional_means(state, utilities))
         if keep:
             kept.add(state, means)
         if self.average is None:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ...model import FactorizationModel
-from ...numerics.ordered_cuts import log_cut_prior
+from ...numerics.ordered_cuts import log_cut_prior_of
 from ...numerics.slice_draw import slice_draw
 from .chain_state import ChainState, SideState
 
@@ -40,7 +40,7 @@ class Line:
     slope: float
     rate: float
     square: float
-    cuts: Tensor
+    cuts: list[float]
     spread: float
 
     def __call__(self, t: float) -> float:
@@ -52,7 +52,7 @@ class Line:
             self.slope * t
             - self.rate / g**2
             - 0.5 * self.square * g**2
-            + float(log_cut_prior(g * self.cuts, self.spread))
+            + log_cut_prior_of([g * cut for cut in self.cuts], self.spread)
         )
 
 
@@ -70,12 +70,12 @@ def shift_cuts(state: ChainState, kappa: float, centre: float, spread: float) ->
     spread : float
         Of the cuts' prior.
     """
-    cuts = (state.cuts - centre).cpu()
+    cuts: list[float] = (state.cuts - centre).tolist()
     location = float(state.user.location[-1])
     pull = kappa * float(state.user.precision[-1, -1])
 
     def log_density(d: float) -> float:
-        return -0.5 * pull * (location + d) ** 2 + float(log_cut_prior(cuts + d, spread))
+        return -0.5 * pull * (location + d) ** 2 + log_cut_prior_of([cut + d for cut in cuts], spread)
 
     d = slice_draw(log_density, _WIDTH * (pull + len(cuts) / spread**2) ** -0.5)
     state.user.rows[:, -1] += d
@@ -160,7 +160,7 @@ def _priors_line(state: ChainState, model: FactorizationModel, centre: float, sp
         own, other = state.user.weights_precision, state.item.weights_precision[k:]
         slope -= 2.0 * (len(own) + len(other))
         rate += model.implicit.scale**2 * float(own.double().sum() + other.double().sum())
-    return Line(slope, rate, 0.0, (state.cuts - centre).cpu(), spread)
+    return Line(slope, rate, 0.0, (state.cuts - centre).tolist(), spread)
 
 
 def _draw(line: Line, state: ChainState) -> Tensor:

@@ -24,7 +24,7 @@ _FROM_THE_PRIOR = When(
 
 
 #: Training ratings from which on the usual number of sweeps is done.
-_MANY_RATINGS = 500_000
+_MANY_RATINGS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ class Gibbs(Following):
     def lengthened(self, n_ratings: int) -> Gibbs:
         """Return the settings with more sweeps where ratings are few and sweeps cheap.
 
-        Up to four times as many, in proportion to the root of how many ratings there are fewer than
-        500,000, and twice as many kept draws at most. Settings of any other length stay as they are.
+        Up to four times as many, in proportion to the root of how many ratings there are fewer than a
+        million; every second one is then kept. Settings of any other length stay as they are.
         """
         usual = (Gibbs.sweeps, Gibbs.burn_in, Gibbs.kept_draws)
         times = min(4, max(1, round(math.sqrt(_MANY_RATINGS / max(n_ratings, 1)))))
         if times == 1 or (self.sweeps, self.burn_in, self.kept_draws) != usual:
             return self
-        kept = min(2, times) * self.kept_draws
+        kept = max(2, times) * self.kept_draws // 2
         return replace(self, sweeps=times * self.sweeps, burn_in=times * self.burn_in, kept_draws=kept)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ location and implicit weights together **with the rows integrated out** (`collap
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -103,6 +104,7 @@ class Sweeps:
         self.ratings = ratings.to(dtype)
         self.observed = self.utilities.observe(ratings)
         self.centre = float(model.centre)
+        self.start_cuts = self.utilities.start_cuts()
         self.drawing_cuts = False
 
     # ---------------------------------------------------------------- start
@@ -129,7 +131,7 @@ class Sweeps:
             )
 
         noise_precision = torch.tensor(noise_sd**-2, dtype=torch.float64, device=device)
-        cuts = self.utilities.start_cuts().to(device)
+        cuts = self.start_cuts.to(device)
         return ChainState(side_state("user"), side_state("item"), noise_precision, cuts)
 
     def begin_cuts(self, state: ChainState) -> None:
@@ -138,7 +140,7 @@ class Sweeps:
         scale_by(state, self.model, spread * state.noise_precision.sqrt(), self.centre)
         state.noise_precision = spread**-2
         eta = self.predictors(state).double() - self.centre
-        start = self.utilities.start_cuts().to(eta) - self.centre
+        start = self.start_cuts.to(eta) - self.centre
         cuts = self.utilities.fit_cuts(start, eta, self._noise_sd(state), self.observed)
         state.cuts = cuts + self.centre
         self.drawing_cuts = True
@@ -197,6 +199,21 @@ class Sweeps:
             return conditional.mean(self.prior_mean(side, state))
 
         return Sides(mean("user"), mean("item"))
+
+    def anchored(self, state: ChainState, means: Sides[Tensor]) -> tuple[ChainState, Sides[Tensor]]:
+        """Return a state and its conditional means with the cuts' mean where it started.
+
+        Cuts and users' biases rise and fall together, of which no rating says anything (`shift_cuts`): draws
+        that are kept all stand at one place of it, so that their averages are of one and the same cuts.
+        """
+        if not (self.utilities.latent and self.drawing_cuts and self.model.biases):
+            return state, means
+        shift = self.start_cuts.mean().to(state.cuts) - state.cuts.mean()
+        step = torch.zeros_like(state.user.location)
+        step[-1] = shift
+        user = replace(state.user, rows=state.user.rows + step, location=state.user.location + step)
+        moved = replace(state, user=user, cuts=state.cuts + shift)
+        return moved, Sides(means.user + step, means.item)
 
     def given_other(self, side: Side, state: ChainState, utilities: Tensor) -> GivenOther:
         """Return the conditional of one side's rows given the other side and the utilities."""
