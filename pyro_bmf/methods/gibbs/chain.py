@@ -161,10 +161,13 @@ class Chain:
     ) -> ChainState:
         torch.manual_seed(seed_of(self.seed, 0))
         if draw_state is not None:
-            # Cut points and the utilities' spread have been found.
+            # Cut points have been found; the utilities' spread there may be another than in this model.
             self.sweeps.drawing_cuts = self.sweeps.utilities.latent
             self.plain_sweeps = 0
-            return draw_state()
+            state = draw_state()
+            if self.sweeps.drawing_cuts:
+                self.sweeps.at_own_spread(state)
+            return state
         width = self.model.n_factors + self.model.biases
         rows = []
         for place, n in enumerate((self.train.n_users, self.train.n_items)):

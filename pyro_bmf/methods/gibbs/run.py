@@ -17,6 +17,9 @@ from .chain import Chain, check_gibbs
 from .known_parts import latent_utilities
 from .settings import Gibbs
 
+#: Of sweeps of latent utilities and implicit weights: what they draw, and from which prior.
+_VERSION = 2
+
 
 class GibbsRun:
     """Sweeps from the prior, or from where a guide's fit ended.
@@ -82,7 +85,7 @@ class GibbsRun:
             checkpoint=kept.file,
             every=kept.every,
             resume=kept.resume,
-            identity=kept.identity,
+            identity={**kept.identity, **self._version()},
             history=history,
         )
         info = {
@@ -93,6 +96,11 @@ class GibbsRun:
             "kept_draws": draws.count,
         }
         return Fitted(model, draws.guide, draws.rows(model), history, len(history), "sweeps", info)
+
+    def _version(self) -> dict[str, int]:
+        """Return what a checkpoint must be of beside the fit: sweeps that draw what these do."""
+        changed = latent_utilities(self.model).latent or self.model.implicit is not None
+        return {"version of the sweeps": _VERSION} if changed else {}
 
     def _noise(self, start: Fitted | None) -> float:
         """Return the standard deviation of the noise that the chain starts with."""

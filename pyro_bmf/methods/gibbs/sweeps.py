@@ -136,14 +136,18 @@ class Sweeps:
 
     def begin_cuts(self, state: ChainState) -> None:
         """Begin with latent utilities: at the likelihood's own spread, with cuts at their most likely."""
-        spread = torch.as_tensor(self.utilities.noise_sd).to(state.noise_precision)
-        scale_by(state, self.model, spread * state.noise_precision.sqrt(), self.centre)
-        state.noise_precision = spread**-2
+        self.at_own_spread(state)
         eta = self.predictors(state).double() - self.centre
         start = self.start_cuts.to(eta) - self.centre
         cuts = self.utilities.fit_cuts(start, eta, self._noise_sd(state), self.observed)
         state.cuts = cuts + self.centre
         self.drawing_cuts = True
+
+    def at_own_spread(self, state: ChainState) -> None:
+        """Bring latent utilities of any spread to the likelihood's own, with all that predicts them."""
+        spread = torch.as_tensor(self.utilities.noise_sd).to(state.noise_precision)
+        scale_by(state, self.model, spread * state.noise_precision.sqrt(), self.centre)
+        state.noise_precision = spread**-2
 
     # ---------------------------------------------------------------- one sweep
 
