@@ -4,8 +4,8 @@ Truths are drawn from the model's own prior, ratings from the truths at pairs th
 the configuration is fitted to them as it would be to real ratings. If its posterior is right, a truth ranks
 uniformly among the posterior's draws (Talts et al. 2018, arXiv 1804.06788). Ranked is what has an identity:
 u.v of pairs, biases less their mean (their level trades with the centre), noise, how much rows differ in
-theirs, and drawn cut points less their mean, where these have draws. Raw factors are never ranked, as they may
-rotate.
+theirs, and drawn cut points less their mean, where these have draws. Raw factors are never ranked, as they
+may rotate.
 """
 
 from __future__ import annotations
