@@ -72,7 +72,8 @@ def build_model(
         ends = (0.0, 1.0) if levels is None else (float(levels[0]), float(levels[-1]))
     noise: Any = settings.noise
     if name == "ordered-probit":
-        noise = 0.8 if noise == "learned" else float(noise)
+        # Under sweeps it is the unit of the utilities, and no setting.
+        noise = 0.8 if gibbs or noise == "learned" else float(noise)
     likelihood = make_likelihood(
         word, levels=None if levels is None else levels.tolist(), low=ends[0], high=ends[1], noise=noise
     )
