@@ -5,7 +5,9 @@ r"""A Normal prior whose mean and full precision are unknown, as in Bayesian PMF
    \Lambda \sim W\left(\nu, \frac{I}{\nu s^2}\right), \qquad \mu \mid \Lambda \sim N(0, (\kappa
    \Lambda)^{-1}), \qquad u_i \sim N(\mu, \Lambda^{-1}),
 
-with nu = K + 2 degrees of freedom, so that E[Lambda] = I / s^2; for a bias the precision is Gamma(1, s^2),
+with nu = K + 2 degrees of freedom, so that E[Lambda] = I / s^2. The variance of one factor is then an inverse
+Gamma(3/2, (K + 2) s^2 / 2), whose inverse has the mean 3 / ((K + 2) s^2): with many factors and few rows,
+the guess at a standard deviation is s by the root of (K + 2) / 3. For a bias the precision is Gamma(1, s^2),
 whose mean is 1 / s^2. Salakhutdinov and Mnih (2008), doi 10.1145/1390156.1390267.
 """
 
