@@ -119,7 +119,8 @@ def command(
         earlier = None if warm_start is None else WarmStart.of(warm_start)
         running = _with_machine(running)
         split = _split(asked, refit, recommend_for)
-        case = case_on(settings, split)
+        n_ratings = len(split.train_rows) + (len(split.valid_rows) if refit else 0)
+        case = case_on(settings.lengthened(n_ratings), split)
         changes.check(case)
         job = _new(out, asked, split, case, earlier, refit, running)
     with ctrl_c() as pressed:

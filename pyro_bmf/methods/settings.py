@@ -18,7 +18,7 @@ from .coordinate_ascent.settings import CoordinateAscent
 from .cross_feedback.settings import CrossFeedback, EncoderSettings
 from .exact_head.settings import ExactHead
 from .follow import Rule, follow, with_method
-from .gibbs.settings import Gibbs
+from .gibbs.settings import AFTER_STATE, Gibbs
 from .model_settings import UNIT_SETTINGS, ModelSettings
 from .setting import at_least, check_class, check_fields, check_values, setting, settings_of, values_of
 
@@ -147,7 +147,8 @@ class Settings:
         """Return the settings with some changed, each given by its name alone.
 
         Settings that were not given, now or before, follow where they would contradict those that were:
-        fewer sweeps keep fewer draws, and without feedback there is no attention. `model`, `method` and
+        fewer sweeps keep fewer draws, and without feedback there is no attention. Another `method` is that
+        method alone, without sweeps after it, unless `then` is given too. `model`, `method` and
         `then` take an object; a number with a unit that is given by its name is in that of the ratings.
 
         Raises
@@ -160,6 +161,9 @@ class Settings:
     def changed(self, changes: Mapping[str, Any], spelling: Spelling = in_python) -> Settings:
         """Do as `replace`; errors write settings by `spelling`."""
         parts = {name: changes.get(name, getattr(self, name)) for name in ("model", "method", "then")}
+        if "then" not in changes and parts["method"].__class__ is not self.method.__class__:
+            # Another method is that method alone: sweeps after it are asked for again.
+            parts["then"] = None
         changes = {name: value for name, value in changes.items() if name not in parts}
         check_class("model", parts["model"], ModelSettings)
         start = Settings(ModelSettings(), parts["method"], parts["then"], self.seed, self.name)
@@ -376,11 +380,13 @@ def paper_preset() -> Settings:
 
 
 def default_preset() -> Settings:
-    """Return what measured best for its time: Gibbs sweeps of SVD++ on both sides with an ordered probit."""
+    """Return the guide with an exact head, by SVI, then Gibbs sweeps from where it ended."""
     model = ModelSettings(
         n_factors=24, prior_scale=0.3, bias_scale=0.5, likelihood="auto", implicit=True, row_noise="both"
     )
-    return Settings(model, Gibbs(sweeps=150, burn_in=50, kept_draws=100))
+    guide = ExactHead(max_iterations=15, plain_iterations=5)
+    sweeps, burn_in, kept_draws = AFTER_STATE
+    return Settings(model, guide, Gibbs(sweeps=sweeps, burn_in=burn_in, kept_draws=kept_draws))
 
 
 def guide_preset() -> Settings:

@@ -19,8 +19,9 @@ def fit(cli: Any, data_dir: Path) -> Any:
 @pytest.mark.parametrize(
     "options",
     [
-        *(["--no-feedback"], ["--attention", "none"], ["--beta", "0.5"], ["--beta-user", "0.5"]),
-        *(["--learning-rate", "0.01"], ["--units", "9"], ["--noise", "0.5"], ["--iterations", "3"]),
+        *(["--no-feedback"], ["--attention", "none"], ["--preset", "gibbs", "--beta", "0.5"]),
+        *(["--preset", "gibbs", "--beta-user", "0.5"], ["--preset", "gibbs", "--iterations", "3"]),
+        *(["--preset", "gibbs", "--learning-rate", "0.01"], ["--units", "9"], ["--noise", "0.5"]),
         *(["--set", "ema_decay=0.1"], ["--keep", "last"], ["--patience", "3"], ["--no-data-input"]),
         *(["--attention", "sum"], ["--feedback"], ["--prior-mean", "ratings"]),
         ["--likelihood", "normal", "--set", "plain_sweeps=3"],
@@ -69,10 +70,10 @@ def test_contradictions_are_told_by_the_flags_that_were_given(
 def test_dependent_defaults_follow_and_the_config_holds_what_was_read(fit: Any) -> None:
     outcome = fit("--factors", 2, "--sweeps", 6, "--threads", 1, "--out", "short")
     assert outcome.code == 0, outcome.err
-    assert "Settings that follow those given: burn_in 2, kept_draws 4, plain_sweeps 1." in outcome.err
+    assert "Settings that follow those given: burn_in 2, kept_draws 4." in outcome.err
     assert "4 draws kept" in outcome.out
     settings = json.loads(Path("short/config.json").read_text(encoding="utf-8"))["settings"]
-    assert (settings["method"], settings["then"], settings["seed"]) == ("gibbs", None, 0)
+    assert (settings["method"], settings["then"], settings["seed"]) == ("exact-head", "gibbs", 0)
     assert "cross-feedback" not in settings
     assert settings["gibbs"]["kept_draws"] == 4
 
@@ -134,7 +135,7 @@ def test_the_ablations_of_the_benchmark_need_encoders(monkeypatch: pytest.Monkey
         (["--method", "coordinate-ascent", "--units", "9"], "or --method cross-feedback."),
         (["--preset", "amortized", "--burn-in", "5"], "--method gibbs or --then-sweeps 150."),
         (["--preset", "conjugate", "--sweeps", "5"], "--method gibbs or --then-sweeps 150."),
-        (["--then-sweeps", "5"], "Gibbs sweeps already: set then to None"),
+        (["--preset", "gibbs", "--then-sweeps", "5"], "Gibbs sweeps already: set then to None"),
         (["--then-sweeps", "5", "--sweeps", "6"], "--then-sweeps 5 and --sweeps 6 are two numbers of sweeps"),
         # What is not read is told first, and needs no better value.
         (["--final-learning-rate", "0.1"], "--final-learning-rate 0.1: read by encoders fitted by SVI alone"),

@@ -17,21 +17,21 @@ from pyro_bmf.methods.settings import Settings, preset
 
 #: Settings, what is given, and what follows: burn-in, kept draws, sweeps, plain sweeps.
 CHAINS: list[tuple[str, dict[str, int], tuple[int, int, int, int]]] = [
-    ("default", {"burn_in": 10}, (150, 10, 100, 5)),
+    ("gibbs", {"burn_in": 10}, (150, 10, 100, 5)),
     ("amortized", {"sweeps": 20, "burn_in": 5, "kept_draws": 15}, (20, 5, 15, 2)),
-    ("default", {"sweeps": 40}, (40, 13, 27, 6)),
-    ("default", {"sweeps": 5}, (5, 1, 4, 0)),
-    ("default", {"sweeps": 1}, (1, 0, 1, 0)),
-    ("default", {"sweeps": 300}, (300, 50, 100, 15)),
-    ("default", {"kept_draws": 200}, (250, 50, 200, 15)),
-    ("default", {"burn_in": 200}, (300, 200, 100, 15)),
-    ("default", {"plain_sweeps": 60}, (160, 60, 100, 60)),
-    ("default", {"sweeps": 40, "kept_draws": 30}, (40, 10, 30, 5)),
-    ("default", {"sweeps": 40, "kept_draws": 40}, (40, 0, 40, 0)),
-    ("default", {"sweeps": 60, "plain_sweeps": 30}, (60, 30, 30, 30)),
-    ("default", {"sweeps": 40, "burn_in": 20}, (40, 20, 20, 15)),
+    ("gibbs", {"sweeps": 40}, (40, 13, 27, 6)),
+    ("gibbs", {"sweeps": 5}, (5, 1, 4, 0)),
+    ("gibbs", {"sweeps": 1}, (1, 0, 1, 0)),
+    ("gibbs", {"sweeps": 300}, (300, 50, 100, 15)),
+    ("gibbs", {"kept_draws": 200}, (250, 50, 200, 15)),
+    ("gibbs", {"burn_in": 200}, (300, 200, 100, 15)),
+    ("gibbs", {"plain_sweeps": 60}, (160, 60, 100, 60)),
+    ("gibbs", {"sweeps": 40, "kept_draws": 30}, (40, 10, 30, 5)),
+    ("gibbs", {"sweeps": 40, "kept_draws": 40}, (40, 0, 40, 0)),
+    ("gibbs", {"sweeps": 60, "plain_sweeps": 30}, (60, 30, 30, 30)),
+    ("gibbs", {"sweeps": 40, "burn_in": 20}, (40, 20, 20, 15)),
     ("amortized", {"sweeps": 20}, (20, 6, 14, 3)),
-    ("default", {"sweeps": 60, "burn_in": 20, "kept_draws": 40}, (60, 20, 40, 15)),
+    ("gibbs", {"sweeps": 60, "burn_in": 20, "kept_draws": 40}, (60, 20, 40, 15)),
 ]
 
 
@@ -39,17 +39,17 @@ CHAINS: list[tuple[str, dict[str, int], tuple[int, int, int, int]]] = [
 def test_a_chain_follows_what_is_given(
     name: str, given: dict[str, int], expected: tuple[int, int, int, int]
 ) -> None:
-    start = preset(name) if name == "default" else preset(name).replace(then=Gibbs())
+    start = preset(name) if name == "gibbs" else preset(name).replace(then=Gibbs())
     gibbs = start.replace(**given).gibbs
     assert gibbs is not None
     assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws, gibbs.plain_sweeps) == expected
 
 
 def test_given_settings_stay_given_over_two_replacements() -> None:
-    gibbs = preset().replace(kept_draws=30).replace(sweeps=40).method
+    gibbs = preset("gibbs").replace(kept_draws=30).replace(sweeps=40).method
     assert isinstance(gibbs, Gibbs)
     assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws) == (40, 10, 30)
-    gibbs = preset().replace(sweeps=40).replace(sweeps=150).method
+    gibbs = preset("gibbs").replace(sweeps=40).replace(sweeps=150).method
     assert isinstance(gibbs, Gibbs)
     assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws) == (150, 13, 27)
 
@@ -62,8 +62,8 @@ def test_given_settings_stay_given_over_two_replacements() -> None:
         ("amortized", {"max_iterations": 5}, {"warmup_iterations": 5}),
         ("amortized", {"learning_rate": 5e-5}, {"final_learning_rate": 2.5e-6}),
         ("amortized", {"learning_rate": 1e-3}, {"final_learning_rate": 1e-4}),
-        ("default", {"method": CrossFeedback()}, {"implicit": False, "row_noise": "both"}),
-        ("default", {"method": CoordinateAscent()}, {"implicit": False, "row_noise": "none"}),
+        ("gibbs", {"method": CrossFeedback()}, {"implicit": False, "row_noise": "both"}),
+        ("gibbs", {"method": CoordinateAscent()}, {"implicit": False, "row_noise": "none"}),
         ("paper", {"prior": "student-t:df=4"}, {"prior_mean": 0.0}),
         ("paper", {"method": CoordinateAscent()}, {"prior_mean": 0.0}),
     ],
@@ -79,16 +79,16 @@ def test_other_settings_follow(name: str, given: dict[str, Any], expected: dict[
 @pytest.mark.parametrize(
     ("name", "given"),
     [
-        ("default", {"sweeps": 40, "kept_draws": 60}),
-        ("default", {"sweeps": 40, "burn_in": 40}),
-        ("default", {"burn_in": 10, "plain_sweeps": 15}),
+        ("gibbs", {"sweeps": 40, "kept_draws": 60}),
+        ("gibbs", {"sweeps": 40, "burn_in": 40}),
+        ("gibbs", {"burn_in": 10, "plain_sweeps": 15}),
         ("amortized", {"feedback": False, "attention": "sum"}),
         ("amortized", {"feedback": False, "n_bases": 2}),
         ("amortized", {"final_learning_rate": 1e-2}),
         ("amortized", {"max_iterations": 3, "stop_after": 5}),
-        ("default", {"sweeps": 0}),
+        ("gibbs", {"sweeps": 0}),
         ("amortized", {"implicit": True}),
-        ("default", {"method": CoordinateAscent(), "row_noise": "user"}),
+        ("gibbs", {"method": CoordinateAscent(), "row_noise": "user"}),
         ("paper", {"prior": "gamma", "prior_mean": 0.3}),
     ],
 )
@@ -98,7 +98,7 @@ def test_given_settings_that_contradict_are_refused_by_name(name: str, given: di
     assert all(one in str(error.value) for one in given if one != "method")
 
 
-@pytest.mark.parametrize(("name", "given", "expected"), [chain for chain in CHAINS if chain[0] == "default"])
+@pytest.mark.parametrize(("name", "given", "expected"), [chain for chain in CHAINS if chain[0] == "gibbs"])
 def test_the_class_gives_the_chain_that_a_replacement_gives(
     name: str, given: dict[str, int], expected: tuple[int, int, int, int]
 ) -> None:
@@ -115,7 +115,7 @@ def test_the_class_gives_the_chain_that_a_replacement_gives(
 def test_a_chain_without_anything_given_has_the_defaults() -> None:
     gibbs = Gibbs()
     assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws, gibbs.plain_sweeps) == (150, 50, 100, 15)
-    assert gibbs == preset().method
+    assert gibbs == preset("gibbs").method
 
 
 def test_a_class_refuses_what_was_given_and_contradicts_with_its_numbers() -> None:
@@ -156,7 +156,7 @@ def test_the_other_classes_follow_as_well() -> None:
 def test_what_an_object_was_not_given_follows_later_changes_and_the_rest_stays() -> None:
     assert replace(Gibbs(), sweeps=40) == Gibbs(sweeps=40)
     assert replace(Gibbs(sweeps=40), kept_draws=35) == Gibbs(sweeps=40, burn_in=5, kept_draws=35)
-    settings = preset().replace(method=Gibbs(sweeps=40), kept_draws=35)
+    settings = preset("gibbs").replace(method=Gibbs(sweeps=40), kept_draws=35)
     assert settings.gibbs == Gibbs(sweeps=40, burn_in=5, kept_draws=35)
     settings = Settings(method=Gibbs(sweeps=40)).replace(kept_draws=35).replace(seed=3)
     assert settings.gibbs == Gibbs(sweeps=40, burn_in=5, kept_draws=35)
@@ -188,7 +188,14 @@ def test_settings_read_from_a_file_are_those_that_were_written() -> None:
     ],
 )
 def test_fewer_ratings_take_more_sweeps(n_ratings: int, expected: tuple[int, int, int]) -> None:
-    for start in (preset(), preset("conjugate").replace(then=Gibbs())):
+    after = tuple(
+        round(n * short / usual) for n, short, usual in zip(expected[:2], (130, 30), (150, 50), strict=True)
+    )
+    lengthened = preset().lengthened(n_ratings).gibbs
+    assert lengthened is not None
+    assert (lengthened.sweeps, lengthened.burn_in, lengthened.kept_draws) == (*after, expected[2])
+    assert preset().lengthened(n_ratings).lengthened(n_ratings) == preset().lengthened(n_ratings)
+    for start in (preset("gibbs"), preset("conjugate").replace(then=Gibbs())):
         longer = start.lengthened(n_ratings)
         gibbs = longer.gibbs
         assert gibbs is not None
@@ -201,5 +208,5 @@ def test_fewer_ratings_take_more_sweeps(n_ratings: int, expected: tuple[int, int
 
 @pytest.mark.parametrize("given", [{"sweeps": 150}, {"burn_in": 50}, {"kept_draws": 100}])
 def test_sweeps_that_were_asked_for_stay(given: dict[str, int]) -> None:
-    for start in (preset().replace(**given), Settings(method=Gibbs(**given))):
+    for start in (preset("gibbs").replace(**given), Settings(method=Gibbs(**given))):
         assert start.lengthened(1_000) == start

@@ -11,6 +11,11 @@ from ..follow import Following, Rule, chain
 from ..setting import POSITIVE, When, at_least, setting
 
 _ORDERED = When(
+    lambda gibbs, case: case.latent_utilities,
+    "likelihood is ordered-probit",
+    (("likelihood", "ordered-probit"),),
+)
+_PLAIN = When(
     lambda gibbs, case: case.latent_utilities and not case.settings.method.hands_on_state,
     "likelihood is ordered-probit, and no method before the sweeps has found cut points",
     (("likelihood", "ordered-probit"),),
@@ -25,6 +30,8 @@ _FROM_THE_PRIOR = When(
 
 #: Training ratings from which on the usual number of sweeps is done.
 _MANY_RATINGS = 1_000_000
+#: Sweeps, burn-in and kept draws where a guide has found the state that sweeps go on from.
+AFTER_STATE = (130, 30, 100)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class Gibbs(Following):
         100, "Draws of the chain that are kept.", "--kept-draws", metavar="N", limits=at_least(1)
     )
     plain_sweeps: int = setting(
-        15, "First sweeps, which take ratings for utilities.", limits=at_least(0), when=_ORDERED
+        15, "First sweeps, which take ratings for utilities.", limits=at_least(0), when=_PLAIN
     )
     solver_tolerance: float = setting(
         1e-3, "Relative residual of a draw of implicit weights.", limits=POSITIVE, when=_IMPLICIT
@@ -81,11 +88,12 @@ class Gibbs(Following):
         """Return the settings with more sweeps where ratings are few and sweeps cheap.
 
         Up to four times as many, in proportion to the root of how many ratings there are fewer than a
-        million; every second one is then kept. Settings of any other length stay as they are.
+        million; every second one is then kept. Settings of any other length than the usual ones, from the
+        prior or from a guide's state, stay as they are.
         """
-        usual = (Gibbs.sweeps, Gibbs.burn_in, Gibbs.kept_draws)
+        usual = ((Gibbs.sweeps, Gibbs.burn_in, Gibbs.kept_draws), AFTER_STATE)
         times = min(4, max(1, round(math.sqrt(_MANY_RATINGS / max(n_ratings, 1)))))
-        if times == 1 or (self.sweeps, self.burn_in, self.kept_draws) != usual:
+        if times == 1 or (self.sweeps, self.burn_in, self.kept_draws) not in usual:
             return self
         kept = max(2, times) * self.kept_draws // 2
         return replace(self, sweeps=times * self.sweeps, burn_in=times * self.burn_in, kept_draws=kept)
