@@ -108,6 +108,54 @@ def behind(data: str, system: str, figure: str) -> str:
     return f"{100 * (theirs / ours - 1):.1f} %"
 
 
+def starts(name: str, figure: str) -> list[float]:
+    """Return a figure of a row of `starts.py` on MovieLens 1M, by seed."""
+    rows = read("results/starts_ml1m.json")["rows"]
+    return [found[figure] for key, found in sorted(rows.items()) if key.rpartition(" ")[0] == name]
+
+
+def starts_by_seed(name: str) -> str:
+    """Return the test RMSE of a row of `starts.py` for each seed, and which seeds there are."""
+    rows = read("results/starts_ml1m.json")["rows"]
+    seeds = sorted(key.rpartition(" ")[2] for key in rows if key.rpartition(" ")[0] == name)
+
+    def listed(values: list[str]) -> str:
+        return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}"
+
+    told = listed([f"{value:.4f}" for value in starts(name, "rmse")])
+    return f"{told} (seed{'s' if len(seeds) > 1 else ''} {listed(seeds)})"
+
+
+def starts_mean(name: str, figure: str) -> float:
+    """Return the mean over seeds of a figure of a row of `starts.py`."""
+    found = starts(name, figure)
+    return sum(found) / len(found)
+
+
+def starts_table() -> str:
+    """Return guides and sweeps of about equal time, and their differences in pairs."""
+    content = read("results/starts_ml1m.json")
+    names = list(dict.fromkeys(key.rpartition(" ")[0] for key in content["rows"]))
+    by_name = {name: [key[-1] for key in sorted(content["rows"]) if key[:-2] == name] for name in names}
+    rows = [
+        [
+            *(f"`{name}`", " ".join(by_name[name])),
+            *(f"{starts_mean(name, figure):.4f}" for figure in ("valid_rmse", "rmse", "nll", "rps")),
+            f"{starts_mean(name, 'pit_coverage_90'):.3f}",
+            f"{starts_mean(name, 'seconds'):.0f}",
+            *(
+                f"{pair['mean']:+.4f} ({pair['low']:+.4f} to {pair['high']:+.4f})"
+                for pair in [content["paired"].get(f"{name} less c prior")]
+                if pair is not None
+            ),
+        ]
+        for name in sorted(names)
+    ]
+    header = ["row", "seeds", "validation RMSE", "test RMSE", "NLL", "RPS", "90 % by PIT", "seconds"]
+    header = [*header, "test RMSE less that of `c prior`"]
+    return table(header, [[*row, *[""] * (len(header) - len(row))] for row in rows])
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:
     """Return a Markdown table; columns from `numbers_from` on are set to the right."""
     rule = ["---" if n < numbers_from else "---:" for n in range(len(header))]
@@ -154,7 +202,7 @@ def leaderboard_table(data: str) -> str:
 def simulation_table() -> str:
     """Return calibration by simulation of each configuration."""
     configurations = {
-        "default": "`default`, as it ships",
+        "default": "sweeps of the earlier default, 150",
         "gibbs": "Gibbs sweeps, 700",
         "conjugate": "conjugate",
         "residual": "encoders, closed form, residual, β = 1",
@@ -265,7 +313,7 @@ def references_table() -> str:
 
 def presets_table() -> str:
     """Return the presets side by side on MovieLens 1M."""
-    default, conjugate = peer("ml1m", "pyro-bmf"), peer("ml1m", "pyro-bmf-conjugate")
+    conjugate = peer("ml1m", "pyro-bmf-conjugate")
 
     def row(title: str, figures: dict[str, Any], coverage: float, name: str | None) -> list[str]:
         uv = None if name is None else simulated(name, "uv")
@@ -277,7 +325,18 @@ def presets_table() -> str:
     amortized = {figure: encoders("ml1m", figure) for figure in ("rmse", "nll", "rps")}
     paper = single("paper ml1m")
     rows = [
-        row("`default`", default, default["coverage"]["all"]["coverage"][0], "default"),
+        *(
+            row(
+                f"`{name}`",
+                {
+                    **{figure: starts_mean(key, figure) for figure in ("rmse", "nll", "rps")},
+                    "fit_seconds": starts_mean(key, "seconds"),
+                },
+                starts_mean(key, "pit_coverage_90"),
+                None,
+            )
+            for name, key in (("default", "b default"), ("guide", "guide"), ("gibbs", "c prior"))
+        ),
         row(
             "`amortized`",
             {**amortized, "fit_seconds": encoders("ml1m", "seconds")},
@@ -368,6 +427,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "encoders ml100k": lambda: encoders_table("ml100k"),
     "references": references_table,
     "presets": presets_table,
+    "starts ml1m": starts_table,
     "arviz": arviz_table,
     "false alarms": alarms_table,
     "mutation": mutation_table,
@@ -380,8 +440,11 @@ FIGURES: dict[str, Callable[[], str]] = {
     "first fit r-hat": lambda: f"{first_fit()['worst_rhat']:.1f}",
     "first fit coverage by pit": lambda: f"{first_fit()['pit_coverage_90']:.2f}",
     "first fit interval holds": lambda: f"{first_fit()['interval_coverage_90']:.3f}",
-    "default ml1m rmse by seed": lambda: seeds_of("ml1m", "pyro-bmf", "rmse"),
-    "default ml1m coverage": lambda: f"{peer('ml1m', 'pyro-bmf')['coverage']['all']['coverage'][0]:.3f}",
+    "default ml1m rmse by seed": lambda: starts_by_seed("b default"),
+    "default ml1m coverage": lambda: f"{starts_mean('b default', 'pit_coverage_90'):.3f}",
+    "default ml1m minutes": lambda: f"{starts_mean('b default', 'seconds') / 60:.0f}",
+    "guide ml1m rmse by seed": lambda: starts_by_seed("guide"),
+    "guide ml1m seconds": lambda: f"{starts_mean('guide', 'seconds'):.0f}",
     "nearest ml1m rmse by seed": lambda: seeds_of("ml1m", _NEAREST, "rmse"),
     "nearest ml1m seconds": lambda: f"{peer('ml1m', _NEAREST)['fit_seconds']:.0f}",
     "nearest ml1m rmse difference": lambda: interval(paired("ml1m", _NEAREST)["rmse"]),
