@@ -451,9 +451,6 @@ FIGURES: dict[str, Callable[[], str]] = {
     "nearest ml1m nll behind": lambda: behind("ml1m", _NEAREST, "nll"),
     "nearest ml1m rps behind": lambda: behind("ml1m", _NEAREST, "rps"),
     "seconds to myfm-bmf-10": lambda: seconds_to("ml1m", "myfm-bmf-10"),
-    "default simulated uv": lambda: held(simulated("default", "uv")),
-    "default simulated user bias": lambda: held(simulated("default", "user bias")),
-    "gibbs simulated uv": lambda: held(simulated("gibbs", "uv")),
     "conjugate ml100k valid rmse": lambda: (
         f"{leaderboard('ml100k', 'conjugate normal ordered-probit')['valid_rmse']:.4f}"
     ),
