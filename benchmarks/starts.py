@@ -93,7 +93,7 @@ def row(data: str, seed: int, name: str) -> dict[str, Any]:
         **{figure: measured[figure] for figure in FIGURES},
         "seconds": seconds,
         "split_hash": split.hash,
-        "squares_by_user": [round(float(square), 6) for square in errors],
+        "squares_by_user": [round(float(square), 3) for square in errors],
         "counts_by_user": np.bincount(test.users, minlength=split.ratings.n_users).tolist(),
     }
 

@@ -152,7 +152,7 @@ def starts_table() -> str:
         for name in sorted(names)
     ]
     header = ["row", "seeds", "validation RMSE", "test RMSE", "NLL", "RPS", "90 % by PIT", "seconds"]
-    header = [*header, "test RMSE less that of `c prior`"]
+    header = [*header, "test RMSE less that of `c prior`, seeds 0 and 1"]
     return table(header, [[*row, *[""] * (len(header) - len(row))] for row in rows])
 
 
