@@ -15,7 +15,6 @@ import click
 
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.methods.cross_feedback.settings import CrossFeedback, EncoderSettings
-from pyro_bmf.methods.exact_head.settings import ExactHead
 from pyro_bmf.methods.gibbs.settings import Gibbs
 from pyro_bmf.methods.model_settings import ModelSettings
 from pyro_bmf.methods.setting import POSITIVE, Named, settings_of
@@ -30,13 +29,12 @@ if TYPE_CHECKING:
 
 METHOD = "Method"
 _ENCODERS = "Encoders (--method cross-feedback)"
-#: Headings of the classes whose settings have options; one that several classes have stands with the last.
+#: Headings of the classes whose settings have options; one of several methods stands with the encoders.
 _HEADINGS: tuple[tuple[type, str], ...] = (
     (ModelSettings, "Model"),
-    (ExactHead, "Cross feedback with an exact head (--method exact-head)"),
     (Gibbs, "Gibbs sweeps (--method gibbs, or after another with --then-sweeps)"),
     (EncoderSettings, _ENCODERS),
-    (CrossFeedback, "Training of encoders (some count for exact heads and coordinate ascent too)"),
+    (CrossFeedback, "Training of encoders (some: other methods too)"),
 )
 #: Settings with a flag, by name: the command line's order.
 _OPTIONS: dict[str, tuple[str, Named]] = {
@@ -237,7 +235,7 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NAME",
             group=METHOD,
             common=True,
-            help=f"Settings to start from, which the others change: {', '.join(PRESETS)}. [default: default]",
+            help=f"Settings to start from: {', '.join(PRESETS)}. [default: default]",
         ),
     ):
         decorated = declared(decorated)

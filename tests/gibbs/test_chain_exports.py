@@ -37,8 +37,8 @@ def stars() -> Split:
 def posterior(request: Any, stars: Split) -> Posterior:
     chain = {"n_factors": 2, "sweeps": 60, "burn_in": 17, "kept_draws": 20, "seed": 11}
     settings = {
-        "default": preset().replace(**chain),
-        "normal": preset().replace(**chain, likelihood="normal", row_noise="none"),
+        "default": preset("gibbs").replace(**chain),
+        "normal": preset("gibbs").replace(**chain, likelihood="normal", row_noise="none"),
         "after-a-guide": preset("amortized").replace(
             **{**chain, "plain_sweeps": 5},
             then=Gibbs(),

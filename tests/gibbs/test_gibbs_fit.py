@@ -23,7 +23,7 @@ from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.row_draws import RowDraws
 from pyro_bmf.progress import Silent
 
-SMALL = preset().replace(n_factors=3, sweeps=60, burn_in=20, kept_draws=40)
+SMALL = preset("gibbs").replace(n_factors=3, sweeps=60, burn_in=20, kept_draws=40)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.posterior import Posterior
 
 USERS, ITEMS = 40, 60
-SMALL = preset().replace(n_factors=3, sweeps=24, burn_in=16, kept_draws=8)
+SMALL = preset("gibbs").replace(n_factors=3, sweeps=24, burn_in=16, kept_draws=8)
 
 
 def heavy_tailed() -> tuple[Tensor, Tensor, Tensor]:
@@ -124,7 +124,7 @@ def test_no_table_of_a_sweep_grows_with_rows_times_the_square_of_their_width(
         monkeypatch.setattr(f"{module}._CELLS", 200_000)
     n_users, n_items, n_ratings = 300, 4_000, 6_000
     ratings = synthetic_ratings(n_users, n_items, n_ratings, scale="1:5:1", seed=0).ratings
-    model = build_model(preset().model, ratings.scale.levels, gibbs=True)
+    model = build_model(preset("gibbs").model, ratings.scale.levels, gibbs=True)
     model.start(ratings.ratings)
     width = model.n_factors + model.biases
     users, items = torch.from_numpy(ratings.users.copy()), torch.from_numpy(ratings.items.copy())

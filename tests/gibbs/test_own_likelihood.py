@@ -113,7 +113,7 @@ def model_of(prior: Any, bias: Any) -> FactorizationModel:
 
 def test_sweeps(truth: tuple[Split, np.ndarray]) -> None:
     model = model_of(lambda: NormalWishartPrior(0.2), lambda: NormalWishartPrior(1.0))
-    settings = preset().replace(n_factors=1, sweeps=120, burn_in=40, kept_draws=40)
+    settings = preset("gibbs").replace(n_factors=1, sweeps=120, burn_in=40, kept_draws=40)
     everyone, folded = agreement(model, settings, truth)
     assert everyone > 0.9
     assert folded > 0.7

@@ -419,7 +419,7 @@ def test_every_ablation_is_a_setting_that_learns(split: Split, changes: dict[str
 def test_settings_refuse_what_they_cannot_mean() -> None:
     with pytest.raises(SettingsError, match="is not a setting"):
         preset().replace(n_factor=3)
-    with pytest.raises(SettingsError, match="there are default, conjugate, amortized, paper"):
+    with pytest.raises(SettingsError, match="there are default, guide, gibbs, conjugate"):
         preset("best")
     for name, value in {
         "max_iterations": 0,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_bmf.checking import calibration as simulation
+from pyro_bmf.checking.calibration import from_prior as simulation
 from pyro_bmf.data import random_split, synthetic_ratings
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.fitting import fit

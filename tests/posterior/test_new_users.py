@@ -126,9 +126,7 @@ def test_own_noise_and_cut_points_are_integrated_over_their_prior(guide: str) ->
             n_tower_outputs=6,
         )
     else:
-        settings = preset("default").replace(
-            n_factors=2, sweeps=20, burn_in=10, kept_draws=10, plain_sweeps=5
-        )
+        settings = preset("gibbs").replace(n_factors=2, sweeps=20, burn_in=10, kept_draws=10, plain_sweeps=5)
     posterior = fit(split, settings, threads=1, progress=False, device="cpu").posterior
     model, train = posterior.model, posterior.train
     user = int(np.argmin(np.where(train.user_counts >= 3, train.user_counts, 99)))

@@ -22,11 +22,11 @@ def single_precision() -> Iterator[None]:
     torch.set_default_dtype(before)
 
 
-@pytest.fixture(scope="module", params=["conjugate", "default"])
+@pytest.fixture(scope="module", params=["conjugate", "gibbs"])
 def posterior(request: pytest.FixtureRequest) -> Posterior:
     split = random_split(synthetic_ratings(30, 25, 300, n_factors=2, seed=0, scale="1:5:1").ratings, seed=0)
     changes: dict[str, Any] = {"n_factors": 2, "max_iterations": 10}
-    if request.param == "default":
+    if request.param == "gibbs":
         changes = {"n_factors": 2, "sweeps": 40, "burn_in": 10, "kept_draws": 30, "plain_sweeps": 5}
     return fit(split, preset(request.param).replace(**changes), threads=1, progress=False).posterior
 

@@ -249,7 +249,7 @@ def test_few_draws_are_said_to_be_few(split: Split) -> None:
 
 
 def test_a_fit_remembers_what_its_chain_was(split: Split, tmp_path: object) -> None:
-    short = preset("default").replace(n_factors=2, sweeps=26, burn_in=10, kept_draws=16, plain_sweeps=4)
+    short = preset("gibbs").replace(n_factors=2, sweeps=26, burn_in=10, kept_draws=16, plain_sweeps=4)
     lines: list[str] = []
 
     class Listener:

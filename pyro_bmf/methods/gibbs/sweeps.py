@@ -210,7 +210,7 @@ class Sweeps:
         Cuts and users' biases rise and fall together, of which no rating says anything (`shift_cuts`): draws
         that are kept all stand at one place of it, so that their averages are of one and the same cuts.
         """
-        if not (self.utilities.latent and self.drawing_cuts and self.model.biases):
+        if not (self.utilities.n_cuts and self.drawing_cuts and self.model.biases):
             return state, means
         shift = self.start_cuts.mean().to(state.cuts) - state.cuts.mean()
         step = torch.zeros_like(state.user.location)
