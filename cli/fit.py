@@ -159,7 +159,7 @@ def _preset_for(changes: Changes) -> str:
         if word not in known or own_cuts:
             what = f"{name} {word}" + (" with cut points by user" if own_cuts else "")
             note(
-                f"The Gibbs sweeps of the preset default do not know the {what}: taking the preset "
+                f"The preset default does not know the {what}: taking the preset "
                 "amortized. Say --preset to choose yourself."
             )
             return "amortized"

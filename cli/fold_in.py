@@ -105,10 +105,10 @@ def command(
 ) -> None:
     """Recommend to a new user, from a few ratings and without training again.
 
-    After Gibbs sweeps, as by default, and after coordinate ascent, the new user's posterior is the exact
-    conditional of the row given the items; after the encoders' training it is what the encoder reads off the
-    ratings. Nobody else's posterior changes. For a new item (--side item) the users are shown who may like it
-    best.
+    After Gibbs sweeps, as by default, an exact head or coordinate ascent, the new user's posterior is the
+    exact conditional of the row given the items; after the encoders' training it is what the encoder reads
+    off the ratings. Nobody else's posterior changes. For a new item (--side item) the users are shown who
+    may like it best.
 
     \b
     Examples:

@@ -42,11 +42,17 @@ class Small:
 
 
 def make(
-    *, ordered: bool = False, noisy: bool = True, implicit: bool = True, dtype: torch.dtype = torch.float64
+    *,
+    ordered: bool = False,
+    noisy: bool = True,
+    implicit: bool = True,
+    drawn: bool = False,
+    dtype: torch.dtype = torch.float64,
 ) -> Small:
     """Return a state that is nowhere at a stationary point."""
     ratings = small_ratings()
     likelihood = OrderedProbitLikelihood(LEVELS) if ordered else NormalLikelihood(noise=0.9)
+    likelihood.drawn = drawn
     model = FactorizationModel(
         K,
         user_prior=NormalWishartPrior(0.5),

@@ -175,9 +175,10 @@ def test_iterations_of_a_normal_likelihood_climb() -> None:
     assert losses[-1] < losses[4] < losses[0]
 
 
-def test_the_guide_samples_what_the_model_samples() -> None:
-    """Pyro's own ELBO takes the public model and guide as they are, hyperparameters and all."""
-    small = make()
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_guide_samples_what_the_model_samples(ordered: bool) -> None:
+    """Pyro's own ELBO takes the public model and guide as they are, hyperparameters and cut points too."""
+    small = make(ordered=ordered, drawn=True)
     for side in (small.updates.guide.user, small.updates.guide.item):
         side.location_covariance = side.location_covariance + 0.01 * torch.eye(K + 1)
     block = whole_block(small)
@@ -186,6 +187,14 @@ def test_the_guide_samples_what_the_model_samples() -> None:
         torch.manual_seed(0)
         elbo = TraceMeanField_ELBO(num_particles=2)(small.model, small.updates.guide)
         loss = float(elbo(block, beta=(1.0, 1.0)).detach())
+        sites = [poutine.trace(one).get_trace(block, beta=(1.0, 1.0)) for one in (small.model, elbo.guide)]
+    sampled = [
+        {name for name, site in trace.nodes.items() if site["type"] == "sample" and not site["is_observed"]}
+        - {"users", "items", "ratings"}  # plates
+        for trace in sites
+    ]
+    assert sampled[0] == sampled[1]
+    assert ("cuts" in sampled[1]) == ordered
     assert 0.0 < loss < 1e4
 
 

@@ -142,6 +142,7 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
         self.register_buffer("cuts", torch.zeros(n_cuts, dtype=torch.float64))
         self.register_buffer("centre", torch.zeros((), dtype=torch.float64))
         self._utilities: Utilities | None = None
+        self._draws_cuts = False
         self._attached: Sides[RowPosterior] | None = None
         self._priors: Sides[SidePriors] | None = None
 
@@ -175,6 +176,7 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
     def attach_likelihood(self, likelihood: Likelihood) -> None:
         """Put the likelihood in place."""
         self._utilities = likelihood.utilities()
+        self._draws_cuts = likelihood.drawn and self.n_cuts > 0
 
     # ---------------------------------------------------------------- the encoder and the head
 
@@ -241,12 +243,10 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
     @torch.no_grad()
     def encode_side(self, side: Side, feedback: Feedback) -> RowPosterior:
         """Return q of new rows: their encoded prior means, then the head, their own utilities and noise."""
-        if self._utilities is None:
-            raise SettingsError("The likelihood is not attached: load or make the posterior as a whole.")
-        own, unknown, noisy = self.of(side), self._utilities, side in self.row_noise
+        own, noisy = self.of(side), side in self.row_noise
         entries, other = Entries.of(feedback, own.loc.dtype), self.moments(side)
         values, at = feedback.values.to(own.loc.dtype), entries.indices.long()
-        observed = unknown.observe(values + self.centre.to(values)) if unknown.latent else values
+        unknown, observed = self._observe(values)
         shape = rate = own.row_precision_shape.expand(entries.n_rows)
         target, share = values, None
         loc, covariance, eta = values, values, values  # until the first step
@@ -266,16 +266,21 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
             eta = other.predictors(loc, entries)
         return self.posterior(loc, covariance, *((shape, rate) if noisy else (None, None)))
 
+    def _observe(self, values: Tensor) -> tuple[Utilities, Tensor]:
+        """Return the utilities, and what ratings less the centre tell of them."""
+        if self._utilities is None:
+            raise SettingsError("The likelihood is not attached: load or make the posterior as a whole.")
+        unknown = self._utilities
+        return unknown, unknown.observe(values + self.centre.to(values)) if unknown.latent else values
+
     # ---------------------------------------------------------------- in Pyro
 
     def best_reply(self, side: Side, feedback: Feedback, beta: float = 1.0) -> tuple[Entries, Head]:
         """Return the head of a side's training rows at the present state of everything else."""
-        if self._utilities is None:
-            raise SettingsError("The likelihood is not attached: load or make the posterior as a whole.")
-        own, unknown = self.of(side), self._utilities
-        entries, other = Entries.of(feedback, own.loc.dtype), self.moments(side)
+        own, other = self.of(side), self.moments(side)
+        entries = Entries.of(feedback, own.loc.dtype)
         values, at = feedback.values.to(own.loc.dtype), entries.indices.long()
-        observed = unknown.observe(values + self.centre.to(values)) if unknown.latent else values
+        unknown, observed = self._observe(values)
         row_precision = self.noise_precision.to(values.dtype) * own.row_precision
         precision = row_precision[entries.rows] * other.precision[at]
         eta = other.predictors(own.loc, entries)
@@ -313,6 +318,8 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
                     continue
                 point = dist.Delta(self.of(side).row_precision_shape)  # type: ignore[no-untyped-call]
                 pyro.sample(f"{side}_noise_shape", point)
+            if self._draws_cuts:
+                pyro.sample("cuts", dist.Delta(self.cuts, event_dim=1))  # type: ignore[no-untyped-call]
         for side, weight in zip(SIDES, beta, strict=True):
             self.sample_rows(side, block, means.of(side), beta=weight)
 
@@ -364,8 +371,7 @@ def noise_squares(
 ) -> Tensor:
     r"""Return :math:`\sum_j w'_j E[(z_{ij} - \eta_{ij})^2]` of every row, (n,), float64.
 
-        A predictor that is uncertain moves with its utility: of its variance the share :math:`
-    ho^2` is left.
+    A predictor that is uncertain moves with its utility: of its variance the share :math:`\rho^2` is left.
     """
     weight = None if terms.share is None else terms.share**2
     at = entries.indices.long()

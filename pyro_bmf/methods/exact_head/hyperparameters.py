@@ -44,12 +44,15 @@ def expected_precision(priors: SidePriors, squares: Tensor, n: int) -> Tensor:
     return joined
 
 
-def location_precision(priors: SidePriors, precision: Tensor) -> Tensor:
-    """Return E of the precision (D, D) of the prior of mu."""
-    kappas = torch.full_like(precision[0], priors.factors.kappa)
+def times_kappa(priors: SidePriors, matrix: Tensor) -> Tensor:
+    """Return the block of factors and that of the bias (D, D), each times its prior's kappa.
+
+    Of E[Lambda] it is the precision of the prior of mu; of E[mu mu^T] what the q of Lambda counts of mu.
+    """
+    kappas = torch.full_like(matrix[0], priors.factors.kappa)
     if priors.bias is not None:
         kappas[-1] = priors.bias.kappa
-    return precision * kappas  # block-diagonal, so that rows and columns have the same kappa
+    return by_block(matrix, biases=priors.bias is not None) * kappas
 
 
 def by_block(matrix: Tensor, *, biases: bool) -> Tensor:

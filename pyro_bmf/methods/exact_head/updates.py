@@ -12,7 +12,6 @@ the rows' marginals; then Lambda, lambda and the rows' noise, each at its best q
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +29,8 @@ from ..gibbs.known_parts import conjugate_priors, latent_utilities
 from ..gibbs.sweeps import NOISE_PRIOR
 from ..kernel import Entries
 from .guide import ExactHeadGuide, noise_squares
-from .head import head_of
-from .hyperparameters import SidePriors, by_block, expected_precision, location_precision
+from .head import Head, Moments, head_of
+from .hyperparameters import SidePriors, by_block, expected_precision, times_kappa
 from .objective import Collapsed, CollapsedELBO
 from .rating_terms import RatingTerms, rating_terms
 from .settings import ExactHead
@@ -62,7 +61,8 @@ class HeadUpdates:
     Attributes
     ----------
     guide : ExactHeadGuide
-    optimizers : Sides of torch.optim.Adam
+    optimizers : Sides of torch.optim.Adam, or None
+        Of the weights, where the model has implicit feedback.
     iterations : int
         Number of iterations done.
     """
@@ -93,17 +93,10 @@ class HeadUpdates:
         self.guide = self._start(train, seed)
         self.priors = self.guide_priors()
         self.guide.know(self.priors)
-        self.optimizers = (
-            Sides(
-                *(
-                    torch.optim.Adam([self.guide.of(side).weights], lr=settings.learning_rate)
-                    for side in SIDES
-                    if model.implicit is not None
-                )
-            )
-            if model.implicit is not None
-            else None
-        )
+        self.optimizers = None
+        if model.implicit is not None:
+            weights = (self.guide.user.weights, self.guide.item.weights)
+            self.optimizers = Sides(*(torch.optim.Adam([own], lr=settings.learning_rate) for own in weights))
         # Adam's steps do not depend on the scale; its guard against division by zero does.
         self.scale = len(train) / 100.0
         self.loss = CollapsedELBO(self.scale)(model, self.guide)
@@ -263,10 +256,10 @@ class HeadUpdates:
             optimizer.step()
         return float(loss.detach())
 
-    def _update_location(self, side: Side, head: Any, total: Tensor, beta: float) -> None:
+    def _update_location(self, side: Side, head: Head, total: Tensor, beta: float) -> None:
         """Put q(mu) at its best, given the weights."""
         own = self.guide.of(side)
-        prior = location_precision(self.priors.of(side), own.precision)
+        prior = times_kappa(self.priors.of(side), own.precision)
         precision = beta * total + prior
         mean, _ = self.guide.encode_means(side, self.mask.of(side))
         slope = beta * head.pull(mean).sum(0) - own.location @ prior
@@ -274,23 +267,19 @@ class HeadUpdates:
         inverse = torch.linalg.inv(by_block(precision, biases=self.model.biases))
         own.location_covariance.copy_(inverse)
 
-    def _update_precisions(self, side: Side, head: Any) -> None:
+    def _update_precisions(self, side: Side, head: Head) -> None:
         """Put q of the rows' and the weights' precisions at their best."""
         own, priors = self.guide.of(side), self.priors.of(side)
         mean, variance = self.guide.encode_means(side, self.mask.of(side))
         squares = head.squares_about_prior(mean, variance, own.location_covariance)
         about = (torch.outer(own.location, own.location) + own.location_covariance).double()
-        kappas = torch.full_like(about[0], priors.factors.kappa)
-        if priors.bias is not None:
-            kappas[-1] = priors.bias.kappa
-        found = expected_precision(priors, squares + kappas.unsqueeze(-1) * about, len(own.loc))
-        own.precision.copy_(found)
+        own.precision.copy_(expected_precision(priors, squares + times_kappa(priors, about), len(own.loc)))
         if self.model.implicit is not None:
             n = len(own.weights)
             total = (own.weights.double() ** 2 + own.weights_sd.double() ** 2).sum(0)
             own.weights_precision.copy_((1.0 + 0.5 * n) / (priors.weights_scale**2 + 0.5 * total))
 
-    def _update_noise(self, side: Side, other: Any, terms: RatingTerms) -> None:
+    def _update_noise(self, side: Side, other: Moments, terms: RatingTerms) -> None:
         """Put q of the rows' multipliers at its best, and the noise's precision where it is unknown."""
         guide, own, entries = self.guide, self.guide.of(side), self.entries.of(side)
         learned = side == "item" and (self.unknown.learned_noise or (self.unknown.latent and not self.latent))
