@@ -124,13 +124,13 @@ def test_a_written_split_is_fitted_as_it_is(cli: Run, data_dir: Path) -> None:
         (("--prior", "student-t:df=4"), "the prior student-t: taking"),
     ],
 )
-def test_what_sweeps_do_not_know_goes_to_the_encoders(
+def test_what_the_default_does_not_know_goes_to_the_encoders(
     cli: Run, own_csv: Path, options: tuple[str, ...], said: str
 ) -> None:
     """And says so: the default preset was not asked for by name."""
     outcome = cli("fit", "--data", own_csv, *COLUMNS, *QUICK[2:], *options, "--out", "runs/own")
     assert outcome.code == 0, outcome.err
-    assert f"do not know {said} the preset amortized" in outcome.err
+    assert f"The preset default does not know {said} the preset amortized" in outcome.err
     config = json.loads(Path("runs/own/config.json").read_text())
     assert config["settings"]["preset"] == "amortized"
 
