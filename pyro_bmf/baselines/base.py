@@ -73,6 +73,11 @@ class Baseline(KnownRows, BasePredictor):
         """Return the keyword arguments that make such a baseline, JSON-ready."""
         return {}
 
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Return such a baseline, not fitted, from what `settings` gave."""
+        return cls(**settings)
+
     def new_user(self, items: Indices, ratings: Floats) -> NewUserAnswers:
         """Return what is predicted for a new user with these ratings, of every item.
 
@@ -126,7 +131,7 @@ class Baseline(KnownRows, BasePredictor):
             If there is no such file, or it is damaged, or of another system.
         """
         with read_baseline(path, cls.name, cls.version) as saved:
-            system = cls(**saved.settings)
+            system = cls.of_settings(saved.settings)
             system._info = saved.info
             system._fitted = FittedTo(saved.train, saved.info["split_hash"], saved.info["trained_on"])
             system.restore(saved.state)

@@ -1,0 +1,1 @@
+"""Neural networks that published comparisons measure against; their settings load no torch."""

@@ -1,0 +1,70 @@
+"""Autoencoders of rating vectors: users' rows (U-Rec) and items' columns (I-Rec)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pyro_bmf.baselines.neural.row_autoencoder import (
+    Layers,
+    PairOutput,
+    RatingOutput,
+    RowAutoencoder,
+    RowNetwork,
+    SparseInput,
+    activation,
+    widths_of,
+)
+from pyro_bmf.baselines.neural.settings import AutoRecSettings, Output
+from pyro_bmf.model.feedback import Feedback
+
+
+class AutoRecNetwork(RowNetwork):
+    """Input → M, ..., M → K → M, ..., M → output, every hidden layer under one activation."""
+
+    def __init__(self, settings: AutoRecSettings, rated: Tensor, mean: RatingOutput) -> None:
+        super().__init__()
+        before, after = widths_of(settings.n_factors, settings.n_layers, settings.n_units)
+        self.input = SparseInput(len(rated), before[0])
+        self.first = activation(settings.hidden)
+        self.inner = Layers((*before, *after[1:]), settings.hidden)
+        self.output = PairOutput(rated, after[-1], mean)
+
+    def encode(self, rows: Feedback) -> tuple[Tensor, None]:
+        """Return the last hidden layer."""
+        return self.inner(self.first(self.input(rows))), None
+
+
+class AutoRec(RowAutoencoder[AutoRecSettings]):
+    """What both sides' autoencoders share."""
+
+    settings_class = AutoRecSettings
+
+    @property
+    def output(self) -> Output:
+        """As the settings have it."""
+        return self.options.output
+
+    def make(self, rated: Tensor, mean: RatingOutput) -> RowNetwork:
+        """Return the network."""
+        return AutoRecNetwork(self.options, rated, mean)
+
+
+class URec(AutoRec):
+    """An autoencoder of users' rating vectors (Sedhain et al. 2015); a new user is encoded as any other.
+
+    An item without training ratings is predicted at the mean rating.
+    """
+
+    name = "u-rec"
+    side = "user"
+
+
+class IRec(AutoRec):
+    """An autoencoder of items' rating vectors (Sedhain et al. 2015).
+
+    A user without training ratings is predicted at the mean rating, and a new user cannot be folded in: the
+    output has weights for each user, which only training gives.
+    """
+
+    name = "i-rec"
+    side = "item"

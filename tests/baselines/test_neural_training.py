@@ -1,0 +1,157 @@
+"""What all networks share: the contract's extras, early stopping, checkpoints, seeds, grids, files."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_bmf.baselines import NEURAL_BASELINES, NEURAL_SETTINGS, AutoRecSettings, IRec, NetworkSettings
+from pyro_bmf.data import Split, random_split, synthetic_ratings
+from pyro_bmf.errors import FitError, SavedFileError, SettingsError
+from pyro_bmf.progress import Silent
+
+SMALL: dict[str, dict[str, Any]] = {
+    "u-rec": {"n_factors": 16},
+    "i-rec": {"n_factors": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return random_split(synthetic_ratings(30, 20, 250, n_factors=2, scale="1:5:1").ratings, seed=1)
+
+
+@pytest.fixture(params=NEURAL_BASELINES, ids=lambda one: one.name)
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def small(kind: Any, **changed: Any) -> Any:
+    """Settings of a small network: a few iterations over batches of a few cases."""
+    given = {"max_iterations": 6, "batch_size": 16, "learning_rate": 0.01} | SMALL[kind.name] | changed
+    return kind.settings_class(**given)
+
+
+def weights(system: Any) -> dict[str, Any]:
+    return {name: value.tolist() for name, value in system.state().items()}
+
+
+def test_names_are_those_of_the_settings() -> None:
+    assert [one.name for one in NEURAL_BASELINES] == list(NEURAL_SETTINGS)
+    assert all(NEURAL_SETTINGS[one.name] is one.settings_class for one in NEURAL_BASELINES)
+
+
+def test_a_network_can_learn_a_tiny_set_by_heart(split, kind) -> None:
+    settings = small(kind, max_iterations=300, patience=None, **_without_limits(kind))
+    few = Split(split.ratings, np.arange(40), np.arange(0), np.arange(40, 80), "given")
+    system = kind(settings).fit(few)
+    error = system.predict_mean(few.train.users, few.train.items) - few.train.ratings
+    assert np.sqrt(np.mean(error**2)) < 0.15
+    assert system.info["noise_from"] == "train"
+    assert system.info["kept_iteration"] == system.info["iterations"] == 300
+
+
+def _without_limits(kind: Any) -> dict[str, Any]:
+    free = {"l2": 0.0, "beta": 0.0, "dropout": 0.0}
+    known = kind.settings_class().to_dict()
+    return {name: value for name, value in free.items() if name in known}
+
+
+def test_the_best_state_by_validation_is_kept_and_recorded(split, kind) -> None:
+    system = kind(small(kind, max_iterations=80, patience=2)).fit(split)
+    curve = [record["valid_rmse"] for record in system.info["history"]]
+    best = int(np.argmin(curve))
+    assert system.info["kept_iteration"] == best + 1
+    assert len(curve) == system.info["iterations"]
+    error = system.predict_mean(split.valid.users, split.valid.items) - split.valid.ratings
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(curve[best], rel=1e-6)
+    assert system.noise_variance == pytest.approx(curve[best] ** 2, rel=1e-6)
+    assert system.info["noise_from"] == "valid"
+    if system.info["stopped"] == "patience":
+        assert len(curve) == best + 3
+    assert all(record["seconds"] > 0 for record in system.info["history"])
+    assert system.info["seconds"] == pytest.approx(sum(one["seconds"] for one in system.info["history"]))
+
+
+def test_the_seed_decides_everything(split, kind) -> None:
+    first, again, other = (kind(small(kind, seed=seed)).fit(split) for seed in (0, 0, 1))
+    assert weights(first) == weights(again)
+    assert weights(first) != weights(other)
+
+
+def test_fitting_leaves_the_processs_random_numbers_alone(split, kind) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3).tolist()
+    torch.manual_seed(5)
+    kind(small(kind, max_iterations=1)).fit(split)
+    assert torch.rand(3).tolist() == expected
+
+
+class Interrupted(Silent):
+    """Stops a fit after some iterations, as a pruned trial or a signal does."""
+
+    def iteration(self, record: dict[str, Any]) -> None:
+        if record["iteration"] == 3:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_bits(split, kind, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("pyro_bmf.baselines.neural.training._SECONDS", 0.0)
+    whole = kind(small(kind)).fit(split)
+    file = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        kind(small(kind), checkpoint=file, progress=Interrupted()).fit(split)
+    rest = kind(small(kind), checkpoint=file).fit(split)
+    assert weights(rest) == weights(whole)
+    curves = [[record["valid_rmse"] for record in one.info["history"]] for one in (rest, whole)]
+    assert curves[0] == curves[1]
+    with pytest.raises(SavedFileError, match="a checkpoint of another fit: its settings"):
+        kind(small(kind, seed=9), checkpoint=file).fit(split)
+
+
+def test_a_loss_that_is_not_finite_ends_the_fit(split) -> None:
+    settings = AutoRecSettings(n_factors=4, output="identity", hidden="identity", learning_rate=1e30)
+    with pytest.raises(FitError, match=r"training diverged. Lower learning_rate \(now 1e\+30\)"):
+        IRec(settings).fit(split)
+
+
+def test_settings_of_another_class_are_refused() -> None:
+    with pytest.raises(SettingsError, match="give AutoRecSettings"):
+        IRec({"n_factors": 3})  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="n_factors is 0: give a whole number of 1 or more"):
+        AutoRecSettings(n_factors=0)
+
+
+def test_the_rate_falls_as_half_a_cosine(split) -> None:
+    from pyro_bmf.baselines.neural.training import rate_at
+
+    constant = AutoRecSettings(learning_rate=0.01)
+    assert {rate_at(constant, at) for at in (0, 3.5, 60)} == {0.01}
+    falling = AutoRecSettings(learning_rate=0.01, final_learning_rate=0.002, max_iterations=10)
+    assert [rate_at(falling, at) for at in (0, 5, 10)] == pytest.approx([0.01, 0.006, 0.002])
+    fits = [
+        IRec(AutoRecSettings(n_factors=3, max_iterations=3, final_learning_rate=end)).fit(split)
+        for end in (None, 1e-5)
+    ]
+    assert weights(fits[0]) != weights(fits[1])
+
+
+@pytest.mark.parametrize("one", list(dict.fromkeys(NEURAL_SETTINGS.values())))
+def test_cells_of_the_grid_are_distinct_and_read(one: type[NetworkSettings]) -> None:
+    grid, cells = one.grid(), list(one.cells(max_iterations=7))
+    assert len(set(cells)) == len(cells)
+    assert all(cell.max_iterations == 7 and cell.plain() == cell for cell in cells)
+    for name, values in grid.items():
+        read = {cell.to_dict()[name] for cell in cells if name not in cell.unread()}
+        assert read == set(values)
+    if "n_units" in grid:
+        deep = list(product(*grid.values()))
+        n_flat = len(deep) // len(grid["n_layers"]) // len(grid["n_units"])
+        assert len(cells) == len(deep) * 2 // 3 + n_flat
+    fixed = list(one.cells(n_layers=1))
+    assert all(cell.to_dict()["n_layers"] == 1 for cell in fixed)
+    assert fixed
