@@ -16,7 +16,11 @@ from pyro_bmf.baselines.bias_only import BiasOnly
 from pyro_bmf.baselines.global_mean import GlobalMean
 from pyro_bmf.baselines.neural.settings import (
     AutoRecSettings,
+    CNNCFSettings,
+    DAECFSettings,
+    NCFSettings,
     NetworkSettings,
+    VAECFSettings,
 )
 from pyro_bmf.baselines.new_users import NewUser, NewUserAnswers
 from pyro_bmf.baselines.popularity import Popularity
@@ -24,7 +28,11 @@ from pyro_bmf.baselines.ranking_only import RankingOnly
 
 if TYPE_CHECKING:
     from pyro_bmf.baselines.neural.auto_rec import IRec, URec
+    from pyro_bmf.baselines.neural.cnn_cf import CNNCF
+    from pyro_bmf.baselines.neural.dae_cf import DAECF
+    from pyro_bmf.baselines.neural.ncf import NCF
     from pyro_bmf.baselines.neural.network_baseline import NetworkBaseline
+    from pyro_bmf.baselines.neural.vae_cf import VAECF
 
     #: The networks of the paper's Table 3, in its order.
     NEURAL_BASELINES: tuple[type[NetworkBaseline[Any]], ...]
@@ -35,31 +43,47 @@ BASELINES: tuple[type[Baseline], ...] = (GlobalMean, BiasOnly, Popularity)
 #: Settings of the networks of the paper's Table 3 by their systems' names, in its order.
 NEURAL_SETTINGS: Mapping[str, type[NetworkSettings]] = MappingProxyType(
     {
+        "ncf": NCFSettings,
+        "cnn-cf": CNNCFSettings,
         "u-rec": AutoRecSettings,
         "i-rec": AutoRecSettings,
+        "dae-cf": DAECFSettings,
+        "vae-cf": VAECFSettings,
     }
 )
 
 _NEURAL = {
+    "NCF": "ncf",
+    "CNNCF": "cnn_cf",
     "URec": "auto_rec",
     "IRec": "auto_rec",
+    "DAECF": "dae_cf",
+    "VAECF": "vae_cf",
 }
 
 __all__ = [
     "BASELINES",
+    "CNNCF",
+    "DAECF",
+    "NCF",
     "NEURAL_BASELINES",
     "NEURAL_SETTINGS",
+    "VAECF",
     "AutoRecSettings",
     "Baseline",
     "BiasOnly",
+    "CNNCFSettings",
+    "DAECFSettings",
     "GlobalMean",
     "IRec",
+    "NCFSettings",
     "NetworkSettings",
     "NewUser",
     "NewUserAnswers",
     "Popularity",
     "RankingOnly",
     "URec",
+    "VAECFSettings",
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_bmf.baselines import AutoRecSettings, IRec, URec
+from pyro_bmf.baselines import DAECF, VAECF, AutoRecSettings, DAECFSettings, IRec, URec, VAECFSettings
 from pyro_bmf.baselines.neural.pair_dots import pair_dots
 from pyro_bmf.baselines.neural.row_autoencoder import RowAutoencoder
 from pyro_bmf.data import Ratings, Split, random_split, synthetic_ratings
@@ -133,3 +133,88 @@ def test_columns_without_ratings_are_predicted_at_the_mean(split) -> None:
     system = URec(AutoRecSettings(n_factors=4, max_iterations=5)).fit(cut)
     means = system.predict_mean(np.arange(30), np.full(30, 3))
     np.testing.assert_allclose(means, cut.train.ratings.mean(), rtol=1e-5)
+
+
+def read_by(matrix: Tensor, mask: Tensor, share: float, *, normalize: bool) -> Tensor:
+    """Return what a denoising encoder reads; draws from torch's generator what dropout draws."""
+    norm = matrix.norm(dim=1, keepdim=True) if normalize else torch.ones(len(matrix), 1)
+    kept = torch.zeros_like(mask)
+    kept[mask.bool()] = (torch.rand(int(mask.sum())) >= share).to(mask.dtype) / (1 - share)
+    return kept * matrix / norm
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("n_layers", [0, 1, 2])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_denoising_autoencoder_is_its_dense_statement(split, n_layers, normalize) -> None:
+    settings = DAECFSettings(
+        n_factors=3, n_layers=n_layers, n_units=4, dropout=0.3, normalize_input=normalize, l2=0.05
+    )
+    system = DAECF(settings)
+    cases = started(system, split.train)[torch.tensor([8, 1, 20])]
+    weights = list(system.network.parameters())
+    torch.manual_seed(11)
+    loss, _ = system.batch_loss(cases, 0.0)
+
+    matrix, mask = dense(split.train, "user")
+    matrix, mask = matrix[cases], mask[cases]
+    torch.manual_seed(11)
+    read = read_by(matrix, mask, 0.3, normalize=normalize)
+    error = mask * (ratings_of(system, hidden_of(system, read)) - matrix) ** 2
+    norms = sum((p**2).sum() for name, p in system.network.named_parameters() if name.endswith("weight"))
+    expected = error.sum() / mask.sum() + 0.05 / 2 * norms
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
+    found, wanted = torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("n_layers", [0, 1])
+def test_a_variational_autoencoder_is_its_dense_statement(split, n_layers) -> None:
+    settings = VAECFSettings(
+        n_factors=3, n_layers=n_layers, n_units=4, dropout=0.3, beta=0.2, anneal_iterations=10
+    )
+    system = VAECF(settings)
+    cases = started(system, split.train)[torch.tensor([8, 1, 20])]
+    weights = list(system.network.parameters())
+    torch.manual_seed(11)
+    loss, _ = system.batch_loss(cases, 2.5)
+
+    matrix, mask = dense(split.train, "user")
+    matrix, mask = matrix[cases], mask[cases]
+    torch.manual_seed(11)
+    read = read_by(matrix, mask, 0.3, normalize=True)
+    parts = dict(system.network.named_parameters())
+    h = read @ parts["input.weight"] + parts["input.bias"]
+    if n_layers:
+        h = torch.tanh(h) @ parts["encoder.2.weight"].T + parts["encoder.2.bias"]
+    loc, scale = h[:, :3], (0.5 * h[:, 3:]).exp()
+    drawn = loc + scale * torch.randn(3, 3)
+    out = drawn
+    if n_layers:
+        out = torch.tanh(drawn @ parts["decoder.0.weight"].T + parts["decoder.0.bias"])
+    error = mask * (out @ parts["output.weight"].T + parts["output.bias"] - matrix) ** 2
+    q, p = torch.distributions.Normal(loc, scale), torch.distributions.Normal(0.0, 1.0)
+    kl = torch.distributions.kl_divergence(q, p).sum(1).mean()
+    expected = error.sum() / mask.sum() + 0.2 * 0.25 * kl
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
+    found, wanted = torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_the_weight_of_the_kl_grows_to_beta_and_stays() -> None:
+    settings = VAECFSettings(beta=0.4, anneal_iterations=8)
+    assert [settings.beta_at(at) for at in (0, 2, 8, 30)] == pytest.approx([0, 0.1, 0.4, 0.4])
+    assert VAECFSettings(beta=0.4, anneal_iterations=0).beta_at(0) == 0.4
+
+
+def test_prediction_hides_and_draws_nothing(split) -> None:
+    for system in (
+        VAECF(VAECFSettings(n_factors=3, max_iterations=2)),
+        DAECF(DAECFSettings(n_factors=3, max_iterations=2)),
+    ):
+        system.fit(split)
+        new = [system.fold_in({1: 4.0, 4: 2.0}).predict([5, 6])["mean"].tolist() for _ in range(2)]
+        assert new[0] == new[1]

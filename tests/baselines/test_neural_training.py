@@ -15,8 +15,12 @@ from pyro_bmf.errors import FitError, SavedFileError, SettingsError
 from pyro_bmf.progress import Silent
 
 SMALL: dict[str, dict[str, Any]] = {
+    "ncf": {"n_factors": 8, "n_layers": 1, "n_units": 16},
+    "cnn-cf": {"n_factors": 8, "n_layers": 2, "n_channels": 8},
     "u-rec": {"n_factors": 16},
     "i-rec": {"n_factors": 16},
+    "dae-cf": {"n_factors": 16},
+    "vae-cf": {"n_factors": 16, "n_units": 16},
 }
 
 

@@ -166,6 +166,12 @@ def hide_some(rows: Feedback, share: float) -> Feedback:
     return rows.hide(kept / (1.0 - share))
 
 
+def corrupted(rows: Feedback, share: float, *, normalize: bool) -> Feedback:
+    """Return rows as an encoder reads them: at norm one where asked, then with a share of them hidden."""
+    read = at_norm_one(rows) if normalize else rows
+    return hide_some(read, share) if share else read
+
+
 def widths_of(n_factors: int, n_layers: int, n_units: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the widths from the first hidden layer to the embedding, and from it to the last one."""
     outer = (n_units,) * n_layers

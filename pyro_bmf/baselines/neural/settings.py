@@ -202,7 +202,7 @@ class VAECFSettings(NetworkSettings):
     hidden: Activation = setting("tanh", "Activation of hidden layers.", when=_HIDDEN)
     dropout: float = setting(0.5, "Share of a row hidden in each step.", limits=SHARE_BELOW_ONE)
     normalize_input: bool = setting(True, "Rows are read at norm one.")
-    beta: float = setting(0.1, "Weight of the KL.", limits=NOT_NEGATIVE)
+    beta: float = setting(0.01, "Weight of the KL.", limits=NOT_NEGATIVE)
     anneal_iterations: float = setting(20, "Passes over which it grows.", limits=NOT_NEGATIVE)
 
     def beta_at(self, progress: float) -> float:
@@ -242,12 +242,12 @@ class DAECFSettings(NetworkSettings):
     )
 
     n_factors: int = setting(50, "Width of the embedding.", limits=at_least(1))
-    n_layers: int = setting(0, "Hidden layers on each side of it.", limits=at_least(0))
+    n_layers: int = setting(1, "Hidden layers on each side of it.", limits=at_least(0))
     n_units: int = setting(200, "Width of those layers.", limits=at_least(1), when=_HIDDEN)
     hidden: Activation = setting("tanh", "Activation of hidden layers.")
     dropout: float = setting(0.5, "Share of a row hidden in each step.", limits=SHARE_BELOW_ONE)
     normalize_input: bool = setting(True, "Rows are read at norm one.")
-    l2: float = setting(0.01, "Weight of the squared norms.", limits=NOT_NEGATIVE)
+    l2: float = setting(0.0, "Weight of the squared norms.", limits=NOT_NEGATIVE)
 
     @property
     def l2_weight(self) -> float:
@@ -334,7 +334,7 @@ class CNNCFSettings(NetworkSettings):
     )
     batch_size: int = setting(1000, "Ratings a step.", limits=at_least(1))
     n_factors: int = setting(8, "Width of an embedding.", limits=at_least(2))
-    n_layers: int = setting(3, "Convolutions.", limits=at_least(1))
+    n_layers: int = setting(1, "Convolutions.", limits=at_least(1))
     n_channels: int = setting(32, "Channels of each.", limits=at_least(1))
     l2: float = setting(0.01, "Weight of the squared norms.", limits=NOT_NEGATIVE)
 

@@ -1,0 +1,64 @@
+"""Convolutions over the outer product of two embeddings (He et al. 2018)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_bmf.baselines.neural.embeddings import EmbeddingBaseline, PairNetwork, embedding
+from pyro_bmf.baselines.neural.row_autoencoder import linear
+from pyro_bmf.baselines.neural.settings import CNNCFSettings
+
+#: Standard deviation of the embeddings at the start.
+_SCALE = 0.3
+
+
+class CNNNetwork(PairNetwork):
+    """u vᵀ → convolutions of 2 × 2 kernels with stride 2 under ReLU → linear → rating.
+
+    Kernels do not overlap, so that each layer is one matrix product over the map's 2 × 2 patches.
+    """
+
+    def __init__(
+        self, settings: CNNCFSettings, rated_users: Tensor, rated_items: Tensor, mean: float
+    ) -> None:
+        super().__init__()
+        self.users = embedding(rated_users, settings.n_factors, _SCALE)
+        self.items = embedding(rated_items, settings.n_factors, _SCALE)
+        channels = settings.n_channels
+        self.kernels = nn.ModuleList(
+            linear(4 * before, channels) for before in (1, *(channels,) * (settings.n_layers - 1))
+        )
+        left = settings.n_factors // 2**settings.n_layers
+        self.output = linear(channels * left**2, 1)
+        self.mean = mean
+
+    def of_embeddings(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return the network's values about the mean rating."""
+        n, half = len(users), users.shape[1] // 2
+        pairs = users.view(n, half, 1, 2, 1) * items.view(n, 1, half, 1, 2)
+        maps: Tensor = pairs.reshape(n, half, half, 4)
+        for place, kernel in enumerate(self.kernels):
+            if place:
+                half //= 2
+                patches = maps.view(n, half, 2, half, 2, -1).transpose(2, 3)
+                maps = patches.reshape(n, half, half, -1)
+            maps = torch.relu(kernel(maps))
+        values: Tensor = self.output(maps.reshape(n, -1)).squeeze(1)
+        return values + self.mean
+
+
+class CNNCF(EmbeddingBaseline[CNNCFSettings]):
+    """A convolutional network over the outer product of user and item embedding, on squared errors."""
+
+    name = "cnn-cf"
+    settings_class = CNNCFSettings
+
+    def make(self, rated_users: Tensor, rated_items: Tensor, mean: float) -> PairNetwork:
+        """Return the network."""
+        return CNNNetwork(self.options, rated_users, rated_items, mean)
+
+    @property
+    def cells_per_pair(self) -> int:
+        """Numbers of a pair's first maps."""
+        return (self.options.n_factors // 2) ** 2 * (4 + self.options.n_channels)
