@@ -121,7 +121,7 @@ def _show(
                 "name": name,
                 "arguments": " ".join(arguments) or "none",
                 "density": getattr(kind, "density", ""),
-                "presets": ", ".join([*presets, "amortized", "paper"]),
+                "presets": ", ".join([*presets, "amortized", "paper", "literal"]),
             }
         )
     tables.show(title, rows)

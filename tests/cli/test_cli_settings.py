@@ -97,7 +97,7 @@ def test_a_run_of_an_older_format_is_refused_with_the_remedy(cli: Any) -> None:
     assert "fit again, or use the pyro-bmf that wrote it" in outcome.err
 
 
-@pytest.mark.parametrize("name", ["default", "conjugate", "amortized", "paper"])
+@pytest.mark.parametrize("name", ["default", "conjugate", "amortized", "paper", "literal"])
 def test_a_preset_is_shown_with_every_flag_and_value(cli: Any, name: str) -> None:
     from pyro_bmf import preset
 
