@@ -12,7 +12,7 @@ from .output import Row, TableWriter, note
 from .progress import bar
 
 if TYPE_CHECKING:
-    from pyro_bmf.data import RatingScale, Split
+    from pyro_bmf.data import Split
     from pyro_bmf.evaluation import Comparison, Evaluation
     from pyro_bmf.evaluation.protocols import Part
     from pyro_bmf.posterior import Posterior
@@ -32,11 +32,6 @@ _CANDIDATES = {
     "rated": "the items that the user rated in this part",
     "rated-precision": "the items that the user rated in this part, divided by min(N, all of them)",
 }
-
-
-def default_threshold(scale: RatingScale) -> float:
-    """Return above which rating an item is relevant: 3 on a scale that ends at 5, else the middle."""
-    return 3.0 if scale.high == 5.0 else (scale.low + scale.high) / 2
 
 
 def split_words(split: Split) -> str:
@@ -83,7 +78,7 @@ def evaluation_tables(
     Parameters
     ----------
     threshold
-        Above which rating an item is relevant; `default_threshold` when None.
+        Above which rating an item is relevant; `pyro_bmf.evaluation.protocols.default_threshold` when None.
     caveat
         What makes the figures better or worse than they seem; it is put in the title.
     detail
@@ -92,7 +87,7 @@ def evaluation_tables(
         Of `evaluate_with_references`.
     """
     from pyro_bmf.evaluation import evaluate_with_references
-    from pyro_bmf.evaluation.protocols import evaluated_users
+    from pyro_bmf.evaluation.protocols import default_threshold, evaluated_users
     from pyro_bmf.posterior.settling import settling_of
 
     relevant = default_threshold(split.ratings.scale) if threshold is None else threshold

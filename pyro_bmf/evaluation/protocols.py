@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_bmf.data import Ratings, Split
+from pyro_bmf.data import Ratings, RatingScale, Split
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.evaluation.answers import checked_array
 from pyro_bmf.evaluation.metrics import (
@@ -62,9 +62,9 @@ class Ranking:
     n_users
         Users evaluated.
     n_users_one_rating
-        Users left out because they have one evaluated rating.
+        Users left out because they have one evaluated rating (or counted one, see `evaluate_ranking`).
     n_users_none_relevant
-        Users left out because none of their evaluated items (two or more) is relevant.
+        Users left out because none of their evaluated items is relevant.
     of_catalogue
         By name: figures of the lists of all evaluated users together; None but for ``full``.
     users, user_values
@@ -148,6 +148,11 @@ class Ranking:
         }
 
 
+def default_threshold(scale: RatingScale) -> float:
+    """Return above which rating an item is relevant: 3 on a scale that ends at 5, else the middle."""
+    return 3.0 if scale.high == 5.0 else (scale.low + scale.high) / 2
+
+
 def evaluate_ranking(
     predictor: Predictor,
     split: Split,
@@ -159,6 +164,7 @@ def evaluate_ranking(
     max_cells: int = 4_000_000,
     advance: Callable[[int], None] | None = None,
     metrics: Sequence[Metric] = METRICS,
+    counted: Ratings | None = None,
 ) -> tuple[Ranking, ...]:
     """Rank for every user with something to find, and score the lists.
 
@@ -183,6 +189,9 @@ def evaluate_ranking(
         Told of evaluated users that are done.
     metrics
         What to measure; those of other things than lists are passed over.
+    counted
+        Users with two of these ratings or more are evaluated; of the evaluated part when not given. All
+        ratings of the split give the users of Jin et al. (arXiv 2002.09145), who rated two items anywhere.
 
     Returns
     -------
@@ -207,10 +216,12 @@ def evaluate_ranking(
     held_out = split.test if part == "test" else split.valid
     seen = (split.train, split.valid) if part == "test" else (split.train,)
     counts = held_out.user_counts
+    counted = held_out if counted is None else counted
     relevant = held_out.ratings > threshold
     relevant_counts = np.bincount(held_out.users[relevant], minlength=held_out.n_users)
-    users = evaluated_users(held_out, threshold)
-    left_out = (int((counts == 1).sum()), int(((counts >= 2) & (relevant_counts == 0)).sum()))
+    users = evaluated_users(held_out, threshold, counted)
+    present, enough = counts > 0, counted.user_counts >= 2
+    left_out = (int((present & ~enough).sum()), int((present & enough & (relevant_counts == 0)).sum()))
 
     asked = _Asked(predictor, held_out, seen, users, relevant, tuple(n), "full" in protocols, advance)
     screened = predictor.screens_catalogue and held_out.n_items > LARGE_CATALOGUE
@@ -234,10 +245,11 @@ def evaluate_ranking(
     return tuple(results)
 
 
-def evaluated_users(held_out: Ratings, threshold: float) -> NDArray[np.int64]:
-    """Return the users with two evaluated ratings or more, one of them relevant."""
+def evaluated_users(held_out: Ratings, threshold: float, counted: Ratings | None = None) -> NDArray[np.int64]:
+    """Return the users with two evaluated ratings or more (or `counted` ones), one evaluated one relevant."""
     relevant = np.bincount(held_out.users[held_out.ratings > threshold], minlength=held_out.n_users)
-    return np.flatnonzero((held_out.user_counts >= 2) & (relevant > 0))
+    counts = (held_out if counted is None else counted).user_counts
+    return np.flatnonzero((counts >= 2) & (relevant > 0))
 
 
 def check_ranking_settings(part: str, n: Sequence[int], protocols: Sequence[str]) -> None:

@@ -1,0 +1,359 @@
+"""What a table compares: our own presets and the baselines, each with its grid and how it is fitted."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyro_bmf.baselines import BASELINES, NEURAL_BASELINES, Baseline
+from pyro_bmf.baselines.neural.network_baseline import NetworkBaseline
+from pyro_bmf.baselines.neural.settings import NetworkSettings
+from pyro_bmf.data import Split
+from pyro_bmf.errors import SettingsError
+from pyro_bmf.experiments.grids import Grid
+from pyro_bmf.methods.setting import settings_of
+from pyro_bmf.methods.settings import Settings, preset
+from pyro_bmf.process import computing, pick_device
+from pyro_bmf.progress import Reporter
+from pyro_bmf.systems.contract import System
+
+Values = Mapping[str, Any]
+
+#: What tables call the networks: the paper's names.
+_TITLES: Mapping[str, str] = {
+    "ncf": "NCF",
+    "cnn-cf": "CNN-CF",
+    "u-rec": "U-Rec",
+    "i-rec": "I-Rec",
+    "vae-cf": "VAE-CF",
+    "dae-cf": "DAE-CF",
+}
+
+_POWERS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_WIDTHS = (10, 15, 25, 50)
+#: § 4.2's grid of the paper's own method, K the factors, K' the outputs of a tower, M the hidden units.
+_PAPER_AXES: Mapping[str, tuple[Any, ...]] = {
+    "n_factors": _WIDTHS,
+    "n_tower_outputs": _WIDTHS,
+    "n_head_layers": (0, 1, 2),
+    "n_tower_layers": (0, 1, 2),
+    "n_units": (10, 25, 50, 100),
+    "beta_user": _POWERS,
+    "beta_item": _POWERS,
+    "attention_scope": ("local", "global"),
+}
+
+
+def _papers_rule(values: dict[str, Any]) -> dict[str, Any] | None:
+    """Let through K ≤ K', and K and K' ≤ M at hidden layers; without those M is not read."""
+    if values["n_factors"] > values["n_tower_outputs"]:
+        return None
+    if not values["n_head_layers"] and not values["n_tower_layers"]:
+        return {**values, "n_units": None}
+    return None if values["n_tower_outputs"] > values["n_units"] else values
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a fit runs, beside what decides its result.
+
+    Attributes
+    ----------
+    reporter : Reporter
+        Told of every iteration; what it raises ends the fit.
+    device : str
+    threads : int or None
+    checkpoint : Path or None
+        Where the fit keeps its state, and from where it goes on if it was interrupted.
+    """
+
+    reporter: Reporter
+    device: str = "auto"
+    threads: int | None = None
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a contender's fit gave.
+
+    Attributes
+    ----------
+    system : System
+    settings : dict
+        Everything that decided the fit, JSON-ready.
+    history : list of dict
+        A record an iteration, ``valid_rmse`` in it where there are validation ratings.
+    seconds : float
+        Of the fit, on the wall.
+    """
+
+    system: System
+    settings: dict[str, Any]
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+class Contender(ABC):
+    """A row of a table.
+
+    Attributes
+    ----------
+    name : str
+        On the command line and in files.
+    title : str
+        In tables.
+    """
+
+    name: str
+    title: str
+
+    @abstractmethod
+    def grid(self) -> Grid:
+        """Return what is tuned; a grid without axes has one combination, and nothing is tuned."""
+
+    @abstractmethod
+    def settings(self, values: Values, seed: int) -> dict[str, Any]:
+        """Return all settings of a fit with some of them given, JSON-ready.
+
+        Raises
+        ------
+        SettingsError
+            If a name or a value is not one of this contender's.
+        """
+
+    @abstractmethod
+    def fit(self, split: Split, values: Values, *, seed: int, running: Running) -> Fitted:
+        """Fit to the train part of a split; validation ratings may choose what is kept."""
+
+    def iterations(self, values: Values) -> int:
+        """Return the iterations of a fit with these settings at most; 0 where it has none to set."""
+        del values
+        return 0
+
+    def for_data(self, name: str) -> Values:
+        """Return settings that go with a data set."""
+        del name
+        return {}
+
+
+class OurPreset(Contender):
+    """One of our own presets.
+
+    Parameters
+    ----------
+    name : str
+        Of the preset.
+    axes, rule
+        Of its grid, see `Grid.of`.
+    blocks : mapping, optional
+        Rows a block by data set; the key ``""`` stands for all others.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        axes: Mapping[str, tuple[Any, ...]],
+        rule: Callable[[dict[str, Any]], Mapping[str, Any] | None] = lambda values: values,
+        blocks: Mapping[str, int] | None = None,
+    ) -> None:
+        self.name, self.title = name, f"ours, {name}"
+        self._axes, self._rule, self._blocks = axes, rule, blocks
+
+    def grid(self) -> Grid:
+        """Return its grid."""
+        return Grid.of(self._axes, self._rule)
+
+    def for_data(self, name: str) -> Values:
+        """Return the blocks that go with a data set."""
+        if self._blocks is None:
+            return {}
+        rows = self._blocks.get(name, self._blocks[""])
+        return {"user_batch_size": rows, "item_batch_size": rows}
+
+    def iterations(self, values: Values) -> int:
+        """Return those of the method; sweeps are not counted."""
+        return int(self.chosen(values, 0).values().get("max_iterations", 0))
+
+    def chosen(self, values: Values, seed: int) -> Settings:
+        """Return the preset's settings with some given."""
+        return preset(self.name).replace(**{**values, "seed": seed})
+
+    def settings(self, values: Values, seed: int) -> dict[str, Any]:
+        """Return the settings as a run's config has them."""
+        return self.chosen(values, seed).to_dict()
+
+    def fit(self, split: Split, values: Values, *, seed: int, running: Running) -> Fitted:
+        """Fit by `pyro_bmf.fit`."""
+        from pyro_bmf.fitting import fit
+
+        settings = self.chosen(values, seed)
+        file = running.checkpoint if settings.checkpointed else None
+        started = time.perf_counter()
+        result = fit(
+            split,
+            settings,
+            device=running.device,
+            threads=running.threads,
+            progress=running.reporter,
+            checkpoint=file,
+            checkpoint_every=5,
+            resume=file is not None and file.exists(),
+        )
+        # A resumed fit counts its iterations' seconds from before as well.
+        seconds = max(result.seconds, time.perf_counter() - started)
+        return Fitted(result.posterior, result.settings.to_dict(), result.history, seconds)
+
+
+class Network(Contender):
+    """A neural baseline.
+
+    Parameters
+    ----------
+    kind : type of NetworkBaseline
+    """
+
+    def __init__(self, kind: type[NetworkBaseline[Any]]) -> None:
+        self.kind = kind
+        self.name, self.title = kind.name, _TITLES[kind.name]
+
+    def grid(self) -> Grid:
+        """Return that of the paper's Table 2."""
+        return Grid.of(self.kind.settings_class.grid(), self._settle)
+
+    def iterations(self, values: Values) -> int:
+        """Return the passes over the ratings."""
+        return self.chosen(values, 0).max_iterations
+
+    def chosen(self, values: Values, seed: int) -> NetworkSettings:
+        """Return the settings with some given.
+
+        Raises
+        ------
+        SettingsError
+            If a name is not one of this network's settings, or a value is none of a setting.
+        """
+        known = [one.name for one in settings_of(self.kind.settings_class)]
+        unknown = [name for name in values if name not in known]
+        if unknown:
+            raise SettingsError(
+                f"{unknown[0]!r} is not a setting of {self.name}: there are {', '.join(known)}."
+            )
+        return self.kind.settings_class(**{**values, "seed": seed})
+
+    def settings(self, values: Values, seed: int) -> dict[str, Any]:
+        """Return the settings by name."""
+        return self.chosen(values, seed).to_dict()
+
+    def fit(self, split: Split, values: Values, *, seed: int, running: Running) -> Fitted:
+        """Train it, with early stopping on validation ratings."""
+        settings = self.chosen(values, seed)
+        made = self.kind(
+            settings, device=running.device, progress=running.reporter, checkpoint=running.checkpoint
+        )
+        device = pick_device(running.device)
+        started = time.perf_counter()
+        with computing(device, threads=running.threads, deterministic=False):
+            system = made.fit(split)
+        seconds = max(float(system.info["seconds"]), time.perf_counter() - started)
+        return Fitted(system, settings.to_dict(), list(system.info["history"]), seconds)
+
+    def _settle(self, values: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            made = self.kind.settings_class(**values)
+        except SettingsError:
+            return None
+        unread = made.unread()
+        return {name: None if name in unread else value for name, value in values.items()}
+
+
+class Reference(Contender):
+    """A baseline without settings."""
+
+    def __init__(self, kind: type[Baseline]) -> None:
+        self.kind = kind
+        self.name = self.title = kind.name
+
+    def grid(self) -> Grid:
+        """Return the grid of one combination."""
+        return Grid.of({})
+
+    def settings(self, values: Values, seed: int) -> dict[str, Any]:
+        """Return nothing, as there is nothing to set."""
+        del seed
+        if values:
+            raise SettingsError(f"{self.name} has no settings: leave out {', '.join(values)}.")
+        return {}
+
+    def fit(self, split: Split, values: Values, *, seed: int, running: Running) -> Fitted:
+        """Fit it, in one step."""
+        del running
+        settings = self.settings(values, seed)
+        started = time.perf_counter()
+        system = self.kind().fit(split)
+        return Fitted(system, settings, [], time.perf_counter() - started)
+
+
+#: The default has no grid in the paper; its size and its length are what a user would try.
+_DEFAULT_AXES: Mapping[str, tuple[Any, ...]] = {
+    "n_factors": (8, 16, 24, 32),
+    "row_noise": ("none", "both"),
+}
+
+
+def contenders() -> dict[str, Contender]:
+    """Return every contender by name, in the order of tables."""
+    ours = (
+        OurPreset("paper", _PAPER_AXES, _papers_rule),
+        OurPreset("default", _DEFAULT_AXES),
+    )
+    every: tuple[Contender, ...] = (
+        *(Reference(kind) for kind in BASELINES),
+        *(Network(kind) for kind in NEURAL_BASELINES),
+        *ours,
+    )
+    return {one.name: one for one in every}
+
+
+def contender(name: str) -> Contender:
+    """Return a contender by name.
+
+    Raises
+    ------
+    SettingsError
+        If there is none of that name.
+    """
+    known = contenders()
+    if name not in known:
+        raise SettingsError(f"There is no model {name!r}: choose from {', '.join(known)}.")
+    return known[name]
+
+
+def with_iterations(one: Contender, iterations: int) -> dict[str, Any]:
+    """Return the settings that end a contender's fit after so many iterations at most.
+
+    Raises
+    ------
+    SettingsError
+        If it has none.
+    """
+    if not one.iterations({}):
+        raise SettingsError(f"{one.name} has no iterations to choose: leave them out.")
+    return {"max_iterations": iterations}
+
+
+__all__ = [
+    "Contender",
+    "Fitted",
+    "Network",
+    "OurPreset",
+    "Reference",
+    "Running",
+    "contender",
+    "contenders",
+    "with_iterations",
+]
