@@ -52,6 +52,9 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
     {
         "data": LazyCommand("pyro_bmf.cli.data", "group", "List, fetch, inspect and split ratings."),
         "fit": LazyCommand("pyro_bmf.cli.fit", "command", "Fit the model to ratings and save the run."),
+        "tune": LazyCommand(
+            "pyro_bmf.cli.tune", "command", "Choose a model's settings on validation ratings."
+        ),
         "evaluate": LazyCommand(
             "pyro_bmf.cli.evaluate", "command", "Measure a saved run on its test ratings."
         ),

@@ -15,7 +15,6 @@ from pyro_bmf.baselines.neural.settings import NetworkSettings
 from pyro_bmf.data import Split
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.experiments.grids import Grid
-from pyro_bmf.methods.setting import settings_of
 from pyro_bmf.methods.settings import Settings, preset
 from pyro_bmf.process import computing, pick_device
 from pyro_bmf.progress import Reporter
@@ -237,7 +236,7 @@ class Network(Contender):
         SettingsError
             If a name is not one of this network's settings, or a value is none of a setting.
         """
-        known = [one.name for one in settings_of(self.kind.settings_class)]
+        known = list(self.kind.settings_class().to_dict())
         unknown = [name for name in values if name not in known]
         if unknown:
             raise SettingsError(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Sampler = Literal["grid", "tpe"]
+Direction = Literal["minimize", "maximize"]
 
 _STUDY = "study"
 _CELL, _STALE, _DUPLICATE = "cell", "stale", "duplicate"
@@ -65,7 +66,7 @@ class SharedStudy:
     """
 
     def __init__(
-        self, folder: Path, grid: Grid, direction: str, sampler: Sampler, warmup: int | None, seed: int
+        self, folder: Path, grid: Grid, direction: Direction, sampler: Sampler, warmup: int | None, seed: int
     ) -> None:
         import optuna
         from optuna.storages import JournalStorage

@@ -15,7 +15,7 @@ from pyro_bmf.data import Split
 from pyro_bmf.errors import FitError, SavedFileError, SettingsError
 from pyro_bmf.experiments.contenders import Contender, Running
 from pyro_bmf.experiments.grids import Grid
-from pyro_bmf.experiments.studies import Asked, Sampler, SharedStudy, quiet
+from pyro_bmf.experiments.studies import Asked, Direction, Sampler, SharedStudy, quiet
 from pyro_bmf.files import make_folder, write_json
 from pyro_bmf.progress import Reporter, Silent
 from pyro_bmf.systems.contract import Predictor
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Objective = Literal["rmse", "nll", "ndcg"]
 #: Which way each objective is better.
-OBJECTIVES: Mapping[str, str] = {"rmse": "minimize", "nll": "minimize", "ndcg": "maximize"}
+OBJECTIVES: Mapping[str, Direction] = {"rmse": "minimize", "nll": "minimize", "ndcg": "maximize"}
 
 _FORMAT = "pyro-bmf study"
 _RECORD = "study.json"

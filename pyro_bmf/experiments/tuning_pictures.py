@@ -27,14 +27,14 @@ def plot_study(tuning: Tuning) -> list[Path]:
     Returns
     -------
     list of Path
-        In the study's folder; none where fewer than `LEAST_TRIALS` trials were completed.
+        In the study's folder; none where fewer than `LEAST_TRIALS` trials were completed, or all are alike.
     """
     import matplotlib.pyplot as plt
     import optuna
     from matplotlib import rc_context
 
     study = _by_values(tuning)
-    tuned = [name for name, axis in tuning.grid.axes.items() if len(axis) > 1]
+    tuned = [name for name in tuning.grid.names if len({trial.params[name] for trial in study.trials}) > 1]
     if len(study.trials) < LEAST_TRIALS or not tuned:
         return []
     word = f"validation {_WORDS[tuning.plan.objective]}"
@@ -49,18 +49,17 @@ def plot_study(tuning: Tuning) -> list[Path]:
         axes.set_title(_title(tuning, f"what decided the {word}"), loc="left", fontsize=10)
         axes.set_xlabel("importance (PED-ANOVA, the sum is 1)")
         axes.set_ylabel("setting")
-        files += save_figure(axes.figure, tuning.folder / "importances")
-        plt.close(axes.figure)
-        slices = optuna.visualization.matplotlib.plot_slice(study, params=tuned, target_name=word)
-        several = [slices] if len(tuned) == 1 else list(slices)
-        figure = several[0].figure
-        figure.set_size_inches(max(4.0, 2.6 * len(several)), 3.4)
-        for one in several:
+        files += save_figure(plt.gcf(), tuning.folder / "importances")
+        plt.close()
+        optuna.visualization.matplotlib.plot_slice(study, params=tuned, target_name=word)
+        figure = plt.gcf()
+        figure.set_size_inches(max(4.0, 2.6 * len(tuned)), 3.4)
+        for one in figure.axes[: len(tuned)]:
             one.tick_params(axis="x", labelsize=7, labelrotation=45)
             one.set_xlabel(one.get_xlabel(), fontsize=9)
         figure.suptitle(_title(tuning, f"{word} by setting, one dot a trial"), fontsize=10)
         files += save_figure(figure, tuning.folder / "slices")
-        plt.close(figure)
+        plt.close()
     return files
 
 
