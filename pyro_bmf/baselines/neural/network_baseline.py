@@ -102,7 +102,8 @@ class NetworkBaseline(Baseline, Generic[S]):
         """Return half of their squared norms, weighted."""
         if not self.options.l2_weight:
             return 0.0
-        norms = torch.stack([(weight**2).sum() for weight in self.penalized()])
+        flat = [weight.flatten() for weight in self.penalized()]
+        norms = torch.stack([weight.dot(weight) for weight in flat])
         return 0.5 * self.options.l2_weight * norms.sum()
 
     def refresh(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -32,7 +33,6 @@ def pair_dots(rows: Tensor, columns: Tensor, entries: Feedback) -> Tensor:
     result: Tensor = _PairDots.apply(  # type: ignore[no-untyped-call]
         rows,
         columns,
-        entries.row_of_entry,
         entries.indices,
         entries.indptr,
         entries.t_indices,
@@ -44,10 +44,20 @@ def pair_dots(rows: Tensor, columns: Tensor, entries: Feedback) -> Tensor:
 
 class _PairDots(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, columns: Tensor, at: Tensor, *layout: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, columns: Tensor, *layout: Tensor) -> Tensor:
         ctx.save_for_backward(rows, columns)
         ctx.layout = layout
-        dots: Tensor = torch.linalg.vecdot(rows.index_select(0, at), columns.index_select(0, layout[0]))
+        indices, indptr = layout[:2]
+        if not len(indices):
+            return rows.new_zeros(0)
+        with warnings.catch_warnings():
+            # It is called a beta once a process; what is used of it is held against dense products by tests.
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            shape = (len(rows), len(columns))
+            zeros = rows.new_zeros(len(indices))
+            cells = torch.sparse_csr_tensor(indptr, indices, zeros, shape, check_invariants=False)
+        # Rows gathered for each entry would be as long as all of them together: 20 times slower at 500 units.
+        dots: Tensor = torch.sparse.sampled_addmm(cells, rows, columns.T, beta=0.0).values()
         return dots
 
     @staticmethod
@@ -58,4 +68,4 @@ class _PairDots(torch.autograd.Function):
         grad = grads[0].contiguous()
         of_rows = bag_sum(columns.contiguous(), indices, indptr, grad)
         of_columns = bag_sum(rows.contiguous(), t_indices, t_indptr, grad[t_order.long()])
-        return (of_rows, of_columns, *(None,) * 6)
+        return (of_rows, of_columns, *(None,) * 5)
