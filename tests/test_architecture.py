@@ -42,6 +42,7 @@ LAYERS = (
     ("systems",),
     ("methods",),
     ("posterior",),
+    ("selection",),
     ("evaluation", "baselines", "in_units"),
     ("fit_result", "prepared", "fitting", "refitting"),
     ("checking", "export"),

@@ -38,6 +38,8 @@ class Stream(IntEnum):
     ITEM_TERMS = 12
     FOLDED_USER_TERMS = 13
     FOLDED_ITEM_TERMS = 14
+    SELECTION = 15
+    FOLDED_SELECTION = 16
 
 
 #: Which noise makes the draws of rows' noise and cut points, by the stream of their factors.

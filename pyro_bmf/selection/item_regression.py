@@ -1,0 +1,197 @@
+r"""EASE as a Bayesian regression of each item on all others.
+
+Whether item j was rated is regressed on which other items were (Steck 2019, doi 10.1145/3308558.3313710):
+:math:`x_j = X_{-j} b_j + \epsilon`, :math:`\epsilon \sim N(0, \sigma_j^2)`, with the prior
+:math:`b_j \sim N(0, \sigma_j^2 / \lambda)`. All J regressions have one matrix,
+:math:`P = (X^T X + \lambda I)^{-1}`: the posterior mean is :math:`b_{kj} = -P_{kj} / P_{jj}`, and, with a
+user's row x, the score :math:`s_j = x_{-j} \cdot b_j` has the posterior variance
+
+.. math:: \sigma_j^2 \, h_j(x), \qquad h_j(x) = x^T P x - (x^T P_{\cdot j})^2 / P_{jj},
+
+in which x_j itself cancels. A new observation about it has the variance :math:`\sigma_j^2 (1 + h_j(x))`.
+Given the residual variances the J posteriors are independent, so are one user's scores of different items.
+The residual variance is read off the same matrix: :math:`1 / P_{jj} - \lambda` is the sum of squared
+residuals plus :math:`\lambda \lVert b_j \rVert^2`.
+
+A user that was fitted to is left out in closed form: without the row x, whose x_j is 0, the score is
+:math:`s_j / (1 - h_j(x))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+
+from ..errors import FitError
+from ..numerics.chunks import chunks
+from ..numerics.keyed_draws import row_noise
+from .contract import Scorer, Scores
+from .rated_sets import Indices, RatedSets
+
+_COLUMNS = 2_000_000
+#: Bytes a cell of the matrix needs while it is inverted: in double and in single precision.
+DOUBLE_BYTES, SINGLE_BYTES = 13, 9
+
+
+@dataclass(frozen=True, eq=False)
+class ItemRegression:
+    """The posterior of the J regressions.
+
+    Attributes
+    ----------
+    inverse : ndarray, shape (J, J), float32
+        P.
+    noise : ndarray, shape (J,), float32
+        Residual variances.
+    ridge : float
+        The prior's precision, in units of the residual's.
+    double : bool
+        Whether the matrix was inverted in double precision.
+    """
+
+    inverse: NDArray[np.float32]
+    noise: NDArray[np.float32]
+    ridge: float
+    double: bool = True
+    word: ClassVar[str] = "item-regression"
+
+    @classmethod
+    def fit(cls, rated: RatedSets, ridge: float, *, double: bool = True) -> ItemRegression:
+        """Fit the J regressions to the users' sets.
+
+        Parameters
+        ----------
+        rated : RatedSets
+        ridge : float
+            Positive.
+        double : bool
+            Whether the matrix is inverted in double precision; single needs two thirds of the memory.
+
+        Raises
+        ------
+        FitError
+            If the matrix has no inverse in this precision.
+        """
+        matrix = rated.matrix
+        n_users, n_items = matrix.shape
+        dtype = np.float64 if double else np.float32
+        gram: NDArray[Any] = np.empty((n_items, n_items), dtype=dtype, order="F")
+        transposed = matrix.T.tocsr()
+        for part in chunks(n_items, _COLUMNS // max(n_items, 1)):
+            gram[:, part] = (transposed @ matrix[:, part]).toarray()
+        gram[np.diag_indices(n_items)] += ridge
+        factor, invert = (lapack.dpotrf, lapack.dpotri) if double else (lapack.spotrf, lapack.spotri)
+        root, failed = factor(gram, lower=1, overwrite_a=1, clean=0)
+        if failed == 0:
+            root, failed = invert(root, lower=1, overwrite_c=1)
+        if failed:
+            raise FitError(
+                f"the item regression over {n_items:,} items could not be solved with the ridge {ridge:g}: "
+                "take a larger one, or the head factors."
+            )
+        for part in chunks(n_items, _COLUMNS // max(n_items, 1)):
+            # The lower triangle is right: its columns become the rows of the upper one.
+            own = np.tril(root[part, part])
+            root[part, part] = own + np.tril(own, -1).T
+            root[part, part.stop :] = root[part.stop :, part].T
+        diagonal = np.diag(root).astype(np.float64)
+        density = matrix.nnz / max(n_users * n_items, 1)
+        # One pseudo-observation with the variance of an average item: none is known without any error.
+        left = np.maximum(1.0 / diagonal - ridge, 0.0) + density * (1.0 - density)
+        return cls(root.astype(np.float32), (left / (n_users + 1)).astype(np.float32), float(ridge), double)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.noise)
+
+    @cached_property
+    def diagonal(self) -> NDArray[np.float32]:
+        """P_jj, shape (J,)."""
+        return np.ascontiguousarray(np.diag(self.inverse))
+
+    def weights(self, item: int) -> NDArray[np.float64]:
+        """Return b_j, shape (J,): zero at the item itself."""
+        weights: NDArray[np.float64] = -self.inverse[:, item].astype(np.float64) / float(self.diagonal[item])
+        weights[item] = 0.0
+        return weights
+
+    def scores(self, rated: RatedSets) -> Scores:
+        """Return x b_j of every item, (n_users, J), float32."""
+        return self._scores(rated, rated.matrix @ self.inverse)
+
+    def score_variances(self, rated: RatedSets) -> Scores:
+        """Return the posterior variances of the scores, (n_users, J), float32."""
+        return self.leverage(rated, rated.matrix @ self.inverse) * self.noise
+
+    def predictive_variances(self, rated: RatedSets) -> Scores:
+        """Return the variances of a new observation about the scores, (n_users, J), float32."""
+        return (1.0 + self.leverage(rated, rated.matrix @ self.inverse)) * self.noise
+
+    def leverage(self, rated: RatedSets, product: Scores) -> Scores:
+        """Return h_j(x) for ``product = X P``, (n_users, J)."""
+        own = np.asarray(rated.matrix.multiply(product).sum(axis=1), dtype=np.float32)
+        found = np.maximum(own.reshape(-1, 1) - product**2 / self.diagonal, 0.0)
+        return found.astype(np.float32, copy=False)
+
+    def draw_scores(self, rated: RatedSets, columns: Indices, draws: Indices, seed: int) -> NDArray[Any]:
+        """Draw scores: independent Normals about the posterior mean, keyed by user and item."""
+        product = rated.matrix @ self.inverse
+        variance = self.leverage(rated, product) * self.noise
+        scores = np.take_along_axis(self._scores(rated, product), columns, axis=1)
+        sd = np.sqrt(np.take_along_axis(variance, columns, axis=1))
+        pairs = (rated.keys[:, None] * self.n_items + columns).reshape(-1)
+        noise = row_noise(seed, rated.stream, pairs, draws, 1).reshape(len(draws), *columns.shape)
+        drawn: NDArray[Any] = scores + sd * noise
+        return drawn
+
+    def influence(self, items: Indices, item: int) -> NDArray[np.float64]:
+        """Return the weights of the rated items: the score is their sum."""
+        return self.weights(item)[items]
+
+    def refitted(self, rated: RatedSets) -> ItemRegression:
+        """Fit a regression with the same ridge to other sets."""
+        return ItemRegression.fit(rated, self.ridge, double=self.double)
+
+    def left_out(self, rated: RatedSets, users: Indices) -> Scorer:
+        """Return the closed form for users without their own row."""
+        del rated, users
+
+        def score(some: RatedSets) -> Scores:
+            product = some.matrix @ self.inverse
+            gap: Scores = 1.0 - self.leverage(some, product)
+            found = self._scores(some, product) / np.maximum(gap, np.float32(1e-3))
+            return found.astype(np.float32, copy=False)
+
+        return score
+
+    def settings(self) -> dict[str, Any]:
+        """Return the ridge and the precision."""
+        return {"ridge": self.ridge, "double": self.double}
+
+    def tensors(self) -> Mapping[str, NDArray[Any]]:
+        """Return the lower triangle of P and the residual variances."""
+        return {"inverse": self.inverse[np.tril_indices(self.n_items)], "noise": self.noise}
+
+    @classmethod
+    def from_saved(cls, settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> ItemRegression:
+        """Put the matrix together again."""
+        noise = tensors["noise"]
+        inverse = np.empty((len(noise), len(noise)), dtype=np.float32)
+        rows, columns = np.tril_indices(len(noise))
+        inverse[rows, columns] = tensors["inverse"]
+        inverse[columns, rows] = tensors["inverse"]
+        return cls(inverse, noise, float(settings["ridge"]), bool(settings["double"]))
+
+    def _scores(self, rated: RatedSets, product: Scores) -> Scores:
+        scores: Scores = product / -self.diagonal
+        # The product holds each rated item's own term, which is -1.
+        entries = rated.matrix.tocoo()
+        scores[entries.row, entries.col] += 1.0
+        return scores

@@ -1,0 +1,174 @@
+"""Calibration of the selection model on planted data, and its file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plants import planted_rates, planted_split, ratings_of, split_of
+
+from pyro_bmf.data.splits import Split
+from pyro_bmf.errors import SavedFileError
+from pyro_bmf.selection import Horizon, Selection, fit_selection
+from pyro_bmf.selection.rated_sets import RatedSets
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[Selection, Split, np.ndarray]:
+    split, rates = planted_split(500, 100)
+    return fit_selection(split), split, rates
+
+
+def by_mass(expected: np.ndarray, truth: np.ndarray, n: int = 5) -> np.ndarray:
+    """Return true over expected in groups of equal expected mass."""
+    order = np.argsort(-expected)
+    mass = np.cumsum(expected[order])
+    group = np.minimum((mass * n / mass[-1]).astype(int), n - 1)
+    return np.bincount(group, truth[order], n) / np.bincount(group, expected[order], n)
+
+
+def test_planted_rates_are_found_calibrated(fitted: tuple[Selection, Split, np.ndarray]) -> None:
+    selection, split, truth = fitted
+    unseen = selection.rated.matrix.toarray() == 0
+    rates = selection.rates(selection.rated)
+    assert ((rates > 0) & (rates < 1)).all()
+    # Not seen in training: the true probability of a pair given that.
+    a = selection.seen
+    given = truth * (1 - a) / (1 - a * truth)
+    horizon = selection.chosen(selection.rated)
+    np.testing.assert_allclose(by_mass(horizon[unseen], given[unseen]), 1.0, atol=0.15)
+    assert np.corrcoef(horizon[unseen], given[unseen])[0, 1] > 0.75
+    # The test share, which nothing was fitted to.
+    test = Horizon((len(split.train) + len(split.valid)) / len(split.ratings), 0.15, "test")
+    left = unseen & (RatedSets.of(split.valid).matrix.toarray() == 0)
+    true = RatedSets.of(split.test).matrix.toarray() > 0
+    expected = selection.chosen(selection.rated, test)[left].sum()
+    assert true[left].sum() == pytest.approx(expected, rel=0.1)
+
+
+def test_new_users_have_a_calibration_of_their_own() -> None:
+    rates = planted_rates(900, 100)
+    selection = fit_selection(split_of(rates[:450]))
+    rng = np.random.default_rng(3)
+    chosen = rng.random((450, 100)) < rates[450:]
+    given = chosen & (rng.random(chosen.shape) < selection.seen)
+    rated = RatedSets.of_pairs(*np.nonzero(given), given.shape, new=True)
+    expected, observed = selection.chosen(rated)[~given], (chosen & ~given)[~given]
+    assert observed.sum() == pytest.approx(expected.sum(), rel=0.1)
+    np.testing.assert_allclose(by_mass(expected, observed.astype(float)), 1.0, atol=0.25)
+
+
+def test_the_head_is_chosen_and_calibrated_on_users_apart() -> None:
+    from pyro_bmf.selection.fitting import _Folds
+
+    split, _ = planted_split(41, 20)
+    fold = _Folds.of(split.train, split.valid, (0.7, 0.15), np.random.default_rng(0))
+    parts = [*fold.choosing, fold.calibrating]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(41))
+    assert len(fold.calibrating) >= 20
+
+
+def test_test_ratings_are_not_read() -> None:
+    split, _ = planted_split(80, 30)
+    rng = np.random.default_rng(0)
+    values = split.ratings.ratings.copy()
+    values[split.test_rows] = rng.integers(1, 6, len(split.test_rows))
+    other = replace(split, ratings=replace(split.ratings, ratings=values))
+    first, second = fit_selection(split), fit_selection(other)
+    np.testing.assert_array_equal(first.rates(first.rated), second.rates(second.rated))
+
+
+def test_a_refit_keeps_the_calibration_and_reads_both_parts() -> None:
+    split, truth = planted_split(400, 60)
+    selection = fit_selection(split, refit=True)
+    assert selection.seen == pytest.approx(0.85, abs=0.01)
+    assert len(selection.train) == len(split.train_valid)
+    left = selection.rated.matrix.toarray() == 0
+    expected = selection.chosen(selection.rated)[left].sum()
+    assert RatedSets.of(split.test).matrix.sum() == pytest.approx(expected, rel=0.25)
+    del truth
+
+
+def test_without_validation_ratings_some_of_train_are_kept_aside() -> None:
+    split, _ = planted_split(300, 60)
+    bare = Split(split.ratings, np.union1d(split.train_rows, split.valid_rows), np.zeros(0, dtype=np.int64),
+                 split.test_rows, "random")  # fmt: skip
+    selection = fit_selection(bare)
+    assert selection.info["calibrated_on"] == "an eighth of train"
+    left = selection.rated.matrix.toarray() == 0
+    expected = selection.chosen(selection.rated)[left].sum()
+    assert RatedSets.of(split.test).matrix.sum() == pytest.approx(expected, rel=0.25)
+
+
+def test_items_that_nobody_rated_have_a_prior_rate(fitted: tuple[Selection, Split, np.ndarray]) -> None:
+    split, _ = planted_split(200, 60)
+    chosen = np.zeros((200, 62), dtype=bool)
+    chosen[split.ratings.users, split.ratings.items] = True
+    chosen[:2, 60] = True
+    ratings = ratings_of(chosen, np.full(chosen.shape, 3))
+    late = (ratings.items == 60) | (np.arange(len(ratings)) % 5 == 0)
+    rows = np.arange(len(ratings))
+    even = ratings.users % 2 == 0
+    lone = Split(ratings, rows[~late], rows[late & even], rows[late & ~even], "given")
+    selection = fit_selection(lone)
+    p = selection.chosen(selection.rated)
+    assert (p[:, 60:] > 0).all()
+    assert (p[:, 60:] < 0.5).all()
+    assert np.isfinite(p).all()
+
+
+@pytest.mark.parametrize("n_users", [1, 2, 5])
+def test_few_users_do(n_users: int) -> None:
+    chosen = np.ones((n_users, 6), dtype=bool)
+    chosen[0, 0] = False
+    ratings = ratings_of(chosen, np.full(chosen.shape, 4))
+    rows = np.arange(len(ratings))
+    split = Split(ratings, rows[rows % 3 > 0], rows[:1], rows[3::3], "given")
+    p = fit_selection(split).chosen(RatedSets.of(split.train))
+    assert ((p > 0) & (p < 1)).all()
+
+
+def test_saved_and_loaded_it_says_the_same_bits(
+    fitted: tuple[Selection, Split, np.ndarray], tmp_path: Path
+) -> None:
+    selection, split, _ = fitted
+    path = selection.save(tmp_path)
+    assert path.name == "selection.safetensors"
+    again = Selection.load(tmp_path, split.train)
+    np.testing.assert_array_equal(again.chosen(again.rated), selection.chosen(selection.rated))
+    some, columns = selection.rated.take(np.arange(3)), np.array([[1, 2], [3, 4], [5, 6]])
+    drawn = [one.draw_chosen(some, columns, np.arange(3), 1) for one in (selection, again)]
+    np.testing.assert_array_equal(*drawn)
+    assert again.horizon == selection.horizon
+    assert "30 % of ratings" in again.horizon.words
+    assert selection.save(tmp_path / "b.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_files_that_do_not_fit_are_refused(
+    fitted: tuple[Selection, Split, np.ndarray], tmp_path: Path
+) -> None:
+    selection, split, _ = fitted
+    path = selection.save(tmp_path)
+    with pytest.raises(SavedFileError, match="other ratings"):
+        Selection.load(path, split.valid)
+    with pytest.raises(SavedFileError, match="pyro-bmf fit --resume RUN"):
+        Selection.load(tmp_path / "no.safetensors", split.train)
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(SavedFileError, match="damaged"):
+        Selection.load(path, split.train)
+
+
+def test_the_processs_random_numbers_stay_as_they_were() -> None:
+    import torch
+
+    split, _ = planted_split(60, 20)
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    fit_selection(split)
+    assert torch.equal(before[0], torch.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
