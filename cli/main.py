@@ -55,6 +55,9 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
         "tune": LazyCommand(
             "pyro_bmf.cli.tune", "command", "Choose a model's settings on validation ratings."
         ),
+        "experiment": LazyCommand(
+            "pyro_bmf.cli.experiment", "group", "Run a table or a figure of the paper again."
+        ),
         "evaluate": LazyCommand(
             "pyro_bmf.cli.evaluate", "command", "Measure a saved run on its test ratings."
         ),

@@ -307,6 +307,7 @@ _DEFAULT_AXES: Mapping[str, tuple[Any, ...]] = {
 def contenders() -> dict[str, Contender]:
     """Return every contender by name, in the order of tables."""
     ours = (
+        OurPreset("literal", _PAPER_AXES, _papers_rule, {"ml1m": 100, "": 1000}),
         OurPreset("paper", _PAPER_AXES, _papers_rule),
         OurPreset("default", _DEFAULT_AXES),
     )

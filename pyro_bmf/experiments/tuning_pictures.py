@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pyro_bmf.experiments.reports import save_figure
 from pyro_bmf.experiments.studies import quiet
 from pyro_bmf.experiments.tuning import OBJECTIVES, Tuning
-from pyro_bmf.files import atomic_write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: Completed trials below which importances say nothing.
 LEAST_TRIALS = 5
@@ -94,14 +91,3 @@ def _by_values(tuning: Tuning) -> Any:
 def _title(tuning: Tuning, what: str) -> str:
     done = sum(trial.state.name == "COMPLETE" for trial in tuning.shared.trials)
     return f"{tuning.contender.title} on {tuning.split.ratings.name}: {what} ({done} trials)"
-
-
-def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PNG and as SVG, each whole; return the files."""
-    files = []
-    for form in ("png", "svg"):
-        file = stem.with_suffix(f".{form}")
-        with atomic_write(file) as temporary:
-            figure.savefig(temporary, format=form, dpi=130, bbox_inches="tight")
-        files.append(file)
-    return files

@@ -1,0 +1,369 @@
+"""`pyro-bmf experiment`: the paper's tables and figures, run again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyro_bmf.errors import SettingsError
+
+from .named_values import plain_value
+from .printing.option_groups import GroupedCommand, option
+from .printing.output import TableWriter, table_options
+from .printing.text import shell_word
+from .runs.experiments import Job, run_experiment
+from .runs.workers import threads_each
+from .shared_options import threads_option
+
+if TYPE_CHECKING:
+    from pyro_bmf.experiments.datasets import DataSet
+    from pyro_bmf.experiments.table3 import Table3
+
+_ROWS, _RUNNING = "Rows, columns and tuning", "Running"
+
+
+@click.group()
+def group() -> None:
+    """Run a table or a figure of Jin et al. (arXiv 2002.09145) again.
+
+    Finished parts of an experiment are kept and never run again: the same command goes on with an interrupted
+    one, and several processes or machines that share the folder divide what is left.
+
+    \b
+    Example:
+      pyro-bmf experiment table3 --data ml100k --models bias-only,i-rec --seeds 2 --trials 2
+    """
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Options that every experiment has."""
+
+    out: Path | None
+    jobs: int
+    timeout: float | None
+    device: str
+    threads: int | None
+    quiet: bool
+
+    def job(self, spec: Any, name: str) -> Job:
+        """Return the experiment's job; its time begins now."""
+        until = None if self.timeout is None else time.time() + self.timeout
+        return Job(spec, self.out or Path("experiments") / name, until)
+
+
+def experiment_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command the options that every experiment has, and one argument `shared`."""
+
+    @option(
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        group=_RUNNING,
+        common=True,
+        help="Folder of its cells and report; one that is there is gone on with. [default: experiments/NAME]",
+    )
+    @option(
+        "--jobs",
+        type=click.IntRange(1),
+        default=1,
+        metavar="N",
+        group=_RUNNING,
+        common=True,
+        help="Processes that run cells. [default: 1]",
+    )
+    @option(
+        "--timeout",
+        type=click.FloatRange(0),
+        metavar="S",
+        group=_RUNNING,
+        common=True,
+        help="Begin no cell after so many seconds, and report what is finished.",
+    )
+    @option("--device", default="auto", metavar="auto|cpu|cuda", group=_RUNNING, help="Where to compute.")
+    @threads_option(group=_RUNNING)
+    @option("--quiet", is_flag=True, group=_RUNNING, help="No progress bar, no lines a cell.")
+    @wraps(function)
+    def with_shared(*args: Any, **kwargs: Any) -> Any:
+        names = ("out", "jobs", "timeout", "device", "threads", "quiet")
+        shared = Shared(**{name: kwargs.pop(name) for name in names})
+        return function(*args, shared=shared, **kwargs)
+
+    return with_shared
+
+
+def _by_model(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, int]:
+    """Read ``N`` (of all models, under the name ``*``) and ``MODEL=N``."""
+    found: dict[str, int] = {}
+    for text in given:
+        name, equals, number = text.rpartition("=")
+        if not number.strip().isdecimal() or (equals and not name.strip()):
+            raise click.BadParameter(f"{text!r}: write a whole number, or MODEL=NUMBER", param=parameter)
+        found[name.strip() if equals else "*"] = int(number)
+    return found
+
+
+def _cuts(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, dict[str, tuple[Any, ...]]]:
+    """Read ``MODEL:NAME=V[,V]``."""
+    found: dict[str, dict[str, tuple[Any, ...]]] = {}
+    for text in given:
+        model, colon, rest = text.partition(":")
+        name, equals, values = rest.partition("=")
+        if not (colon and equals and model.strip() and name.strip() and values.strip()):
+            raise click.BadParameter(f"{text!r}: write MODEL:NAME=VALUE,VALUE", param=parameter)
+        axis = tuple(plain_value(value.strip()) for value in values.split(","))
+        found.setdefault(model.strip(), {})[name.strip()] = axis
+    return found
+
+
+def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(dict.fromkeys(part.strip() for part in value.split(",")))
+
+
+@dataclass(frozen=True)
+class Table3Spec:
+    """What Table 3 is made of: nothing in it is loaded yet."""
+
+    models: tuple[str, ...]
+    data: tuple[str, ...]
+    sets: Path | None
+    data_dir: Path | None
+    seeds: int
+    choices: Mapping[str, Any]
+    device: str
+    threads: int | None
+    command: str
+
+    def data_sets(self) -> tuple[DataSet, ...]:
+        """Return the columns."""
+        from pyro_bmf.experiments.datasets import named_set, sets_of_file
+
+        described = () if self.sets is None else sets_of_file(self.sets)
+        return (*(named_set(name, self.data_dir) for name in self.data), *described)
+
+    def open(self) -> Table3:
+        """Return the experiment."""
+        from pyro_bmf.experiments.table3 import Table3
+        from pyro_bmf.experiments.table3_rows import Choices
+
+        choices = Choices(**self.choices)
+        return Table3(
+            self.models, self.data_sets(), self.seeds, choices, device=self.device, threads=self.threads
+        )
+
+
+@group.command(cls=GroupedCommand)
+@option(
+    "--data",
+    multiple=True,
+    metavar="NAME",
+    group=_ROWS,
+    common=True,
+    help="A named set; may be given again. [default: the paper's five; those that are not here are not run]",
+)
+@option(
+    "--sets",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    group=_ROWS,
+    common=True,
+    help="A TOML file of further sets: [name], file, and how it is read (columns, scale, duplicates, …).",
+)
+@option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    group=_ROWS,
+    help="Folder that holds named sets. [default: $PYRO_BMF_DATA_DIR, else the user's cache folder]",
+)
+@option(
+    "--models",
+    callback=_names,
+    metavar="NAME,NAME",
+    group=_ROWS,
+    common=True,
+    help="Rows. [default: the paper's six baselines; ours: literal, paper, default]",
+)
+@option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    metavar="N",
+    group=_ROWS,
+    common=True,
+    help="Splits and fits of each row; settings are chosen on the first. [default: 3]",
+)
+@option(
+    "--trials",
+    multiple=True,
+    callback=_by_model,
+    metavar="[MODEL=]N",
+    group=_ROWS,
+    common=True,
+    help="Trials of tuning, of every tuned model or of one; 0 takes its settings as they stand. "
+    "[default: 6 to 20 by model]",
+)
+@option(
+    "--iterations",
+    multiple=True,
+    callback=_by_model,
+    metavar="[MODEL=]N",
+    group=_ROWS,
+    common=True,
+    help="Iterations of each fit at most, of every tuned model or of one. [default: 10 to 60 by model]",
+)
+@option(
+    "--grid",
+    "cuts",
+    multiple=True,
+    callback=_cuts,
+    metavar="MODEL:NAME=V,V",
+    group=_ROWS,
+    common=True,
+    help="Tune a model over these values of a setting alone; may be given again, and is said in the report.",
+)
+@option(
+    "--sampler",
+    type=click.Choice(("tpe", "grid")),
+    default="tpe",
+    group=_ROWS,
+    help="How settings are proposed, as for 'pyro-bmf tune'. [default: tpe]",
+)
+@option(
+    "--settings",
+    "settings_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    group=_ROWS,
+    common=True,
+    help="Settings that were chosen already, as an earlier run's table3-chosen.json: they are not tuned.",
+)
+@experiment_options
+@table_options
+def table3(
+    data: tuple[str, ...],
+    sets: Path | None,
+    data_dir: Path | None,
+    models: tuple[str, ...] | None,
+    seeds: int,
+    trials: dict[str, int],
+    iterations: dict[str, int],
+    cuts: dict[str, dict[str, tuple[Any, ...]]],
+    sampler: str,
+    settings_file: Path | None,
+    shared: Shared,
+    tables: TableWriter,
+) -> None:
+    """Compare the paper's models by RMSE, Recall and NDCG: its Table 3.
+
+    Each model is tuned on the validation part of seed 0, then fitted and measured on the test part of every
+    seed. DIR gets table3.csv (every figure), table3.md, pictures (PNG, SVG) and the chosen settings; a best
+    value on the edge of its grid is marked, and what was not run is said.
+
+    \b
+    Examples:
+      pyro-bmf experiment table3 --data ml100k --models bias-only,i-rec --seeds 2 --trials 2
+      pyro-bmf experiment table3 --data ml100k --models u-rec --seeds 1 --trials u-rec=1 --iterations 5
+    """
+    from pyro_bmf.experiments.datasets import PAPERS_SETS
+    from pyro_bmf.experiments.table3_rows import ROWS, TRIALS, known_rows
+
+    rows = models or ROWS
+    unknown = [name for name in rows if name not in known_rows()]
+    if unknown:
+        raise click.UsageError(f"--models {unknown[0]}: choose from {', '.join(known_rows())}.")
+    tuned = [name for name in rows if name in TRIALS]
+    choices = {
+        "trials": _spread(trials, tuned),
+        "iterations": _spread(iterations, tuned),
+        "cuts": cuts,
+        "sampler": sampler,
+        "chosen": {} if settings_file is None else _chosen(settings_file),
+    }
+    names = data or (() if sets is not None else tuple(PAPERS_SETS))
+    spec = Table3Spec(
+        rows,
+        names,
+        sets,
+        data_dir,
+        seeds,
+        choices,
+        shared.device,
+        threads_each(shared.threads, shared.jobs),
+        _command(),
+    )
+    columns = [one.title for one in spec.data_sets()]  # refuses what is unknown before anything is run
+    run_experiment(
+        shared.job(spec, "table3"),
+        jobs=shared.jobs,
+        quiet=shared.quiet,
+        tables=tables,
+        screen=(*columns, "Whether"),
+    )
+
+
+def _spread(given: Mapping[str, int], models: list[str]) -> dict[str, int]:
+    """Return numbers by model; what is said of all is of the tuned ones that are not named."""
+    every = {} if "*" not in given else dict.fromkeys(models, given["*"])
+    return {**every, **{name: number for name, number in given.items() if name != "*"}}
+
+
+def _chosen(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Read chosen settings, by set (``*``: any) and model."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--settings {path} is not JSON ({error}): give a table3-chosen.json.") from error
+    whole = isinstance(content, dict) and all(
+        isinstance(by_model, dict) and all(isinstance(values, dict) for values in by_model.values())
+        for by_model in content.values()
+    )
+    if not whole:
+        raise SettingsError(
+            f"--settings {path}: settings by set and model are needed, as in a table3-chosen.json: "
+            '{"ml1m": {"i-rec": {"n_factors": 100}}}.'
+        )
+    return dict(content)
+
+
+def _command() -> str:
+    """Return the command line that was given, without what decides how it is run and where."""
+    context = click.get_current_context()
+    words = ["pyro-bmf", "experiment", str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) != click.core.ParameterSource.COMMANDLINE:
+            continue
+        if name in _NOT_SAID or not isinstance(parameter, click.Option):
+            continue
+        value = context.params[name]
+        texts = [",".join(value)] if name == "models" else _written(value)
+        words += [f"{parameter.opts[0]} {shell_word(text)}" for text in texts]
+    return " ".join(words)
+
+
+_NOT_SAID = frozenset({"out", "jobs", "timeout", "quiet", "as_json", "csv_path", "csv_safe", "data_dir"})
+
+
+def _written(value: Any) -> list[str]:
+    """Return an option's value as it was typed, once for each time that it was given."""
+    if isinstance(value, Mapping):
+        found: list[str] = []
+        for name, inner in value.items():
+            if isinstance(inner, Mapping):
+                found += [f"{name}:{key}={','.join(map(str, axis))}" for key, axis in inner.items()]
+            else:
+                found.append(str(inner) if name == "*" else f"{name}={inner}")
+        return found
+    if isinstance(value, tuple):
+        return [str(one) for one in value]
+    return [Path(value).name if isinstance(value, Path) else str(value)]
