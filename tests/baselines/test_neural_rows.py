@@ -173,7 +173,7 @@ def test_a_denoising_autoencoder_is_its_dense_statement(split, n_layers, normali
 @pytest.mark.parametrize("n_layers", [0, 1])
 def test_a_variational_autoencoder_is_its_dense_statement(split, n_layers) -> None:
     settings = VAECFSettings(
-        n_factors=3, n_layers=n_layers, n_units=4, dropout=0.3, beta=0.2, anneal_iterations=10
+        n_factors=3, n_layers=n_layers, n_units=4, dropout=0.3, beta=0.2, anneal_iterations=10, l2=0.03
     )
     system = VAECF(settings)
     cases = started(system, split.train)[torch.tensor([8, 1, 20])]
@@ -197,7 +197,8 @@ def test_a_variational_autoencoder_is_its_dense_statement(split, n_layers) -> No
     error = mask * (out @ parts["output.weight"].T + parts["output.bias"] - matrix) ** 2
     q, p = torch.distributions.Normal(loc, scale), torch.distributions.Normal(0.0, 1.0)
     kl = torch.distributions.kl_divergence(q, p).sum(1).mean()
-    expected = error.sum() / mask.sum() + 0.2 * 0.25 * kl
+    norms = sum((p**2).sum() for name, p in parts.items() if name.endswith("weight"))
+    expected = error.sum() / mask.sum() + 0.2 * 0.25 * kl + 0.03 / 2 * norms
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
     found, wanted = torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights)
     for one, other in zip(found, wanted, strict=True):

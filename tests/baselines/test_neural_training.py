@@ -159,3 +159,35 @@ def test_cells_of_the_grid_are_distinct_and_read(one: type[NetworkSettings]) -> 
     fixed = list(one.cells(n_layers=1))
     assert all(cell.to_dict()["n_layers"] == 1 for cell in fixed)
     assert fixed
+
+
+#: Another value of each setting than `small` gives.
+OTHER: dict[str, Any] = {
+    "max_iterations": 4,
+    "patience": 1,
+    "batch_size": 7,
+    "learning_rate": 0.02,
+    "final_learning_rate": 1e-3,
+    "l2": 0.3,
+    "seed": 3,
+    "n_factors": 4,
+    "n_layers": 2,
+    "n_units": 5,
+    "n_channels": 3,
+    "hidden": "sigmoid",
+    "output": "identity",
+    "dropout": 0.1,
+    "normalize_input": False,
+    "beta": 0.5,
+    "anneal_iterations": 2,
+}
+
+
+def test_every_setting_is_read(split, kind) -> None:
+    given = {"n_layers": 1, "learning_rate": 0.05, "max_iterations": 8}
+    before = kind(small(kind, **given)).fit(split)
+    for name in before.settings():
+        other = kind(small(kind, **given | {name: OTHER[name]})).fit(split)
+        # What stops earlier may have kept the same state.
+        same = weights(other) == weights(before) and other.info["iterations"] == before.info["iterations"]
+        assert not same, name

@@ -78,9 +78,9 @@ class EmbeddingBaseline(NetworkBaseline[S]):
         users, items = self.network.users(self._users[cases]), self.network.items(self._items[cases])
         error = self.network.of_embeddings(users, items) - self._observed[cases]
         loss = (error**2).mean()
-        if self.options.l2_weight:
+        if self.options.l2:
             norms = (users**2).sum(1).mean() + (items**2).sum(1).mean()
-            loss = loss + 0.5 * self.options.l2_weight * norms
+            loss = loss + 0.5 * self.options.l2 * norms
         return loss + self.penalty(), len(cases)
 
     def pair_means(self, users: Tensor, items: Tensor) -> Tensor:

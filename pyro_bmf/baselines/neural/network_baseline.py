@@ -43,6 +43,8 @@ class NetworkBaseline(Baseline, Generic[S]):
         An object of `settings_class`; its defaults when not given.
     device : str
         ``"auto"`` is CUDA where there is one.
+    threads : int, optional
+        Of torch while it fits; as many as it has when not given.
     progress : bool or Reporter
         A bar, or who is told of every iteration (``valid_rmse`` among its figures). What the reporter raises
         ends the fit.
@@ -70,13 +72,14 @@ class NetworkBaseline(Baseline, Generic[S]):
         settings: S | None = None,
         *,
         device: str = "auto",
+        threads: int | None = None,
         progress: bool | Reporter = False,
         checkpoint: Path | str | None = None,
     ) -> None:
         given: Any = self.settings_class() if settings is None else settings
         check_class("settings", given, self.settings_class)
         self.options = given
-        self._asked_device, self._progress = device, progress
+        self._asked_device, self._threads, self._progress = device, threads, progress
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._fit_info: dict[str, Any] = {}
 
@@ -100,11 +103,11 @@ class NetworkBaseline(Baseline, Generic[S]):
 
     def penalty(self) -> Tensor | float:
         """Return half of their squared norms, weighted."""
-        if not self.options.l2_weight:
+        if not self.options.l2:
             return 0.0
         flat = [weight.flatten() for weight in self.penalized()]
         norms = torch.stack([weight.dot(weight) for weight in flat])
-        return 0.5 * self.options.l2_weight * norms.sum()
+        return 0.5 * self.options.l2 * norms.sum()
 
     def refresh(self) -> None:
         """Compute what all predictions share, after the weights have changed."""
@@ -138,7 +141,7 @@ class NetworkBaseline(Baseline, Generic[S]):
     def learn(self, train: Ratings, valid: Ratings | None) -> None:
         """Train; validation ratings decide when to stop, which state is kept and how wide predictions are."""
         device = self.device
-        with computing(device, threads=None, deterministic=False):
+        with computing(device, threads=self._threads, deterministic=False):
             torch.manual_seed(self.options.seed)
             self.network = self.build(train).to(device)
             cases = self.read(train)

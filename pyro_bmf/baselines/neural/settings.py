@@ -35,7 +35,7 @@ _LAYERS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """What the training of every network reads.
+    r"""What the training of every network reads.
 
     Attributes
     ----------
@@ -50,6 +50,10 @@ class NetworkSettings:
         Of Adam.
     final_learning_rate : float or None
         Where it ends after `max_iterations`, falling as half a cosine; None keeps it constant.
+    l2 : float
+        :math:`\lambda`: a step minimises the mean squared error over its batch's ratings plus
+        :math:`\lambda / 2` times the squared norms of the weights. Biases are free; embeddings of users and
+        items count as a mean over those ratings.
     seed : int
         Of the initial weights, the order of the batches, dropout and draws.
     """
@@ -64,15 +68,11 @@ class NetworkSettings:
     batch_size: int = setting(100, "Ratings or rows a step.", limits=at_least(1))
     learning_rate: float = setting(1e-3, "Adam's.", limits=POSITIVE)
     final_learning_rate: float | None = setting(None, "Adam's, at the end.", limits=POSITIVE)
+    l2: float = setting(0.0, "Weight of the squared norms.", limits=NOT_NEGATIVE)
     seed: int = setting(0, "Of everything random.", limits=at_least(0))
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-    @property
-    def l2_weight(self) -> float:
-        """The weight of the squared norms: `l2`, where a network has it."""
-        return 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by name, JSON-ready."""
@@ -136,9 +136,6 @@ class AutoRecSettings(NetworkSettings):
         Activation of every hidden layer, the embedding included.
     output : {"sigmoid", "identity"}
         A sigmoid stretched over the rating scale, or the rating itself.
-    l2 : float
-        :math:`\lambda`: a step minimises the mean squared error over its batch's ratings plus
-        :math:`\lambda / 2` times the squared norms of the weights; biases are free.
     """
 
     table2: ClassVar[Grid] = MappingProxyType(
@@ -156,11 +153,6 @@ class AutoRecSettings(NetworkSettings):
     hidden: Activation = setting("relu", "Activation of hidden layers.")
     output: Output = setting("sigmoid", "A sigmoid over the rating scale, or the rating itself.")
     l2: float = setting(0.01, "Weight of the squared norms.", limits=NOT_NEGATIVE)
-
-    @property
-    def l2_weight(self) -> float:
-        """The weight of the squared norms."""
-        return self.l2
 
 
 @dataclass(frozen=True)
@@ -228,8 +220,6 @@ class DAECFSettings(NetworkSettings):
         Share of a row's ratings that each step hides from the encoder, the rest being scaled up.
     normalize_input : bool
         Whether the encoder reads a row divided by its Euclidean norm.
-    l2 : float
-        :math:`\lambda`, as in `AutoRecSettings`.
     """
 
     table2: ClassVar[Grid] = MappingProxyType(
@@ -247,12 +237,6 @@ class DAECFSettings(NetworkSettings):
     hidden: Activation = setting("tanh", "Activation of hidden layers.")
     dropout: float = setting(0.5, "Share of a row hidden in each step.", limits=SHARE_BELOW_ONE)
     normalize_input: bool = setting(True, "Rows are read at norm one.")
-    l2: float = setting(0.0, "Weight of the squared norms.", limits=NOT_NEGATIVE)
-
-    @property
-    def l2_weight(self) -> float:
-        """The weight of the squared norms."""
-        return self.l2
 
 
 @dataclass(frozen=True)
@@ -268,12 +252,6 @@ class NCFSettings(NetworkSettings):
         a level for each user plus one for each item.
     n_units : int
         M, their width.
-    l2 : float
-        :math:`\lambda`: a step minimises the mean squared error over its batch's ratings plus
-        :math:`\lambda / 2` times the squared norms of the layers' weights and, as a mean over those ratings,
-        of the two embeddings; biases are free.
-    batch_size : int
-        Ratings a step.
     """
 
     table2: ClassVar[Grid] = MappingProxyType(
@@ -295,11 +273,6 @@ class NCFSettings(NetworkSettings):
     n_units: int = setting(50, "Width of those layers.", limits=at_least(1), when=_HIDDEN)
     l2: float = setting(0.01, "Weight of the squared norms.", limits=NOT_NEGATIVE)
 
-    @property
-    def l2_weight(self) -> float:
-        """The weight of the squared norms."""
-        return self.l2
-
 
 @dataclass(frozen=True)
 class CNNCFSettings(NetworkSettings):
@@ -314,10 +287,6 @@ class CNNCFSettings(NetworkSettings):
         A linear layer reads all that the last one leaves.
     n_channels : int
         Channels of every layer.
-    l2 : float
-        :math:`\lambda`, as in `NCFSettings`.
-    batch_size : int
-        Ratings a step.
     """
 
     table2: ClassVar[Grid] = MappingProxyType(
@@ -345,8 +314,3 @@ class CNNCFSettings(NetworkSettings):
                 f"n_layers is {self.n_layers} and n_factors {self.n_factors}: each layer halves the map, so "
                 f"n_factors must be a multiple of {2**self.n_layers}. Give fewer layers, or such a width."
             )
-
-    @property
-    def l2_weight(self) -> float:
-        """The weight of the squared norms."""
-        return self.l2
