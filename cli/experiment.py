@@ -24,6 +24,7 @@ from .shared_options import threads_option
 
 if TYPE_CHECKING:
     from pyro_bmf.experiments.datasets import DataSet
+    from pyro_bmf.experiments.significance import Significance
     from pyro_bmf.experiments.table3 import Table3
 
 _ROWS, _RUNNING = "Rows, columns and tuning", "Running"
@@ -309,6 +310,60 @@ def table3(
         tables=tables,
         screen=(*columns, "Whether"),
     )
+
+
+@dataclass(frozen=True)
+class SignificanceSpec:
+    """What the tests are made of."""
+
+    n: int
+    alpha: float
+    command: str
+
+    def open(self) -> Significance:
+        """Return the experiment."""
+        from pyro_bmf.experiments.significance import Significance
+
+        return Significance(self.n, self.alpha)
+
+
+@group.command()
+@click.option(
+    "--n",
+    "n",
+    type=click.IntRange(3, 7),
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="Models that are compared: those of the best mean rank.",
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    metavar="A",
+    help="Level of both tests.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of the report. [default: experiments/significance]",
+)
+@table_options
+def significance(n: int, alpha: float, out: Path | None, tables: TableWriter) -> None:
+    """Test which models differ over the paper's data sets: its Figure 2, from its printed Table 3.
+
+    Friedman's test over the best models, Nemenyi's over their pairs, and critical-difference diagrams. It
+    needs scikit-posthocs (pip install 'pyro-bmf[experiments]').
+
+    \b
+    Example:
+      pyro-bmf experiment significance --out experiments/figure2
+    """
+    job = Job(SignificanceSpec(n, alpha, _command()), out or Path("experiments/significance"), None)
+    run_experiment(job, jobs=1, quiet=True, tables=tables, screen=("Mean ranks",))
 
 
 def _spread(given: Mapping[str, int], models: list[str]) -> dict[str, int]:
