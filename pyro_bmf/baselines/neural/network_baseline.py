@@ -125,6 +125,11 @@ class NetworkBaseline(Baseline, Generic[S]):
         """Numbers that a predicted pair takes on its way through the network: bounds the memory of many."""
         return 1
 
+    @property
+    def cells_per_score(self) -> int:
+        """The same, where all items are scored at once."""
+        return self.cells_per_pair
+
     # ---------------------------------------------------------------- fitting
 
     @property
@@ -212,7 +217,7 @@ class NetworkBaseline(Baseline, Generic[S]):
     def scores(self, users: Indices) -> NDArray[np.float32]:
         """Return the mean rating of every item, some users at a time."""
         scores = np.empty((users.size, self.train.n_items), dtype=np.float32)
-        for part in chunks(users.size, CELLS // (self.cells_per_pair * self.train.n_items)):
+        for part in chunks(users.size, CELLS // (self.cells_per_score * self.train.n_items)):
             scores[part] = self.item_means(self.index(users[part])).cpu().numpy()
         return scores
 

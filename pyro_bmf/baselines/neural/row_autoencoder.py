@@ -218,10 +218,18 @@ class RowAutoencoder(NetworkBaseline[S]):
 
     def read(self, train: Ratings) -> Tensor:
         """Compress the rows; return those with ratings."""
-        sides = (train.users, train.items, train.n_users, train.n_items)
-        rows, columns, n_rows, n_columns = sides if self.side == "user" else (*sides[1::-1], *sides[:1:-1])
-        values = self.values(train.ratings)
-        self._rows = Feedback.from_coo(self.index(rows), self.index(columns), values, n_rows, n_columns)
+        users, items = self.index(train.users), self.index(train.items)
+        values, n_users, n_items = self.values(train.ratings), train.n_users, train.n_items
+        if self.side == "user":
+            self._rows = Feedback.from_coo(users, items, values, n_users, n_items)
+        else:
+            self._rows = Feedback.from_coo(items, users, values, n_items, n_users)
+        widest = max(p.shape[1] for p in self.network.parameters() if p.dim() > 1)
+        parts = list(chunks(self._rows.n_rows, CELLS // widest))
+        # Cut once: every validation encodes them again.
+        self._parts = [self._rows]
+        if len(parts) > 1:
+            self._parts = [self._rows.select(self.index(np.arange(one.start, one.stop))) for one in parts]
         return self._rows.indptr.diff().nonzero().squeeze(1)
 
     def batch_loss(self, cases: Tensor, progress: float) -> tuple[Tensor, int]:
@@ -235,18 +243,17 @@ class RowAutoencoder(NetworkBaseline[S]):
 
     def refresh(self) -> None:
         """Encode all rows, some at a time."""
-        n_rows = self._rows.n_rows
-        width = self.network.output.weight.shape[1]
-        parts = [
-            self.network.encode(self._rows.select(torch.arange(part.start, part.stop, device=self.device)))[0]
-            for part in chunks(n_rows, CELLS // width)
-        ]
-        self._hidden = torch.cat(parts)
+        self._hidden = torch.cat([self.network.encode(part)[0] for part in self._parts])
 
     @property
     def cells_per_pair(self) -> int:
         """Numbers that a pair's product holds."""
         return 2 * self.network.output.weight.shape[1]
+
+    @property
+    def cells_per_score(self) -> int:
+        """One: scores of all items are a product of matrices."""
+        return 1
 
     def pair_means(self, users: Tensor, items: Tensor) -> Tensor:
         """Return one product a pair."""
