@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from pyro_bmf.errors import SettingsError
-
-from .named_values import plain_value
 from .printing.option_groups import GroupedCommand, option
 from .printing.output import TableWriter, table_options
-from .printing.text import shell_word
+from .runs.experiment_options import (
+    SignificanceSpec,
+    Table3Spec,
+    chosen_settings,
+    command_line,
+    cuts_by_model,
+    listed,
+    numbers_by_model,
+    spread,
+)
 from .runs.experiments import Job, run_experiment
 from .runs.workers import threads_each
 from .shared_options import threads_option
-
-if TYPE_CHECKING:
-    from pyro_bmf.experiments.datasets import DataSet
-    from pyro_bmf.experiments.significance import Significance
-    from pyro_bmf.experiments.table3 import Table3
 
 _ROWS, _RUNNING = "Rows, columns and tuning", "Running"
 
@@ -100,68 +100,6 @@ def experiment_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_shared
 
 
-def _by_model(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, int]:
-    """Read ``N`` (of all models, under the name ``*``) and ``MODEL=N``."""
-    found: dict[str, int] = {}
-    for text in given:
-        name, equals, number = text.rpartition("=")
-        if not number.strip().isdecimal() or (equals and not name.strip()):
-            raise click.BadParameter(f"{text!r}: write a whole number, or MODEL=NUMBER", param=parameter)
-        found[name.strip() if equals else "*"] = int(number)
-    return found
-
-
-def _cuts(
-    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
-) -> dict[str, dict[str, tuple[Any, ...]]]:
-    """Read ``MODEL:NAME=V[,V]``."""
-    found: dict[str, dict[str, tuple[Any, ...]]] = {}
-    for text in given:
-        model, colon, rest = text.partition(":")
-        name, equals, values = rest.partition("=")
-        if not (colon and equals and model.strip() and name.strip() and values.strip()):
-            raise click.BadParameter(f"{text!r}: write MODEL:NAME=VALUE,VALUE", param=parameter)
-        axis = tuple(plain_value(value.strip()) for value in values.split(","))
-        found.setdefault(model.strip(), {})[name.strip()] = axis
-    return found
-
-
-def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(dict.fromkeys(part.strip() for part in value.split(",")))
-
-
-@dataclass(frozen=True)
-class Table3Spec:
-    """What Table 3 is made of: nothing in it is loaded yet."""
-
-    models: tuple[str, ...]
-    data: tuple[str, ...]
-    sets: Path | None
-    data_dir: Path | None
-    seeds: int
-    choices: Mapping[str, Any]
-    device: str
-    threads: int | None
-    command: str
-
-    def data_sets(self) -> tuple[DataSet, ...]:
-        """Return the columns."""
-        from pyro_bmf.experiments.datasets import named_set, sets_of_file
-
-        described = () if self.sets is None else sets_of_file(self.sets)
-        return (*(named_set(name, self.data_dir) for name in self.data), *described)
-
-    def open(self) -> Table3:
-        """Return the experiment."""
-        from pyro_bmf.experiments.table3 import Table3
-        from pyro_bmf.experiments.table3_rows import Choices
-
-        choices = Choices(**self.choices)
-        return Table3(
-            self.models, self.data_sets(), self.seeds, choices, device=self.device, threads=self.threads
-        )
-
-
 @group.command(cls=GroupedCommand)
 @option(
     "--data",
@@ -188,7 +126,7 @@ class Table3Spec:
 )
 @option(
     "--models",
-    callback=_names,
+    callback=listed,
     metavar="NAME,NAME",
     group=_ROWS,
     common=True,
@@ -206,7 +144,7 @@ class Table3Spec:
 @option(
     "--trials",
     multiple=True,
-    callback=_by_model,
+    callback=numbers_by_model,
     metavar="[MODEL=]N",
     group=_ROWS,
     common=True,
@@ -216,7 +154,7 @@ class Table3Spec:
 @option(
     "--iterations",
     multiple=True,
-    callback=_by_model,
+    callback=numbers_by_model,
     metavar="[MODEL=]N",
     group=_ROWS,
     common=True,
@@ -226,7 +164,7 @@ class Table3Spec:
     "--grid",
     "cuts",
     multiple=True,
-    callback=_cuts,
+    callback=cuts_by_model,
     metavar="MODEL:NAME=V,V",
     group=_ROWS,
     common=True,
@@ -284,11 +222,11 @@ def table3(
         raise click.UsageError(f"--models {unknown[0]}: choose from {', '.join(known_rows())}.")
     tuned = [name for name in rows if name in TRIALS]
     choices = {
-        "trials": _spread(trials, tuned),
-        "iterations": _spread(iterations, tuned),
+        "trials": spread(trials, tuned),
+        "iterations": spread(iterations, tuned),
         "cuts": cuts,
         "sampler": sampler,
-        "chosen": {} if settings_file is None else _chosen(settings_file),
+        "chosen": {} if settings_file is None else chosen_settings(settings_file),
     }
     names = data or (() if sets is not None else tuple(PAPERS_SETS))
     spec = Table3Spec(
@@ -300,7 +238,7 @@ def table3(
         choices,
         shared.device,
         threads_each(shared.threads, shared.jobs),
-        _command(),
+        command_line(),
     )
     columns = [one.title for one in spec.data_sets()]  # refuses what is unknown before anything is run
     run_experiment(
@@ -310,21 +248,6 @@ def table3(
         tables=tables,
         screen=(*columns, "Whether"),
     )
-
-
-@dataclass(frozen=True)
-class SignificanceSpec:
-    """What the tests are made of."""
-
-    n: int
-    alpha: float
-    command: str
-
-    def open(self) -> Significance:
-        """Return the experiment."""
-        from pyro_bmf.experiments.significance import Significance
-
-        return Significance(self.n, self.alpha)
 
 
 @group.command()
@@ -362,63 +285,5 @@ def significance(n: int, alpha: float, out: Path | None, tables: TableWriter) ->
     Example:
       pyro-bmf experiment significance --out experiments/figure2
     """
-    job = Job(SignificanceSpec(n, alpha, _command()), out or Path("experiments/significance"), None)
+    job = Job(SignificanceSpec(n, alpha, command_line()), out or Path("experiments/significance"), None)
     run_experiment(job, jobs=1, quiet=True, tables=tables, screen=("Mean ranks",))
-
-
-def _spread(given: Mapping[str, int], models: list[str]) -> dict[str, int]:
-    """Return numbers by model; what is said of all is of the tuned ones that are not named."""
-    every = {} if "*" not in given else dict.fromkeys(models, given["*"])
-    return {**every, **{name: number for name, number in given.items() if name != "*"}}
-
-
-def _chosen(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Read chosen settings, by set (``*``: any) and model."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"--settings {path} is not JSON ({error}): give a table3-chosen.json.") from error
-    whole = isinstance(content, dict) and all(
-        isinstance(by_model, dict) and all(isinstance(values, dict) for values in by_model.values())
-        for by_model in content.values()
-    )
-    if not whole:
-        raise SettingsError(
-            f"--settings {path}: settings by set and model are needed, as in a table3-chosen.json: "
-            '{"ml1m": {"i-rec": {"n_factors": 100}}}.'
-        )
-    return dict(content)
-
-
-def _command() -> str:
-    """Return the command line that was given, without what decides how it is run and where."""
-    context = click.get_current_context()
-    words = ["pyro-bmf", "experiment", str(context.info_name)]
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        if context.get_parameter_source(name) != click.core.ParameterSource.COMMANDLINE:
-            continue
-        if name in _NOT_SAID or not isinstance(parameter, click.Option):
-            continue
-        value = context.params[name]
-        texts = [",".join(value)] if name == "models" else _written(value)
-        words += [f"{parameter.opts[0]} {shell_word(text)}" for text in texts]
-    return " ".join(words)
-
-
-_NOT_SAID = frozenset({"out", "jobs", "timeout", "quiet", "as_json", "csv_path", "csv_safe", "data_dir"})
-
-
-def _written(value: Any) -> list[str]:
-    """Return an option's value as it was typed, once for each time that it was given."""
-    if isinstance(value, Mapping):
-        found: list[str] = []
-        for name, inner in value.items():
-            if isinstance(inner, Mapping):
-                found += [f"{name}:{key}={','.join(map(str, axis))}" for key, axis in inner.items()]
-            else:
-                found.append(str(inner) if name == "*" else f"{name}={inner}")
-        return found
-    if isinstance(value, tuple):
-        return [str(one) for one in value]
-    return [Path(value).name if isinstance(value, Path) else str(value)]

@@ -1,0 +1,159 @@
+"""What the commands of experiments are given: options read into what a process can be sent, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyro_bmf.errors import SettingsError
+
+from ..named_values import plain_value
+from ..printing.text import shell_word
+
+if TYPE_CHECKING:
+    from pyro_bmf.experiments.datasets import DataSet
+    from pyro_bmf.experiments.significance import Significance
+    from pyro_bmf.experiments.table3 import Table3
+
+
+@dataclass(frozen=True)
+class Table3Spec:
+    """What Table 3 is made of: nothing in it is loaded yet."""
+
+    models: tuple[str, ...]
+    data: tuple[str, ...]
+    sets: Path | None
+    data_dir: Path | None
+    seeds: int
+    choices: Mapping[str, Any]
+    device: str
+    threads: int | None
+    command: str
+
+    def data_sets(self) -> tuple[DataSet, ...]:
+        """Return the columns."""
+        from pyro_bmf.experiments.datasets import named_set, sets_of_file
+
+        described = () if self.sets is None else sets_of_file(self.sets)
+        return (*(named_set(name, self.data_dir) for name in self.data), *described)
+
+    def open(self) -> Table3:
+        """Return the experiment."""
+        from pyro_bmf.experiments.table3 import Table3
+        from pyro_bmf.experiments.table3_rows import Choices
+
+        choices = Choices(**self.choices)
+        return Table3(
+            self.models, self.data_sets(), self.seeds, choices, device=self.device, threads=self.threads
+        )
+
+
+@dataclass(frozen=True)
+class SignificanceSpec:
+    """What the tests are made of."""
+
+    n: int
+    alpha: float
+    command: str
+
+    def open(self) -> Significance:
+        """Return the experiment."""
+        from pyro_bmf.experiments.significance import Significance
+
+        return Significance(self.n, self.alpha)
+
+
+def numbers_by_model(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, int]:
+    """Read ``N`` (of all models, under the name ``*``) and ``MODEL=N``."""
+    found: dict[str, int] = {}
+    for text in given:
+        name, equals, number = text.rpartition("=")
+        if not number.strip().isdecimal() or (equals and not name.strip()):
+            raise click.BadParameter(f"{text!r}: write a whole number, or MODEL=NUMBER", param=parameter)
+        found[name.strip() if equals else "*"] = int(number)
+    return found
+
+
+def cuts_by_model(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, dict[str, tuple[Any, ...]]]:
+    """Read ``MODEL:NAME=V[,V]``."""
+    found: dict[str, dict[str, tuple[Any, ...]]] = {}
+    for text in given:
+        model, colon, rest = text.partition(":")
+        name, equals, values = rest.partition("=")
+        if not (colon and equals and model.strip() and name.strip() and values.strip()):
+            raise click.BadParameter(f"{text!r}: write MODEL:NAME=VALUE,VALUE", param=parameter)
+        axis = tuple(plain_value(value.strip()) for value in values.split(","))
+        found.setdefault(model.strip(), {})[name.strip()] = axis
+    return found
+
+
+def listed(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Read names with commas between, each once."""
+    return None if value is None else tuple(dict.fromkeys(part.strip() for part in value.split(",")))
+
+
+def spread(given: Mapping[str, int], models: list[str]) -> dict[str, int]:
+    """Return numbers by model; what is said of all is of the tuned ones that are not named."""
+    every = {} if "*" not in given else dict.fromkeys(models, given["*"])
+    return {**every, **{name: number for name, number in given.items() if name != "*"}}
+
+
+def chosen_settings(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Read chosen settings, by set (``*``: any) and model."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--settings {path} is not JSON ({error}): give a table3-chosen.json.") from error
+    whole = isinstance(content, dict) and all(
+        isinstance(by_model, dict) and all(isinstance(values, dict) for values in by_model.values())
+        for by_model in content.values()
+    )
+    if not whole:
+        raise SettingsError(
+            f"--settings {path}: settings by set and model are needed, as in a table3-chosen.json: "
+            '{"ml1m": {"i-rec": {"n_factors": 100}}}.'
+        )
+    return dict(content)
+
+
+def command_line() -> str:
+    """Return the command line that was given, without what decides how it is run and where."""
+    context = click.get_current_context()
+    words = ["pyro-bmf", "experiment", str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) != click.core.ParameterSource.COMMANDLINE:
+            continue
+        if name in _UNSAID or not isinstance(parameter, click.Option):
+            continue
+        value = context.params[name]
+        texts = [",".join(value)] if name == "models" else _written(value)
+        words += [f"{parameter.opts[0]} {shell_word(text)}" for text in texts]
+    return " ".join(words)
+
+
+_UNSAID = frozenset({"out", "jobs", "timeout", "quiet", "as_json", "csv_path", "csv_safe", "data_dir"})
+
+
+def _written(value: Any) -> list[str]:
+    """Return an option's value as it was typed, once for each time that it was given."""
+    if isinstance(value, Mapping):
+        found: list[str] = []
+        for name, inner in value.items():
+            if isinstance(inner, Mapping):
+                found += [f"{name}:{key}={','.join(map(str, axis))}" for key, axis in inner.items()]
+            else:
+                found.append(str(inner) if name == "*" else f"{name}={inner}")
+        return found
+    if isinstance(value, tuple):
+        return [str(one) for one in value]
+    return [Path(value).name if isinstance(value, Path) else str(value)]
