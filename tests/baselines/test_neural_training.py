@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_bmf.baselines import NEURAL_BASELINES, NEURAL_SETTINGS, AutoRecSettings, IRec, NetworkSettings
 from pyro_bmf.data import Split, random_split, synthetic_ratings
@@ -191,3 +192,29 @@ def test_every_setting_is_read(split, kind) -> None:
         # What stops earlier may have kept the same state.
         same = weights(other) == weights(before) and other.info["iterations"] == before.info["iterations"]
         assert not same, name
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the size of the largest tensor that any operation gave."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for one in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(one, torch.Tensor) and one.layout == torch.strided:
+                self.numel = max(self.numel, one.numel())
+        return found
+
+
+def test_nothing_of_the_size_of_users_times_items_is_built(kind) -> None:
+    ratings = synthetic_ratings(300, 200, 1500, n_factors=2, scale="1:5:1").ratings
+    wide = random_split(ratings, seed=1)
+    few = {"n_factors": 4, "n_layers": 1, "n_units": 4, "n_channels": 2}
+    known = kind.settings_class().to_dict()
+    settings = small(kind, max_iterations=1, **{name: few[name] for name in few if name in known})
+    with Largest() as seen:
+        system = kind(settings).fit(wide)
+        system.predict_mean(wide.test.users, wide.test.items)
+    assert 300 < seen.numel <= 5 * len(ratings)
+    assert seen.numel < 300 * 200 / 5
