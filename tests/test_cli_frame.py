@@ -79,7 +79,8 @@ def test_overview_names_every_command() -> None:
         assert f"  {name} " in result.output
         assert lazy.short_help in result.output
     assert set(COMMANDS) == {
-        "data", "fit", "evaluate", "presets", "priors", "likelihoods", "predict", "recommend", "fold-in",
+        "data", "fit", "tune", "experiment", "evaluate", "presets", "priors", "likelihoods", "predict",
+        "recommend", "fold-in",
         "similar", "ppc", "diagnose", "sensitivity", "elicit", "compare", "stack", "calibrate",
         "export",
     }  # fmt: skip

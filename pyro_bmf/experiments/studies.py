@@ -167,7 +167,8 @@ class SharedStudy:
     def _take(self) -> tuple[optuna.Trial, Cell]:
         import optuna
 
-        number = len(self.study.get_trials(deepcopy=False))
+        # Stale trials are not counted: a study that was interrupted goes on as if it had not been.
+        number = sum(_STALE not in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         if self.sampler == "tpe":
             self.study.sampler = optuna.samplers.TPESampler(

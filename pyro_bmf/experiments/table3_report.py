@@ -169,28 +169,37 @@ def _settings(scored: Sequence[Scored]) -> list[dict[str, str]]:
     lines = []
     for one in scored:
         tuned = one.row.tuned or {}
-        edges = set(tuned.get("on_edge", ()))
-        chosen = tuned.get("chosen") or {}
-        seconds = [float(result["seconds"]) for result in one.results.values() if "seconds" in result]
-        told = ", ".join(
-            f"{name} {value}{' (edge)' if name in edges else ''}" for name, value in chosen.items()
-        )
-        waiting = (
-            "not chosen yet" if one.row.tuning is not None and one.row.not_run is None else "as they stand"
-        )
+        done = [result for result in one.results.values() if "seconds" in result]
+        lengths = [len(result["curve"]) for result in done if result["curve"]]
         lines.append(
             {
                 "set": one.row.data.title,
                 "model": one.row.model.title,
-                "settings": "not run" if one.row.not_run is not None else told or waiting,
+                "settings": _told_settings(one.row),
                 "trials": str(len(tuned["trials"])) if tuned.get("trials") else "–",
                 "of combinations": str(tuned.get("n_combinations", "–")),
                 "validation RMSE": f"{tuned['value']:.4f}" if tuned.get("value") is not None else "–",
+                "iterations a fit": ", ".join(map(str, lengths)) or "–",
                 "seconds to tune": f"{tuned['seconds']:.0f}" if "seconds" in tuned else "–",
-                "seconds a fit": f"{sum(seconds) / len(seconds):.1f}" if seconds else "–",
+                "seconds a fit": ", ".join(f"{result['seconds']:.1f}" for result in done) or "–",
             }
         )
     return lines
+
+
+def _told_settings(row: Row) -> str:
+    """Return what a row's fits have set, with edges marked."""
+    if row.not_run is not None:
+        return "not run"
+    if row.tuning is None:
+        set_so = ", ".join(f"{name} {value}" for name, value in row.values.items())
+        return f"as they stand, with {set_so}" if set_so else "as they stand"
+    if row.tuned is None:
+        return "not chosen yet"
+    edges = set(row.tuned["on_edge"])
+    return ", ".join(
+        f"{name} {value}{' (edge)' if name in edges else ''}" for name, value in row.tuned["chosen"].items()
+    )
 
 
 def _left_out(scored: Sequence[Scored]) -> str:

@@ -79,6 +79,8 @@ class Row:
         What is left out of the grid's axes.
     not_run : str or None
         Why there are no cells.
+    values : mapping
+        Of a row that is not tuned, what is set otherwise than the model has it.
     """
 
     model: Contender
@@ -88,6 +90,7 @@ class Row:
     finals: tuple[Cell, ...] = ()
     cuts: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     not_run: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Table3Rows:
@@ -155,7 +158,8 @@ class Table3Rows:
             fixed["max_iterations"] = iterations
         trials = self._trials(model, data)
         if not trials:
-            return Row(model, data, finals=self._finals(model, data, {**fixed, **(given or {})}))
+            values = {**fixed, **(given or {})}
+            return Row(model, data, finals=self._finals(model, data, values), values=values)
         cuts = self._cuts(model, data)
         tuning = self._tuning(model, data, trials, fixed, cuts)
         tuned = store.result(tuning)
