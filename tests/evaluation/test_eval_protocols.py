@@ -69,6 +69,17 @@ def test_full_by_hand(small):
     assert at_three.recall_se == pytest.approx(0.25)
 
 
+def test_users_may_be_counted_by_all_their_ratings(small):
+    split, predictor = small
+    result = by_name(evaluate_ranking(predictor, split, n=(1, 3), counted=split.ratings))
+    # user 2 has rated two items, one of them in test: candidates 0, 2 to 5 of equal score, 0 first, a hit
+    full = result["full", 3]
+    assert full.users.tolist() == [0, 2, 3]
+    assert full.user_recall == pytest.approx([0.5, 1, 1])
+    assert (full.n_users, full.n_users_one_rating, full.n_users_none_relevant) == (3, 0, 1)
+    assert result["rated-precision", 1].user_recall == pytest.approx([0, 1, 1])
+
+
 def test_rated_by_hand(small):
     split, predictor = small
     result = by_name(evaluate_ranking(predictor, split, n=(1, 3)))
