@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ from ..data.ratings import Ratings
 from ..errors import PyroBmfError, SavedFileError
 from ..tensor_files import Kind, first_line, is_finite, read_tensors, write_tensors
 from .both_heads import BothHeads
+from .contract import SelectionHead
 from .factors import SelectionFactors
 from .item_regression import ItemRegression
 from .rate_map import RateMap
-from .selection import Selection
 
 FILE_NAME = "selection.safetensors"
 _FIT_AGAIN = "Delete it, and fit it again: pyro-bmf fit --resume RUN."
@@ -34,28 +34,39 @@ HEADS: Mapping[str, Any] = MappingProxyType(
 _MISFITS = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError, ArithmeticError)
 
 
-def save_selection(path: Path, selection: Selection) -> Path:
+class SelectionParts(NamedTuple):
+    """What a selection model is made of, in the order of its attributes."""
+
+    head: SelectionHead
+    known: RateMap
+    new: RateMap
+    seen: float
+    train: Ratings
+    info: Mapping[str, Any]
+
+
+def save_parts(path: Path, parts: SelectionParts) -> Path:
     """Write a selection model, atomically; `path` is a file, or a folder for ``selection.safetensors``."""
     target = path if path.suffix == ".safetensors" else path / FILE_NAME
     target.parent.mkdir(parents=True, exist_ok=True)
-    head = selection.head
+    head = parts.head
     arrays = {f"head.{name}": value for name, value in head.tensors().items()}
-    for name, mapped in (("known", selection.known), ("new", selection.new)):
+    for name, mapped in (("known", parts.known), ("new", parts.new)):
         arrays |= {f"{name}.{part}": value for part, value in mapped.tensors().items()}
     document = {
         "head": head.word,
         "settings": head.settings(),
-        "seen": selection.seen,
-        "data_hash": _hash(selection.train),
-        "n_users": selection.train.n_users,
-        "n_items": selection.train.n_items,
-        "info": dict(selection.info),
+        "seen": parts.seen,
+        "data_hash": _hash(parts.train),
+        "n_users": parts.train.n_users,
+        "n_items": parts.train.n_items,
+        "info": dict(parts.info),
     }
     write_tensors(target, FILE, document, {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()})
     return target
 
 
-def load_selection(path: Path, train: Ratings) -> Selection:
+def load_parts(path: Path, train: Ratings) -> SelectionParts:
     """Read a selection model; see `Selection.load`."""
     source = path / FILE_NAME if path.is_dir() else path
     if not source.is_file():
@@ -79,7 +90,7 @@ def load_selection(path: Path, train: Ratings) -> Selection:
                 f"it knows {head.n_items:,} items, the ratings have {train.n_items:,}. {_FIT_AGAIN}"
             )
         known, new = (RateMap.from_saved(_part(arrays, name)) for name in ("known", "new"))
-        return Selection(head, known, new, float(document["seen"]), train, dict(document["info"]))
+        return SelectionParts(head, known, new, float(document["seen"]), train, dict(document["info"]))
     except PyroBmfError as error:
         raise SavedFileError(f"{source}: {error}") from error
     except _MISFITS as error:

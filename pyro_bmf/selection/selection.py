@@ -14,6 +14,7 @@ from ..data.ratings import Ratings
 from .contract import Scores, SelectionHead
 from .rate_map import Floats, Horizon, RateMap
 from .rated_sets import Indices, RatedSets
+from .saved import SelectionParts, load_parts, save_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +90,10 @@ class Selection:
 
     def save(self, path: Path | str) -> Path:
         """Write the selection model; see `pyro_bmf.selection.saved`."""
-        from .saved import save_selection
-
-        return save_selection(Path(path), self)
+        return save_parts(
+            Path(path),
+            SelectionParts(self.head, self.known, self.new, self.seen, self.train, self.info),
+        )
 
     @classmethod
     def load(cls, path: Path | str, train: Ratings) -> Selection:
@@ -102,9 +104,7 @@ class Selection:
         SavedFileError
             If there is no such file, or it is damaged, or of other ratings.
         """
-        from .saved import load_selection
-
-        return load_selection(Path(path), train)
+        return cls(*load_parts(Path(path), train))
 
     @cached_property
     def _item_counts(self) -> Floats:
