@@ -34,6 +34,8 @@ _HOMES = {
     "CoordinateAscent": "pyro_bmf.methods.coordinate_ascent.settings",
     "MatrixFactorization": "pyro_bmf.estimator",
     "Posterior": "pyro_bmf.posterior",
+    "Recommender": "pyro_bmf.selection",
+    "fit_selection": "pyro_bmf.selection",
     "to_arviz": "pyro_bmf.export.arviz",
     "evaluate": "pyro_bmf.evaluation",
     "PyroBmfError": "pyro_bmf.errors",

@@ -57,6 +57,11 @@ class RatingScale:
         step = "" if self.step is None else f":{self.step:g}"
         return f"{self.low:g}:{self.high:g}{step}"
 
+    @property
+    def liked_above(self) -> float:
+        """Above which rating an item counts as liked: 3 on a scale that ends at 5, else the middle."""
+        return 3.0 if self.high == 5.0 else (self.low + self.high) / 2
+
     @cached_property
     def levels(self) -> NDArray[np.float64] | None:
         """Ascending levels, shape (n_levels,), or None for a continuous scale."""

@@ -149,8 +149,8 @@ class Ranking:
 
 
 def default_threshold(scale: RatingScale) -> float:
-    """Return above which rating an item is relevant: 3 on a scale that ends at 5, else the middle."""
-    return 3.0 if scale.high == 5.0 else (scale.low + scale.high) / 2
+    """Return above which rating an item is relevant: a liked one."""
+    return scale.liked_above
 
 
 def evaluate_ranking(
@@ -162,6 +162,7 @@ def evaluate_ranking(
     threshold: float = 3.0,
     protocols: Sequence[str] = PROTOCOLS,
     max_cells: int = 4_000_000,
+    lists: bool = False,
     advance: Callable[[int], None] | None = None,
     metrics: Sequence[Metric] = METRICS,
     counted: Ratings | None = None,
@@ -185,6 +186,8 @@ def evaluate_ranking(
         Some of `PROTOCOLS`.
     max_cells
         Scores held at once; bounds memory at about 10 bytes each.
+    lists
+        Ask for lists, whatever the catalogue's size.
     advance
         Told of evaluated users that are done.
     metrics
@@ -224,13 +227,13 @@ def evaluate_ranking(
     left_out = (int((present & ~enough).sum()), int((present & enough & (relevant_counts == 0)).sum()))
 
     asked = _Asked(predictor, held_out, seen, users, relevant, tuple(n), "full" in protocols, advance)
-    screened = predictor.screens_catalogue and held_out.n_items > LARGE_CATALOGUE
-    lists = asked.by_lists() if screened else asked.by_scores(max_cells)
+    screened = lists or (predictor.screens_catalogue and held_out.n_items > LARGE_CATALOGUE)
+    made = asked.by_lists() if screened else asked.by_scores(max_cells)
     of_users = ranking_metrics(metrics)
     of_catalogue = catalogue_metrics(metrics)
     results = []
     for protocol in protocols:
-        hits = lists.full if protocol == "full" else lists.rated
+        hits = made.full if protocol == "full" else made.rated
         totals = counts[users] if protocol == "rated-precision" else relevant_counts[users]
         for length in n:
             values = {metric.name: metric.values(hits, totals, length) for metric in of_users}
@@ -238,7 +241,7 @@ def evaluate_ranking(
             for name, own in values.items():
                 figures[name], figures[f"{name}_se"] = _mean_and_se(own)
             shares = {
-                metric.name: metric.figure(lists.listed[length], length) if protocol == "full" else None
+                metric.name: metric.figure(made.listed[length], length) if protocol == "full" else None
                 for metric in of_catalogue
             }
             results.append(Ranking(protocol, length, figures, users.size, *left_out, shares, users, values))

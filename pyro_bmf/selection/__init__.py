@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from .fitting import fit_selection
+from .product import BY, SHORTLIST
+from .ranker import ProductRanker
 from .rate_map import Horizon
+from .recommender import NewUsers, Recommender
 from .selection import Selection
 
-__all__ = ["Horizon", "Selection", "fit_selection"]
+__all__ = [
+    "BY",
+    "SHORTLIST",
+    "Horizon",
+    "NewUsers",
+    "ProductRanker",
+    "Recommender",
+    "Selection",
+    "fit_selection",
+]

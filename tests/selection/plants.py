@@ -56,3 +56,24 @@ def sets(n_users: int = 60, n_items: int = 25, seed: int = 0) -> RatedSets:
     rates = planted_rates(n_users, n_items, seed)
     chosen = np.random.default_rng([seed, 2]).random(rates.shape) < rates
     return RatedSets.of_pairs(*np.nonzero(chosen), rates.shape)
+
+
+def confounded_split(n_users: int = 300, n_items: int = 80, seed: int = 0) -> tuple[Split, Floats, Floats]:
+    """Return a split in which what is liked is chosen: an unseen part of the liking decides the choice.
+
+    Returns
+    -------
+    split : Split
+    levels : ndarray, shape (n_users, n_items)
+        The rating that every pair would get.
+    rates : ndarray
+        The probability of every pair to be chosen, given its rating.
+    """
+    rng = np.random.default_rng([seed, 9])
+    taste = rng.normal(size=(n_users, 2)) @ rng.normal(size=(2, n_items)) * 0.5
+    liking = taste + 0.4 * rng.normal(size=(1, n_items)) + 0.8 * rng.normal(size=(n_users, n_items))
+    levels = np.clip(np.round(3.0 + liking), 1, 5)
+    popularity = rng.normal(size=(1, n_items))
+    rates: Floats = 1.0 / (1.0 + np.exp(-(1.2 * liking + popularity - 2.5)))
+    chosen = rng.random(rates.shape) < rates
+    return random_split(ratings_of(chosen, levels), seed=seed), levels, rates
