@@ -10,8 +10,11 @@ import click
 from pyro_bmf.files import write_json
 
 from .printing.output import TableWriter, note, table_options
+from .printing.ranked_by import measured
 from .printing.report import PROTOCOLS, evaluation_tables, with_chain
+from .printing.text import shell_word
 from .runs.folder import RUN, RunFolder
+from .runs.selection import recommender_if_any, selection_file
 from .shared_options import data_dir_option, moved_data_option
 
 
@@ -110,9 +113,17 @@ def command(
         protocols=protocols or tuple(PROTOCOLS),
         seed=seed,
     )
+    recommender = recommender_if_any(folder, posterior, comparison.model.threshold)
+    if recommender is None:
+        note(
+            f"{path} has no {selection_file(folder).name}, so there are no rankings by liked: "
+            f"'pyro-bmf fit --resume {shell_word(str(path))}' adds it."
+        )
+    chosen = protocols or tuple(PROTOCOLS)
+    content = measured(recommender, comparison, split, tables, part=part, protocols=chosen, detail=detail)
     settling = settling_of(posterior)
     if settling is not None and settling["sentence"] is not None:
         note(settling["sentence"])
     if part == "test":
-        write_json(folder.metrics, with_chain(comparison.to_dict(), settling))
+        write_json(folder.metrics, with_chain(content, settling))
         tables.say(f"All figures are in {folder.metrics}.")

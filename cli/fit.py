@@ -15,12 +15,14 @@ from .given import given_options
 from .options import Asked, ratings_options
 from .printing.option_groups import GroupedCommand, option
 from .printing.output import TableWriter, note, table_options
+from .printing.ranked_by import measured
 from .printing.rating_tables import recommendations
 from .printing.report import evaluation_tables, with_chain
 from .printing.text import shell_word
 from .runs.config import config_of_options
 from .runs.folder import RUN, RunFolder
 from .runs.job import Job, ctrl_c, fit_and_save, how_to_go_on
+from .runs.selection import recommender_if_any
 from .settings_options import Changes, case_on, chosen, settings_options
 from .shared_options import Running, running_options
 from .splitting import check_data_dir, make_split
@@ -314,16 +316,17 @@ def _show(job: Job, tables: TableWriter, recommend_for: str | None, how: str | N
 
     folder, split = job.folder, job.split
     posterior = folder.load_posterior()
+    recommender = recommender_if_any(folder, posterior)
     settling = settling_of(posterior)
     if settling is not None and settling["sentence"] is not None and not told:
         note(settling["sentence"])
     if len(split.test_rows):
         comparison = evaluation_tables(posterior, split, tables, caveat=folder.caveat())
-        write_json(folder.metrics, with_chain(comparison.to_dict(), settling))
+        write_json(folder.metrics, with_chain(measured(recommender, comparison, split, tables), settling))
     else:
         note("The split has no test ratings: the fit was not measured.")
     if recommend_for is not None:
-        recommendations(posterior, recommend_for, tables)
+        recommendations(posterior, recommender, recommend_for, tables)
     if tables.json:
         tables.show("Run", [{"run": str(folder.path), "model": str(folder.model), "fit": how}], name="run")
         return

@@ -1,4 +1,4 @@
-"""`pyro-bmf recommend`: the best items for one, many or all users."""
+"""`pyro-bmf recommend`: the best items for one, many or all users, by what they will choose and like."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from .given import given_options, refuse_unread
 from .id_files import FILE, parse_ids, read_table
 from .printing.output import TableWriter, table_options
 from .printing.progress import bar
-from .printing.rating_tables import limited, recommendation_title, show_ratings
+from .printing.rating_tables import by_words, limited, recommendation_title, show_ratings
 from .printing.table_files import out_option, write_parts
 from .runs.folder import RUN, RunFolder
-from .shared_options import moved_data_option, seed_option
+from .runs.selection import load_recommender, recommender_if_any
+from .shared_options import by_option, moved_data_option, seed_option, threshold_option
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from pyro_bmf.data import Ratings
+    from pyro_bmf.data import Ratings, RatingScale
     from pyro_bmf.posterior import Posterior
+    from pyro_bmf.selection import Recommender
 
 #: Rows of a result that are held at once.
 _ROWS_AT_ONCE = 50_000
@@ -38,6 +40,9 @@ _ROWS_AT_ONCE = 50_000
 )
 @click.option("--all", "everybody", is_flag=True, help="All users; needs --out.")
 @click.option("--n", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="Items a user.")
+@by_option
+@threshold_option
+@click.option("--why", is_flag=True, help="Say which of the user's ratings speak most for each item.")
 @click.option("--include-seen", is_flag=True, help="Recommend what the user rated in training as well.")
 @click.option(
     "--exclude-held-out",
@@ -49,6 +54,17 @@ _ROWS_AT_ONCE = 50_000
     type=FILE,
     metavar="FILE",
     help="Recommend only these items: one id a line, or column item_id.",
+)
+@click.option(
+    "--exclude", "excluded", type=FILE, metavar="FILE", help="Leave out these items, a file as --candidates."
+)
+@click.option(
+    "--min-count",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="C",
+    help="Leave out items with fewer training ratings.",
 )
 @click.option(
     "--interval",
@@ -63,8 +79,8 @@ _ROWS_AT_ONCE = 50_000
     type=click.Choice(("mean", "lower", "thompson", "prob-top")),
     default="mean",
     show_default=True,
-    help="What is highest: the mean; what it is above with confidence; the mean under one joint draw; "
-    "the probability of being among the user's N best.",
+    help="What is highest of it: the mean; what it is above with confidence; it under one joint draw; the "
+    "probability of being among the user's N best. By liked or chosen, draws decide among the 200 best.",
 )
 @click.option(
     "--quantile",
@@ -108,6 +124,11 @@ def command(
     include_seen: bool,
     exclude_held_out: bool,
     candidates: Path | None,
+    excluded: Path | None,
+    min_count: int,
+    by: str,
+    threshold: float | None,
+    why: bool,
     interval: float,
     strategy: str,
     quantile: float,
@@ -119,7 +140,11 @@ def command(
     out: Path | None,
     tables: TableWriter,
 ) -> None:
-    """Recommend items to users: those with the highest posterior-predictive mean, or by another strategy.
+    """Recommend items to users: those that they will most probably choose and like.
+
+    --by liked: P(chosen) x P(rated above the threshold), as choices were made in the data. --by rating: what
+    would be rated highest if everything were rated; biased where choosing and liking have causes in common.
+    --by chosen: what will be rated at all. Chosen is what is among the ratings held out of the fit.
 
     What a user rated in training is left out. A file of many users, or of all, is written a part at a time,
     in bounded memory.
@@ -128,7 +153,8 @@ def command(
     Examples:
       pyro-bmf recommend runs/ml100k --user 196
       pyro-bmf recommend runs/ml100k --user 196 --user 22 --n 5 --candidates new_films.csv
-      pyro-bmf recommend runs/ml100k --user 196 --strategy prob-top --n 5
+      pyro-bmf recommend runs/ml100k --user 196 --by rating --strategy prob-top --n 5
+      pyro-bmf recommend runs/ml100k --user 196 --why --min-count 20 --exclude watched.csv
       pyro-bmf recommend runs/ml100k --all --out recommendations.parquet
     """
     if sum((bool(users), users_file is not None, everybody)) != 1:
@@ -158,16 +184,22 @@ def command(
     else:
         typed = users if users_file is None else read_table(users_file, ("user_id",))["user_id"]
         user_ids = parse_ids(typed, posterior.user_vocabulary)
+    recommender = _recommender(folder, posterior, by, threshold, why=why)
+    system: Recommender | Posterior = posterior if recommender is None else recommender
     options: dict[str, Any] = {"n": n, "interval": interval, "exclude_seen": not include_seen}
     if strategy != "mean":
         chosen = {"strategy": strategy, "quantile": quantile, "num_samples": num_samples, "seed": seed}
         options |= chosen
-    if candidates is not None:
-        typed = read_table(candidates, ("item_id",))["item_id"]
-        options["candidates"] = parse_ids(typed, posterior.item_vocabulary)
+    if recommender is not None:
+        options["by"] = by
+    candidates_left = _candidates(posterior, candidates, excluded, min_count)
+    if candidates_left is not None:
+        options["candidates"] = candidates_left
     if exclude_held_out:
         options["exclude"] = folder.load_split(data_dir, data).ratings
-    parts = _parts(posterior, user_ids, clip=clip, **options)
+    parts = _parts(system, user_ids, scale=posterior.scale, clip=clip, **options)
+    if why and recommender is not None:
+        parts = _with_reasons(recommender, parts)
     if out is not None:
         rows = write_parts(out, parts, safe=tables.csv_safe)
         tables.say(f"{rows:,} recommendations for {len(user_ids):,} users are in {out}.")
@@ -187,17 +219,51 @@ def command(
     scale = posterior.scale if clip else None
     show_ratings(
         tables,
-        recommendation_title(whom, interval, seen=seen, scale=scale),
+        recommendation_title(
+            whom,
+            interval,
+            seen=seen,
+            scale=scale,
+            by=None if recommender is None else by_words(recommender, by),
+        ),
         table,
         interval,
         hidden="user_id" if one else None,
     )
 
 
+def _recommender(
+    folder: RunFolder, posterior: Posterior, by: str, threshold: float | None, *, why: bool
+) -> Recommender | None:
+    """Load what ranks; None for a run without a selection model where the rating decides alone."""
+    if by == "rating" and not why and threshold is None:
+        return recommender_if_any(folder, posterior)
+    return load_recommender(folder, posterior, threshold)
+
+
+def _candidates(
+    posterior: Posterior, candidates: Path | None, excluded: Path | None, min_count: int
+) -> NDArray[Any] | None:
+    """Return the ids of the items to choose from; None for all."""
+    import numpy as np
+
+    vocabulary = posterior.item_vocabulary
+    if candidates is None and excluded is None and not min_count:
+        return None
+    keep = np.full(len(vocabulary), candidates is None)
+    if candidates is not None:
+        keep[vocabulary.index(parse_ids(read_table(candidates, ("item_id",))["item_id"], vocabulary))] = True
+    if excluded is not None:
+        keep[vocabulary.index(parse_ids(read_table(excluded, ("item_id",))["item_id"], vocabulary))] = False
+    keep &= posterior.train.item_counts >= min_count
+    return vocabulary.raw(np.flatnonzero(keep))
+
+
 def _parts(
-    posterior: Posterior,
+    system: Recommender | Posterior,
     user_ids: NDArray[Any],
     *,
+    scale: RatingScale,
     clip: bool,
     n: int,
     exclude: Ratings | None = None,
@@ -208,6 +274,21 @@ def _parts(
     with bar("recommend", len(user_ids), "users") as advance:
         for start in range(0, len(user_ids), step):
             some = user_ids[start : start + step]
-            table = posterior.recommend(some, n, exclude=exclude, **options)
-            yield limited(table, posterior.scale) if clip else table
+            table = system.recommend(some, n, exclude=exclude, **options)
+            yield limited(table, scale) if clip else table
             advance(len(some))
+
+
+def _with_reasons(recommender: Recommender, parts: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Add a column that names the three ratings that speak most for each item to be chosen."""
+    for table in parts:
+        texts: dict[tuple[Any, Any], str] = {}
+        for user, own in table.groupby("user_id", sort=False):
+            found = recommender.why(user, own["item_id"].to_numpy())
+            for item, some in found.groupby("item_id", sort=False):
+                named = zip(some["because_of"], some["title"], some["rating"], strict=True)
+                texts[user, item] = "; ".join(
+                    f"{title or other} ({rating:g})" for other, title, rating in named
+                )
+        pairs = zip(table["user_id"], table["item_id"], strict=True)
+        yield table.assign(because_of=[texts.get(pair, "") for pair in pairs])

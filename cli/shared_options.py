@@ -79,3 +79,24 @@ data_dir_option = click.option(
     metavar="DIR",
     help="Folder that holds the named set, when it is not where it was during the fit.",
 )
+
+
+def by_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option of what items are ranked by."""
+    return click.option(
+        "--by",
+        type=click.Choice(("liked", "rating", "chosen")),
+        default="liked",
+        show_default=True,
+        help="What decides: chosen and liked, the predicted rating, or chosen alone.",
+    )(function)
+
+
+def threshold_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option of what counts as liked."""
+    return click.option(
+        "--threshold",
+        type=float,
+        metavar="R",
+        help="Liked is a rating above R. [default: 3 on a scale that ends at 5, else its middle]",
+    )(function)

@@ -16,7 +16,14 @@ from pyro_bmf.files import is_stream, write_error
 #: What `fit` writes into a run's folder.
 OWN = frozenset(
     {
-        *("model.safetensors", "config.json", "split-hash.json", "history.csv", "metrics.json"),
+        *(
+            "model.safetensors",
+            "selection.safetensors",
+            "config.json",
+            "split-hash.json",
+            "history.csv",
+            "metrics.json",
+        ),
         *("environment.json", "selection.json", "checkpoint.safetensors", "checkpoint-refit.safetensors"),
         ".lock",
     }

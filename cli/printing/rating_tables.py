@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pyro_bmf.data import RatingScale
     from pyro_bmf.posterior import Posterior
+    from pyro_bmf.selection import Recommender
 
 #: Rows of a table that are printed; files and --json hold all.
 SHOWN = 40
@@ -36,6 +37,9 @@ def rating_rows(table: pd.DataFrame, interval: float) -> list[Row]:
             columns[words] = table[name].tolist()
     if "score" in table:
         columns["score"] = fixed(table["score"])
+    for name in ("liked", "chosen", "liked_if_chosen"):
+        if name in table:
+            columns[name.replace("_", " ")] = probabilities(table[name])
     columns["rating"] = fixed(table["mean"])
     columns["sd"] = fixed(table["sd"])
     columns[f"{100 * interval:g} % interval"] = spans(table["lower"], table["upper"])
@@ -45,6 +49,8 @@ def rating_rows(table: pd.DataFrame, interval: float) -> list[Row]:
     if "mean_sd" in table:
         columns["sd of mean"] = fixed(table["mean_sd"])
         columns[f"{100 * interval:g} % interval of mean"] = spans(table["mean_lower"], table["mean_upper"])
+    if "because_of" in table:
+        columns["because of"] = table["because_of"].tolist()
     names = list(columns)
     return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -69,12 +75,21 @@ def show_ratings(
         tables.say(f"… and {len(table) - SHOWN:,} more rows: write all with --out FILE or --csv FILE.")
 
 
-def recommendations(posterior: Posterior, user: str, tables: TableWriter, *, n: int = 10) -> None:
-    """Show a user's recommendations; `user` is a raw id as typed."""
-    table = posterior.recommend([posterior.user_vocabulary.parse(user)], n=n)
+def recommendations(
+    posterior: Posterior, recommender: Recommender | None, user: str, tables: TableWriter, *, n: int = 10
+) -> None:
+    """Show a user's recommendations, by liked where that can be told; `user` is a raw id as typed."""
+    users = [posterior.user_vocabulary.parse(user)]
+    table = posterior.recommend(users, n=n) if recommender is None else recommender.recommend(users, n)
     show_ratings(
         tables,
-        recommendation_title(f"user {user}", 0.9, seen="not rated in training", scale=posterior.scale),
+        recommendation_title(
+            f"user {user}",
+            0.9,
+            seen="not rated in training",
+            scale=posterior.scale,
+            by=None if recommender is None else by_words(recommender, "liked"),
+        ),
         limited(table, posterior.scale),
         0.9,
         hidden="user_id",
@@ -83,21 +98,42 @@ def recommendations(posterior: Posterior, user: str, tables: TableWriter, *, n: 
 
 
 def recommendation_title(
-    whom: str, interval: float, *, seen: str | None = None, scale: RatingScale | None = None
+    whom: str,
+    interval: float,
+    *,
+    seen: str | None = None,
+    scale: RatingScale | None = None,
+    by: str | None = None,
 ) -> str:
     """Return the title of a table of recommendations, whose values are cut to `scale` if it is given.
 
-    `seen` tells what is left out.
+    `seen` tells what is left out, `by` what decides other than the mean.
     """
     return (
-        f"Recommendations for {whom}{'' if seen is None else f', {seen}'} (posterior-predictive mean and "
-        f"{100 * interval:g} % interval{cut_words(scale)})"
+        f"Recommendations for {whom}{'' if seen is None else f', {seen}'} ({'' if by is None else f'{by}; '}"
+        f"posterior-predictive mean and {100 * interval:g} % interval{cut_words(scale)})"
     )
 
 
 def cut_words(scale: RatingScale | None) -> str:
     """Return what `limited` did, for a title; nothing when it was not called or did nothing."""
     return "" if scale is None or scale.step is None else f", cut to {scale.low:g} to {scale.high:g}"
+
+
+def by_words(recommender: Recommender, by: str) -> str:
+    """Return what decides, in words: what is chosen, and what is liked."""
+    about = recommender.selection.horizon if recommender.horizon is None else recommender.horizon
+    chosen = f"chosen: among {about.words}"
+    if by == "chosen":
+        return f"by chosen; {chosen}"
+    return f"by {by}; {chosen}; liked: chosen, and rated above {recommender.liked_above:g}"
+
+
+def probabilities(values: Iterable[float]) -> list[object]:
+    """Return probabilities with three decimals, the smallest as they are."""
+    texts = [f"{value:.3f}" if value >= 0.001 else f"{value:.0e}" for value in values]
+    width = max(map(len, texts), default=0)
+    return [text.rjust(width) for text in texts]
 
 
 def fixed(values: Iterable[float]) -> list[object]:

@@ -8,6 +8,7 @@
 ``environment.json``   versions, device, threads
 ``checkpoint.safetensors``  the state between two iterations, while the fit is not done
 ``selection.json``     of ``fit --refit``: the iterations chosen on validation
+``selection.safetensors``  which items get rated (`cli/runs/selection.py`)
 
 The model is written after everything else that the fit gives, so a folder that holds it is finished.
 """

@@ -17,6 +17,7 @@ from ..printing.output import note
 from ..printing.text import shell_word
 from ..shared_options import Running
 from .folder import RunFolder
+from .selection import fit_selection_of
 
 if TYPE_CHECKING:
     from pyro_bmf.data import Split
@@ -75,6 +76,7 @@ def fit_and_save(job: Job, *, resume: bool, progress: bool) -> str | None:
 
     if job.folder.model.is_file():
         note(f"{job.folder.path} is finished already.")
+        _fit_selection(job, progress=progress)
         return None
     try:
         result = _fit(job, resume=resume, progress=progress)
@@ -88,8 +90,15 @@ def fit_and_save(job: Job, *, resume: bool, progress: bool) -> str | None:
         if not resume and not job.folder.selection.is_file():
             job.folder.discard()
         raise
+    # Before the model: a folder that holds that is finished.
+    _fit_selection(job, progress=progress)
     job.folder.write_result(result, job.running)
     return _how_it_went(result, refit=job.refit)
+
+
+def _fit_selection(job: Job, *, progress: bool) -> None:
+    seed = job.settings.seed
+    fit_selection_of(job.folder, job.split, refit=job.refit, seed=seed, progress=progress)
 
 
 def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
