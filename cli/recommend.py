@@ -142,12 +142,11 @@ def command(
 ) -> None:
     """Recommend items to users: those that they will most probably choose and like.
 
-    --by liked: P(chosen) x P(rated above the threshold), as choices were made in the data. --by rating: what
-    would be rated highest if everything were rated; biased where choosing and liking have causes in common.
-    --by chosen: what will be rated at all. Chosen is what is among the ratings held out of the fit.
+    --by liked is P(chosen) x P(rated above the threshold), as choices were made in the data; --by rating what
+    would be rated highest if everything were rated, biased where choosing and liking have common causes.
+    Chosen is what is among the ratings held out of the fit.
 
-    What a user rated in training is left out. A file of many users, or of all, is written a part at a time,
-    in bounded memory.
+    What a user rated in training is left out. Many users are written to a file in bounded memory.
 
     \b
     Examples:

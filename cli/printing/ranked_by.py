@@ -73,8 +73,7 @@ def ranked_by_table(
     order = ("liked", "rating", "chosen", "popularity")
     records.sort(key=lambda record: order.index(record["ranked_by"]))
     tables.show(
-        f"Rankings of the whole catalogue (full), by what decides; chosen: among {about.words}; liked: "
-        f"chosen and above {threshold:g}",
+        f"Rankings (full); chosen: among {about.words}; liked: chosen and above {threshold:g}",
         records,
         name="ranked-by",
         screen=[_row(record) for record in records],

@@ -63,8 +63,9 @@ def load_recommender(folder: RunFolder, posterior: Posterior, threshold: float |
     if not target.is_file():
         run = shell_word(str(folder.path))
         raise SavedFileError(
-            f"{folder.path} has no model of which items get rated ({target.name}): it was fitted "
-            f"by an earlier version, or its fit diverged. 'pyro-bmf fit --resume {run}' adds it and leaves the rest as it is; "
+            f"{folder.path} has no model of which items get rated ({target.name}): it was fitted by an "
+            f"earlier version, or its fit diverged. 'pyro-bmf fit --resume {run}' adds it and leaves the "
+            "rest as it is; "
             "--by rating does without."
         )
     return Recommender.load(folder.path, threshold=threshold, posterior=posterior)

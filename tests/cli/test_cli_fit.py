@@ -46,7 +46,8 @@ def test_output(fitted: tuple[Path, Any]) -> None:
     assert "test ratings (random split 70/15/15, seed 0), posterior-predictive mean" in lines[0]
     place = next(number for number, line in enumerate(lines) if line.startswith("Recommendations"))
     assert lines[place - 1] == ""
-    assert lines[place].endswith("(posterior-predictive mean and 90 % interval, cut to 1 to 5)")
+    assert lines[place].endswith("; posterior-predictive mean and 90 % interval, cut to 1 to 5)")
+    assert "(by liked; chosen: among the 30.1 % of ratings that were held out; " in lines[place]
     assert lines[place + 3].split()[0] == "1"
     assert "Film [" in lines[place + 3]
     assert " to " in lines[place + 3]
@@ -61,7 +62,7 @@ def test_output(fitted: tuple[Path, Any]) -> None:
 def test_run_folder(tiny_run: Path, data_dir: Path) -> None:
     assert sorted(path.name for path in tiny_run.iterdir()) == [
         "config.json", "environment.json", "history.csv", "metrics.json", "model.safetensors",
-        "split-hash.json",
+        "selection.safetensors", "split-hash.json",
     ]  # fmt: skip
     config = json.loads((tiny_run / "config.json").read_text(encoding="utf-8"))
     assert config["data"] == "ml100k"
@@ -87,7 +88,8 @@ def test_json_is_all_that_is_printed(cli: Run, own_csv: Path, tmp_path: Path) ->
         *("--csv", tmp_path / "figures.csv"),
     )
     assert outcome.code == 0, outcome.err
-    systems, films, run = lines_of(outcome.out)
+    systems, rankings, films, run = lines_of(outcome.out)
+    assert [row["ranked_by"] for row in rankings["rows"]] == ["liked", "rating", "chosen", "popularity"]
     assert [row["system"] for row in systems["rows"]] == [
         "pyro-bmf", "global-mean", "bias-only", "popularity",
     ]  # fmt: skip

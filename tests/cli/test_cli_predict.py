@@ -12,6 +12,7 @@ import pytest
 
 import pyro_bmf.cli.recommend as recommend_module
 from pyro_bmf.posterior import Posterior
+from pyro_bmf.selection import Recommender
 
 Run = Any
 
@@ -146,15 +147,19 @@ def test_recommend_to_a_file_of_users(cli: Run, tiny_run: Path, tmp_path: Path, 
     assert {row["item_id"] for row in found} == {1, 2, 30}
 
 
+@pytest.mark.parametrize("by", ["liked", "rating", "chosen"])
 @pytest.mark.parametrize("out", ["all.csv", "all.parquet"])
 def test_recommend_to_all_is_written_in_parts(
-    cli: Run, tiny_run: Path, posterior: Posterior, out: str, monkeypatch: pytest.MonkeyPatch
+    cli: Run, tiny_run: Path, posterior: Posterior, out: str, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recommend_module, "_ROWS_AT_ONCE", 12)  # four users at a time
-    outcome = cli("recommend", tiny_run, "--all", "--n", 3, "--no-clip", "--out", out)
+    outcome = cli("recommend", tiny_run, "--all", "--n", 3, "--no-clip", "--by", by, "--out", out)
     assert outcome.out == f"120 recommendations for 40 users are in {out}.\n"
     found = pd.read_csv(out) if out.endswith("csv") else pd.read_parquet(out)
-    expected = posterior.recommend(n=3)
+    expected = Recommender.load(tiny_run).recommend(n=3, by=by)
+    if by == "rating":
+        own = posterior.recommend(n=3)
+        pd.testing.assert_frame_equal(expected[list(own)], own)
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6)
     assert found["item_id"].dtype == np.int64
 

@@ -100,7 +100,7 @@ def test_killed_in_the_middle_of_writing_a_checkpoint(
     assert outcome.code == 0, outcome.err
     assert sorted(path.name for path in run.iterdir()) == [
         "config.json", "environment.json", "history.csv", "metrics.json", "model.safetensors",
-        "split-hash.json",
+        "selection.safetensors", "split-hash.json",
     ]  # fmt: skip
     uninterrupted = whole(8)
     assert_same_model(run, uninterrupted)

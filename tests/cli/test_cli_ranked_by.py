@@ -1,0 +1,160 @@
+"""`recommend --by`, its files and reasons; runs without a selection model; rankings in `evaluate`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Cli
+
+from pyro_bmf.selection import Recommender
+
+Rows = list[dict[str, Any]]
+
+
+def rows(text: str) -> Rows:
+    found: Rows = json.loads(text)["rows"]
+    return found
+
+
+@pytest.fixture
+def old_run(tiny_run: Path, tmp_path: Path) -> Path:
+    """A run of an earlier version: without a selection model."""
+    copy = tmp_path / "old run"
+    shutil.copytree(tiny_run, copy)
+    (copy / "selection.safetensors").unlink()
+    return copy
+
+
+@pytest.fixture(scope="module")
+def recommender(tiny_run: Path) -> Recommender:
+    return Recommender.load(tiny_run)
+
+
+@pytest.mark.parametrize("by", ["liked", "rating", "chosen"])
+def test_python_and_the_command_line_have_the_same_words(
+    cli: Cli, tiny_run: Path, recommender: Recommender, by: str
+) -> None:
+    found = rows(cli("recommend", tiny_run, "--user", 7, "--n", 5, "--by", by, "--no-clip", "--json").out)
+    expected = recommender.recommend([7], 5, by=by).to_dict("records")
+    assert [row["item_id"] for row in found] == [row["item_id"] for row in expected]
+    for row, own in zip(found, expected, strict=True):
+        for name in ("liked", "chosen", "liked_if_chosen", "mean", "lower", "upper"):
+            assert row[name] == pytest.approx(own[name], rel=1e-6)
+    shown = cli("recommend", tiny_run, "--user", 7, "--n", 5, "--by", by).out.splitlines()
+    assert f"by {by}; chosen: among the 30.1 % of ratings that were held out" in shown[0]
+    assert "liked if chosen" in shown[1]
+
+
+def test_liked_is_what_decides_by_default(cli: Cli, tiny_run: Path) -> None:
+    found = rows(cli("recommend", tiny_run, "--user", 7, "--n", 8, "--json").out)
+    liked = [row["liked"] for row in found]
+    assert liked == sorted(liked, reverse=True)
+    assert all(row["liked"] == pytest.approx(row["chosen"] * row["liked_if_chosen"]) for row in found)
+    high = rows(cli("recommend", tiny_run, "--user", 7, "--n", 8, "--threshold", 4, "--json").out)
+    assert max(row["liked"] for row in high) < max(liked)
+
+
+@pytest.mark.parametrize("strategy", ["lower", "thompson", "prob-top"])
+def test_strategies_give_a_score(cli: Cli, tiny_run: Path, recommender: Recommender, strategy: str) -> None:
+    found = rows(cli("recommend", tiny_run, "--user", 7, "--n", 4, "--strategy", strategy, "--json").out)
+    expected = recommender.recommend([7], 4, strategy=strategy)
+    assert [row["item_id"] for row in found] == expected["item_id"].tolist()
+    np.testing.assert_allclose([row["score"] for row in found], expected["score"], rtol=1e-6)
+
+
+def test_candidates_exclusions_and_a_minimum_count(
+    cli: Cli, tiny_run: Path, recommender: Recommender
+) -> None:
+    Path("some.csv").write_text("item_id\n1\n2\n3\n9\n")
+    Path("watched.txt").write_text("2\n9\n")
+    ask = ("recommend", tiny_run, "--user", 7, "--n", 30, "--include-seen", "--json")
+    found = {
+        row["item_id"] for row in rows(cli(*ask, "--candidates", "some.csv", "--exclude", "watched.txt").out)
+    }
+    assert found == {1, 3}
+    assert {row["item_id"] for row in rows(cli(*ask, "--exclude", "watched.txt").out)} == set(
+        range(1, 31)
+    ) - {2, 9}
+    counts = recommender.posterior.train.item_counts
+    most = int(np.median(counts))
+    often = {row["item_id"] for row in rows(cli(*ask, "--min-count", most).out)}
+    assert often == set((np.flatnonzero(counts >= most) + 1).tolist())
+    Path("bad.csv").write_text("item_id\n99\n")
+    outcome = cli(*ask, "--exclude", "bad.csv")
+    assert outcome.code == 1
+    assert "unknown item id 99" in outcome.err
+
+
+def test_why_names_the_users_own_ratings(cli: Cli, tiny_run: Path, recommender: Recommender) -> None:
+    found = rows(cli("recommend", tiny_run, "--user", 7, "--n", 2, "--why", "--json").out)
+    for row in found:
+        table = recommender.why(7, [row["item_id"]])
+        named = zip(table["title"], table["rating"], strict=True)
+        assert row["because_of"] == "; ".join(f"{title} ({rating:g})" for title, rating in named)
+    assert found[0]["because_of"].count("Film [") == 3
+
+
+def test_an_old_run_says_what_to_do_and_ranks_by_rating(cli: Cli, old_run: Path, data_dir: Path) -> None:
+    outcome = cli("recommend", old_run, "--user", 7)
+    assert outcome.code == 1
+    assert f"pyro-bmf fit --resume '{old_run}'" in outcome.err
+    assert "--by rating does without" in outcome.err
+    found = rows(cli("recommend", old_run, "--user", 7, "--by", "rating", "--json").out)
+    assert "liked" not in found[0]
+    assert cli("recommend", old_run, "--user", 7, "--by", "rating", "--why").code == 1
+    measured = cli("evaluate", old_run, "--data-dir", data_dir)
+    assert measured.code == 0
+    assert "no rankings by liked" in measured.err
+    model = (old_run / "model.safetensors").read_bytes()
+    added = cli("fit", "--resume", old_run, "--data-dir", data_dir)
+    assert added.code == 0, added.err
+    assert (old_run / "model.safetensors").read_bytes() == model
+    assert cli("recommend", old_run, "--user", 7).code == 0
+
+
+def test_what_is_added_later_is_what_the_fit_gives(
+    cli: Cli, tiny_run: Path, old_run: Path, data_dir: Path
+) -> None:
+    cli("fit", "--resume", old_run, "--data-dir", data_dir)
+    added = (old_run / "selection.safetensors").read_bytes()
+    # Times of fits differ: compare what is predicted.
+    own = [Recommender.load(path).recommend([1, 2, 3], 5) for path in (tiny_run, old_run)]
+    assert own[0].equals(own[1])
+    assert added
+
+
+def test_a_selection_model_of_another_run_is_refused(cli: Cli, tiny_run: Path, old_run: Path) -> None:
+    content = bytearray((tiny_run / "selection.safetensors").read_bytes())
+    content[-8] ^= 1
+    (old_run / "selection.safetensors").write_bytes(bytes(content))
+    outcome = cli("recommend", old_run, "--user", 7)
+    assert outcome.code == 1
+    assert "selection.safetensors" in outcome.err
+    assert "pyro-bmf fit --resume" in outcome.err
+
+
+def test_evaluate_tells_what_rankings_are_worth(cli: Cli, tiny_run: Path, data_dir: Path) -> None:
+    outcome = cli("evaluate", tiny_run, "--data-dir", data_dir)
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    place = next(n for n, line in enumerate(lines) if line.startswith("Rankings (full)"))
+    assert "chosen: among the test ratings, 15 % of all" in lines[place]
+    assert [line.split()[0] for line in lines[place + 3 : place + 7]] == [
+        "liked",
+        "rating",
+        "chosen",
+        "popularity",
+    ]
+    written = json.loads((tiny_run / "metrics.json").read_text(encoding="utf-8"))
+    by = {record["ranked_by"]: record for record in written["ranked_by"]}
+    assert by["rating"]["ndcg"] == next(
+        one["ndcg"]
+        for one in written["evaluations"][0]["ranking"]
+        if (one["protocol"], one["n"]) == ("full", 20)
+    )
+    assert 0 < by["liked"]["ndcg"] <= 1
