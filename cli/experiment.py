@@ -145,20 +145,21 @@ def experiment_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--trials",
     multiple=True,
     callback=numbers_by_model,
-    metavar="[MODEL=]N",
+    metavar="[MODEL[@SET]=]N",
     group=_ROWS,
     common=True,
-    help="Trials of tuning, of every tuned model or of one; 0 takes its settings as they stand. "
+    help="Trials of tuning, of every tuned model or of one (on one set); 0 takes its settings as they stand. "
     "[default: 6 to 20 by model]",
 )
 @option(
     "--iterations",
     multiple=True,
     callback=numbers_by_model,
-    metavar="[MODEL=]N",
+    metavar="[MODEL[@SET]=]N",
     group=_ROWS,
     common=True,
-    help="Iterations of each fit at most, of every tuned model or of one. [default: 10 to 60 by model]",
+    help="Iterations of each fit at most, of every tuned model or of one (on one set). "
+    "[default: 10 to 60 by model]",
 )
 @option(
     "--grid",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import time
@@ -124,7 +125,7 @@ class CellStore:
                 "label": cell.label,
                 "identity": dict(cell.identity),
                 "software": {**software(), "python": platform.python_version()},
-                "machine": platform.node(),
+                "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "cell_seconds": time.perf_counter() - started,
                 "result": result,

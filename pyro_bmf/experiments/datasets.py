@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class DataSet:
     def missing(self) -> str | None:
         """Why the set cannot be had here; None where it can."""
         if self.source not in SOURCES:
-            return None if Path(self.source).is_file() else f"there is no file {self.source}"
+            return None if Path(self.source).is_file() else f"there is no file {Path(self.source).name}"
         source = SOURCES[self.source]
         if source.ratings is None or is_here(source, self.reading.get("data_dir")) is not None:
             return None
@@ -99,6 +100,8 @@ def named_set(name: str, data_dir: Path | None = None) -> DataSet:
 def sets_of_file(path: Path) -> tuple[DataSet, ...]:
     """Read a TOML file of data sets: a table each, with ``file`` and what `load_ratings` needs to read it.
 
+    A file's path may have environment variables; one that is not absolute is from the TOML file's folder.
+
     Raises
     ------
     SettingsError
@@ -122,7 +125,7 @@ def sets_of_file(path: Path) -> tuple[DataSet, ...]:
             )
         if name in SOURCES:
             raise SettingsError(f"{path}: [{name}] is the name of a named set: give another.")
-        file = (path.parent / table["file"]).resolve()
+        file = (path.parent / os.path.expandvars(table["file"])).resolve()
         reading = {key: value for key, value in table.items() if key in _READING}
         found.append(DataSet(name, str(table.get("title", name)), str(file), reading))
     return tuple(found)

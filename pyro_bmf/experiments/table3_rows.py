@@ -44,9 +44,10 @@ class Choices:
     Attributes
     ----------
     trials : mapping
-        Of rows that are tuned by another number of trials than `TRIALS` says; 0 tunes nothing.
+        Of rows that are tuned by another number of trials than `TRIALS` says; 0 tunes nothing. A name
+        ``ROW@SET`` is of that row on one set.
     iterations : mapping
-        By row, iterations of each fit at most.
+        By row, or ``ROW@SET``, iterations of each fit at most.
     cuts : mapping
         By row and setting, the values that are left of its grid.
     chosen : mapping
@@ -129,11 +130,18 @@ class Table3Rows:
         self._device, self._threads = device, threads
         self._grids = {model.name: model.grid() for model in self.models}
         for what in (self.choices.trials, self.choices.iterations, self.choices.cuts):
-            unknown = [name for name in what if name not in models]
+            unknown = [name for name in what if name.partition("@")[0] not in models]
             if unknown:
                 raise SettingsError(
                     f"{unknown[0]} is not among the models of the table ({', '.join(models)}): leave out "
                     "what is chosen for it, or add it."
+                )
+        columns = [data.name for data in self.sets]
+        for name in (*self.choices.trials, *self.choices.iterations):
+            column = name.partition("@")[2]
+            if column and column not in columns:
+                raise SettingsError(
+                    f"{name}: {column} is not among the sets of the table ({', '.join(columns)})."
                 )
 
     def cells(self, store: CellStore) -> list[Cell]:
@@ -153,7 +161,7 @@ class Table3Rows:
             return Row(model, data, not_run=data.missing)
         given = self._given(model, data)
         fixed = dict(model.for_data(data.name))
-        iterations = self.choices.iterations.get(model.name, TRIALS.get(model.name, (0, None))[1])
+        iterations = _of(self.choices.iterations, model, data, TRIALS.get(model.name, (0, None))[1])
         if iterations is not None:
             fixed["max_iterations"] = iterations
         trials = self._trials(model, data)
@@ -179,7 +187,7 @@ class Table3Rows:
         """Return the trials of a row; 0 where its settings are given, or stand as they are."""
         if self._given(model, data) is not None:
             return 0
-        return self.choices.trials.get(model.name, TRIALS.get(model.name, (0, None))[0])
+        return _of(self.choices.trials, model, data, TRIALS.get(model.name, (0, None))[0]) or 0
 
     def _given(self, model: Contender, data: DataSet) -> Mapping[str, Any] | None:
         every = self.choices.chosen
@@ -247,6 +255,11 @@ class Table3Rows:
             "seed": seed,
         }
         return Cell("final", f"{model.name} {data.name} seed {seed}", identity, run)
+
+
+def _of(choices: Mapping[str, int], model: Contender, data: DataSet, otherwise: int | None) -> int | None:
+    """Return what is chosen for a row on a set, else for the row, else the default."""
+    return choices.get(f"{model.name}@{data.name}", choices.get(model.name, otherwise))
 
 
 def known_rows() -> tuple[str, ...]:

@@ -140,6 +140,10 @@ def test_a_cell_is_known_by_what_decides_it(tiny: DataSet, tmp_path: Path) -> No
         table3(tiny, cuts={"i-rec": {"l2": (0.01, 0.1)}}),
         table3(tiny, sampler="grid"),
     ]
+    assert (
+        table3(tiny, iterations={"i-rec@tiny": 3, "i-rec": 2}).cells(store)[0].key
+        == others[1].cells(store)[0].key
+    )
     keys = {other.cells(store)[0].key for other in others}
     assert len(keys | {one.key}) == 5
     finals = table3(tiny, trials={"i-rec": 0}).cells(store)
@@ -211,6 +215,10 @@ def test_a_fit_that_fails_is_said_in_the_table(tiny: DataSet, tmp_path: Path) ->
         (("--models", "svd"), "--models svd: choose from ncf, cnn-cf"),
         (("--data", "netflix"), "There is no named set 'netflix'"),
         (("--models", "i-rec", "--trials", "u-rec=3"), "u-rec is not among the models of the table (i-rec)"),
+        (
+            ("--models", "i-rec", "--trials", "i-rec@ml1m=3"),
+            "ml1m is not among the sets of the table (ml100k)",
+        ),
         (("--trials", "many"), "write a whole number, or MODEL=NUMBER"),
         (("--models", "i-rec", "--grid", "l2=1"), "write MODEL:NAME=VALUE,VALUE"),
         (("--models", "i-rec", "--grid", "i-rec:l2=7"), "l2=7 is not of the grid"),
