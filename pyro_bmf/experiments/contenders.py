@@ -16,7 +16,6 @@ from pyro_bmf.data import Split
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.experiments.grids import Grid
 from pyro_bmf.methods.settings import Settings, preset
-from pyro_bmf.process import computing, pick_device
 from pyro_bmf.progress import Reporter
 from pyro_bmf.systems.contract import System
 
@@ -251,13 +250,14 @@ class Network(Contender):
     def fit(self, split: Split, values: Values, *, seed: int, running: Running) -> Fitted:
         """Train it, with early stopping on validation ratings."""
         settings = self.chosen(values, seed)
-        made = self.kind(
-            settings, device=running.device, progress=running.reporter, checkpoint=running.checkpoint
-        )
-        device = pick_device(running.device)
         started = time.perf_counter()
-        with computing(device, threads=running.threads, deterministic=False):
-            system = made.fit(split)
+        system = self.kind(
+            settings,
+            device=running.device,
+            threads=running.threads,
+            progress=running.reporter,
+            checkpoint=running.checkpoint,
+        ).fit(split)
         seconds = max(float(system.info["seconds"]), time.perf_counter() - started)
         return Fitted(system, settings.to_dict(), list(system.info["history"]), seconds)
 
