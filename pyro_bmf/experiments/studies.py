@@ -132,8 +132,12 @@ class SharedStudy:
         from optuna.trial import Trial, TrialState
 
         stale = []
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        running = (TrialState.RUNNING,)
+        for trial in self.study.get_trials(deepcopy=False, states=running):
             if not self.claims.is_free(_claim(trial.number)):
+                continue
+            # Whoever ran it may have told its end, and then given the claim back, since the list was made.
+            if trial.number not in {one.number for one in self.study.get_trials(False, running)}:
                 continue
             Trial(self.study, trial._trial_id).set_user_attr(_STALE, True)
             self.study.tell(trial.number, state=TrialState.FAIL)

@@ -112,3 +112,22 @@ def test_a_claim_is_held_once_and_ends_with_its_block(tmp_path: Path) -> None:
         assert other.is_free("two")
     assert other.is_free("one")
     assert not list(tmp_path.glob("one*"))
+
+
+def test_a_trial_that_ends_while_stale_ones_are_looked_for_is_not_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = opened(tmp_path, "grid"), opened(tmp_path, "grid")
+    asked = mine.ask(5)
+    assert asked is not None
+    look = other.claims.is_free
+
+    def end_first(name: str) -> bool:
+        """What may happen between the list of running trials and the look at a claim."""
+        with asked.claim:
+            mine.study.tell(asked.trial, 1.0)
+        return look(name)
+
+    monkeypatch.setattr(other.claims, "is_free", end_first)
+    assert other.recover() == []
+    assert [trial.state.name for trial in other.trials] == ["COMPLETE"]
