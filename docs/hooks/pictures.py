@@ -21,7 +21,7 @@ GROUND = ("errors", "files", "tensor_files", "checkpoint", "process", "progress"
 #: The rooms from the ground up. An import to a room further down this list is drawn dashed.
 ORDER = (
     *("ground", "data", "numerics", "model", "systems", "methods", "posterior", "baselines", "evaluation"),
-    *("checking", "export", "top", "cli"),
+    *("selection", "checking", "export", "top", "experiments", "cli"),
 )
 
 
