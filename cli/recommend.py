@@ -140,7 +140,7 @@ def command(
     out: Path | None,
     tables: TableWriter,
 ) -> None:
-    """Recommend items to users: those that they will most probably choose and like.
+    """Recommend items to users: what they will probably choose and like.
 
     --by liked is P(chosen) x P(rated above the threshold), as choices were made in the data; --by rating what
     would be rated highest if everything were rated, biased where choosing and liking have common causes.
@@ -153,7 +153,7 @@ def command(
       pyro-bmf recommend runs/ml100k --user 196
       pyro-bmf recommend runs/ml100k --user 196 --user 22 --n 5 --candidates new_films.csv
       pyro-bmf recommend runs/ml100k --user 196 --by rating --strategy prob-top --n 5
-      pyro-bmf recommend runs/ml100k --user 196 --why --min-count 20 --exclude watched.csv
+      pyro-bmf recommend runs/ml100k --user 196 --why --min-count 3 --exclude watched.csv
       pyro-bmf recommend runs/ml100k --all --out recommendations.parquet
     """
     if sum((bool(users), users_file is not None, everybody)) != 1:

@@ -56,6 +56,7 @@ def write_ratings(folder: Path) -> None:
     write("pairs.csv", ",", [(196, 50), (3, 181)], "user_id,item_id")
     write("some_users.csv", ",", [(196,), (3,)], "user_id")
     write("new_films.csv", ",", [(50,), (127,), (181,), (258,), (3,), (4,)], "item_id")
+    write("watched.csv", ",", [(50,), (4,)], "item_id")
     write("mine.csv", ",", [(50, 5), (181, 4)], "item_id,rating")
     write("new_film.csv", ",", [(196, 5), (3, 4)], "user_id,rating")
 

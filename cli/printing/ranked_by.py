@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyro_bmf.evaluation import Comparison
     from pyro_bmf.evaluation.protocols import Part
     from pyro_bmf.selection import Horizon, Recommender
+    from pyro_bmf.systems.contract import Ranker
 
 #: Length of the lists that are compared.
 N = 20
@@ -78,7 +79,89 @@ def ranked_by_table(
         name="ranked-by",
         screen=[_row(record) for record in records],
     )
+    if detail:
+        _lists_table(recommender, about, comparison, split, tables, part=part, threshold=threshold)
+        records[0]["calibration"] = _calibration_table(recommender, about, split, tables, part=part)
     return records
+
+
+def _lists_table(
+    recommender: Recommender,
+    about: Horizon,
+    comparison: Comparison,
+    split: Split,
+    tables: TableWriter,
+    *,
+    part: Part,
+    threshold: float,
+) -> None:
+    """Show what lists are like."""
+    import numpy as np
+
+    from pyro_bmf.baselines import Popularity
+    from pyro_bmf.evaluation.list_figures import list_figures
+    from pyro_bmf.evaluation.protocols import evaluated_users
+    from pyro_bmf.numerics.ranked_lists import Exclusion
+    from pyro_bmf.selection import ProductRanker
+
+    held_out = split.test if part == "test" else split.valid
+    users = evaluated_users(held_out, threshold)
+    known = split.train_valid if part == "test" else split.train
+    exclusion = Exclusion.of_pairs(known.users, known.items, known.n_users)
+    refit = comparison.model.fitted_on == "train+valid"
+    rankers: list[tuple[str, Ranker]] = [
+        ("liked", ProductRanker(recommender, "liked", about)),
+        ("rating", recommender.posterior),
+        ("chosen", ProductRanker(recommender, "chosen", about)),
+        ("popularity", Popularity().fit(split, refit=refit)),
+    ]
+    records = []
+    with bar("Measuring lists", len(rankers) * len(users), "lists") as advance:
+        for by, ranker in rankers:
+            lists = np.asarray(ranker.best_items(users, N, exclusion, advance))
+            records.append({"ranked_by": by, **list_figures(lists, recommender.posterior.train).to_dict()})
+    screen = [
+        {
+            "ranked by": record["ranked_by"],
+            "share of items": record["catalogue_share"],
+            "Gini": record["gini"],
+            "novelty, bits": record["novelty"],
+            "similarity within lists": record["intra_list_similarity"],
+        }
+        for record in records
+    ]
+    tables.show(f"Lists of {N}: what they are like", records, name="lists", screen=screen)
+
+
+def _calibration_table(
+    recommender: Recommender, about: Horizon, split: Split, tables: TableWriter, *, part: Part
+) -> dict[str, Any]:
+    """Show whether what is liked comes true as often as it is said to."""
+    from pyro_bmf.evaluation.liked_calibration import liked_calibration
+
+    with bar("Measuring calibration", None):
+        found = liked_calibration(recommender.product(horizon=about), split, part=part)
+    records = [group.to_dict() for group in found.groups]
+    screen = [
+        {
+            "pairs": group.group,
+            "number": group.n_pairs,
+            "expected": f"{group.expected:.1f}",
+            "came true": group.observed,
+            "ratio": group.ratio,
+            "s.e.": group.se,
+            "0.9 to 1.1 or within 2 s.e.": group.within,
+        }
+        for group in found.groups
+    ]
+    tables.show(
+        f"Calibration of liked: pairs of {found.n_users:,} users, log score {1000 * found.log_score:.3f} "
+        f"nats a thousand pairs (popularity times the mean: {1000 * found.reference_log_score:.3f})",
+        records,
+        name="calibration-of-liked",
+        screen=screen,
+    )
+    return found.to_dict()
 
 
 def _row(record: Mapping[str, Any]) -> Row:

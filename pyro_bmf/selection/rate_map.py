@@ -31,8 +31,10 @@ from .contract import Scores
 from .rated_sets import Indices
 
 Floats = NDArray[np.float64]
-#: Pieces of f_0 and of f_1.
-PIECES = 4
+#: Pieces of f_0 and of f_1, whose knots are at these quantiles of the scores that came true. Most pairs have
+#: scores below the lowest of these, and a tenth of the expected choices.
+PIECES = 6
+QUANTILES = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.98)
 #: Share of the mean density of the training data at which the score's logarithm bends.
 BEND = 0.25
 _CELLS = 60_000
@@ -267,6 +269,6 @@ def _knots(x: Floats) -> Floats:
     """Return knots at quantiles of the scores that came true, apart from each other."""
     if not len(x):
         return np.linspace(-4.0, 0.0, PIECES + 1)
-    knots = np.quantile(x, np.linspace(0.02, 0.98, PIECES + 1))
+    knots = np.quantile(x, QUANTILES)
     apart: Floats = np.maximum.accumulate(knots + 1e-3 * np.arange(PIECES + 1))
     return apart

@@ -12,6 +12,7 @@ from plants import confounded_split, ratings_of
 
 from pyro_bmf.data.splits import Split
 from pyro_bmf.errors import SavedFileError, SettingsError, UnknownIdError
+from pyro_bmf.evaluation.liked_calibration import liked_calibration
 from pyro_bmf.evaluation.protocols import evaluate_ranking
 from pyro_bmf.numerics.ranked_lists import Exclusion
 from pyro_bmf.posterior import Posterior
@@ -323,3 +324,34 @@ def test_a_folder_holds_both(recommender: Recommender, tmp_path: Path) -> None:
     with pytest.raises(SavedFileError, match="--by rating"):
         Recommender.load(tmp_path)
     assert isinstance(Posterior.load(tmp_path), Posterior)
+
+
+def test_calibration_of_liked_is_what_comes_true(recommender: Recommender, split: Split) -> None:
+    n = len(split.ratings)
+    known_share, share = (n - len(split.test_rows)) / n, len(split.test_rows) / n
+    product = recommender.product(horizon=Horizon(known_share, share, "test"))
+    found = liked_calibration(product, split)
+    by = {group.group: group for group in found.groups}
+    known = (RatedSets.of(split.train).matrix + RatedSets.of(split.valid).matrix).toarray() > 0
+    own, items = np.nonzero(~known)
+    p = product.chosen_pairs(own, items) * product.liking(own, items)
+    test = split.test
+    true = np.zeros(known.shape)
+    true[test.users[test.ratings > 3], test.items[test.ratings > 3]] = 1.0
+    assert by["all pairs"].expected == pytest.approx(p.sum())
+    assert by["all pairs"].observed == (test.ratings > 3).sum()
+    assert by["all pairs"].n_pairs == (~known).sum()
+    ranker = ProductRanker(recommender, "liked", Horizon(known_share, share, "test"))
+    lists = ranker.best_items(np.arange(300), 20, Exclusion.of_pairs(*np.nonzero(known), 300))
+    hits = np.take_along_axis(true, np.maximum(lists, 0), axis=1)[lists >= 0].sum()
+    assert by["top 20"].observed == hits
+    for names in (
+        [f"mass {number} of 10" for number in range(1, 11)],
+        [f"users with {word} ratings" for word in ("few", "some", "many")],
+        [f"items with {word} ratings" for word in ("few", "some", "many")],
+    ):
+        assert sum(by[name].observed for name in names) == by["all pairs"].observed
+        assert sum(by[name].expected for name in names) == pytest.approx(p.sum())
+    assert found.n_users == 300
+    assert found.log_score > found.reference_log_score
+    assert by["all pairs"].within

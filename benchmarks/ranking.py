@@ -1,0 +1,304 @@
+r"""What rankings of the whole catalogue are worth: by liked, chosen and rating, beside popularity and EASE.
+
+    python benchmarks/ranking.py --data ml100k --preset guide
+    python benchmarks/ranking.py --data ml1m --seeds 0 --preset guide
+
+Protocol `full` on the test part, lists of 20, one thread. The posterior is fitted by the preset, the selection
+model to the same split; EASE is fitted to what was rated, to ratings above 3, and to ratings as they are (graded),
+its ridge by NDCG@20 on validation; each is also ranked by its score times our P(rating > 3). Differences, ours less
+the peer's, are means over users and seeds, with an interval by a bootstrap that resamples users once for all seeds.
+A finished cell is kept in the file of results, so that an interrupted run goes on; `--cells` names some of them.
+
+Peers by other libraries have environments of their own: `--peer NAME=FILE` takes a file of lists, one
+.npz file with `lists` (n_users, 20) a seed, `{seed}` in its name, made from the same split
+(`benchmarks/peers/split_arrays.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from pyro_bmf.data import Split, load_ratings, random_split
+from pyro_bmf.evaluation.liked_calibration import liked_calibration
+from pyro_bmf.evaluation.metrics import ndcg_at, recall_at
+from pyro_bmf.evaluation.protocols import evaluated_users
+from pyro_bmf.files import write_json
+from pyro_bmf.fitting import fit
+from pyro_bmf.methods.settings import preset
+from pyro_bmf.numerics.ranked_lists import Exclusion
+from pyro_bmf.numerics.top_n import top_n
+from pyro_bmf.posterior import Posterior
+from pyro_bmf.selection import Horizon, ProductRanker, Recommender, fit_selection
+from pyro_bmf.selection.item_regression import ItemRegression
+from pyro_bmf.selection.rated_sets import RatedSets
+from pyro_bmf.selection.search import best_products
+
+N, ABOVE = 20, 3.0
+RIDGES = (100.0, 200.0, 400.0, 800.0, 1600.0)
+CELLS = ("popularity", "ours", "ease rated", "ease above 3", "ease graded")
+RESULTS = Path(__file__).parent / "results"
+Lists = np.ndarray
+
+
+def known_in(split: Split, part: str) -> Exclusion:
+    """Return the pairs that are no candidates when a part is measured."""
+    known = split.train_valid if part == "test" else split.train
+    return Exclusion.of_pairs(known.users, known.items, known.n_users)
+
+
+def by_score(score: Callable[[np.ndarray], np.ndarray], split: Split, part: str, users: np.ndarray) -> Lists:
+    """Return the lists of users by a score of all items."""
+    known = split.train_valid if part == "test" else split.train
+    matrix = RatedSets.of(known).matrix
+    lists = np.empty((len(users), N), dtype=np.int64)
+    for start in range(0, len(users), 500):
+        own = users[start : start + 500]
+        scores = np.array(score(own), dtype=np.float64)
+        entries = matrix[own].tocoo()
+        scores[entries.row, entries.col] = -np.inf
+        lists[start : start + 500] = top_n(scores, N)
+    return lists
+
+
+def figures(lists: Lists, split: Split, part: str, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return NDCG@20 and Recall@20 of each user."""
+    held_out = split.test if part == "test" else split.valid
+    above = held_out.ratings > ABOVE
+    shape = held_out.n_users, held_out.n_items
+    wanted = (
+        RatedSets.of_pairs(held_out.users[above], held_out.items[above], shape).matrix[users].toarray() > 0
+    )
+    hits = np.take_along_axis(wanted, np.maximum(lists, 0), axis=1) & (lists >= 0)
+    totals = wanted.sum(axis=1)
+    return ndcg_at(hits, totals, N), recall_at(hits, totals, N)
+
+
+def users_of(split: Split, part: str) -> np.ndarray:
+    """Return the users that are measured."""
+    return evaluated_users(split.test if part == "test" else split.valid, ABOVE)
+
+
+def posterior_of(data: str, split: Split, name: str, seed: int, cache: Path) -> tuple[Posterior, float]:
+    """Fit the posterior, or take the one that an earlier call kept."""
+    path, started = cache / f"{data}-{name}-{seed}.safetensors", time.perf_counter()
+    if not path.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        fit(split, preset(name).replace(seed=seed), threads=1, progress=False).posterior.save(path)
+    return Posterior.load(path), time.perf_counter() - started
+
+
+def ours(split: Split, posterior: Posterior) -> dict[str, Any]:
+    """Return what our three rankings are worth, the calibration of liked, and seconds."""
+    started = time.perf_counter()
+    selection = fit_selection(split)
+    seconds = time.perf_counter() - started
+    recommender = Recommender(posterior, selection, ABOVE)
+    n = len(split.ratings)
+    about = Horizon((n - len(split.test_rows)) / n, len(split.test_rows) / n, "test")
+    users, known = users_of(split, "test"), known_in(split, "test")
+    found: dict[str, Any] = {
+        "fit_seconds": seconds,
+        "head": selection.head.word,
+        "tried": selection.info["tried"],
+    }
+    for by in ("liked", "chosen", "rating"):
+        ranker = posterior if by == "rating" else ProductRanker(recommender, by, about)
+        started = time.perf_counter()
+        lists = ranker.best_items(users, N, known)
+        ndcg, recall = figures(lists, split, "test", users)
+        found[by] = cell_of(ndcg, recall, time.perf_counter() - started)
+    found["calibration"] = liked_calibration(recommender.product(horizon=about), split).to_dict()
+    return found
+
+
+def cell_of(ndcg: np.ndarray, recall: np.ndarray, seconds: float) -> dict[str, Any]:
+    """Return the figures of one ranking."""
+    return {
+        "ndcg": float(ndcg.mean()),
+        "recall": float(recall.mean()),
+        "seconds": seconds,
+        "user_ndcg": np.round(ndcg, 6).tolist(),
+    }
+
+
+def ease(split: Split, what: str, posterior: Posterior) -> dict[str, Any]:
+    """Return what EASE is worth alone, and times our P(rating > 3); its ridge is chosen on validation."""
+    train = split.train
+    values = np.ones(len(train), dtype=np.float32)
+    keep = np.ones(len(train), dtype=bool)
+    if what == "above 3":
+        keep = train.ratings > ABOVE
+    elif what == "graded":
+        values = train.ratings.astype(np.float32)
+    shape = train.n_users, train.n_items
+    matrix = sparse.csr_matrix((values[keep], (train.users[keep], train.items[keep])), shape=shape)
+    rated = RatedSets(matrix, np.arange(shape[0]))
+    started = time.perf_counter()
+    best: tuple[float, float, ItemRegression] | None = None
+    users = users_of(split, "valid")
+    for ridge in RIDGES:
+        # Graded input has squares of ratings where the others have ones.
+        own = ridge * (float((values**2).mean()) if what == "graded" else 1.0)
+        head = ItemRegression.fit(rated, own)
+        lists = by_score(lambda some, head=head: scores_of(head, matrix, some), split, "valid", users)
+        value = float(figures(lists, split, "valid", users)[0].mean())
+        if best is None or value > best[0]:
+            best = value, own, head
+    assert best is not None
+    _, ridge, head = best
+    users = users_of(split, "test")
+    lists = by_score(lambda some: scores_of(head, matrix, some), split, "test", users)
+    found: dict[str, Any] = {"ridge": ridge, "valid_ndcg": best[0]}
+    found["alone"] = cell_of(*figures(lists, split, "test", users), time.perf_counter() - started)
+    started = time.perf_counter()
+    lists = times_liking(lambda some: scores_of(head, matrix, some), split, posterior, users)
+    found["times liking"] = cell_of(*figures(lists, split, "test", users), time.perf_counter() - started)
+    return found
+
+
+def scores_of(head: ItemRegression, matrix: Any, users: np.ndarray) -> np.ndarray:
+    """Return EASE's scores: what a row's product with P has of its own term is left out of candidates anyway."""
+    return -np.asarray(matrix[users] @ head.inverse) / head.diagonal
+
+
+def times_liking(
+    score: Callable[[np.ndarray], np.ndarray], split: Split, posterior: Posterior, users: np.ndarray
+) -> Lists:
+    """Return lists by a score, at least 1e-6, times our P(rating > 3)."""
+    levels = np.asarray(posterior.scale.levels)
+    known = RatedSets.of(split.train_valid).matrix
+    lists = np.empty((len(users), N), dtype=np.int64)
+    for start in range(0, len(users), 64):
+        own = users[start : start + 64]
+        bounds = np.maximum(np.array(score(own), dtype=np.float64), 1e-6)
+        entries = known[own].tocoo()
+        bounds[entries.row, entries.col] = -np.inf
+
+        def liking(rows: np.ndarray, items: np.ndarray, own: np.ndarray = own) -> np.ndarray:
+            return posterior.predict_pmf(own[rows], items, levels)[:, levels > ABOVE].sum(axis=1)
+
+        lists[start : start + 64] = best_products(bounds, liking, N)[0]
+    return lists
+
+
+def popularity(split: Split) -> dict[str, Any]:
+    """Return what popularity is worth."""
+    users, started = users_of(split, "test"), time.perf_counter()
+    counts = split.train.item_counts.astype(float)
+    lists = by_score(lambda own: np.tile(counts, (len(own), 1)), split, "test", users)
+    return {"alone": cell_of(*figures(lists, split, "test", users), time.perf_counter() - started)}
+
+
+def rankings(cells: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the rankings of one seed by name."""
+    found = {f"ours by {by}": cells["ours"][by] for by in ("liked", "chosen", "rating") if "ours" in cells}
+    for name, cell in cells.items():
+        if name != "ours":
+            found |= {name if how == "alone" else f"{name}, {how}": cell[how]
+                      for how in ("alone", "times liking") if how in cell}  # fmt: skip
+    return found
+
+
+def summary(by_seed: dict[str, Any], draws: int = 2000) -> dict[str, Any]:
+    """Return means over seeds, and ours by liked less each other, bootstrapped by user across seeds."""
+    seeds = {seed: (rankings(one["cells"]), np.array(one["users"])) for seed, one in by_seed.items()}
+    names = [name for name in next(iter(seeds.values()))[0] if all(name in one for one, _ in seeds.values())]
+    n_users = max(int(users.max()) for _, users in seeds.values()) + 1
+    rng = np.random.default_rng(0)
+    weights = np.stack(
+        [np.bincount(rng.integers(n_users, size=n_users), minlength=n_users) for _ in range(draws)]
+    )
+    result: dict[str, Any] = {}
+    for name in names:
+        means = {k: float(np.mean([one[name][k] for one, _ in seeds.values()])) for k in ("ndcg", "recall")}
+        row: dict[str, Any] = means | {"by_seed": {s: one[name]["ndcg"] for s, (one, _) in seeds.items()}}
+        if name != "ours by liked" and "ours by liked" in names:
+            drawn, plain = np.zeros(draws), 0.0
+            for one, users in seeds.values():
+                gap = np.array(one[name]["user_ndcg"]) - np.array(one["ours by liked"]["user_ndcg"])
+                own = weights[:, users]
+                drawn += own @ gap / own.sum(axis=1) / len(seeds)
+                plain += gap.mean() / len(seeds)
+            row["less ours"] = {
+                "difference": float(plain),
+                "upper_95": float(np.quantile(drawn, 0.95)),
+                "low": float(np.quantile(drawn, 0.025)),
+                "high": float(np.quantile(drawn, 0.975)),
+            }
+        result[name] = row
+    return result
+
+
+def main() -> None:
+    """Run the cells that are missing, and print the summary."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="ml100k")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--preset", default="default", help="Of the posterior.")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=FILE", help="Lists of another system."
+    )
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "pyro-bmf-ranking")
+    parser.add_argument("--out", type=Path, help="[default: benchmarks/results/ranking_DATA_PRESET.json]")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    out = options.out or RESULTS / f"ranking_{options.data}_{options.preset}.json"
+    content: dict[str, Any] = {"data": options.data, "preset": options.preset, "seeds": {}}
+    if out.exists():
+        content = json.loads(out.read_text(encoding="utf-8"))
+    ratings = load_ratings(options.data)
+    for seed in options.seeds:
+        split = random_split(ratings, seed=seed)
+        users = users_of(split, "test")
+        own = content["seeds"].setdefault(
+            str(seed), {"split_hash": split.hash, "users": users.tolist(), "cells": {}}
+        )
+        cells = own["cells"]
+        for name in options.cells:
+            if name in cells:
+                continue
+            print(options.data, seed, name, flush=True)
+            if name == "popularity":
+                cells[name] = popularity(split)
+            else:
+                posterior, seconds = posterior_of(options.data, split, options.preset, seed, options.cache)
+                own.setdefault("posterior_seconds", seconds)
+                cells[name] = (
+                    ours(split, posterior)
+                    if name == "ours"
+                    else ease(split, name.removeprefix("ease "), posterior)
+                )
+            write_json(out, content)
+        for peer in options.peer:
+            name, _, file = peer.partition("=")
+            lists = np.load(file.format(seed=seed))["lists"][users]
+            cells[name] = {"alone": cell_of(*figures(lists, split, "test", users), 0.0)}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread"
+    content |= {"torch": torch.__version__, "machine": machine, "summary": summary(content["seeds"])}
+    write_json(out, content)
+    for name, row in content["summary"].items():
+        less = row.get("less ours")
+        gap = (
+            ""
+            if less is None
+            else f"  less ours {less['difference']:+.4f} (upper 95 % {less['upper_95']:+.4f})"
+        )
+        print(f"{name:32s} NDCG@20 {row['ndcg']:.4f}  Recall@20 {row['recall']:.4f}{gap}")
+
+
+if __name__ == "__main__":
+    main()
