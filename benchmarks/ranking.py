@@ -3,14 +3,15 @@ r"""What rankings of the whole catalogue are worth: by liked, chosen and rating,
     python benchmarks/ranking.py --data ml100k --preset guide
     python benchmarks/ranking.py --data ml1m --seeds 0 --preset guide
 
-Protocol `full` on the test part, lists of 20, one thread. The posterior is fitted by the preset, the selection
-model to the same split; EASE is fitted to what was rated, to ratings above 3, and to ratings as they are (graded),
-its ridge by NDCG@20 on validation; each is also ranked by its score times our P(rating > 3). Differences, ours less
-the peer's, are means over users and seeds, with an interval by a bootstrap that resamples users once for all seeds.
-A finished cell is kept in the file of results, so that an interrupted run goes on; `--cells` names some of them.
+Protocol `full` on the test part, lists of 20, one thread. The posterior is fitted by the preset, the
+selection model to the same split; EASE is fitted to what was rated, to ratings above 3, and to
+ratings as they are (graded), its ridge by NDCG@20 on validation; each is also ranked by its score times our
+P(rating > 3). Differences, the peer's less ours, are means over users and seeds, with an interval by a bootstrap that
+resamples users once for all seeds. A finished cell is kept in the cache, so that an interrupted run goes
+on; `--cells` names some of them.
 
-Peers by other libraries have environments of their own: `--peer NAME=FILE` takes a file of lists, one
-.npz file with `lists` (n_users, 20) a seed, `{seed}` in its name, made from the same split
+Peers by other libraries have environments of their own: `--peer NAME=FILE` takes files of lists, one .npz a
+seed with `lists` (n_users, 20), `{seed}` in its name, made from the same split
 (`benchmarks/peers/split_arrays.py`).
 """
 
@@ -168,7 +169,7 @@ def ease(split: Split, what: str, posterior: Posterior) -> dict[str, Any]:
 
 
 def scores_of(head: ItemRegression, matrix: Any, users: np.ndarray) -> np.ndarray:
-    """Return EASE's scores: what a row's product with P has of its own term is left out of candidates anyway."""
+    """Return EASE's scores, but for rated items, which are no candidates."""
     return -np.asarray(matrix[users] @ head.inverse) / head.diagonal
 
 
@@ -240,6 +241,13 @@ def summary(by_seed: dict[str, Any], draws: int = 2000) -> dict[str, Any]:
     return result
 
 
+def without_users(content: Any) -> Any:
+    """Return results without the values of single users, which stay in the cache."""
+    if isinstance(content, dict):
+        return {k: without_users(v) for k, v in content.items() if k not in ("user_ndcg", "users")}
+    return content
+
+
 def main() -> None:
     """Run the cells that are missing, and print the summary."""
     parser = argparse.ArgumentParser(
@@ -257,9 +265,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     out = options.out or RESULTS / f"ranking_{options.data}_{options.preset}.json"
+    kept = options.cache / f"ranking-{options.data}-{options.preset}.json"
     content: dict[str, Any] = {"data": options.data, "preset": options.preset, "seeds": {}}
-    if out.exists():
-        content = json.loads(out.read_text(encoding="utf-8"))
+    if kept.exists():
+        content = json.loads(kept.read_text(encoding="utf-8"))
     ratings = load_ratings(options.data)
     for seed in options.seeds:
         split = random_split(ratings, seed=seed)
@@ -282,14 +291,15 @@ def main() -> None:
                     if name == "ours"
                     else ease(split, name.removeprefix("ease "), posterior)
                 )
-            write_json(out, content)
+            options.cache.mkdir(parents=True, exist_ok=True)
+            write_json(kept, content)
         for peer in options.peer:
             name, _, file = peer.partition("=")
             lists = np.load(file.format(seed=seed))["lists"][users]
             cells[name] = {"alone": cell_of(*figures(lists, split, "test", users), 0.0)}
     machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread"
     content |= {"torch": torch.__version__, "machine": machine, "summary": summary(content["seeds"])}
-    write_json(out, content)
+    write_json(out, without_users(content))
     for name, row in content["summary"].items():
         less = row.get("less ours")
         gap = (

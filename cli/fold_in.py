@@ -12,14 +12,17 @@ from pyro_bmf.errors import DataError
 from .given import refuse_unread
 from .id_files import FILE, parse_ids, parse_ratings, read_table
 from .printing.output import TableWriter, table_options
-from .printing.rating_tables import cut_words, limited, recommendation_title, show_ratings
+from .printing.rating_tables import by_words, cut_words, limited, recommendation_title, show_ratings
 from .printing.table_files import out_option, write_parts
 from .runs.folder import RUN, RunFolder
+from .runs.selection import load_recommender, recommender_if_any
+from .shared_options import by_option, threshold_option
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pyro_bmf.posterior import Posterior
+    from pyro_bmf.selection import Recommender
 
 
 def equations(
@@ -68,6 +71,8 @@ def equations(
     metavar="N",
     help="Recommendations (without --predict).",
 )
+@by_option
+@threshold_option
 @click.option(
     "--predict",
     "predicted",
@@ -97,6 +102,8 @@ def command(
     typed: tuple[tuple[str, str], ...],
     side: str,
     n: int,
+    by: str,
+    threshold: float | None,
     predicted: tuple[str, ...],
     interval: float,
     clip: bool,
@@ -107,8 +114,8 @@ def command(
 
     After Gibbs sweeps, as by default, an exact head or coordinate ascent, the new user's posterior is the
     exact conditional of the row given the items; after the encoders' training it is what the encoder reads
-    off the ratings. Nobody else's posterior changes. For a new item (--side item) the users are shown who
-    may like it best.
+    off the ratings. Nobody else's posterior changes. What decides is as for 'recommend', with a
+    calibration for new users. For a new item (--side item) the users are shown who may like it best.
 
     \b
     Examples:
@@ -119,9 +126,17 @@ def command(
     if (file is None) == (not typed):
         raise click.UsageError("Give the new ratings: --ratings FILE, or --rating ID=RATING once or more.")
     if predicted:
-        refuse_unread(("n",), "without --predict alone")
-    posterior = RunFolder.existing(path).load_posterior()
-    table, whom = _folded(posterior, file, typed, side, n, predicted, interval)
+        refuse_unread(("n", "by", "threshold"), "without --predict alone")
+    if side == "item":
+        refuse_unread(("by", "threshold"), "with --side user alone")
+    folder = RunFolder.existing(path)
+    posterior = folder.load_posterior()
+    recommender = None
+    if side == "user" and not predicted:
+        optional = by == "rating" and threshold is None
+        load = recommender_if_any if optional else load_recommender
+        recommender = load(folder, posterior, threshold)
+    table, whom = _folded(posterior, recommender, file, typed, side, n, by, predicted, interval)
     if clip:
         table = limited(table, posterior.scale)
     if out is not None:
@@ -131,7 +146,8 @@ def command(
     if predicted:
         title = f"Predicted ratings for {whom} (posterior-predictive mean{cut_words(scale)})"
     elif side == "user":
-        title = recommendation_title(whom, interval, scale=scale)
+        words = None if recommender is None else by_words(recommender, by)
+        title = recommendation_title(whom, interval, scale=scale, by=words)
     else:
         title = f"Users likely to rate {whom} highest (posterior-predictive mean{cut_words(scale)})"
     show_ratings(tables, title, table, interval)
@@ -139,10 +155,12 @@ def command(
 
 def _folded(
     posterior: Posterior,
+    recommender: Recommender | None,
     file: Path | None,
     typed: tuple[tuple[str, str], ...],
     side: str,
     n: int,
+    by: str,
     predicted: tuple[str, ...],
     interval: float,
 ) -> tuple[pd.DataFrame, str]:
@@ -164,18 +182,25 @@ def _folded(
     if own not in given:
         row = posterior.fold_in(ratings, side=cast(Literal["user", "item"], side))
         whom = f"a new {side} with {row.count} rating{'' if row.count == 1 else 's'}"
-        table = row.predict(wanted, interval=interval) if predicted else row.recommend(n, interval=interval)
+        if recommender is not None:
+            found = recommender.fold_in(ratings).recommend(n=n, by=by, interval=interval)
+            table = found.drop(columns="user_id")
+        else:
+            table = (
+                row.predict(wanted, interval=interval) if predicted else row.recommend(n, interval=interval)
+            )
     else:
         ratings.insert(0, own, given[own].to_numpy(dtype=object))
         fold = posterior.fold_in_users if side == "user" else posterior.fold_in_items
         rows = fold(ratings)
         whom = f"{len(rows)} new {side}s"
         ids: Any = rows.vocabulary.ids
-        table = (
-            rows.predict(np.repeat(ids, len(wanted)), np.tile(wanted, len(ids)), interval=interval)
-            if predicted
-            else rows.recommend(n=n, interval=interval)
-        )
+        if recommender is not None:
+            table = recommender.fold_in_users(ratings).recommend(n=n, by=by, interval=interval)
+        elif predicted:
+            table = rows.predict(np.repeat(ids, len(wanted)), np.tile(wanted, len(ids)), interval=interval)
+        else:
+            table = rows.recommend(n=n, interval=interval)
     if len(table) == 0:
         raise DataError(f"There is nothing left to recommend: every {others.kind} is rated already.")
     if predicted and side == "user" and posterior.item_titles is not None:

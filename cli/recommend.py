@@ -55,9 +55,7 @@ _ROWS_AT_ONCE = 50_000
     metavar="FILE",
     help="Recommend only these items: one id a line, or column item_id.",
 )
-@click.option(
-    "--exclude", "excluded", type=FILE, metavar="FILE", help="Leave out these items, a file as --candidates."
-)
+@click.option("--exclude", "excluded", type=FILE, metavar="FILE", help="Leave out these items.")
 @click.option(
     "--min-count",
     type=click.IntRange(0),
@@ -146,7 +144,7 @@ def command(
     would be rated highest if everything were rated, biased where choosing and liking have common causes.
     Chosen is what is among the ratings held out of the fit.
 
-    What a user rated in training is left out. Many users are written to a file in bounded memory.
+    What a user rated in training is left out. Memory is bounded with --out.
 
     \b
     Examples:

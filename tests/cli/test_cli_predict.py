@@ -191,16 +191,24 @@ def test_fold_in_typed_or_from_a_file(cli: Run, tiny_run: Path, posterior: Poste
     file = write(tmp_path / "mine.csv", "item_id,rating\n2,5\n9,4.0\n11,1\n")
     typed = ("--rating", "2=5", "--rating", "9=4", "--rating", "11=1")
     expected = posterior.fold_in({2: 5, 9: 4, 11: 1})
+    new = Recommender.load(tiny_run).fold_in({2: 5, 9: 4, 11: 1})
     for given in (typed, ("--ratings", file)):
-        found = pd.DataFrame(rows(cli("fold-in", tiny_run, *given, "--n", 4, "--no-clip", "--json").out))
-        pd.testing.assert_frame_equal(found, expected.recommend(4), check_dtype=False)
+        for by in ("liked", "chosen", "rating"):
+            ask = ("fold-in", tiny_run, *given, "--n", 4, "--no-clip", "--by", by, "--json")
+            found = pd.DataFrame(rows(cli(*ask).out))
+            table = new.recommend(n=4, by=by).drop(columns="user_id")
+            pd.testing.assert_frame_equal(found, table, check_dtype=False)
+        own = expected.recommend(4)
+        pd.testing.assert_frame_equal(found[list(own)], own, check_dtype=False)
     found = pd.DataFrame(
         rows(cli("fold-in", tiny_run, *typed, "--predict", 30, "--predict", 3, "--no-clip", "--json").out)
     )
     assert found["title"].tolist() == ["Film [30] (1990)", "Film [3] (1990)"]
     pd.testing.assert_frame_equal(found.drop(columns="title"), expected.predict([30, 3]), check_dtype=False)
     shown = cli("fold-in", tiny_run, *typed).out
-    assert shown.startswith("Recommendations for a new user with 3 ratings, folded in (posterior-predictive")
+    assert shown.startswith(
+        "Recommendations for a new user with 3 ratings, folded in (by liked; chosen: among"
+    )
 
 
 def test_fold_in_of_an_item_and_of_many_users(cli: Run, tiny_run: Path, tmp_path: Path) -> None:

@@ -107,6 +107,10 @@ def test_an_old_run_says_what_to_do_and_ranks_by_rating(cli: Cli, old_run: Path,
     found = rows(cli("recommend", old_run, "--user", 7, "--by", "rating", "--json").out)
     assert "liked" not in found[0]
     assert cli("recommend", old_run, "--user", 7, "--by", "rating", "--why").code == 1
+    new = ("fold-in", old_run, "--rating", "2=5", "--json")
+    assert cli(*new).code == 1
+    assert "liked" not in rows(cli(*new, "--by", "rating").out)[0]
+    assert cli(*new, "--predict", 3).code == 0
     measured = cli("evaluate", old_run, "--data-dir", data_dir)
     assert measured.code == 0
     assert "no rankings by liked" in measured.err
@@ -158,3 +162,19 @@ def test_evaluate_tells_what_rankings_are_worth(cli: Cli, tiny_run: Path, data_d
         if (one["protocol"], one["n"]) == ("full", 20)
     )
     assert 0 < by["liked"]["ndcg"] <= 1
+
+
+def test_detail_tells_what_lists_are_like_and_whether_liked_comes_true(
+    cli: Cli, tiny_run: Path, data_dir: Path
+) -> None:
+    outcome = cli("evaluate", tiny_run, "--data-dir", data_dir, "--detail", "--protocol", "full", "--json")
+    found = {
+        table["title"].split(":")[0]: table["rows"] for table in map(json.loads, outcome.out.splitlines())
+    }
+    lists = found["Lists of 20"]
+    assert [row["ranked_by"] for row in lists] == ["liked", "rating", "chosen", "popularity"]
+    assert {"catalogue_share", "gini", "novelty", "intra_list_similarity"} <= set(lists[0])
+    groups = found["Calibration of liked"]
+    assert len(groups) == 1 + 10 + 1 + 3 + 3
+    written = json.loads((tiny_run / "metrics.json").read_text(encoding="utf-8"))
+    assert written["ranked_by"][0]["calibration"]["groups"] == groups
