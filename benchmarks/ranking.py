@@ -4,11 +4,11 @@ r"""What rankings of the whole catalogue are worth: by liked, chosen and rating,
     python benchmarks/ranking.py --data ml1m --seeds 0 --preset guide
 
 Protocol `full` on the test part, lists of 20, one thread. The posterior is fitted by the preset, the
-selection model to the same split; EASE is fitted to what was rated, to ratings above 3, and to
-ratings as they are (graded), its ridge by NDCG@20 on validation; each is also ranked by its score times our
-P(rating > 3). Differences, the peer's less ours, are means over users and seeds, with an interval by a bootstrap that
-resamples users once for all seeds. A finished cell is kept in the cache, so that an interrupted run goes
-on; `--cells` names some of them.
+selection model to the same split; EASE is fitted to what was rated, to ratings above 3, and to ratings
+as they are (graded), its ridge by NDCG@20 on validation; each is also ranked by its score times our
+P(rating > 3). Differences, the peer's less ours, are means over users and seeds, with an interval by a
+bootstrap that resamples users once for all seeds. A finished cell is kept in the cache, so that an
+interrupted run goes on; `--cells` names some of them.
 
 Peers by other libraries have environments of their own: `--peer NAME=FILE` takes files of lists, one .npz a
 seed with `lists` (n_users, 20), `{seed}` in its name, made from the same split

@@ -77,8 +77,8 @@ _ROWS_AT_ONCE = 50_000
     type=click.Choice(("mean", "lower", "thompson", "prob-top")),
     default="mean",
     show_default=True,
-    help="What is highest of it: the mean; what it is above with confidence; it under one joint draw; the "
-    "probability of being among the user's N best. By liked or chosen, draws decide among the 200 best.",
+    help="What is highest of it: the mean; a lower quantile; one joint draw; the probability of being among "
+    "the user's N best. By liked or chosen, draws decide among the 200 best.",
 )
 @click.option(
     "--quantile",
