@@ -11,6 +11,7 @@ from ..errors import SettingsError
 from ..model import FactorizationModel, Likelihood, Prior, RowNoise
 from ..model.catalogue import LIKELIHOODS, PRIORS
 from ..model.implicit_feedback import ImplicitFeedback
+from ..model.priors.normal_wishart import NormalWishartPrior
 from ..model.spelling import make_likelihood, make_prior, parse_word
 from .model_settings import ModelSettings
 
@@ -82,6 +83,9 @@ def build_model(
     bias = "normal-wishart" if gibbs else "normal"
     # The scale of a prior of another family is another thing: it is said in the word.
     own_scale: float | None = settings.prior_scale
+    if gibbs:
+        # What is said is the guess at one factor's standard deviation, however many there are.
+        own_scale = NormalWishartPrior.guessing(settings.prior_scale, settings.n_factors).scale
     factors = _sampled_prior(settings) if gibbs else settings.prior
     loc = None if gibbs else _prior_mean(settings, mean_rating)
     if factors.partition(":")[0] not in NORMAL_PRIORS:
@@ -138,4 +142,7 @@ def _sampled_prior(settings: ModelSettings) -> str:
             f"Gibbs sweeps draw the mean of the factors, and here it is given, as {given} "
             "(prior_mean, or loc in the prior): leave it at 0, or fit a guide instead (--preset amortized)."
         )
-    return "normal-wishart" + (f":scale={arguments['scale']}" if "scale" in arguments else "")
+    if "scale" not in arguments:
+        return "normal-wishart"
+    own = NormalWishartPrior.guessing(float(arguments["scale"]), settings.n_factors)
+    return f"normal-wishart:scale={own.scale!r}"

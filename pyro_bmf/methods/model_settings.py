@@ -66,7 +66,7 @@ class ModelSettings(Following):
         Factors' numbers are in units of the root of a rating, as a product of two is a rating.
 
     `implicit` needs Gibbs sweeps, whose priors are Normal-Wishart with `prior_scale` and `bias_scale` as
-    guesses; `row_noise` needs sweeps or the encoders.
+    guesses, whatever the number of factors; `row_noise` needs sweeps or the encoders.
     """
 
     n_factors: int = setting(

@@ -45,7 +45,7 @@ class ImplicitFeedback(nn.Module):
         If it is not positive and finite.
     """
 
-    def __init__(self, scale: float = 0.15) -> None:
+    def __init__(self, scale: float = 0.1) -> None:
         super().__init__()
         if not (math.isfinite(scale) and scale > 0.0):
             raise SettingsError(f"implicit feedback with scale={scale}: give a positive number.")

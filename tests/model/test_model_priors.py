@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import scipy.stats
@@ -11,6 +12,7 @@ import torch
 from pyro_bmf import PyroBmfError
 from pyro_bmf.model.catalogue import prior_from_settings
 from pyro_bmf.model.priors.normal import NormalPrior, Prior
+from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
 
 
 def test_the_normal_prior_is_scipys() -> None:
@@ -68,3 +70,21 @@ def test_a_prior_of_ones_own_is_found_by_kind() -> None:
         prior_from_settings(prior.settings())
     again = prior_from_settings(prior.settings(), {"wide-laplace": LaplacePrior})
     assert again.settings() == prior.settings()
+
+
+@pytest.mark.parametrize("n_factors", [1, 3, 24])
+def test_the_spread_of_one_factor_is_guessed_alike_for_any_number_of_factors(n_factors: int) -> None:
+    """Its variance is an inverse Gamma(3/2, 3 s^2 / 2), by SciPy, whatever K is."""
+    torch.manual_seed(n_factors)
+    prior = NormalWishartPrior.guessing(0.4, n_factors)
+    assert prior.guess(n_factors) == pytest.approx(0.4)
+    precisions = torch.stack([_precision(prior, n_factors) for _ in range(800)])
+    variances = torch.linalg.inv(precisions)[:, 0, 0].numpy()
+    expected = scipy.stats.invgamma(1.5, scale=1.5 * 0.4**2)
+    assert scipy.stats.kstest(variances, expected.cdf).pvalue > 0.01
+
+
+def _precision(prior: NormalWishartPrior, n_factors: int) -> torch.Tensor:
+    trace = pyro.poutine.trace(prior.forward).get_trace("user", n_factors)
+    drawn: torch.Tensor = trace.nodes["user_precision"]["value"]
+    return drawn

@@ -26,7 +26,7 @@ from ...numerics.normal_cells import LOG_DENSITY
 from ..few_entries import slices
 from ..gibbs.chain_state import block_precision
 from ..gibbs.known_parts import conjugate_priors, latent_utilities
-from ..gibbs.sweeps import NOISE_PRIOR
+from ..gibbs.sweeps import NOISE_PRIOR, START_WIDTH
 from ..kernel import Entries
 from .guide import ExactHeadGuide, noise_squares
 from .head import Head, Moments, head_of
@@ -133,8 +133,10 @@ class HeadUpdates:
             if model.biases:
                 own.loc[:, k] = 0.0
             own.covariance.copy_(_START**2 * torch.eye(own.loc.shape[1]))
-            factors = torch.eye(k, dtype=torch.float64) / prior.factors.scale**2
-            bias = None if prior.bias is None else torch.tensor(prior.bias.scale**-2, dtype=torch.float64)
+            factors = torch.eye(k, dtype=torch.float64) * (START_WIDTH * prior.factors.guess(k)) ** -2
+            bias = None
+            if prior.bias is not None:
+                bias = torch.tensor((START_WIDTH * prior.bias.guess(None)) ** -2, dtype=torch.float64)
             own.precision.copy_(block_precision(factors, bias))
             if model.implicit is not None:
                 own.weights_precision.fill_(model.implicit.scale**-2)

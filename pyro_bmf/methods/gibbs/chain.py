@@ -39,7 +39,7 @@ from .known_parts import conjugate_priors, latent_utilities
 from .settings import Gibbs
 from .sweeps import Sweeps
 
-#: Sweeps before the precisions of implicit weights are drawn, and before an average is worth recording.
+#: Sweeps before the precisions of rows and weights are drawn, and before an average is worth recording.
 _SETTLE, _RECORD = 8, 4
 
 
@@ -182,7 +182,7 @@ class Chain:
         latent = sweep > self.plain_sweeps
         if latent and self.sweeps.utilities.latent and not self.sweeps.drawing_cuts:
             self.sweeps.begin_cuts(state)
-        utilities = self.sweeps.sweep(state, latent=latent, weights_precision=sweep > _SETTLE)
+        utilities = self.sweeps.sweep(state, latent=latent, precisions=sweep > _SETTLE)
         if not all(bool(torch.isfinite(rows).all()) for rows in (state.user.rows, state.item.rows)):
             raise FitError(
                 f"The chain diverged in sweep {sweep}: rows are not finite. Use fewer factors, or a smaller "

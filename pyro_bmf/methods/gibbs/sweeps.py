@@ -40,6 +40,8 @@ from .weights_scale import rescale_weights
 
 #: Of the prior of a learned noise's precision: Gamma(shape, rate).
 NOISE_PRIOR = (1.0, 1.0)
+#: Priors of rows begin this many times as wide as their guess: a factor dies out while its partner is small.
+START_WIDTH = 3.0
 #: Pairs whose predictors are made at once.
 _PAIRS = 1_000_000
 
@@ -118,8 +120,14 @@ class Sweeps:
             own, priors = rows.of(side), self.priors.of(side)
             width = own.shape[1]
             like: dict[str, Any] = {"dtype": self.dtype, "device": device}
-            precision = torch.eye(self.model.n_factors, dtype=torch.float64) / priors.factors.scale**2
-            bias = None if priors.bias is None else torch.tensor(priors.bias.scale**-2, dtype=torch.float64)
+            n_factors = self.model.n_factors
+            precision = (
+                torch.eye(n_factors, dtype=torch.float64)
+                * (START_WIDTH * priors.factors.guess(n_factors)) ** -2
+            )
+            bias = None
+            if priors.bias is not None:
+                bias = torch.tensor((START_WIDTH * priors.bias.guess(None)) ** -2, dtype=torch.float64)
             return SideState(
                 rows=own.to(self.dtype).clone(),
                 location=torch.zeros(width, **like),
@@ -151,7 +159,7 @@ class Sweeps:
 
     # ---------------------------------------------------------------- one sweep
 
-    def sweep(self, state: ChainState, *, latent: bool = True, weights_precision: bool = True) -> Tensor:
+    def sweep(self, state: ChainState, *, latent: bool = True, precisions: bool = True) -> Tensor:
         """Do one sweep, in place, and return its utilities.
 
         Parameters
@@ -160,9 +168,9 @@ class Sweeps:
         latent : bool
             Whether utilities that are latent are drawn; a chain that starts far away begins with ratings as
             utilities (and a noise that is learned), which settles faster.
-        weights_precision : bool
-            Whether the precisions of implicit weights are drawn: not in the first sweeps, when the weights
-            still stand at zero and their precision would run off.
+        precisions : bool
+            Whether the precisions of rows and of implicit weights are drawn: not in the first sweeps of a
+            chain that starts with small rows and no weights, which such precisions would keep small.
         """
         latent = latent and self.utilities.latent
         self._draw_shifts(state)  # b against c; V against b; U against c
@@ -172,11 +180,11 @@ class Sweeps:
         z, eta = self._draw_stretch(state, z, eta, latent=latent)  # g | z - eta, Lambda, lambda, cuts
         self._draw_noise(state, z - eta, latent=latent)  # w | z, U, V; w' | z, U, V; tau | z, U, V
         for side in SIDES:
-            self._draw_precision(side, state)  # mu, Lambda | U, Y
-            if weights_precision:
+            if precisions:
+                self._draw_precision(side, state)  # mu, Lambda | U, Y
                 self._draw_weights_precision(side, state)  # lambda | Y
             given = self.given_other(side, state, z)  # p(U | V, z)
-            self._draw_means(side, state, given, rescaled=weights_precision)  # mu, Y; lambda, Y | V, z
+            self._draw_means(side, state, given, rescaled=precisions)  # mu, Y; lambda, Y | V, z
             self._draw_rows(side, state, given)  # U | mu, Y, V, z
         return z
 

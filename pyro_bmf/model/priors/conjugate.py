@@ -20,9 +20,8 @@ class ConjugatePrior(Protocol):
     def kappa(self) -> float:
         """Weight of the prior mean of the location, in rows."""
 
-    @property
-    def scale(self) -> float:
-        """The prior's guess at the standard deviation of one factor, which a chain starts from."""
+    def guess(self, n_factors: int | None) -> float:
+        """Return the prior's guess at the standard deviation of one of K factors, or of a bias (None)."""
 
     def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Draw location and precision given rows.

@@ -53,7 +53,7 @@ class NormalWishartPrior(Prior):
     Parameters
     ----------
     scale : float
-        s: the prior's guess at the standard deviation of one factor.
+        s, whose guess at the standard deviation of one factor `guess` returns.
     kappa : float
         Weight of the prior mean, in rows.
 
@@ -124,8 +124,23 @@ class NormalWishartPrior(Prior):
 
     @property
     def scale(self) -> float:
-        """The prior's guess at the standard deviation of one factor."""
+        """The prior's s."""
         return self._scale
+
+    def guess(self, n_factors: int | None) -> float:
+        """Return s for a bias, and for one of K factors s by the root of (K + 2) / 3."""
+        return (
+            self._scale if n_factors is None else self._scale * math.sqrt((n_factors + EXTRA_DEGREES) / 3.0)
+        )
+
+    @classmethod
+    def guessing(cls, guess: float, n_factors: int, kappa: float = 2.0) -> NormalWishartPrior:
+        """Make the prior whose guess at the standard deviation of one of K factors is this.
+
+        So said, it means the same whatever K is: the variance of one factor is an inverse
+        Gamma(3/2, 3 guess^2 / 2), and the covariance of K factors holds that of fewer.
+        """
+        return cls(guess * math.sqrt(3.0 / (n_factors + EXTRA_DEGREES)), kappa)
 
     @property
     def conjugate(self) -> ConjugatePrior:
