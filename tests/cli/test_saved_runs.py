@@ -72,16 +72,18 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(name: str, copied: Path, cl
         assert outcome.code == 1
         assert "of another fit: its torch is" in outcome.err
         return
-    if checkpoint and finished_of(name) in ("default", "default-refit"):
-        # Their sweeps had cuts without a prior and fewer moves: they do not go on by others.
+    swept = ("default-after-4-checkpoints", "default-refit-after-4-checkpoints")
+    if checkpoint and name in (*swept, "guide-then-sweeps-after-6-checkpoints"):
+        # Their sweeps had other priors and fewer moves: they do not go on by others.
         assert outcome.code == 1
         assert "of another fit: its version of the sweeps is" in outcome.err
         return
     assert outcome.code == 0, outcome.err
     found = predictions(copied / name / "model.safetensors")
-    if name == "conjugate-before-its-end":
-        # Without a checkpoint it is fitted anew, now with a prior of the cut points.
-        expected = load_file(RUNS / "conjugate" / "expected.safetensors")
+    if name in ("conjugate-before-its-end", "guide-then-sweeps-after-2-checkpoints"):
+        # Without a checkpoint it is fitted anew, now with a prior of the cut points; after its guide it is
+        # swept under other priors.
+        expected = load_file(RUNS / finished_of(name) / "expected.safetensors")
         assert found.keys() == expected.keys()
         assert all(found[key].shape == value.shape for key, value in expected.items())
         assert all(bool(torch.isfinite(value).all()) for value in found.values())

@@ -18,7 +18,7 @@ from .known_parts import latent_utilities
 from .settings import Gibbs
 
 #: Of sweeps of latent utilities and implicit weights: what they draw, and from which prior.
-_VERSION = 2
+_VERSION = 3
 
 
 class GibbsRun:
@@ -85,7 +85,7 @@ class GibbsRun:
             checkpoint=kept.file,
             every=kept.every,
             resume=kept.resume,
-            identity={**kept.identity, **self._version()},
+            identity={**self._version(), **kept.identity},
             history=history,
         )
         info = {
@@ -99,8 +99,7 @@ class GibbsRun:
 
     def _version(self) -> dict[str, int]:
         """Return what a checkpoint must be of beside the fit: sweeps that draw what these do."""
-        changed = latent_utilities(self.model).latent or self.model.implicit is not None
-        return {"version of the sweeps": _VERSION} if changed else {}
+        return {"version of the sweeps": _VERSION}
 
     def _noise(self, start: Fitted | None) -> float:
         """Return the standard deviation of the noise that the chain starts with."""
