@@ -41,14 +41,14 @@ PUBLISHED = AutoRecSettings(
     n_factors=500,
     hidden="sigmoid",
     output="identity",
-    l2=2e-4,
-    learning_rate=5e-4,
-    final_learning_rate=5e-5,
-    max_iterations=150,
+    l2=4e-4,
+    learning_rate=1e-3,
+    final_learning_rate=2e-5,
+    max_iterations=60,
     patience=20,
 )
 #: ReLU units and a sigmoid output, the largest embedding of the grid.
-SECTION_4_3 = AutoRecSettings(n_factors=100, l2=0.01, max_iterations=300, patience=20)
+SECTION_4_3 = AutoRecSettings(n_factors=100, l2=0.01, max_iterations=100, patience=20)
 
 CELLS = {
     "i-autorec": Cell(IRec, PUBLISHED, 0.831, "Sedhain et al. 2015"),

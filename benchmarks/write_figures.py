@@ -406,6 +406,29 @@ def mutation_table() -> str:
     return table(["module", "mutants", "killed", "left"], rows)
 
 
+def autorec_table() -> str:
+    """Return the autoencoders beside what was published of them."""
+    names = {"i-autorec": "`IRec`", "u-autorec": "`URec`", "i-rec": "`IRec`", "u-rec": "`URec`"}
+    found = read("results/autorec.json")
+    rows = []
+    for cell, name in names.items():
+        if cell not in found:
+            continue
+        row, settings = found[cell], found[cell]["settings"]
+        units = f"{settings['n_factors']} {settings['hidden']} units"
+        rows.append(
+            [
+                name,
+                f"{row['of']}: {units}, {settings['output']} output",
+                "not published" if row["published"] is None else f"{row['published']:.3f}",
+                *(f"{row['rmse']:.4f}", f"{row['valid_rmse']:.4f}", str(row["iterations"])),
+                *(f"{settings['l2']:g}", f"{row['seconds']:.0f}"),
+            ]
+        )
+    header = ["network", "configuration", "published", "test RMSE", "validation RMSE", "iterations", "L2"]
+    return table([*header, "seconds"], rows, 2)
+
+
 def metrics_reference() -> str:
     """Return every metric by name, from its class."""
     from pyro_bmf.evaluation.metrics.reference import metrics_table
@@ -421,6 +444,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "leaderboard ml100k": lambda: leaderboard_table("ml100k"),
     "simulation": simulation_table,
     "scaling": scaling_table,
+    "autorec": autorec_table,
     "large catalogues": large_table,
     "bases": bases_table,
     "encoders ml1m": lambda: encoders_table("ml1m"),
