@@ -6,7 +6,8 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,25 @@ def test_several_workers_run_each_cell_once(tmp_path: Path) -> None:
     store = CellStore(tmp_path)
     values = [result["value"] for _, result in finished(chain.cells(store), store)]
     assert values == [0, 1, 4, 9, 16, 25, 1, 2, 5, 10, 17, 26]
+
+
+def test_a_cell_that_another_finished_before_it_was_claimed_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other, store = Chain(), Chain(), CellStore(tmp_path)
+    take = store.claims.tried
+
+    @contextmanager
+    def late(name: str) -> Iterator[bool]:
+        """Let another process run everything between the list of cells and the first claim."""
+        run_cells(other, CellStore(tmp_path))
+        with take(name) as got:
+            yield got
+
+    monkeypatch.setattr(store.claims, "tried", late)
+    assert run_cells(mine, store)
+    assert not mine.runs
+    assert len(other.runs) == 12
 
 
 def test_no_cell_begins_after_the_deadline(tmp_path: Path) -> None:

@@ -72,19 +72,19 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     assert all(trial.state.name == "COMPLETE" for trial in shared.trials)
 
 
-@pytest.mark.parametrize("sampler", ["grid", "tpe"])
-def test_a_trial_of_a_killed_process_is_run_again(sampler: str, tmp_path: Path) -> None:
-    """It was killed in its eighth trial, when TPE's proposals had come to follow from those before."""
-    run_here(opened(tmp_path / "killed", sampler), 7)
+@pytest.mark.parametrize(("sampler", "before"), [("grid", 7), ("tpe", 1), ("tpe", 7)])
+def test_a_trial_of_a_killed_process_is_run_again(sampler: str, before: int, tmp_path: Path) -> None:
+    """TPE's first six trials follow from the seed alone, later ones from those before as well."""
+    run_here(opened(tmp_path / "killed", sampler), before)
     killed = start(tmp_path / "killed", sampler, 14, 60)
     assert killed.stdout is not None
     assert killed.stdout.readline().startswith("begin ")
     shared = opened(tmp_path / "killed", sampler)
     assert shared.recover() == []  # it runs
-    assert shared.n_counted() == 8
+    assert shared.n_counted() == before + 1
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
-    assert shared.n_counted() == 8
+    assert shared.n_counted() == before + 1
     run_here(shared, 14)
     run_here(opened(tmp_path / "whole", sampler), 14)
     assert [trial.state.name for trial in shared.study.get_trials()].count("FAIL") >= 1
