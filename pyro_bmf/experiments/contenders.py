@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pyro_bmf.baselines import BASELINES, NEURAL_BASELINES, Baseline
@@ -34,7 +35,7 @@ _TITLES: Mapping[str, str] = {
 _POWERS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _WIDTHS = (10, 15, 25, 50)
 #: § 4.2's grid of the paper's own method, K the factors, K' the outputs of a tower, M the hidden units.
-_PAPER_AXES: Mapping[str, tuple[Any, ...]] = {
+PAPER_AXES: Mapping[str, tuple[Any, ...]] = {
     "n_factors": _WIDTHS,
     "n_tower_outputs": _WIDTHS,
     "n_head_layers": (0, 1, 2),
@@ -46,7 +47,7 @@ _PAPER_AXES: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def _papers_rule(values: dict[str, Any]) -> dict[str, Any] | None:
+def papers_rule(values: dict[str, Any]) -> dict[str, Any] | None:
     """Let through K ≤ K', and K and K' ≤ M at hidden layers; without those M is not read."""
     if values["n_factors"] > values["n_tower_outputs"]:
         return None
@@ -111,8 +112,14 @@ class Contender(ABC):
     title: str
 
     @abstractmethod
-    def grid(self) -> Grid:
-        """Return what is tuned; a grid without axes has one combination, and nothing is tuned."""
+    def grid(self, fixed: Values = MappingProxyType({})) -> Grid:
+        """Return what is tuned; a grid without axes has one combination, and nothing is tuned.
+
+        Parameters
+        ----------
+        fixed
+            Settings that every fit will have: what is not read beside them is not tuned.
+        """
 
     @abstractmethod
     def settings(self, values: Values, seed: int) -> dict[str, Any]:
@@ -144,34 +151,45 @@ class OurPreset(Contender):
 
     Parameters
     ----------
-    name : str
-        Of the preset.
+    start : str
+        The preset.
     axes, rule
         Of its grid, see `Grid.of`.
     blocks : mapping, optional
         Rows a block by data set; the key ``""`` stands for all others.
+    fixed : mapping, optional
+        What makes it a variant of the preset, such as an ablation.
+    name, title : str, optional
+        Of a variant; those of the preset when not given.
     """
 
     def __init__(
         self,
-        name: str,
+        start: str,
         axes: Mapping[str, tuple[Any, ...]],
         rule: Callable[[dict[str, Any]], Mapping[str, Any] | None] = lambda values: values,
         blocks: Mapping[str, int] | None = None,
+        *,
+        fixed: Values = MappingProxyType({}),
+        name: str | None = None,
+        title: str | None = None,
     ) -> None:
-        self.name, self.title = name, f"ours, {name}"
-        self._axes, self._rule, self._blocks = axes, rule, blocks
+        self.name, self.title = name or start, title or f"ours, {name or start}"
+        self._start, self._axes, self._rule, self._blocks, self._fixed = start, axes, rule, blocks, fixed
 
-    def grid(self) -> Grid:
-        """Return its grid."""
-        return Grid.of(self._axes, self._rule)
+    def grid(self, fixed: Values = MappingProxyType({})) -> Grid:
+        """Return its grid; without attention, nothing decides what it looks at."""
+        axes = dict(self._axes)
+        if self.chosen({**self._fixed, **fixed}, 0).values().get("attention") == "none":
+            axes.pop("attention_scope", None)
+        return Grid.of(axes, self._rule)
 
     def for_data(self, name: str) -> Values:
-        """Return the blocks that go with a data set."""
+        """Return what makes it a variant, and the blocks that go with a data set."""
         if self._blocks is None:
-            return {}
+            return dict(self._fixed)
         rows = self._blocks.get(name, self._blocks[""])
-        return {"user_batch_size": rows, "item_batch_size": rows}
+        return {**self._fixed, "user_batch_size": rows, "item_batch_size": rows}
 
     def iterations(self, values: Values) -> int:
         """Return those of the method; sweeps are not counted."""
@@ -179,7 +197,14 @@ class OurPreset(Contender):
 
     def chosen(self, values: Values, seed: int) -> Settings:
         """Return the preset's settings with some given."""
-        return preset(self.name).replace(**{**values, "seed": seed})
+        start = preset(self._start)
+        words = start.values()
+        # The command line's "none" is the word of a setting that has words.
+        meant = {
+            name: "none" if value is None and isinstance(words.get(name), str) else value
+            for name, value in values.items()
+        }
+        return start.replace(**{**meant, "seed": seed})
 
     def settings(self, values: Values, seed: int) -> dict[str, Any]:
         """Return the settings as a run's config has them."""
@@ -219,8 +244,9 @@ class Network(Contender):
         self.kind = kind
         self.name, self.title = kind.name, _TITLES[kind.name]
 
-    def grid(self) -> Grid:
+    def grid(self, fixed: Values = MappingProxyType({})) -> Grid:
         """Return that of the paper's Table 2."""
+        del fixed
         return Grid.of(self.kind.settings_class.grid(), self._settle)
 
     def iterations(self, values: Values) -> int:
@@ -277,8 +303,9 @@ class Reference(Contender):
         self.kind = kind
         self.name = self.title = kind.name
 
-    def grid(self) -> Grid:
+    def grid(self, fixed: Values = MappingProxyType({})) -> Grid:
         """Return the grid of one combination."""
+        del fixed
         return Grid.of({})
 
     def settings(self, values: Values, seed: int) -> dict[str, Any]:
@@ -307,8 +334,8 @@ _DEFAULT_AXES: Mapping[str, tuple[Any, ...]] = {
 def contenders() -> dict[str, Contender]:
     """Return every contender by name, in the order of tables."""
     ours = (
-        OurPreset("literal", _PAPER_AXES, _papers_rule, {"ml1m": 100, "": 1000}),
-        OurPreset("paper", _PAPER_AXES, _papers_rule),
+        OurPreset("literal", PAPER_AXES, papers_rule, {"ml1m": 100, "": 1000}),
+        OurPreset("paper", PAPER_AXES, papers_rule),
         OurPreset("default", _DEFAULT_AXES),
     )
     every: tuple[Contender, ...] = (

@@ -89,12 +89,13 @@ class Grid:
             if name not in axes:
                 known = ", ".join(axes) or "nothing"
                 raise SettingsError(f"{name} is not tuned here: the grid is over {known}.")
+            values = ["none" if value is None and "none" in axes[name] else value for value in values]
             missing = [value for value in values if value not in axes[name]]
             if missing:
                 told = ", ".join(map(str, axes[name]))
                 raise SettingsError(f"{name}={missing[0]} is not of the grid: choose from {told}.")
             axes[name] = tuple(value for value in axes[name] if value in values)
-        places = [(self.names.index(name), {*axes[name], None}) for name in cuts]
+        places = [(self.names.index(name), {*axes[name], None}) for name in cuts]  # None: not read
         cells = tuple(cell for cell in self.cells if all(cell[at] in allowed for at, allowed in places))
         if not cells:
             told = ", ".join(f"{name} {tuple(values)}" for name, values in cuts.items())

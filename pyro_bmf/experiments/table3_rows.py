@@ -99,8 +99,8 @@ class Table3Rows:
 
     Parameters
     ----------
-    models : sequence of str
-        Rows, by the names of `contenders`.
+    models : sequence of str or Contender
+        Rows, by the names of `contenders`, or variants of one's own.
     sets : sequence of DataSet
         Columns; those that cannot be had here have no cells.
     seeds : int
@@ -117,7 +117,7 @@ class Table3Rows:
 
     def __init__(
         self,
-        models: Sequence[str],
+        models: Sequence[str | Contender],
         sets: Sequence[DataSet],
         seeds: int = 3,
         choices: Choices | None = None,
@@ -125,15 +125,16 @@ class Table3Rows:
         device: str = "auto",
         threads: int | None = None,
     ) -> None:
-        self.models = tuple(contender(name) for name in models)
+        self.models = tuple(one if isinstance(one, Contender) else contender(one) for one in models)
+        names = [model.name for model in self.models]
         self.sets, self.seeds, self.choices = tuple(sets), seeds, choices or Choices()
         self._device, self._threads = device, threads
         self._grids = {model.name: model.grid() for model in self.models}
         for what in (self.choices.trials, self.choices.iterations, self.choices.cuts):
-            unknown = [name for name in what if name.partition("@")[0] not in models]
+            unknown = [name for name in what if name.partition("@")[0] not in names]
             if unknown:
                 raise SettingsError(
-                    f"{unknown[0]} is not among the models of the table ({', '.join(models)}): leave out "
+                    f"{unknown[0]} is not among the models of the table ({', '.join(names)}): leave out "
                     "what is chosen for it, or add it."
                 )
         columns = [data.name for data in self.sets]

@@ -211,7 +211,7 @@ class Tuning:
         }
 
     def _grid(self) -> Grid:
-        grid = self.contender.grid()
+        grid = self.contender.grid(self.plan.fixed)
         if not grid.axes:
             raise SettingsError(
                 f"{self.contender.name} has nothing to tune: fit it as it is, or choose another model."

@@ -10,7 +10,7 @@ import pytest
 
 from pyro_bmf.baselines import NEURAL_BASELINES
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.experiments.contenders import contender, contenders
+from pyro_bmf.experiments.contenders import OurPreset, contender, contenders
 from pyro_bmf.experiments.grids import Grid
 
 NETWORKS = [kind.name for kind in NEURAL_BASELINES]
@@ -102,6 +102,26 @@ def test_cuts() -> None:
         contender("paper").grid().cut({"colour": (1,)})
     with pytest.raises(SettingsError, match="No combination"):
         contender("paper").grid().cut({"n_factors": (50,), "n_tower_outputs": (10,)})
+
+
+def test_the_word_none_is_a_word_where_a_setting_has_words() -> None:
+    grid = contender("default").grid().cut({"row_noise": (None,)})
+    assert {cell[grid.names.index("row_noise")] for cell in grid.cells} == {"none"}
+    one = contender("paper")
+    assert one.settings({"attention": None}, 0)["cross-feedback"]["encoder"]["attention"] == "none"
+    assert one.settings({"patience": None}, 0)["cross-feedback"]["patience"] is None
+
+
+def test_a_variant_without_attention_does_not_tune_it() -> None:
+    one = contender("paper")
+    assert "attention_scope" not in one.grid({"attention": None}).axes
+    variant = OurPreset(
+        "paper", one.grid().axes, fixed={"feedback": False}, name="paper-alone", title="no feedback"
+    )
+    assert (variant.name, variant.title) == ("paper-alone", "no feedback")
+    assert len(variant.grid().axes) == len(one.grid().axes) - 1
+    assert variant.for_data("ml1m") == {"feedback": False}
+    assert not variant.settings(variant.for_data("ml1m"), 0)["cross-feedback"]["encoder"]["feedback"]
 
 
 def test_edges() -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from command_line import call
 
-from pyro_bmf.evaluation import evaluate_ranking
+from pyro_bmf.baselines import IRec
+from pyro_bmf.evaluation import evaluate, evaluate_ranking
 from pyro_bmf.experiments.cells import CellStore
 from pyro_bmf.experiments.contenders import contender
 from pyro_bmf.experiments.datasets import DataSet
@@ -187,9 +188,6 @@ def test_a_final_cell_is_scored_as_the_evaluation_does(tiny: DataSet, tmp_path: 
     assert result is not None
     assert len(result["curve"]) == 2
     split = tiny.split(2)
-    from pyro_bmf.baselines import IRec
-    from pyro_bmf.evaluation import evaluate
-
     system = IRec(IRec.settings_class(**cell.identity["settings"])).fit(split)
     found = evaluate(system, split)
     assert result["figures"]["rmse"] == pytest.approx(found.rmse, rel=1e-6)

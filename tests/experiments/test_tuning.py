@@ -70,13 +70,20 @@ def test_test_ratings_are_never_read(tmp_path: Path, small_split: Split) -> None
         assert told(some) == told(others)
 
 
+def test_a_variant_is_tuned_as_the_whole_is(tmp_path: Path, small_split: Split) -> None:
+    fixed = {"max_iterations": 1, "attention": None}
+    tuning = tuned(tmp_path, small_split, 2, "paper", fixed=fixed)
+    assert [row["state"] for row in tuning.rows()] == ["complete"] * 2
+    assert "attention_scope" not in tuning.chosen()
+
+
 def test_bad_trials_are_pruned_by_the_median(tmp_path: Path, small_split: Split) -> None:
     class Stub(Contender):
         """Reports a curve that its setting decides: 9 of 10 are worse than the first."""
 
         name = title = "stub"
 
-        def grid(self) -> Grid:
+        def grid(self, fixed: Any = None) -> Grid:
             return Grid.of({"height": tuple(range(10))})
 
         def settings(self, values: Any, seed: int) -> dict[str, Any]:
