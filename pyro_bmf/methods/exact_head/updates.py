@@ -26,7 +26,7 @@ from ...numerics.normal_cells import LOG_DENSITY
 from ..few_entries import slices
 from ..gibbs.chain_state import block_precision
 from ..gibbs.known_parts import conjugate_priors, latent_utilities
-from ..gibbs.sweeps import NOISE_PRIOR, START_WIDTH
+from ..gibbs.sweeps import NOISE_PRIOR, START_WIDTH, WEIGHTS_START_WIDTH
 from ..kernel import Entries
 from .guide import ExactHeadGuide, noise_squares
 from .head import Head, Moments, head_of
@@ -139,7 +139,7 @@ class HeadUpdates:
                 bias = torch.tensor((START_WIDTH * prior.bias.guess(None)) ** -2, dtype=torch.float64)
             own.precision.copy_(block_precision(factors, bias))
             if model.implicit is not None:
-                own.weights_precision.fill_(model.implicit.scale**-2)
+                own.weights_precision.fill_((WEIGHTS_START_WIDTH * model.implicit.scale) ** -2)
                 weights = torch.randn(own.weights.shape, generator=generator).to(self.device, self.dtype)
                 with torch.no_grad():
                     own.weights.copy_(weights * 0.01)

@@ -42,6 +42,8 @@ from .weights_scale import rescale_weights
 NOISE_PRIOR = (1.0, 1.0)
 #: Priors of rows begin this many times as wide as their guess: a factor dies out while its partner is small.
 START_WIDTH = 3.0
+#: And those of implicit weights so many times.
+WEIGHTS_START_WIDTH = 1.5
 #: Pairs whose predictors are made at once.
 _PAIRS = 1_000_000
 
@@ -133,7 +135,7 @@ class Sweeps:
                 location=torch.zeros(width, **like),
                 precision=block_precision(precision, bias).to(device, self.dtype),
                 weights=torch.zeros(len(rows.opposite(side)), width, **like),
-                weights_precision=torch.full((width,), implicit_scale**-2, **like),
+                weights_precision=torch.full((width,), (WEIGHTS_START_WIDTH * implicit_scale) ** -2, **like),
                 row_precision=torch.ones(len(own), **like),
                 row_precision_shape=torch.tensor(10.0, dtype=torch.float64, device=device),
             )
