@@ -40,14 +40,23 @@ from pyro_bmf.methods.settings import preset
 from pyro_bmf.numerics.ranked_lists import Exclusion
 from pyro_bmf.numerics.top_n import top_n
 from pyro_bmf.posterior import Posterior
-from pyro_bmf.selection import Horizon, ProductRanker, Recommender, fit_selection
+from pyro_bmf.selection import Horizon, ProductRanker, Recommender, Selection, fit_selection
 from pyro_bmf.selection.item_regression import ItemRegression
 from pyro_bmf.selection.rated_sets import RatedSets
 from pyro_bmf.selection.search import best_products
 
 N, ABOVE = 20, 3.0
 RIDGES = (100.0, 200.0, 400.0, 800.0, 1600.0)
-CELLS = ("popularity", "ours", "ease rated", "ease above 3", "ease graded")
+CELLS = (
+    "popularity",
+    "ours by liked",
+    "ours by chosen",
+    "ours by rating",
+    "calibration",
+    "ease rated",
+    "ease above 3",
+    "ease graded",
+)
 RESULTS = Path(__file__).parent / "results"
 Lists = np.ndarray
 
@@ -99,28 +108,33 @@ def posterior_of(data: str, split: Split, name: str, seed: int, cache: Path) -> 
     return Posterior.load(path), time.perf_counter() - started
 
 
-def ours(split: Split, posterior: Posterior) -> dict[str, Any]:
-    """Return what our three rankings are worth, the calibration of liked, and seconds."""
-    started = time.perf_counter()
-    selection = fit_selection(split)
-    seconds = time.perf_counter() - started
-    recommender = Recommender(posterior, selection, ABOVE)
-    n = len(split.ratings)
-    about = Horizon((n - len(split.test_rows)) / n, len(split.test_rows) / n, "test")
-    users, known = users_of(split, "test"), known_in(split, "test")
-    found: dict[str, Any] = {
-        "fit_seconds": seconds,
-        "head": selection.head.word,
-        "tried": selection.info["tried"],
-    }
-    for by in ("liked", "chosen", "rating"):
-        ranker = posterior if by == "rating" else ProductRanker(recommender, by, about)
+def recommender_of(
+    data: str, split: Split, posterior: Posterior, name: str, seed: int, cache: Path, own: dict[str, Any]
+) -> Recommender:
+    """Fit the selection model, or take the one that an earlier call kept; tell in `own` how it was chosen."""
+    path = cache / f"{data}-{name}-{seed}-selection.safetensors"
+    if not path.is_file():
         started = time.perf_counter()
-        lists = ranker.best_items(users, N, known)
-        ndcg, recall = figures(lists, split, "test", users)
-        found[by] = cell_of(ndcg, recall, time.perf_counter() - started)
-    found["calibration"] = liked_calibration(recommender.product(horizon=about), split).to_dict()
-    return found
+        selection = fit_selection(split, seed=seed)
+        selection.save(path)
+        seconds = time.perf_counter() - started
+        own["selection"] = {"seconds": seconds, "head": selection.head.word, "tried": selection.info["tried"]}
+    return Recommender(posterior, Selection.load(path, posterior.train), ABOVE)
+
+
+def horizon_of(split: Split) -> Horizon:
+    """Return what is chosen in the test part, of what is known when it is measured."""
+    n = len(split.ratings)
+    return Horizon((n - len(split.test_rows)) / n, len(split.test_rows) / n, "test")
+
+
+def ours(split: Split, recommender: Recommender, by: str) -> dict[str, Any]:
+    """Return what one of our rankings is worth."""
+    users, known = users_of(split, "test"), known_in(split, "test")
+    own = recommender.posterior if by == "rating" else ProductRanker(recommender, by, horizon_of(split))
+    started = time.perf_counter()
+    lists = own.best_items(users, N, known)
+    return {"alone": cell_of(*figures(lists, split, "test", users), time.perf_counter() - started)}
 
 
 def cell_of(ndcg: np.ndarray, recall: np.ndarray, seconds: float) -> dict[str, Any]:
@@ -203,12 +217,13 @@ def popularity(split: Split) -> dict[str, Any]:
 
 def rankings(cells: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the rankings of one seed by name."""
-    found = {f"ours by {by}": cells["ours"][by] for by in ("liked", "chosen", "rating") if "ours" in cells}
-    for name, cell in cells.items():
-        if name != "ours":
-            found |= {name if how == "alone" else f"{name}, {how}": cell[how]
-                      for how in ("alone", "times liking") if how in cell}  # fmt: skip
-    return found
+    ways = ("alone", "times liking")
+    return {
+        name if how == "alone" else f"{name}, {how}": cell[how]
+        for name, cell in cells.items()
+        for how in ways
+        if how in cell
+    }
 
 
 def summary(by_seed: dict[str, Any], draws: int = 2000) -> dict[str, Any]:
@@ -286,11 +301,16 @@ def main() -> None:
             else:
                 posterior, seconds = posterior_of(options.data, split, options.preset, seed, options.cache)
                 own.setdefault("posterior_seconds", seconds)
-                cells[name] = (
-                    ours(split, posterior)
-                    if name == "ours"
-                    else ease(split, name.removeprefix("ease "), posterior)
-                )
+                if name == "calibration" or name.startswith("ours"):
+                    where = (options.preset, seed, options.cache, own)
+                    recommender = recommender_of(options.data, split, posterior, *where)
+                    if name == "calibration":
+                        product = recommender.product(horizon=horizon_of(split))
+                        cells[name] = liked_calibration(product, split).to_dict()
+                    else:
+                        cells[name] = ours(split, recommender, name.removeprefix("ours by "))
+                else:
+                    cells[name] = ease(split, name.removeprefix("ease "), posterior)
             options.cache.mkdir(parents=True, exist_ok=True)
             write_json(kept, content)
         for peer in options.peer:
