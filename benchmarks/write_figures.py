@@ -429,6 +429,43 @@ def autorec_table() -> str:
     return table([*header, "seconds"], rows, 2)
 
 
+def ranking_table(name: str) -> str:
+    """Return what rankings are worth, and how far each is behind ours by liked."""
+    words = {"ease": "EASE on", "ours": "ours,"}
+    rows = []
+    for system, row in sorted(
+        read(f"results/ranking_{name}.json")["summary"].items(), key=lambda r: -r[1]["ndcg"]
+    ):
+        first, _, rest = system.partition(" ")
+        less = row.get("less ours")
+        gap = "" if less is None else f"{less['difference']:.4f} ({less['upper_95']:.4f})"
+        rows.append(
+            [
+                f"{words[first]} {rest}" if first in words else system,
+                f"{row['ndcg']:.4f}",
+                f"{row['recall']:.4f}",
+                gap,
+            ]
+        )
+    return table(["ranked by", "NDCG@20", "Recall@20", "less ours by liked (upper 95 % bound)"], rows)
+
+
+def ranking_calibration(name: str, seed: str) -> str:
+    """Return whether liked comes true, by group of pairs."""
+    groups = read(f"results/ranking_{name}.json")["seeds"][seed]["cells"]["calibration"]["groups"]
+    rows = [
+        [
+            one["group"],
+            f"{one['expected']:.0f}",
+            f"{one['observed']:.0f}",
+            f"{one['ratio']:.3f}",
+            f"{one['se']:.3f}",
+        ]
+        for one in groups
+    ]
+    return table(["pairs", "expected", "came true", "ratio", "s.e."], rows)
+
+
 def metrics_reference() -> str:
     """Return every metric by name, from its class."""
     from pyro_bmf.evaluation.metrics.reference import metrics_table
@@ -437,6 +474,8 @@ def metrics_reference() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "ranking ml100k": lambda: ranking_table("ml100k_guide"),
+    "ranking calibration": lambda: ranking_calibration("ml100k_guide", "0"),
     "metrics": metrics_reference,
     "peers ml1m": lambda: peers_table("ml1m"),
     "peers ml100k": lambda: peers_table("ml100k"),

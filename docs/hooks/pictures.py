@@ -20,8 +20,8 @@ ASSETS = ROOT / "docs" / "assets"
 GROUND = ("errors", "files", "tensor_files", "checkpoint", "process", "progress")
 #: The rooms from the ground up. An import to a room further down this list is drawn dashed.
 ORDER = (
-    *("ground", "data", "numerics", "model", "systems", "methods", "posterior", "baselines", "evaluation"),
-    *("selection", "checking", "export", "top", "experiments", "cli"),
+    *("ground", "data", "numerics", "model", "systems", "methods", "posterior", "selection"),
+    *("baselines", "evaluation", "checking", "export", "top", "experiments", "cli"),
 )
 
 
