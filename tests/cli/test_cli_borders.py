@@ -71,7 +71,17 @@ def test_standard_output_that_is_full_or_closed() -> None:
 
 def test_csv_to_standard_output_takes_the_place_of_tables(run: Path) -> None:
     outcome = process(
-        "recommend", run, "--user", "u1", "--n", 3, "--csv", "/dev/stdout", stdout=subprocess.PIPE
+        "recommend",
+        run,
+        "--user",
+        "u1",
+        "--n",
+        3,
+        "--by",
+        "rating",
+        "--csv",
+        "/dev/stdout",
+        stdout=subprocess.PIPE,
     )
     assert outcome.returncode == 0, outcome.stderr
     rows = list(csv.DictReader(outcome.stdout.splitlines()))
@@ -112,7 +122,7 @@ def test_csv_to_a_pipe_and_to_a_device(cli: Run, run: Path) -> None:
         (("ppc", "run", "--out", "/dev/null"), "further files are put beside it"),
         (("evaluate", "run", "--csv", "x" * 300), "File name too long"),
         (("evaluate", "run", "--csv", "ratings.csv/a"), "Not a directory"),
-        (("recommend", "run", "--user", "u1", "--out", "run"), "run"),
+        (("recommend", "run", "--user", "u1", "--by", "rating", "--out", "run"), "run"),
     ],
 )  # fmt: skip
 def test_outputs_that_are_refused(cli: Run, run: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -134,8 +144,8 @@ def test_a_full_disk_is_one_line_in_every_command(run: Path) -> None:
 
     for command in (
         ("fit", "--data", "ratings.csv", "--preset", "conjugate", "--iterations", 1, "--out", "new"),
-        ("recommend", "run", "--all", "--out", "all.csv"),
-        ("recommend", "run", "--all", "--out", "all.parquet"),
+        ("recommend", "run", "--by", "rating", "--all", "--out", "all.csv"),
+        ("recommend", "run", "--by", "rating", "--all", "--out", "all.parquet"),
         ("export", "run", "--format", "netcdf", "--draws", 3, "--out", "a.nc"),
         ("similar", "run", "--item", "i1", "--csv", "similar.csv"),
     ):
