@@ -475,6 +475,7 @@ def metrics_reference() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "ranking ml100k": lambda: ranking_table("ml100k_guide"),
+    "ranking ml1m": lambda: ranking_table("ml1m_guide"),
     "ranking calibration": lambda: ranking_calibration("ml100k_guide", "0"),
     "metrics": metrics_reference,
     "peers ml1m": lambda: peers_table("ml1m"),
