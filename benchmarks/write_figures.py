@@ -202,7 +202,7 @@ def leaderboard_table(data: str) -> str:
 def simulation_table() -> str:
     """Return calibration by simulation of each configuration."""
     configurations = {
-        "default": "sweeps of the earlier default, 150",
+        "default": "`default`: the guide, then 520 sweeps",
         "gibbs": "Gibbs sweeps, 700",
         "conjugate": "conjugate",
         "residual": "encoders, closed form, residual, β = 1",
@@ -504,6 +504,8 @@ FIGURES: dict[str, Callable[[], str]] = {
     "first fit r-hat": lambda: f"{first_fit()['worst_rhat']:.1f}",
     "first fit coverage by pit": lambda: f"{first_fit()['pit_coverage_90']:.2f}",
     "first fit interval holds": lambda: f"{first_fit()['interval_coverage_90']:.3f}",
+    "default sbc user noise": lambda: held(simulated("default", "user noise spread")),
+    "default sbc item noise": lambda: held(simulated("default", "item noise spread")),
     "default ml1m rmse by seed": lambda: starts_by_seed("b default"),
     "default ml1m coverage": lambda: f"{starts_mean('b default', 'pit_coverage_90'):.3f}",
     "default ml1m minutes": lambda: f"{starts_mean('b default', 'seconds') / 60:.0f}",
