@@ -11,8 +11,9 @@ bootstrap that resamples users once for all seeds. A finished cell is kept in th
 interrupted run goes on; `--cells` names some of them.
 
 Peers by other libraries have environments of their own: `--peer NAME=FILE` takes files of lists, one .npz a
-seed with `lists` (n_users, 20), `{seed}` in its name, made from the same split
-(`benchmarks/peers/split_arrays.py`).
+seed with `lists` (n_users, 20), `{seed}` in its name, made from the same split by
+`benchmarks/peers/ranking_lists.py`. Where the file has `scores` (n_users, n_items), they are ranked times our
+P(rating > 3) too.
 """
 
 from __future__ import annotations
@@ -215,6 +216,21 @@ def popularity(split: Split) -> dict[str, Any]:
     return {"alone": cell_of(*figures(lists, split, "test", users), time.perf_counter() - started)}
 
 
+def of_peer(file: Path, split: Split, posterior: Posterior) -> dict[str, Any]:
+    """Return what a peer's lists are worth, and its scores times our P(rating > 3) where they are kept."""
+    users = users_of(split, "test")
+    with np.load(file, allow_pickle=False) as content:
+        lists = content["lists"][users]
+        scores = content.get("scores")
+    found = {"alone": cell_of(*figures(lists, split, "test", users), 0.0)}
+    if scores is not None:
+        started = time.perf_counter()
+        lists = times_liking(lambda own: scores[own], split, posterior, users)
+        seconds = time.perf_counter() - started
+        found["times liking"] = cell_of(*figures(lists, split, "test", users), seconds)
+    return found
+
+
 def rankings(cells: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the rankings of one seed by name."""
     ways = ("alone", "times liking")
@@ -315,8 +331,8 @@ def main() -> None:
             write_json(kept, content)
         for peer in options.peer:
             name, _, file = peer.partition("=")
-            lists = np.load(file.format(seed=seed))["lists"][users]
-            cells[name] = {"alone": cell_of(*figures(lists, split, "test", users), 0.0)}
+            posterior, _ = posterior_of(options.data, split, options.preset, seed, options.cache)
+            cells[name] = of_peer(Path(file.format(seed=seed)), split, posterior)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread"
     content |= {"torch": torch.__version__, "machine": machine, "summary": summary(content["seeds"])}
     write_json(out, without_users(content))

@@ -450,6 +450,26 @@ def ranking_table(name: str) -> str:
     return table(["ranked by", "NDCG@20", "Recall@20", "less ours by liked (upper 95 % bound)"], rows)
 
 
+def ranking_peers(name: str) -> str:
+    """Return how other libraries' rankers were tuned, and how long a fit takes."""
+    seeds = read(f"results/ranking_peers_{name}.json")["seeds"]
+    rows = []
+    for system in next(iter(seeds.values()))["cells"]:
+        cells = [own["cells"][system] for own in seeds.values() if "chosen" in own["cells"].get(system, {})]
+        if cells:
+            rows.append(
+                [
+                    system,
+                    cells[0]["package"],
+                    " ".join(str(cell["n_trials"]) for cell in cells),
+                    f"{fmean(cell['valid_ndcg'] for cell in cells):.4f}",
+                    f"{fmean(cell['fit_seconds'] for cell in cells):.1f}",
+                ]
+            )
+    columns = ["peer", "package", "trials, by seed", "NDCG@20 on validation", "seconds of a fit"]
+    return table(columns, rows)
+
+
 def ranking_calibration(name: str, seed: str) -> str:
     """Return whether liked comes true, by group of pairs."""
     groups = read(f"results/ranking_{name}.json")["seeds"][seed]["cells"]["calibration"]["groups"]
@@ -476,6 +496,7 @@ def metrics_reference() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "ranking ml100k": lambda: ranking_table("ml100k_guide"),
     "ranking ml1m": lambda: ranking_table("ml1m_guide"),
+    "ranking peers": lambda: ranking_peers("ml100k"),
     "ranking calibration": lambda: ranking_calibration("ml100k_guide", "0"),
     "metrics": metrics_reference,
     "peers ml1m": lambda: peers_table("ml1m"),
