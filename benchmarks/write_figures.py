@@ -203,6 +203,7 @@ def simulation_table() -> str:
     """Return calibration by simulation of each configuration."""
     configurations = {
         "default": "`default`: the guide, then 520 sweeps",
+        "default_ml1m": "`default`, 600 × 400 rows of MovieLens 1M",
         "gibbs": "Gibbs sweeps, 700",
         "conjugate": "conjugate",
         "residual": "encoders, closed form, residual, β = 1",
