@@ -211,10 +211,12 @@ def test_a_block_that_nothing_accounts_for_is_seen(tmp_path: Path) -> None:
 
 
 #: Lines of what `make fit` prints that depend on the data, beside its numbers: a chain may settle, all
-#: test ratings may be known, films have titles, and there is little to say of memory.
+#: test ratings may be known, films have titles, little data are fitted at once, and there is little to say
+#: of memory.
 OF_THE_DATA = (
     "The chain has not settled",
     "Note: # of",
+    "Note: Which items get rated was fitted in #",
     "# #",
     "…",
     "iteration #/#",
