@@ -8,7 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .checkpoint import CHAIN_CHECKPOINT
 from .data.ratings import Ratings
 from .data.splits import Split
 from .data.units import Units
@@ -29,7 +28,6 @@ from .posterior import Posterior
 from .prepared import Prepared
 from .process import computing, pick_device
 from .progress import Reporter, reporter_of
-from .tensor_files import is_of_kind
 
 #: What fits by the settings of each class.
 RUNNERS: Mapping[type, Callable[[Job, Any], Runner]] = MappingProxyType(
@@ -70,7 +68,7 @@ def fit(
         Train on train and validation and keep the last state, see `refitting.chosen_iterations`.
     device : {"auto", "cpu", "cuda"} or a torch device name
     threads : int, optional
-        Threads of the CPU; torch's own number when not given. Bits may differ between numbers of threads.
+        Of the CPU; torch's own number when not given. Bits may differ between numbers of threads.
     deterministic : bool
         On CUDA, use only kernels that give the same bits at every run.
     checkpoint : path, optional
@@ -78,7 +76,7 @@ def fit(
     resume : bool
         Go on from `checkpoint`, to the same bits as without the interruption.
     progress : bool or Reporter
-        A bar on standard error, nothing, or a reporter of your own.
+        A bar on standard error, or none, or your own reporter.
     units : Units, optional
         Standard units to work in; those of the training ratings when not given.
     implicit : Ratings, optional
@@ -96,25 +94,18 @@ def fit(
         If `resume` is asked and the checkpoint is missing, damaged or of another fit.
     """
     asked = preset() if settings is None else settings
-    fit = Prepared.of(
-        split, asked, own=model, warm_start=warm_start, refit=refit, units=units, implicit=implicit
-    )
-    if resume:
-        fit.check_resume(checkpoint)
+    fit = Prepared.of(split, asked, model, warm_start, refit=refit, units=units, implicit=implicit)
     reporter = InRatings(reporter_of(progress), fit.units)
     file = None if checkpoint is None else Path(checkpoint)
+    first = fit.first_stage(file, resume=resume)
     with computing(pick_device(device), threads=threads, deterministic=deterministic) as where:
-        settings = fit.case.settings
-        validate = fit.validate()
-        job = Job(fit.train, fit.valid, settings, model, validate, warm_start, where, reporter, fit.implicit)
-        stages = [RUNNERS[one.__class__](job, one) for one in settings.stages]
-        chained = file is not None and is_of_kind(file, CHAIN_CHECKPOINT)
-        first = len(stages) - 1 if resume and settings.gibbs is not None and chained else 0
+        job = fit.job(model, warm_start, where, reporter)
+        stages = [RUNNERS[one.__class__](job, one) for one in job.settings.stages]
         fitted: Fitted | None = None
         try:
             for number, run in enumerate(stages[first:], first):
-                identity = fit.identity(run.model, where)
-                kept = Checkpoints(file, checkpoint_every, resume and number == first, identity)
+                resumes = resume and number == first
+                kept = Checkpoints(file, checkpoint_every, resumes, fit.identity(run.model, where))
                 fitted = run(fitted, kept)
                 result = fit.result(fitted, where)
                 # The next stage starts at the posterior's rows.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from .checkpoint import CHAIN_CHECKPOINT
 from .data.ratings import Ratings
 from .data.splits import Split
 from .data.units import Units
@@ -16,7 +18,7 @@ from .errors import SettingsError
 from .fit_result import FitResult
 from .in_units import posterior_in_ratings, record_in_ratings, settings_in, units_of
 from .methods.cross_feedback.settings import CrossFeedback
-from .methods.job import Fitted
+from .methods.job import Fitted, Job
 from .methods.reading import Case
 from .methods.settings import Settings
 from .model import FactorizationModel
@@ -24,7 +26,9 @@ from .model.fitted import Rows
 from .posterior import Posterior
 from .posterior.predictive import PairPredictive
 from .posterior.settling import check_settling
+from .progress import Reporter
 from .refitting import without_validation
+from .tensor_files import is_of_kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +67,9 @@ class Prepared:
         cls,
         split: Split,
         settings: Settings,
-        *,
         own: FactorizationModel | None,
         warm_start: Posterior | None,
+        *,
         refit: bool,
         units: Units | None,
         implicit: Ratings | None = None,
@@ -106,19 +110,6 @@ class Prepared:
         valid = None if valid is None else units.of_ratings(valid)
         return cls(split, settings, case, units, train, units.of_ratings(train), valid, implicit)
 
-    def check_resume(self, file: object) -> None:
-        """Refuse to go on from where nothing can be.
-
-        Raises
-        ------
-        SettingsError
-            If there is no file, or the method writes none.
-        """
-        if file is None:
-            raise SettingsError("resume needs a checkpoint: give the file to go on from.")
-        if not self.settings.checkpointed:
-            raise SettingsError("Coordinate ascent writes no checkpoint to resume from: leave resume out.")
-
     def validate(self) -> Callable[[FactorizationModel, tuple[Rows, Rows]], float] | None:
         """Return what gives validation RMSE by the posterior's predictions, if there are such ratings."""
         valid = self.valid
@@ -130,6 +121,34 @@ class Prepared:
             return float(np.sqrt(np.mean((mean - valid.ratings) ** 2)))
 
         return rmse
+
+    def first_stage(self, checkpoint: Path | None, *, resume: bool) -> int:
+        """Return the number of the stage to begin with: a chain's checkpoint is of the last one.
+
+        Raises
+        ------
+        SettingsError
+            If it is asked to resume and there is no file, or the method writes none.
+        """
+        if not resume:
+            return 0
+        if checkpoint is None:
+            raise SettingsError("resume needs a checkpoint: give the file to go on from.")
+        if not self.settings.checkpointed:
+            raise SettingsError("Coordinate ascent writes no checkpoint to resume from: leave resume out.")
+        chained = self.case.settings.gibbs is not None and is_of_kind(checkpoint, CHAIN_CHECKPOINT)
+        return len(self.case.settings.stages) - 1 if chained else 0
+
+    def job(
+        self,
+        own: FactorizationModel | None,
+        warm_start: Posterior | None,
+        device: torch.device,
+        reporter: Reporter,
+    ) -> Job:
+        """Return what every stage of the fit is given."""
+        valid, settings, implicit = self.valid, self.case.settings, self.implicit
+        return Job(self.train, valid, settings, own, self.validate(), warm_start, device, reporter, implicit)
 
     @property
     def trained_on(self) -> str:

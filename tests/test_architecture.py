@@ -24,6 +24,8 @@ MOST_CLASS_QUESTIONS = 4
 MOST_MADE_NAMES = 8
 #: Files longer than `LONG` lines, and files in one folder.
 LONG, MOST_LONG, MOST_IN_FOLDER = 400, 1, 22
+#: Lines of the one way in to every fit, which only passes on.
+LONGEST_WAY_IN = 120
 
 #: Classes of which an object may be; what a fit gives and what it is built of.
 KINDS = ("Guide", "Rows", "RowDraws", "RowPosterior", "Prior", "Likelihood", "Conditional", "Predictive")
@@ -243,3 +245,8 @@ def test_files_are_short_and_folders_small() -> None:
     folders = Counter(path.parent for path in PATHS.values())
     full = {str(folder.relative_to(ROOT)): n for folder, n in folders.items() if n > MOST_IN_FOLDER}
     assert not full, f"folders with more than {MOST_IN_FOLDER} files: {full}"
+
+
+def test_the_way_in_to_a_fit_stays_a_list_of_stages() -> None:
+    lines = (ROOT / "pyro_bmf" / "fitting.py").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= LONGEST_WAY_IN
