@@ -35,8 +35,10 @@ from ..errors import DataError, SettingsError
 from ..evaluation.provenance import check_provenance
 from ..model.pair_terms import pair_terms
 from ..model.rows import join
+from ..numerics.chunks import chunks
 from ..numerics.psis import leave_one_out
 from ..numerics.ragged_rows import ragged_rows
+from ..numerics.segment_sums import Segments, add_segments, segment_sum
 from ..posterior.pair_draws import rating_log_prob
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
@@ -137,7 +139,7 @@ def leave_users_out(
     integral = _RowIntegral(
         posterior,
         ratings,
-        torch.tensor(row, device=device),
+        Segments.of_sorted(torch.tensor(row, device=device), len(users)),
         torch.tensor(columns, device=device),
         _item_noise(posterior, items),
         OwnTerms.of(posterior, users),
@@ -197,7 +199,7 @@ class _RowIntegral:
 
     posterior: Posterior
     ratings: Floats
-    row: Tensor
+    segments: Segments
     columns: Tensor
     item_noise: Tensor | None
     own: OwnTerms | None
@@ -219,14 +221,14 @@ class _RowIntegral:
         mode = mean.clone()
         centre = self._terms(None if self.own is None else self.own.centre())
         for _ in range(_NEWTON_STEPS):
-            eta = (features * mode[self.row]).sum(-1) + offset
+            eta = (features * mode[self.segments.index]).sum(-1) + offset
             slope, curvature = self._derivatives(eta, centre)
             hessian = self._information(features, curvature) + precision
             gradient = self._sum(features * slope[:, None]) - (mode - mean) @ precision
             step = torch.linalg.solve(hessian, gradient)
             # A far step out of a likelihood with flat tails would not come back.
             mode = mode + step * (_STEP / step.norm(dim=1, keepdim=True).clamp_min(_STEP))
-        eta = (features * mode[self.row]).sum(-1) + offset
+        eta = (features * mode[self.segments.index]).sum(-1) + offset
         hessian = self._information(features, self._derivatives(eta, centre)[1]) + precision
         root = torch.linalg.cholesky(hessian)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + draw)
@@ -261,8 +263,8 @@ class _RowIntegral:
             return pair_terms(noises, None)
         log_noise, shifts = own
         if log_noise is not None:
-            noises.append(log_noise[self.row].exp())
-        return pair_terms(noises, None if shifts is None else shifts[self.row])
+            noises.append(log_noise[self.segments.index].exp())
+        return pair_terms(noises, None if shifts is None else shifts[self.segments.index])
 
     def _log_prob(self, eta: Tensor, terms: tuple[Any, ...]) -> Tensor:
         wide = tuple(one[:, None] for one in terms)
@@ -278,21 +280,21 @@ class _RowIntegral:
         return slope, (-(above - 2.0 * at + below) / step**2).clamp_min(1e-6)
 
     def _sum(self, values: Tensor) -> Tensor:
-        return values.new_zeros(self.n, values.shape[1]).index_add_(0, self.row, values)
+        return segment_sum(values, self.segments)
 
     def _information(self, features: Tensor, weight: Tensor) -> Tensor:
         """Sum w f f^T over each user's ratings, (n, D, D), a run of ratings at a time."""
         width = features.shape[1]
         total = features.new_zeros(self.n, width * width)
-        for part in torch.arange(len(features), device=features.device).split(20_000):  # type: ignore[no-untyped-call]
+        for part in chunks(len(features), 20_000):
             f = features[part]
             products = (f.unsqueeze(2) * (f * weight[part, None]).unsqueeze(1)).flatten(1)
-            total.index_add_(0, self.row[part], products)
+            total = add_segments(total, products, self.segments, part)
         return total.view(self.n, width, width)
 
     def _log_likelihood(self, features: Tensor, x: Tensor, offset: Tensor, terms: tuple[Any, ...]) -> Tensor:
-        eta = (features * x[self.row]).sum(-1) + offset
-        return eta.new_zeros(self.n).index_add_(0, self.row, self._log_prob(eta, terms))
+        eta = (features * x[self.segments.index]).sum(-1) + offset
+        return segment_sum(self._log_prob(eta, terms), self.segments)
 
 
 def _item_noise(posterior: Posterior, items: Indices) -> Tensor | None:

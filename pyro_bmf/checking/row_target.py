@@ -28,15 +28,16 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from ..methods.cross_feedback.settings import CrossFeedback
-from ..model.feedback import bag_sum
 from ..model.fitted import RowPriors, Side
 from ..model.pair_terms import pair_terms
 from ..model.prior_density import given_hyperparameters, has_hyperparameters
 from ..model.rows import RowPosterior, join
 from ..model.standard_units import standardised
+from ..numerics.chunks import chunks
 from ..numerics.generators import own_generator
 from ..numerics.keyed_draws import Stream, draw_seed
 from ..numerics.quadrature import normal_nodes
+from ..numerics.segment_sums import Segments, add_segments, bag_sum, segment_sum
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
 from .prior_draws import learned_priors, prior_of
@@ -200,7 +201,8 @@ class RowTargets:
         for part in _by_size(sizes, max(1, _CELLS // cost)):
             some = at[part]
             counts = starts[some + 1] - starts[some]
-            entry_row = torch.repeat_interleave(torch.arange(len(some), device=x.device), counts)
+            segments = _in_order(counts)
+            entry_row = segments.index
             first = torch.cumsum(counts, 0) - counts
             entries = (
                 torch.arange(len(entry_row), device=x.device) - first[entry_row] + starts[some][entry_row]
@@ -208,11 +210,11 @@ class RowTargets:
             own = x[:, part]
             total = x.new_zeros(len(some), n_draws)
             # A row of very many ratings is cut too.
-            for piece in torch.arange(len(entries), device=x.device).split(max(1, _CELLS // cost)):  # type: ignore[no-untyped-call]
+            for piece in chunks(len(entries), max(1, _CELLS // cost)):
                 values = self._entry_log_likelihood(
                     own, entry_row[piece], columns[entries[piece]], ratings[entries[piece]], rows[part]
                 )
-                total = total.index_add(0, entry_row[piece], values)
+                total = add_segments(total, values, segments, piece)
             parts.append(total)
         return torch.cat(parts).T
 
@@ -318,7 +320,8 @@ class RowTargets:
         starts, columns, ratings = self._columns
         at = torch.tensor(rows, device=starts.device)
         counts = starts[at + 1] - starts[at]
-        row = torch.repeat_interleave(torch.arange(len(at), device=at.device), counts)
+        segments = _in_order(counts)
+        row = segments.index
         first = torch.cumsum(counts, 0) - counts
         entries = torch.arange(len(row), device=at.device) - first[row] + starts[at][row]
         own = columns[entries]
@@ -333,18 +336,17 @@ class RowTargets:
         units = self.posterior.model.units
         z = standardised(ratings[entries], units) - self.posterior.model.predictor_centre.double()
         second, mean, with_bias, bias = self._products
-        indptr = torch.cat([counts.new_zeros(1), torch.cumsum(counts, 0)]).int()
 
         def summed(table: Tensor, weights: Tensor) -> Tensor:
-            return bag_sum(table.contiguous(), own.int(), indptr, weights.contiguous())
+            layout = own.int(), segments.indptr
+            return bag_sum(table.contiguous(), *layout, weights.contiguous(), segments.pieces)
 
         width = mean.shape[1]
         information = summed(second.flatten(1), weight).view(len(at), width, width)
         linear = summed(mean, weight * z) - summed(with_bias, weight)
         square = weight * (z**2 - 2.0 * z * bias[own, 0] + bias[own, 1])
         each = 0.5 * (weight.log() - _LOG_2PI - square) - math.log(units.scale)
-        constant = torch.zeros(len(at), dtype=torch.float64, device=at.device).index_add(0, row, each)
-        return information, linear, constant
+        return information, linear, segment_sum(each, segments)
 
     @cached_property
     def gaussian_prior(self) -> tuple[Tensor, Tensor] | None:
@@ -370,6 +372,12 @@ class RowTargets:
         if not torch.isfinite(expected) or abs(float(found - expected)) > 1e-4 * (1.0 + abs(float(found))):
             return None
         return -hessian, gradient
+
+
+def _in_order(counts: Tensor) -> Segments:
+    """Return rows of so many entries each (n,), one after the other, as segments."""
+    indptr = torch.cat([counts.new_zeros(1), torch.cumsum(counts, 0)])
+    return Segments.of_indptr(indptr, int(indptr[-1]))
 
 
 def _by_size(sizes: Tensor, most: int) -> list[slice]:

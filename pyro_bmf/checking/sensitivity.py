@@ -27,6 +27,7 @@ from ..model.rows import join
 from ..numerics.chunks import chunks
 from ..numerics.psis import good_k, smooth_tail
 from ..numerics.ragged_rows import ragged_rows
+from ..numerics.segment_sums import Segments, add_segments
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
 from .prior_draws import learned_priors
@@ -161,6 +162,7 @@ def _joint_terms(posterior: Posterior, n_draws: int, seed: int, users: Indices) 
     starts = np.concatenate([[0], np.cumsum(train.user_counts)])
     row, places = ragged_rows(starts, users)
     entries = order[places]
+    segments = Segments.of_sorted(torch.tensor(row, device=x.device), len(users))
     total = torch.zeros(len(users), n_draws, dtype=torch.float64, device=x.device)
     likelihood = posterior.model.likelihood
     for part in chunks(len(entries), max(1, _NUMBERS // n_draws)):
@@ -170,7 +172,7 @@ def _joint_terms(posterior: Posterior, n_draws: int, seed: int, users: Indices) 
         noise = tuple(one[:, None].expand_as(eta) for one in posterior.pairs.relative_noise(i, j))
         observed = torch.tensor(train.ratings[at], dtype=torch.float64, device=eta.device)[:, None]
         values: Tensor = likelihood(eta, *noise).log_prob(observed.expand_as(eta))
-        total.index_add_(0, torch.tensor(row[part], device=eta.device), values.double())
+        total = add_segments(total, values.double(), segments, part)
     return prior.T.cpu().numpy(), total.cpu().numpy()
 
 

@@ -31,7 +31,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..model.feedback import bag_sum
+from ..numerics.segment_sums import bag_sum
 from .kernel import Conditional, Entries
 
 #: Numbers in the tables of one chunk; a function of shapes alone, so that a resumed chain repeats its bits.

@@ -23,7 +23,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..model.feedback import Feedback, bag_sum
+from ..model.feedback import Feedback
+from ..numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,10 @@ class Entries:
         The other side's view.
     root_counts : Tensor, shape (n_rows,)
         One over the root of each row's number of entries (of one, for a row without).
+    edges : Tensor, shape (n_rows + 1,)
+        `indptr` where the host reads it without waiting for the device.
+    pieces, t_pieces : Pieces or None
+        Of `indptr` and `t_indptr`, on devices that need them.
     """
 
     n_rows: int
@@ -51,6 +56,9 @@ class Entries:
     t_indptr: Tensor
     t_indices: Tensor
     root_counts: Tensor
+    edges: Tensor
+    pieces: Pieces | None
+    t_pieces: Pieces | None
 
     @classmethod
     def build(
@@ -70,6 +78,9 @@ class Entries:
             t_indptr=t_indptr,
             t_indices=t_indices,
             root_counts=counts.to(dtype).clamp_min(1.0).rsqrt(),
+            edges=indptr.cpu(),
+            pieces=device_pieces(indptr),
+            t_pieces=device_pieces(t_indptr),
         )
 
     @classmethod
@@ -84,25 +95,27 @@ class Entries:
 
     def sum(self, table: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sum the table's rows (n_columns, width) over each row's entries, weighted: (n_rows, width)."""
-        return bag_sum(table.contiguous(), self.indices, self.indptr, weights)
+        return bag_sum(table.contiguous(), self.indices, self.indptr, weights, self.pieces)
 
     def part_sum(self, part: slice, table: Tensor, weights: Tensor | None = None) -> Tensor:
         """Do as `sum` for some rows, (n_part, width), of a table that is contiguous."""
-        indptr = self.indptr[part.start : part.stop + 1]
-        own = slice(int(indptr[0]), int(indptr[-1]))
-        return bag_sum(
-            table, self.indices[own], indptr - indptr[0], None if weights is None else weights[own]
-        )
+        own = slice(int(self.edges[part.start]), int(self.edges[part.stop]))
+        indptr = self.indptr[part.start : part.stop + 1] - own.start
+        pieces = None if self.pieces is None else self.pieces.part(part, own.start)
+        return bag_sum(table, self.indices[own], indptr, None if weights is None else weights[own], pieces)
 
     def row_sums(self, values: Tensor) -> Tensor:
         """Return the sum of each row's own numbers (nnz,), in their dtype: (n_rows,)."""
-        return torch.zeros(self.n_rows, dtype=values.dtype, device=values.device).index_add_(
-            0, self.rows, values
-        )
+        return segment_sum(values, self.segments)
+
+    @property
+    def segments(self) -> Segments:
+        """The rows as segments of their entries."""
+        return Segments(self.rows, self.indptr.int(), None, self.pieces)
 
     def sum_back(self, table: Tensor) -> Tensor:
         """Sum the table's rows (n_rows, width) over each column's entries: (n_columns, width)."""
-        return bag_sum(table.contiguous(), self.t_indices, self.t_indptr, None)
+        return bag_sum(table.contiguous(), self.t_indices, self.t_indptr, None, self.t_pieces)
 
     def means(self, weights: Tensor) -> Tensor:
         """Return the implicit-feedback means: sums of weights by the root of the count, (n_rows, width)."""

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..numerics.segment_sums import Segments, device_pieces
 from .feedback import Feedback
+from .sides import Sides
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,8 @@ class Block:
         All training entries of these users (over all items) and of these items (over all users).
     user_weight, item_weight, global_weight : float
         Weight of the KL of a user, an item and of global parameters in this block.
+    segments : Sides of Segments, optional
+        `rating_segments`, where they are known already.
     """
 
     users: Tensor
@@ -46,6 +51,17 @@ class Block:
     user_weight: float
     item_weight: float
     global_weight: float
+    segments: Sides[Segments] | None = None
+
+    @cached_property
+    def rating_segments(self) -> Sides[Segments]:
+        """The users and the items as segments of the ratings."""
+        if self.segments is not None:
+            return self.segments
+        return Sides(
+            Segments.of_index(self.rating_users, len(self.users)),
+            Segments.of_index(self.rating_items, len(self.items)),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +85,7 @@ class TrainingBlocks:
     ratings: Tensor
     starts: Tensor
     kl_counting: str
+    segments: list[Sides[Segments]]
 
     @classmethod
     def build(
@@ -122,16 +139,22 @@ class TrainingBlocks:
         # Within a block in the order of (user, item): the order is the data's, not the file's.
         order = torch.argsort(block, stable=True)
         edges = torch.arange(len(user_batches) * len(item_batches) + 1, device=device)
+        starts = torch.searchsorted(block[order], edges)
+        rating_users, rating_items = user_place[users[order]], item_place[items[order]]
+        n_q = len(item_batches)
+        of_users = _segments(rating_users, starts, [len(b) for b in user_batches for _ in range(n_q)])
+        of_items = _segments(rating_items, starts, [len(b) for b in item_batches] * len(user_batches))
         return cls(
             user_batches=user_batches,
             item_batches=item_batches,
             user_feedback=[user_feedback.select(b) for b in user_batches],
             item_feedback=[item_feedback.select(b) for b in item_batches],
-            rating_users=user_place[users[order]],
-            rating_items=item_place[items[order]],
+            rating_users=rating_users,
+            rating_items=rating_items,
             ratings=ratings[order],
-            starts=torch.searchsorted(block[order], edges).cpu(),
+            starts=starts.cpu(),
             kl_counting=kl_counting,
+            segments=[Sides(*both) for both in zip(of_users, of_items, strict=True)],
         )
 
     def __len__(self) -> int:
@@ -153,6 +176,7 @@ class TrainingBlocks:
             user_weight=1.0 / len(self.item_batches) if once else 1.0,
             item_weight=1.0 / len(self.user_batches) if once else 1.0,
             global_weight=1.0 / len(self),
+            segments=self.segments[index],
         )
 
     def __iter__(self) -> Iterator[Block]:
@@ -160,6 +184,32 @@ class TrainingBlocks:
         for p in range(len(self.user_batches)):
             for q in range(len(self.item_batches)):
                 yield self.block(p, q)
+
+
+def _segments(places: Tensor, starts: Tensor, n_rows: list[int]) -> list[Segments]:
+    """Return the rows of every block as segments of its ratings.
+
+    Parameters
+    ----------
+    places : Tensor, shape (nnz,)
+        Place of each rating's row in its batch; ratings are sorted by block.
+    starts : Tensor, shape (n_blocks + 1,)
+        First rating of each block.
+    n_rows : list of int
+        Rows of each block.
+    """
+    widest, numbers = max(n_rows), torch.arange(len(n_rows), device=places.device)
+    block = torch.repeat_interleave(numbers, starts.diff(), output_size=len(places))
+    key = block * widest + places
+    order = torch.argsort(key, stable=True)
+    edges = numbers.unsqueeze(1) * widest + torch.arange(widest + 1, device=places.device)
+    indptr = (torch.searchsorted(key[order], edges) - starts[:-1].unsqueeze(1)).int()
+    order = (order - starts[block]).int()
+    found, begins = [], starts.tolist()
+    for number, n in enumerate(n_rows):
+        own, edge = slice(begins[number], begins[number + 1]), indptr[number, : n + 1].clone()
+        found.append(Segments(places[own], edge, order[own], device_pieces(edge)))
+    return found
 
 
 def hide_block(block: Block, n_users: int, n_items: int) -> Block:

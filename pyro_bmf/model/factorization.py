@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..data.units import AS_GIVEN, Units
 from ..errors import SettingsError
+from ..numerics.segment_sums import gather_entries
 from .blocks import Block
 from .catalogue import likelihood_from_settings, prior_from_settings
 from .implicit_feedback import ImplicitFeedback
@@ -182,10 +183,10 @@ class FactorizationModel(nn.Module):
             item = {site: pyro.sample(site, prior) for site, prior in priors.item.items()}
         if not len(block.ratings):
             return  # sparse data have blocks without ratings, and Pyro has no plate of size zero
-        i, j = block.rating_users, block.rating_items
-        u, v = user["user_factors"].index_select(-2, i), item["item_factors"].index_select(-2, j)
-        b = user["user_bias"].index_select(-1, i) if self.biases else None
-        c = item["item_bias"].index_select(-1, j) if self.biases else None
+        i, j = block.rating_segments.user, block.rating_segments.item
+        u, v = gather_entries(user["user_factors"], i, -2), gather_entries(item["item_factors"], j, -2)
+        b = gather_entries(user["user_bias"], i, -1) if self.biases else None
+        c = gather_entries(item["item_bias"], j, -1) if self.biases else None
         terms = self._terms(user | item, block)
         with pyro.plate("ratings", len(block.ratings)):
             pyro.sample("rating", likelihood(self.predictor(u, v, b, c), *terms), obs=block.ratings)
@@ -206,10 +207,10 @@ class FactorizationModel(nn.Module):
         """Return what a block's ratings bring to the likelihood beside their predictors."""
         factors = []
         if self.row_noise is not None:
-            factors.append(self.row_noise.factors(values, block.rating_users, block.rating_items))
+            factors.append(self.row_noise.factors(values, block.rating_segments))
         shifts = None
         if self.row_cuts is not None:
-            shifts = values["user_cuts"].index_select(-2, block.rating_users)
+            shifts = gather_entries(values["user_cuts"], block.rating_segments.user, -2)
         return pair_terms(factors, shifts)
 
     def guide(self, block: Block) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from ..numerics.segment_sums import Pieces, Segments, device_pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class Feedback:
         ``values[t_order]`` are its values.
     mask : Tensor or None, shape (nnz,)
         Weight of each entry in the 0/1 mask; None means ones. Zero hides an entry from both inputs.
+    pieces, t_pieces : Pieces or None
+        Of `indptr` and `t_indptr`, on devices that need them.
     """
 
     n_rows: int
@@ -38,6 +41,8 @@ class Feedback:
     t_indices: Tensor
     t_order: Tensor
     mask: Tensor | None = None
+    pieces: Pieces | None = None
+    t_pieces: Pieces | None = None
 
     @classmethod
     def from_coo(cls, rows: Tensor, columns: Tensor, values: Tensor, n_rows: int, n_columns: int) -> Feedback:
@@ -51,15 +56,18 @@ class Feedback:
         order = torch.argsort(rows.long() * n_columns + columns.long())
         rows, columns, values = rows[order].long(), columns[order].long(), values[order]
         t_order = torch.argsort(columns, stable=True)
+        indptr, t_indptr = _indptr(rows, n_rows), _indptr(columns[t_order], n_columns)
         return cls(
             n_rows=n_rows,
             n_columns=n_columns,
-            indptr=_indptr(rows, n_rows),
+            indptr=indptr,
             indices=columns.int(),
             values=values,
-            t_indptr=_indptr(columns[t_order], n_columns),
+            t_indptr=t_indptr,
             t_indices=rows[t_order].int(),
             t_order=t_order.int(),
+            pieces=device_pieces(indptr),
+            t_pieces=device_pieces(t_indptr),
         )
 
     @property
@@ -74,6 +82,16 @@ class Feedback:
         return torch.repeat_interleave(
             torch.arange(self.n_rows, device=self.indptr.device), lengths, output_size=self.nnz
         )
+
+    @property
+    def row_segments(self) -> Segments:
+        """The rows as segments of the entries."""
+        return Segments(self.row_of_entry, self.indptr, None, self.pieces)
+
+    @property
+    def column_segments(self) -> Segments:
+        """The columns as segments of the entries, which stand in the order of the rows."""
+        return Segments(self.indices.long(), self.t_indptr, self.t_order, self.t_pieces)
 
     @property
     def counts(self) -> Tensor:
@@ -114,7 +132,12 @@ class Feedback:
 
         names = ("indptr", "indices", "values", "t_indptr", "t_indices", "t_order", "mask")
         parts: dict[str, Any] = {name: moved(getattr(self, name)) for name in names}
-        return replace(self, **parts)
+        return replace(
+            self,
+            **parts,
+            pieces=device_pieces(parts["indptr"]),
+            t_pieces=device_pieces(parts["t_indptr"]),
+        )
 
     def weights(self, *, by_rating: bool) -> tuple[Tensor | None, Tensor | None]:
         """Return the entries' weights, and the same in the transpose's order; None means ones."""
@@ -130,12 +153,3 @@ class Feedback:
 def _indptr(sorted_ids: Tensor, size: int) -> Tensor:
     edges = torch.arange(size + 1, device=sorted_ids.device)
     return torch.searchsorted(sorted_ids.contiguous(), edges).int()
-
-
-def bag_sum(table: Tensor, indices: Tensor, indptr: Tensor, weights: Tensor | None) -> Tensor:
-    """Weighted sum of a table's rows over each bag, without a gradient of its own."""
-    if indices.numel() == 0:
-        return table.new_zeros(indptr.numel() - 1, table.shape[1])
-    return F.embedding_bag(
-        indices, table, indptr, mode="sum", include_last_offset=True, per_sample_weights=weights
-    )

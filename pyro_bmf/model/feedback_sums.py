@@ -14,12 +14,16 @@ backward pass is an embedding bag too: no scatter, no atomics, the same result a
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from .feedback import Feedback, bag_sum
+from ..numerics.segment_sums import Pieces, bag_sum
+from .feedback import Feedback
+
+#: Indices, their compressed layout, weights, pieces: what `bag_sum` takes after its table.
+_Layout: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Pieces | None]
 
 
 def feedback_sum(feedback: Feedback, table: Tensor, *, by_rating: bool = False) -> Tensor:
@@ -38,12 +42,8 @@ def feedback_sum(feedback: Feedback, table: Tensor, *, by_rating: bool = False) 
     weights, t_weights = feedback.weights(by_rating=by_rating)
     result: Tensor = _BagSum.apply(  # type: ignore[no-untyped-call]
         table,
-        feedback.indices,
-        feedback.indptr,
-        weights,
-        feedback.t_indices,
-        feedback.t_indptr,
-        t_weights,
+        (feedback.indices, feedback.indptr, weights, feedback.pieces),
+        (feedback.t_indices, feedback.t_indptr, t_weights, feedback.t_pieces),
     )
     return result
 
@@ -58,18 +58,14 @@ class _BagSum(torch.autograd.Function):
     """``A @ table`` for a constant sparse A whose transpose is stored; its derivative has its own form."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, *layout: Tensor | None) -> Tensor:
-        indices, indptr, weights, _, _, _ = layout
-        assert indices is not None
-        assert indptr is not None
-        ctx.layout = layout
-        return bag_sum(table.contiguous(), indices, indptr, weights)
+    def forward(ctx: Any, table: Tensor, rows: _Layout, columns: _Layout) -> Tensor:
+        ctx.layouts = rows, columns
+        return bag_sum(table.contiguous(), *rows)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        indices, indptr, weights, t_indices, t_indptr, t_weights = ctx.layout
-        grad = _BagSum.apply(grads[0], t_indices, t_indptr, t_weights, indices, indptr, weights)  # type: ignore[no-untyped-call]
-        return (grad, None, None, None, None, None, None)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        rows, columns = ctx.layouts
+        return _BagSum.apply(grads[0], columns, rows), None, None  # type: ignore[no-untyped-call]
 
 
 class _RowTables(torch.autograd.Function):

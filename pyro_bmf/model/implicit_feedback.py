@@ -24,8 +24,9 @@ from pyro.distributions.transforms import AffineTransform
 from torch import Tensor, nn
 
 from ..errors import SettingsError
+from ..numerics.segment_sums import bag_sum
 from .blocks import Block
-from .feedback import Feedback, bag_sum
+from .feedback import Feedback
 
 
 class ImplicitFeedback(nn.Module):
@@ -83,5 +84,5 @@ def feedback_means(feedback: Feedback, weights: Tensor) -> Tensor:
 
     Zero for a row without entries.
     """
-    sums = bag_sum(weights.contiguous(), feedback.indices, feedback.indptr, feedback.mask)
+    sums = bag_sum(weights.contiguous(), feedback.indices, feedback.indptr, feedback.mask, feedback.pieces)
     return sums * feedback.counts.clamp_min(1.0).rsqrt().to(sums).unsqueeze(-1)

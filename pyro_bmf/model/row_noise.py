@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ..errors import SettingsError
+from ..numerics.segment_sums import Segments, segment_gather
 from .priors.hierarchical import Hyperparameter
 from .sides import SIDES, Side, Sides
 
@@ -82,11 +83,11 @@ class RowNoise(nn.Module):
         for side in self.sides:
             pyro.sample(f"{side}_noise_shape", cast(Hyperparameter, self.shape_q[side]).q())
 
-    def factors(self, values: Mapping[str, Tensor], users: Tensor, items: Tensor) -> Tensor:
+    def factors(self, values: Mapping[str, Tensor], ratings: Sides[Segments]) -> Tensor:
         """Return what multiplies the noise's standard deviation of each pair, given values by site."""
         parts = [
-            values[f"{side}_noise"][rows].rsqrt()
-            for side, rows in Sides(users, items).by_side()
+            segment_gather(values[f"{side}_noise"], segments).rsqrt()
+            for side, segments in ratings.by_side()
             if side in self.sides
         ]
         return torch.stack(parts).prod(0)

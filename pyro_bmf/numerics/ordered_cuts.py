@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from .normal_cells import LOG_DENSITY, Cells, cell_ends, log_cell_probability
+from .segment_sums import class_sums
 from .slice_draw import slice_draw
 from .truncated_normal import SMALL_CELL, draw_in_cells
 
@@ -127,14 +128,14 @@ def _of_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Terms
         from_high[far] = (-0.5 * at_b * at_b + LOG_DENSITY - exact).exp() / at_sd
     # The ends of the scale are edges too: what is summed there is left out, as they do not move.
     n = len(cuts) + 2
+    nothing = torch.zeros(n, dtype=eta.dtype, device=eta.device)
 
     def by_edge(at_low: Tensor, at_high: Tensor) -> Tensor:
-        total = torch.zeros(n, dtype=eta.dtype, device=eta.device)
-        return total.index_add_(0, place, at_low).index_add_(0, place + 1, at_high)
+        return class_sums(at_high, place + 1, class_sums(at_low, place, nothing))
 
     gradient = by_edge(from_low, from_high)[1:-1]
     diagonal = by_edge(from_low**2 + from_low * a / scale, from_high**2 + from_high * b / scale)[1:-1]
-    between = torch.zeros(n, dtype=eta.dtype, device=eta.device).index_add_(0, place, from_low * from_high)
+    between = class_sums(from_low * from_high, place, nothing)
     off = between[1 : n - 2]
     hessian = torch.diag(diagonal) + torch.diag(off, 1) + torch.diag(off, -1)
     # The log-likelihood is concave (Pratt 1981), and nearly flat where hardly a rating is near a cut.

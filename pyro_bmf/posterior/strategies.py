@@ -105,7 +105,9 @@ class StrategyScores:
                 if hidden is not None:
                     eta[hidden] = -torch.inf
                 best = eta.topk(min(self.n, len(columns)), dim=1)
-                total.scatter_add_(1, best.indices, torch.isfinite(best.values).to(total))
+                # A column is among a row's best once: nothing is added twice to one place.
+                counted = total.gather(1, best.indices) + torch.isfinite(best.values)
+                total.scatter_(1, best.indices, counted)
                 continue
             total += eta
             if self.strategy == "lower":

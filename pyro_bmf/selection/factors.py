@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..methods.kernel import Conditional, Entries, outer_products
-from ..model.feedback import bag_sum
 from ..numerics.chunks import chunks
 from ..numerics.keyed_draws import row_noise
+from ..numerics.segment_sums import bag_sum
 from .contract import Scorer, Scores
 from .rated_sets import Indices, RatedSets
 

@@ -35,10 +35,10 @@ def test_the_coarse_system_is_the_restricted_one(side: str, n_groups: int) -> No
             ]
         ).flatten()
     coarse = CoarseLevel.build(entries, n_groups)
-    assert int(coarse.group[-1]) == n_groups
-    basis = torch.nn.functional.one_hot(coarse.group, n_groups + 1).double()
+    assert int(coarse.segments.index[-1]) == n_groups
+    basis = torch.nn.functional.one_hot(coarse.segments.index, n_groups + 1).double()
     spread = torch.kron(basis, torch.eye(width, dtype=torch.float64))
-    used = torch.nn.functional.one_hot(coarse.group[:-1], n_groups).sum(0) > 0
+    used = torch.nn.functional.one_hot(coarse.segments.index[:-1], n_groups).sum(0) > 0
     assert bool(used.all())
     restricted = spread.T @ system @ spread
     root = coarse.factor(DenseInformation(entries, information), own.weights_precision, location_prior)

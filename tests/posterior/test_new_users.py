@@ -16,6 +16,7 @@ from pyro_bmf.data.synthetic import synthetic_ratings
 from pyro_bmf.errors import DataError
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import preset
+from pyro_bmf.numerics.segment_sums import Segments
 from pyro_bmf.posterior import Posterior
 
 
@@ -39,7 +40,7 @@ def test_the_integral_over_a_row_is_the_dense_normals(posterior: Posterior) -> N
     integral = _RowIntegral(
         posterior,
         train.ratings[at],
-        torch.zeros(len(at), dtype=torch.long),
+        Segments.of_index(torch.zeros(len(at), dtype=torch.long), 1),
         torch.tensor(train.items[at]),
         None,
         None,
@@ -138,7 +139,7 @@ def test_own_noise_and_cut_points_are_integrated_over_their_prior(guide: str) ->
     prior, own = _Priors(posterior, users, 0), OwnTerms.of(posterior, users)
     assert own is not None
     assert (own.shifts is not None) == (guide == "encoders")
-    rows = torch.zeros(len(at), dtype=torch.long)
+    rows = Segments.of_index(torch.zeros(len(at), dtype=torch.long), 1)
     places = torch.arange(len(at))
     integral = _RowIntegral(posterior, ratings, rows, places, _item_noise(posterior, items), own, 1, 4000)
     with torch.no_grad():
@@ -186,7 +187,7 @@ def test_a_user_left_out_keeps_nothing_of_its_own_cut_points() -> None:
     train, users = posterior.train, np.argsort(posterior.train.user_counts)[10:14]
     at = np.flatnonzero(np.isin(train.users, users))
     place = {user: row for row, user in enumerate(users.tolist())}
-    rows = torch.tensor([place[user] for user in train.users[at].tolist()])
+    rows = Segments.of_index(torch.tensor([place[user] for user in train.users[at].tolist()]), len(users))
     v, c = posterior.pairs.draw_rows("item", train.items[at], np.array([0]), 0)
     assert c is not None
     drawn, prior = torch.cat([v[0], c[0][:, None]], 1).double(), _Priors(posterior, users, 0)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pyro_bmf.model.feedback import Feedback, bag_sum
+from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.numerics.segment_sums import bag_sum
 
 
 def pair_dots(rows: Tensor, columns: Tensor, entries: Feedback) -> Tensor:

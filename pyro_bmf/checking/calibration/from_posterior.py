@@ -36,6 +36,7 @@ from ...model.likelihoods.normal import Likelihood
 from ...model.pair_terms import pair_terms
 from ...model.sides import SIDES, Sides
 from ...numerics.generators import own_generator
+from ...numerics.segment_sums import Segments, segment_sum
 from ...posterior import Posterior
 from .from_prior import Refit, Truth, rank, seed_of
 
@@ -222,7 +223,10 @@ def _row_precisions(
     if not noisy or utilities is None:
         return None
     train = posterior.train
-    pairs = Sides(torch.tensor(train.users), torch.tensor(train.items))
+    pairs = Sides(
+        Segments.of_index(torch.tensor(train.users), train.n_users),
+        Segments.of_index(torch.tensor(train.items), train.n_items),
+    )
     observed = utilities.observe(torch.tensor(posterior.model.units.standard(train.ratings)))
     eta, noise, cuts = (
         _eta(posterior, truth, train.users, train.items),
@@ -239,11 +243,11 @@ def _row_precisions(
     )
     counts = Sides(*(torch.tensor(n, dtype=torch.float64) for n in (train.user_counts, train.item_counts)))
     for _ in range(_STEPS):
-        sd = noise * (found.user[pairs.user] * found.item[pairs.item]).rsqrt()
+        sd = noise * (found.user[pairs.user.index] * found.item[pairs.item.index]).rsqrt()
         squares = ((utilities.draw_given(cuts, eta, sd, observed) - eta) / noise) ** 2
         for side in noisy:
-            weighted = squares * found.opposite(side)[pairs.opposite(side)]
-            totals = torch.zeros_like(counts.of(side)).index_add_(0, pairs.of(side), weighted)
+            weighted = squares * found.opposite(side)[pairs.opposite(side).index]
+            totals = segment_sum(weighted, pairs.of(side))
             drawn = draw_row_noise(counts.of(side), totals, hyper[f"{side}_noise_shape"])
             found = Sides(drawn, found.item) if side == "user" else Sides(found.user, drawn)
     return found

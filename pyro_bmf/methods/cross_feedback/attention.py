@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...model.feedback import Feedback, bag_sum
+from ...model.feedback import Feedback
 from ...model.feedback_sums import feedback_sum
+from ...numerics.segment_sums import bag_sum
 
 #: Smallest ratio of the `sum` denominator to the size of the scores that it sums.
 GUARD = 0.1
@@ -102,7 +103,7 @@ class _LocalSecondMoment(torch.autograd.Function):
         scores, _ = _scores(query, other_factors, feedback)
         if feedback.mask is not None:
             scores = scores * feedback.mask
-        return bag_sum(other_factors, feedback.indices, feedback.indptr, scores)
+        return bag_sum(other_factors, feedback.indices, feedback.indptr, scores, feedback.pieces)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -123,11 +124,12 @@ class _LocalSoftmax(torch.autograd.Function):
         weights = torch.exp(scores - highest.index_select(0, rows))
         if feedback.mask is not None:
             weights = weights * feedback.mask
+        layout = feedback.indices, feedback.indptr
         ones = other_factors.new_ones(len(other_factors), 1)
-        total = bag_sum(ones, feedback.indices, feedback.indptr, weights)
+        total = bag_sum(ones, *layout, weights, feedback.pieces)
         # A row that attends to nothing has weights summing to zero and an attention vector of zero.
         weights = weights / total.clamp_min(torch.finfo(total.dtype).tiny)[:, 0].index_select(0, rows)
-        attended = bag_sum(other_factors, feedback.indices, feedback.indptr, weights)
+        attended = bag_sum(other_factors, *layout, weights, feedback.pieces)
         ctx.save_for_backward(weights, attended, other_factors, rows)
         ctx.feedback = feedback
         return attended
@@ -138,5 +140,7 @@ class _LocalSoftmax(torch.autograd.Function):
         weights, attended, other_factors, rows = ctx.saved_tensors
         toward, _ = _scores(grads[0], other_factors, ctx.feedback)
         centre = (grads[0] * attended).sum(-1).index_select(0, rows)
-        grad = bag_sum(other_factors, ctx.feedback.indices, ctx.feedback.indptr, weights * (toward - centre))
+        feedback: Feedback = ctx.feedback
+        weights = weights * (toward - centre)
+        grad = bag_sum(other_factors, feedback.indices, feedback.indptr, weights, feedback.pieces)
         return grad, None, None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...model.feedback import Feedback
 from ...numerics.normal_cells import midway
+from ...numerics.segment_sums import segment_sum
 
 #: Largest standard deviation of a number under q; priors are narrower.
 _BOUND = 0.5
@@ -60,9 +61,8 @@ class StyleEncoder(nn.Module):
     def start(self, edges: Tensor, feedback: Feedback) -> None:
         """Take the edges, and the other side's means, from the training rows."""
         self.edges.copy_(edges)
-        at = feedback.indices.long()
-        total = torch.zeros_like(self.centres).index_add_(0, at, feedback.values.to(self.centres))
-        counts = torch.zeros_like(self.centres).index_add_(0, at, torch.ones_like(feedback.values).to(total))
+        total = segment_sum(feedback.values.to(self.centres), feedback.column_segments)
+        counts = feedback.t_indptr.diff().to(total)
         self.centres.copy_(total / (counts + _WEIGHT))
 
     def forward(self, feedback: Feedback) -> tuple[Tensor, Tensor]:
@@ -73,17 +73,16 @@ class StyleEncoder(nn.Module):
 
     def _features(self, feedback: Feedback) -> tuple[Tensor, Tensor]:
         """Return what the network reads, (n_rows, n_edges + 5), and the weight of rows' own, (n_rows, 1)."""
-        values, rows = feedback.values, feedback.row_of_entry
+        values, segments = feedback.values, feedback.row_segments
         entries = torch.ones_like(values) if feedback.mask is None else (feedback.mask > 0).to(values)
         n_bins = len(self.edges) + 1
         place = torch.bucketize(values, self.edges.to(values))
-        shares = values.new_zeros(feedback.n_rows * n_bins)
-        shares = shares.index_add_(0, rows * n_bins + place, entries).view(feedback.n_rows, n_bins)
+        in_bin = (place.unsqueeze(-1) == torch.arange(n_bins, device=place.device)).to(values)
+        shares = segment_sum(in_bin * entries.unsqueeze(-1), segments)
         counts = shares.sum(-1, keepdim=True)
 
         def mean(of: Tensor) -> Tensor:
-            total = values.new_zeros(feedback.n_rows).index_add_(0, rows, of * entries)
-            return total.unsqueeze(-1) / counts.clamp_min(1.0)
+            return segment_sum(of * entries, segments).unsqueeze(-1) / counts.clamp_min(1.0)
 
         weight = counts / (counts + _WEIGHT)
         first = mean(values)

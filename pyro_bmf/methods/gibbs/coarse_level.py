@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...numerics.segment_sums import Segments, segment_sum
 from ..kernel import Entries
 from .mean_information import Information
 
@@ -26,14 +27,14 @@ class CoarseLevel:
 
     Attributes
     ----------
-    group : Tensor, shape (n_columns + 1,)
+    segments : Segments
         Group of each column; the location, last, has one of its own.
     sizes : Tensor, shape (n_groups,)
         Columns in each group, the location's apart.
     means : Tensor, shape (n_rows, n_groups + 1)
     """
 
-    group: Tensor
+    segments: Segments
     sizes: Tensor
     means: Tensor
 
@@ -50,7 +51,7 @@ class CoarseLevel:
         members[torch.arange(entries.n_columns, device=counts.device), group] = 1.0
         location = torch.full((entries.n_rows, 1), entries.n_rows**-0.5, dtype=dtype, device=counts.device)
         return cls(
-            group=torch.cat([group, group.new_full((1,), n_groups)]),
+            segments=Segments.of_index(torch.cat([group, group.new_full((1,), n_groups)]), n_groups + 1),
             sizes=members.sum(0),
             means=torch.cat([entries.means(members), location], dim=1),
         )
@@ -78,8 +79,7 @@ class CoarseLevel:
     def solve(self, left: Tensor, root: Tensor) -> Tensor:
         """Return the correction (n_columns + 1, D) of what is left of the system."""
         n_groups, width = self.means.shape[1], left.shape[1]
-        sums = torch.zeros(n_groups, width, dtype=left.dtype, device=left.device)
-        sums.index_add_(0, self.group, left)
+        sums = segment_sum(left, self.segments)
         solved = torch.cholesky_solve(sums.reshape(-1, 1), root).view(n_groups, width)
-        correction: Tensor = solved[self.group]
+        correction: Tensor = solved[self.segments.index]
         return correction

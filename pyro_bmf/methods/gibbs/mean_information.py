@@ -22,7 +22,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...model.feedback import bag_sum
+from ...numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 from ..few_entries import FewConditional, RowPlan, slices
 from ..kernel import Conditional, Entries, RowConditional, outer_products
 
@@ -191,7 +191,7 @@ class ColumnPlan:
     ----------
     heavy, light : Tensor
         Columns with D entries or more, and the others.
-    heavy_indptr, heavy_rows, heavy_shares : Tensor
+    heavy_indptr, heavy_rows, heavy_shares, heavy_pieces : Tensor
         Entries of heavy columns in rows that have many: compressed, the place of each row in the order of
         `RowPlan`, and 1 / n_i.
     heavy_few : Tensor, shape (n_heavy, n_classes)
@@ -207,6 +207,7 @@ class ColumnPlan:
     heavy_indptr: Tensor
     heavy_rows: Tensor
     heavy_shares: Tensor
+    heavy_pieces: Pieces | None
     heavy_few: Tensor
     light_sums: Tensor
     light_shares: Tensor
@@ -215,7 +216,7 @@ class ColumnPlan:
     def build(cls, plan: RowPlan) -> ColumnPlan:
         """Sort the columns that the rows of a plan have entries in."""
         entries = plan.entries
-        device, dtype = entries.indptr.device, entries.root_counts.dtype
+        device = entries.indptr.device
         counts = entries.t_indptr.diff().long()
         heavy, light = (counts >= plan.width).nonzero().flatten(), (counts < plan.width).nonzero().flatten()
         columns = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
@@ -232,18 +233,25 @@ class ColumnPlan:
             classes[begin : begin + len(at)] = number
         to_few = in_heavy & (rows >= plan.n_many)
         n_classes = max(len(plan.few), 1)
-        few = torch.zeros(len(heavy) * n_classes, dtype=dtype, device=device)
-        few.index_add_(0, heavy_place[columns[to_few]] * n_classes + classes[rows[to_few]], share[to_few])
-        light_sums = torch.zeros(len(counts), dtype=dtype, device=device)
-        light_sums.index_add_(0, columns[~in_heavy], share[~in_heavy])
-        light_shares = torch.zeros(len(plan.order), dtype=dtype, device=device)
-        light_shares.index_add_(0, rows[~in_heavy], share[~in_heavy])
+
+        def summed(index: Tensor, values: Tensor, n: int) -> Tensor:
+            return segment_sum(values, Segments.of_index(index, n))
+
+        few = summed(
+            heavy_place[columns[to_few]] * n_classes + classes[rows[to_few]],
+            share[to_few],
+            len(heavy) * n_classes,
+        )
+        light_sums = summed(columns[~in_heavy], share[~in_heavy], len(counts))
+        light_shares = summed(rows[~in_heavy], share[~in_heavy], len(plan.order))
+        heavy_indptr = torch.cat([many_counts.new_zeros(1), many_counts.cumsum(0)]).int()
         return cls(
             heavy=heavy,
             light=light,
-            heavy_indptr=torch.cat([many_counts.new_zeros(1), many_counts.cumsum(0)]).int(),
+            heavy_indptr=heavy_indptr,
             heavy_rows=rows[to_many].int(),
             heavy_shares=share[to_many],
+            heavy_pieces=device_pieces(heavy_indptr),
             heavy_few=few.view(len(heavy), n_classes),
             light_sums=light_sums[light],
             light_shares=light_shares,
@@ -339,7 +347,11 @@ class FewInformation:
         blocks = columns.heavy_few @ self._class_means()
         if len(columns.heavy_rows):
             blocks += bag_sum(
-                self.many.flatten(1), columns.heavy_rows, columns.heavy_indptr, columns.heavy_shares
+                self.many.flatten(1),
+                columns.heavy_rows,
+                columns.heavy_indptr,
+                columns.heavy_shares,
+                columns.heavy_pieces,
             )
         blocks = blocks.view(-1, width, width) + torch.diag(weights_precision)
         inverse = torch.cat([blocks, location_block.unsqueeze(0)])

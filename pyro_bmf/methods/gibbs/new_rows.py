@@ -326,7 +326,7 @@ class _Chunk:
         variance = 1.0 / (self.weight * own[of])
         part = variance / (variance + unknown)
         residuals = part * residuals + (part * unknown).sqrt() * torch.randn_like(residuals)
-        total = torch.zeros_like(own).index_add_(0, of, residuals**2 * self.weight).double()
+        total = self.entries.row_sums(residuals**2 * self.weight).double()
         shape = shape.repeat_interleave(self.n)
         counts = self.entries.indptr.diff().double()
         return (torch._standard_gamma(shape + 0.5 * counts) / (shape + 0.5 * total)).to(own.dtype)

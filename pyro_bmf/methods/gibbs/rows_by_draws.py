@@ -142,7 +142,7 @@ def _drawn(
             utilities = drawn_here.to(eta.dtype)
         if shape is not None:
             squares = (utilities - eta) ** 2 * level[entries.rows] * weight[at]
-            total = torch.zeros_like(own).index_add_(0, entries.rows, squares).double()
+            total = entries.row_sums(squares).double()
             alpha = shape.repeat_interleave(n)
             counts = entries.indptr.diff().double()
             drawn_noise = torch._standard_gamma(alpha + 0.5 * counts) / (alpha + 0.5 * total)

@@ -26,6 +26,7 @@ from ...model import FactorizationModel
 from ...model.feedback import Feedback
 from ...model.sides import SIDES, Side, Sides
 from ...numerics.conjugate_draws import draw_gamma
+from ...numerics.segment_sums import segment_sum
 from ..few_entries import slices
 from ..kernel import Entries
 from .chain_state import ChainState, SideState, block_precision
@@ -105,6 +106,7 @@ class Sweeps:
         # Utilities are kept in the users' order; items read them in their own.
         self.item_order = feedback.t_order.long()
         self.pairs = Sides(users.rows, users.indices.long())
+        self.segments = Sides(users.segments, feedback.column_segments)
         self.ratings = ratings.to(dtype)
         self.observed = self.utilities.observe(ratings)
         self.centre = float(model.centre)
@@ -315,8 +317,7 @@ class Sweeps:
         """Draw a side's multipliers of the noise's precision, and the shape of their prior."""
         own, others = state.of(side), state.opposite(side).row_precision.double()
         weighted = squares * others[self.pairs.opposite(side)] * state.noise_precision
-        totals = torch.zeros(len(own.rows), dtype=torch.float64, device=squares.device)
-        totals.index_add_(0, self.pairs.of(side), weighted)
+        totals = segment_sum(weighted, self.segments.of(side))
         counts = self.entries.of(side).indptr.diff().double()
         own.row_precision_shape = draw_noise_shape(own.row_precision.double(), own.row_precision_shape)
         own.row_precision = draw_row_noise(counts, totals, own.row_precision_shape).to(self.dtype)
