@@ -235,7 +235,7 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NAME",
             group=METHOD,
             common=True,
-            help=f"Settings to start from: {', '.join(PRESETS)}. [default: default]",
+            help=f"{', '.join(PRESETS)}. [default: default]",
         ),
     ):
         decorated = declared(decorated)

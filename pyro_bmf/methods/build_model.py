@@ -11,7 +11,7 @@ from ..errors import SettingsError
 from ..model import FactorizationModel, Likelihood, Prior, RowNoise
 from ..model.catalogue import LIKELIHOODS, PRIORS
 from ..model.implicit_feedback import ImplicitFeedback
-from ..model.priors.normal_wishart import NormalWishartPrior
+from ..model.priors.normal_wishart import EXTRA_DEGREES, NormalWishartPrior
 from ..model.spelling import make_likelihood, make_prior, parse_word
 from .model_settings import ModelSettings
 
@@ -85,7 +85,11 @@ def build_model(
     own_scale: float | None = settings.prior_scale
     if gibbs:
         # What is said is the guess at one factor's standard deviation, however many there are.
-        own_scale = NormalWishartPrior.guessing(settings.prior_scale, settings.n_factors).scale
+        _, given = parse_word(settings.prior, PRIORS, "prior")
+        degrees = float(given.get("extra_degrees", EXTRA_DEGREES))
+        own_scale = NormalWishartPrior.guessing(
+            settings.prior_scale, settings.n_factors, extra_degrees=degrees
+        ).scale
     factors = _sampled_prior(settings) if gibbs else settings.prior
     loc = None if gibbs else _prior_mean(settings, mean_rating)
     if factors.partition(":")[0] not in NORMAL_PRIORS:

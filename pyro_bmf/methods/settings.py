@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, wraps
 from types import MappingProxyType
 from typing import Any
 
 from ..errors import SettingsError
 from .coordinate_ascent.settings import CoordinateAscent
 from .cross_feedback.settings import CrossFeedback, EncoderSettings
+from .earlier_systems import bpmf, pmf, poisson, robust
 from .exact_head.settings import ExactHead
 from .follow import Rule, follow, with_method
 from .gibbs.settings import AFTER_STATE, Gibbs
@@ -471,6 +472,16 @@ def literal_preset() -> Settings:
     )
 
 
+def _preset_of(parts: Callable[[], tuple[ModelSettings, Method]]) -> Callable[[], Settings]:
+    """Return what makes the settings of a model and a method."""
+
+    @wraps(parts)
+    def made() -> Settings:
+        return Settings(*parts())
+
+    return made
+
+
 #: The presets that a name stands for.
 PRESETS: Mapping[str, Callable[[], Settings]] = MappingProxyType(
     {
@@ -481,6 +492,10 @@ PRESETS: Mapping[str, Callable[[], Settings]] = MappingProxyType(
         "amortized": amortized_preset,
         "paper": paper_preset,
         "literal": literal_preset,
+        "pmf": _preset_of(pmf),
+        "bpmf": _preset_of(bpmf),
+        "robust": _preset_of(robust),
+        "poisson": _preset_of(poisson),
     }
 )
 

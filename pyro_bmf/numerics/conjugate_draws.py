@@ -25,7 +25,7 @@ def draw_wishart(degrees: float, inverse_scale: Tensor) -> Tensor:
 
 
 def draw_normal_wishart(
-    rows: Tensor, scale: float, kappa: float, *, extra_degrees: int
+    rows: Tensor, scale: float, kappa: float, *, extra_degrees: float
 ) -> tuple[Tensor, Tensor]:
     r"""Draw location (K,) and precision (K, K) given rows (n, K) of N(location, precision^{-1}).
 

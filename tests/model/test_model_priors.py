@@ -10,6 +10,8 @@ import scipy.stats
 import torch
 
 from pyro_bmf import PyroBmfError
+from pyro_bmf.conformance import check_prior
+from pyro_bmf.errors import SettingsError
 from pyro_bmf.model.catalogue import prior_from_settings
 from pyro_bmf.model.priors.normal import NormalPrior, Prior
 from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
@@ -72,16 +74,45 @@ def test_a_prior_of_ones_own_is_found_by_kind() -> None:
     assert again.settings() == prior.settings()
 
 
+@pytest.mark.parametrize("extra_degrees", [0.0, 2.0, 5.0])
 @pytest.mark.parametrize("n_factors", [1, 3, 24])
-def test_the_spread_of_one_factor_is_guessed_alike_for_any_number_of_factors(n_factors: int) -> None:
-    """Its variance is an inverse Gamma(3/2, 3 s^2 / 2), by SciPy, whatever K is."""
+def test_the_spread_of_one_factor_is_guessed_alike_for_any_number_of_factors(
+    n_factors: int, extra_degrees: float
+) -> None:
+    """Its variance is an inverse Gamma(a, a s^2), a = (e + 1) / 2, by SciPy, whatever K is."""
     torch.manual_seed(n_factors)
-    prior = NormalWishartPrior.guessing(0.4, n_factors)
+    prior = NormalWishartPrior.guessing(0.4, n_factors, extra_degrees=extra_degrees)
     assert prior.guess(n_factors) == pytest.approx(0.4)
     precisions = torch.stack([_precision(prior, n_factors) for _ in range(800)])
     variances = torch.linalg.inv(precisions)[:, 0, 0].numpy()
-    expected = scipy.stats.invgamma(1.5, scale=1.5 * 0.4**2)
+    half = (extra_degrees + 1.0) / 2.0
+    expected = scipy.stats.invgamma(half, scale=half * 0.4**2)
     assert scipy.stats.kstest(variances, expected.cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("extra_degrees", [0.0, 2.0])
+def test_the_density_of_a_scaled_precision_is_the_wisharts(extra_degrees: float) -> None:
+    """At Lambda / g^2 it changes by g^A exp(-B (g^-2 - 1)), with the Jacobian of K (K + 1) / 2 entries."""
+    k, scale = 3, 0.6
+    prior = NormalWishartPrior(scale, extra_degrees=extra_degrees)
+    check_prior(prior)
+    root = torch.randn(k, k, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    precision = root @ root.T + torch.eye(k)
+    degrees = k + extra_degrees
+    density = scipy.stats.wishart(degrees, np.eye(k) / (degrees * scale**2)).logpdf
+    power, height = prior.scale_terms(precision)
+    for g in (0.7, 1.3):
+        expected = density(precision.numpy() / g**2) - density(precision.numpy()) - k * (k + 1) * np.log(g)
+        assert power * np.log(g) - float(height) * (g**-2 - 1.0) == pytest.approx(expected)
+
+
+def test_degrees_of_freedom_are_checked_and_saved() -> None:
+    with pytest.raises(SettingsError, match="extra_degrees=-1"):
+        NormalWishartPrior(extra_degrees=-1)
+    prior = NormalWishartPrior(0.4, extra_degrees=0.0)
+    again = prior_from_settings(prior.settings())
+    assert again.settings() == prior.settings()
+    assert prior.settings() != NormalWishartPrior(0.4).settings()
 
 
 def _precision(prior: NormalWishartPrior, n_factors: int) -> torch.Tensor:

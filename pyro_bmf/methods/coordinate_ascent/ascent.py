@@ -7,10 +7,14 @@ scales of the priors (empirical Bayes), the noise (Normal) and the cuts (ordered
 
 with :math:`E_q[\log p] = \log P(\text{cell} \mid E\eta) - \mathrm{var}(\eta) / 2 s^2` at the best
 truncated-Normal q of an ordered probit's utility. Beta is one here: the bound is one on the evidence.
+
+With rows at a point (`point`) the same steps climb log p(x, U, V), the KL being minus the log-density of the
+priors there: alternating least squares, as in PMF (Mnih and Salakhutdinov 2008).
 """
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -24,7 +28,7 @@ from ...model.feedback import Feedback
 from ...model.priors.normal import Prior
 from ...model.sides import SIDES, Side, Sides
 from ..kernel import Entries
-from .guide import ConjugateGuide
+from .guide import POINT_SCALE, ConjugateGuide
 
 #: Iterations before the priors' scales move: a bound that is far from its height prefers no factors at all.
 _FIXED_SCALES = 5
@@ -44,8 +48,9 @@ class Ascent:
     seed : int
         Of the starting means.
     dtype : torch.dtype
-    empirical_bayes : bool
-        Whether the priors' scales are learned.
+    point : bool
+        Whether rows are at their mode, under priors that stay as they are; otherwise the priors' scales are
+        learned.
 
     Raises
     ------
@@ -61,7 +66,7 @@ class Ascent:
         seed: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
-        empirical_bayes: bool = True,
+        point: bool = False,
     ) -> None:
         check_conjugate(model)
         utilities = model.likelihood.utilities()
@@ -79,7 +84,12 @@ class Ascent:
         centre = float(model.centre)
         self.values = feedback.values - centre
         self.guide = ConjugateGuide(
-            train.n_users, train.n_items, model.n_factors, biases=model.biases, n_cuts=utilities.n_cuts
+            train.n_users,
+            train.n_items,
+            model.n_factors,
+            biases=model.biases,
+            n_cuts=utilities.n_cuts,
+            point=point,
         ).to(device)
         self.guide.user.to(dtype)
         self.guide.item.to(dtype)
@@ -99,10 +109,9 @@ class Ascent:
             scales = [prior.scale] * model.n_factors + ([] if bias is None else [bias.scale])
             rows.prior_precision.copy_(torch.tensor(scales) ** -2.0)
             rows.loc.copy_(torch.randn(rows.loc.shape, generator=generator) * min(prior.scale, _START))
-            rows.covariance.mul_(0.01)
+            rows.covariance.mul_(POINT_SCALE**2 if point else 0.01)
         self.utilities = self.values
         self.iterations = 0
-        self.empirical_bayes = empirical_bayes
 
     @torch.no_grad()
     def iteration(self) -> dict[str, float]:
@@ -117,7 +126,7 @@ class Ascent:
         self._update("user")
         self._update("item")
         self.iterations += 1
-        if self.empirical_bayes and self.iterations > _FIXED_SCALES:
+        if not guide.point and self.iterations > _FIXED_SCALES:
             for side in SIDES:
                 self._update_prior(side)
         total = self._square("item")
@@ -150,7 +159,7 @@ class Ascent:
         found, _ = self.guide.conditional(side, self.entries.of(side), self._targets(side))
         rows = self.guide.of(side)
         rows.loc.copy_(found.mean(torch.zeros_like(rows.loc[0])))
-        rows.covariance.copy_(found.covariance())
+        rows.covariance.copy_(self.guide.covariance(found))
 
     def _update_prior(self, side: Side) -> None:
         rows = self.guide.of(side)
@@ -182,9 +191,12 @@ class Ascent:
         rows = self.guide.of(side)
         loc, covariance = rows.loc.double(), rows.covariance.double()
         prior = rows.prior_precision.double()
+        n, width = loc.shape
+        if self.guide.point:
+            log_density = 0.5 * (n * (prior / (2.0 * math.pi)).log().sum() - (loc**2 * prior).sum())
+            return -float(log_density)
         second = covariance.diagonal(dim1=1, dim2=2) + loc**2
         log_determinant = torch.logdet(covariance).sum()
-        n, width = loc.shape
         return float(0.5 * ((second * prior).sum() - n * width - n * prior.log().sum() - log_determinant))
 
     def remember(self) -> None:

@@ -29,6 +29,8 @@ from ...model.sides import Side, TwoSides
 from ..kernel import Conditional, Entries
 
 _LOCAL_STEPS = 25
+#: Standard deviation of what stands for a point: small beside every factor, and a covariance has a root.
+POINT_SCALE = 1e-6
 
 
 class RowMoments(nn.Module):
@@ -66,6 +68,8 @@ class ConjugateGuide(NormalRowsGuide, TwoSides[RowMoments], nn.Module):
     biases : bool
     n_cuts : int
         Of an ordered likelihood; 0 for a Normal one.
+    point : bool
+        Whether q is a point, the conditional's mean: all its standard deviations are 1e-6.
 
     Attributes
     ----------
@@ -81,10 +85,19 @@ class ConjugateGuide(NormalRowsGuide, TwoSides[RowMoments], nn.Module):
     cuts: Tensor
     centre: Tensor
 
-    def __init__(self, n_users: int, n_items: int, n_factors: int, *, biases: bool, n_cuts: int = 0) -> None:
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        n_factors: int,
+        *,
+        biases: bool,
+        n_cuts: int = 0,
+        point: bool = False,
+    ) -> None:
         super().__init__()
         self.n_users, self.n_items, self.n_factors = n_users, n_items, n_factors
-        self.biases, self.n_cuts = biases, n_cuts
+        self.biases, self.n_cuts, self.point = biases, n_cuts, point
         width = n_factors + biases
         self.user, self.item = RowMoments(n_users, width), RowMoments(n_items, width)
         self.register_buffer("noise_precision", torch.ones((), dtype=torch.float64))
@@ -101,6 +114,7 @@ class ConjugateGuide(NormalRowsGuide, TwoSides[RowMoments], nn.Module):
             "n_factors": self.n_factors,
             "biases": self.biases,
             "n_cuts": self.n_cuts,
+            "point": self.point,
         }
 
     @classmethod
@@ -146,6 +160,13 @@ class ConjugateGuide(NormalRowsGuide, TwoSides[RowMoments], nn.Module):
         prior = torch.diag(self.of(side).prior_precision)
         return Conditional.of(prior, information, linear), information
 
+    def covariance(self, found: Conditional) -> Tensor:
+        """Return the covariances of q* whose conditionals these are, (n, D, D)."""
+        if not self.point:
+            return found.covariance()
+        eye = torch.eye(found.linear.shape[1], dtype=found.linear.dtype, device=found.linear.device)
+        return (POINT_SCALE**2 * eye).expand(len(found.linear), -1, -1)
+
     def rows(self, loc: Tensor, covariance: Tensor) -> RowPosterior:
         """Return rows with these moments over [factors, bias]."""
         scale = covariance.diagonal(dim1=1, dim2=2).sqrt()
@@ -188,4 +209,4 @@ class ConjugateGuide(NormalRowsGuide, TwoSides[RowMoments], nn.Module):
                 utilities = self._utilities.expect(cuts, eta, self.noise_precision.rsqrt(), observed)[0]
                 found, _ = self.conditional(side, entries, utilities.to(dtype))
                 loc = found.mean(zero)
-        return self.rows(loc, found.covariance())
+        return self.rows(loc, self.covariance(found))

@@ -39,10 +39,13 @@ class AscentRun:
         """Run the iterations; there are no checkpoints."""
         job, settings, model, train = self.job, self.settings, self.model, self.job.train
         model.start(train.ratings)
-        ascent = Ascent(model.to(job.device), train, seed=job.settings.seed, device=job.device)
+        ascent = Ascent(
+            model.to(job.device), train, seed=job.settings.seed, device=job.device, point=settings.point
+        )
         job.reporter.note(
             f"{len(train):,} training ratings of {train.n_users:,} users on {train.n_items:,} items: "
-            f"coordinate ascent, {model.n_factors} factors with full covariances."
+            f"coordinate ascent, {model.n_factors} factors "
+            + ("at their mode." if settings.point else "with full covariances.")
         )
         history = list[dict[str, Any]]()
         job.reporter.start(settings.last_iteration, 1, 0)

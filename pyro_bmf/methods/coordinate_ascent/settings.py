@@ -22,6 +22,9 @@ class CoordinateAscent(Following):
         iterations; None never does.
     stop_after : int or None
         Stop after so many iterations: those that an earlier fit chose on validation.
+    point : bool
+        Whether rows are at their most likely values given the ratings (MAP), without a covariance:
+        alternating least squares. The priors' scales then stay as they are; their best would be zero.
     """
 
     word: ClassVar[str] = "coordinate-ascent"
@@ -41,6 +44,7 @@ class CoordinateAscent(Following):
         limits=at_least(1),
     )
     stop_after: int | None = setting(None, "Stop after so many iterations.", limits=at_least(1))
+    point: bool = setting(False, "Rows at their mode, without a covariance: alternating least squares.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

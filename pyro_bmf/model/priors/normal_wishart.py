@@ -5,10 +5,11 @@ r"""A Normal prior whose mean and full precision are unknown, as in Bayesian PMF
    \Lambda \sim W\left(\nu, \frac{I}{\nu s^2}\right), \qquad \mu \mid \Lambda \sim N(0, (\kappa
    \Lambda)^{-1}), \qquad u_i \sim N(\mu, \Lambda^{-1}),
 
-with nu = K + 2 degrees of freedom, so that E[Lambda] = I / s^2. The variance of one factor is then an inverse
-Gamma(3/2, (K + 2) s^2 / 2), whose inverse has the mean 3 / ((K + 2) s^2): with many factors and few rows,
-the guess at a standard deviation is s by the root of (K + 2) / 3. For a bias the precision is Gamma(1, s^2),
-whose mean is 1 / s^2. Salakhutdinov and Mnih (2008), doi 10.1145/1390156.1390267.
+with nu = K + e degrees of freedom, e = 2 unless said otherwise, so that E[Lambda] = I / s^2. The variance of
+one factor is then an inverse Gamma((e + 1)/2, nu s^2 / 2), whose inverse has the mean (e + 1) / (nu s^2):
+with many factors and few rows, the guess at a standard deviation is s by the root of (K + e) / (e + 1). For a
+bias the precision is Gamma(1, s^2), whose mean is 1 / s^2. Salakhutdinov and Mnih (2008), doi
+10.1145/1390156.1390267, have e = 0 and nu s^2 = 1: a guess of one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .conjugate import ConjugatePrior
 from .hierarchical import Hyperparameter
 from .normal import Prior
 
-#: Degrees of freedom beyond K.
+#: Degrees of freedom beyond K, where nothing else is said.
 EXTRA_DEGREES = 2
 
 
@@ -56,23 +57,30 @@ class NormalWishartPrior(Prior):
         s, whose guess at the standard deviation of one factor `guess` returns.
     kappa : float
         Weight of the prior mean, in rows.
+    extra_degrees : float
+        e: degrees of freedom beyond K, 0 or more. A bias reads none.
 
     Raises
     ------
     SettingsError
-        If either is not positive and finite.
+        If `scale` or `kappa` is not positive and finite, or `extra_degrees` negative or not finite.
     """
 
-    density = "N(u; m, inv(P)), P ~ Wishart(K + 2, mean inv(scale^2)), m ~ N(0, inv(kappa P))"
+    density = "N(u; m, inv(P)), P ~ Wishart(K + extra_degrees, mean inv(scale^2)), m ~ N(0, inv(kappa P))"
     learned = True
 
-    def __init__(self, scale: float = 0.3, kappa: float = 2.0) -> None:
+    def __init__(self, scale: float = 0.3, kappa: float = 2.0, extra_degrees: float = EXTRA_DEGREES) -> None:
         super().__init__()
         if not all(math.isfinite(value) and value > 0.0 for value in (scale, kappa)):
             raise SettingsError(
                 f"A Normal-Wishart prior with scale={scale}, kappa={kappa}: both must be positive."
             )
-        self._scale, self.kappa = float(scale), float(kappa)
+        if not (math.isfinite(extra_degrees) and extra_degrees >= 0.0):
+            raise SettingsError(
+                f"A Normal-Wishart prior with extra_degrees={extra_degrees}: give 0 or more degrees of "
+                "freedom beyond the number of factors."
+            )
+        self._scale, self.kappa, self.extra_degrees = float(scale), float(kappa), float(extra_degrees)
         self._width: int | str | None = "unprepared"
 
     def forward(self, side: str, n_factors: int | None) -> TorchDistribution:
@@ -83,7 +91,7 @@ class NormalWishartPrior(Prior):
             location = pyro.sample(f"{side}_location", dist.Normal(0.0, spread / math.sqrt(self.kappa)))
             return dist.Normal(location, spread)
         # In float64: Bartlett's factors of a few degrees of freedom are near singular in single precision.
-        degrees = float(n_factors + EXTRA_DEGREES)
+        degrees = n_factors + self.extra_degrees
         eye = torch.eye(n_factors, dtype=torch.float64)
         wishart = _Wishart(torch.tensor(degrees, dtype=torch.float64), eye / (degrees * self._scale**2))
         precision = pyro.sample(f"{side}_precision", wishart)
@@ -128,19 +136,22 @@ class NormalWishartPrior(Prior):
         return self._scale
 
     def guess(self, n_factors: int | None) -> float:
-        """Return s for a bias, and for one of K factors s by the root of (K + 2) / 3."""
-        return (
-            self._scale if n_factors is None else self._scale * math.sqrt((n_factors + EXTRA_DEGREES) / 3.0)
-        )
+        """Return s for a bias, and for one of K factors s by the root of (K + e) / (e + 1)."""
+        if n_factors is None:
+            return self._scale
+        return self._scale * math.sqrt((n_factors + self.extra_degrees) / (self.extra_degrees + 1.0))
 
     @classmethod
-    def guessing(cls, guess: float, n_factors: int, kappa: float = 2.0) -> NormalWishartPrior:
+    def guessing(
+        cls, guess: float, n_factors: int, kappa: float = 2.0, extra_degrees: float = EXTRA_DEGREES
+    ) -> NormalWishartPrior:
         """Make the prior whose guess at the standard deviation of one of K factors is this.
 
         So said, it means the same whatever K is: the variance of one factor is an inverse
-        Gamma(3/2, 3 guess^2 / 2), and the covariance of K factors holds that of fewer.
+        Gamma((e + 1)/2, (e + 1) guess^2 / 2), and the covariance of K factors holds that of fewer.
         """
-        return cls(guess * math.sqrt(3.0 / (n_factors + EXTRA_DEGREES)), kappa)
+        scale = guess * math.sqrt((extra_degrees + 1.0) / (n_factors + extra_degrees))
+        return cls(scale, kappa, extra_degrees)
 
     @property
     def conjugate(self) -> ConjugatePrior:
@@ -151,14 +162,14 @@ class NormalWishartPrior(Prior):
         """Draw location and precision given rows (n, K), or biases (n,)."""
         if rows.dim() == 1:
             return draw_normal_gamma(rows, self._scale, self.kappa)
-        return draw_normal_wishart(rows, self._scale, self.kappa, extra_degrees=EXTRA_DEGREES)
+        return draw_normal_wishart(rows, self._scale, self.kappa, extra_degrees=self.extra_degrees)
 
     def expect(self, squares: Tensor, n: int) -> Tensor:
         """Return the mean of the best q of the precision; see `ConjugatePrior.expect`."""
         if squares.dim() == 0:
             return (1.0 + 0.5 * (n + 1)) / (self._scale**2 + 0.5 * squares)
         k = len(squares)
-        degrees = k + EXTRA_DEGREES
+        degrees = k + self.extra_degrees
         eye = torch.eye(k, dtype=squares.dtype, device=squares.device)
         inverse: Tensor = torch.linalg.inv(eye * (degrees * self._scale**2) + squares)
         return (degrees + n + 1) * inverse
@@ -168,7 +179,7 @@ class NormalWishartPrior(Prior):
         if mean.dim() == 0:
             shape = torch.full_like(mean, 1.0 + 0.5 * (n + 1))
             return cast(TorchDistribution, dist.Gamma(shape, shape / mean))
-        degrees = float(len(mean) + EXTRA_DEGREES + n + 1)
+        degrees = len(mean) + self.extra_degrees + n + 1
         return _Wishart(torch.tensor(degrees, dtype=mean.dtype), covariance_matrix=mean / degrees)
 
     def scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:
@@ -177,9 +188,10 @@ class NormalWishartPrior(Prior):
             return -2.0, self._scale**2 * precision.double()
         k = len(precision)
         # (degrees - K - 1) log-determinants over two, and the Jacobian of K (K + 1) / 2 entries.
-        slope = -float(k * (EXTRA_DEGREES - 1) + k * (k + 1))
-        return slope, 0.5 * (k + EXTRA_DEGREES) * self._scale**2 * precision.diagonal().double().sum()
+        slope = -(k * (self.extra_degrees - 1.0) + k * (k + 1.0))
+        return slope, 0.5 * (k + self.extra_degrees) * self._scale**2 * precision.diagonal().double().sum()
 
     def settings(self) -> dict[str, Any]:
-        """Return the kind and both parameters."""
-        return {"kind": "normal-wishart", "scale": self._scale, "kappa": self.kappa}
+        """Return the kind, scale and kappa, and the degrees of freedom where they are not the usual ones."""
+        more = {} if self.extra_degrees == EXTRA_DEGREES else {"extra_degrees": self.extra_degrees}
+        return {"kind": "normal-wishart", "scale": self._scale, "kappa": self.kappa, **more}
