@@ -36,9 +36,10 @@ def quicker(words: Sequence[str]) -> Sequence[str]:
     """Give a command with few iterations, refits and draws, where it names none."""
     more: list[str] = []
     if words[0] == "fit" and "--resume" not in words:
-        encoders = {"amortized", "paper", "literal"} & set(words) or "student-t" in " ".join(words)
-        encoders = encoders or any(word.startswith("ordered-logistic") for word in words)
-        more = ["--iterations", "2"] if encoders else ["--sweeps", "12", "--burn-in", "4"]
+        iterated = {"amortized", "paper", "literal", "pmf", "robust", "poisson"} & set(words)
+        iterated = iterated or "student-t" in " ".join(words)
+        iterated = iterated or any(word.startswith("ordered-logistic") for word in words)
+        more = ["--iterations", "2"] if iterated else ["--sweeps", "12", "--burn-in", "4"]
         more += ["--threads", "1", "--quiet"]
     return [*words, *more]
 
