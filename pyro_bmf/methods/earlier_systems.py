@@ -41,9 +41,7 @@ def bpmf() -> tuple[ModelSettings, Gibbs]:
 
 def robust() -> tuple[ModelSettings, CrossFeedback]:
     """Return robust BMF (Lakshminarayanan et al. 2011): Student-t factors and ratings, noise by row."""
-    model = ModelSettings(
-        n_factors=10, prior="student-t:df=4", likelihood="student-t:df=4", row_noise="both"
-    )
+    model = ModelSettings(n_factors=10, prior="student-t:df=4", likelihood="student-t:df=4", row_noise="both")
     return model, _encoders()
 
 
