@@ -51,6 +51,7 @@ def fit(
     progress: bool | Reporter = True,
     units: Units | None = None,
     implicit: Ratings | None = None,
+    watched: Ratings | None = None,
 ) -> FitResult:
     """Fit the model to the train part of a split.
 
@@ -81,6 +82,9 @@ def fit(
         Standard units to work in; those of the training ratings when not given.
     implicit : Ratings, optional
         Ratings whose pairs are the implicit feedback of the model; the training ratings when not given.
+    watched : Ratings, optional
+        Ratings whose RMSE the history has of every iteration, as ``watched_rmse``: they decide nothing. Of
+        encoders fitted by SVI alone.
 
     Raises
     ------
@@ -94,7 +98,9 @@ def fit(
         If `resume` is asked and the checkpoint is missing, damaged or of another fit.
     """
     asked = preset() if settings is None else settings
-    fit = Prepared.of(split, asked, model, warm_start, refit=refit, units=units, implicit=implicit)
+    fit = Prepared.of(
+        split, asked, model, warm_start, refit=refit, units=units, implicit=implicit, watched=watched
+    )
     reporter = InRatings(reporter_of(progress), fit.units)
     file = None if checkpoint is None else Path(checkpoint)
     first = fit.first_stage(file, resume=resume)

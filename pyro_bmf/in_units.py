@@ -20,7 +20,7 @@ from .posterior.encoding import plain_info
 from .progress import Reporter
 
 #: Figures of a history that are in rating units.
-_IN_RATINGS = ("valid_rmse", "noise")
+_IN_RATINGS = ("valid_rmse", "watched_rmse", "noise")
 
 
 def units_of(

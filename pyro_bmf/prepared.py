@@ -51,6 +51,8 @@ class Prepared:
         Validation ratings in standard units.
     implicit : Ratings or None
         Whose pairs are the implicit feedback, where these are not the training ratings'.
+    watched : Ratings or None
+        Ratings whose RMSE is recorded and decides nothing, in standard units.
     """
 
     split: Split
@@ -61,6 +63,7 @@ class Prepared:
     train: Ratings
     valid: Ratings | None
     implicit: Ratings | None = None
+    watched: Ratings | None = None
 
     @classmethod
     def of(
@@ -73,6 +76,7 @@ class Prepared:
         refit: bool,
         units: Units | None,
         implicit: Ratings | None = None,
+        watched: Ratings | None = None,
     ) -> Prepared:
         """Check the settings against the ratings, and take all to standard units.
 
@@ -86,6 +90,7 @@ class Prepared:
             (settings, Settings, "Settings, as from preset('default')"),
             (own, FactorizationModel | None, "a FactorizationModel as the model, or none"),
             (implicit, Ratings | None, "Ratings whose pairs are the implicit feedback, or none"),
+            (watched, Ratings | None, "Ratings to watch, or none"),
         ):
             if not isinstance(value, kind):
                 raise SettingsError(f"fit was given {value!r}: give {remedy}.")
@@ -93,6 +98,11 @@ class Prepared:
             raise SettingsError(
                 f"A fit by {settings.method.title} takes no warm start: leave the warm start out, or fit a "
                 "guide first (method=CrossFeedback(), as in preset('amortized'))."
+            )
+        if watched is not None and not isinstance(settings.method, CrossFeedback):
+            raise SettingsError(
+                f"A fit by {settings.method.title} watches no ratings: leave watched out, or fit encoders by "
+                "SVI (method=CrossFeedback(), as in preset('amortized'))."
             )
         if refit:
             settings = without_validation(settings)
@@ -108,7 +118,8 @@ class Prepared:
             units = units_of(settings.model, train, own=own, earlier=warm_start)
         case = replace(case, settings=replace(settings, model=settings_in(settings.model, units)))
         valid = None if valid is None else units.of_ratings(valid)
-        return cls(split, settings, case, units, train, units.of_ratings(train), valid, implicit)
+        seen = None if watched is None else units.of_ratings(watched)
+        return cls(split, settings, case, units, train, units.of_ratings(train), valid, implicit, seen)
 
     def validate(self) -> Callable[[FactorizationModel, tuple[Rows, Rows]], float] | None:
         """Return what gives validation RMSE by the posterior's predictions, if there are such ratings."""
@@ -147,8 +158,8 @@ class Prepared:
         reporter: Reporter,
     ) -> Job:
         """Return what every stage of the fit is given."""
-        valid, settings, implicit = self.valid, self.case.settings, self.implicit
-        return Job(self.train, valid, settings, own, self.validate(), warm_start, device, reporter, implicit)
+        valid, settings, more = self.valid, self.case.settings, (self.implicit, self.watched)
+        return Job(self.train, valid, settings, own, self.validate(), warm_start, device, reporter, *more)
 
     @property
     def trained_on(self) -> str:

@@ -17,13 +17,16 @@ from ..printing.text import shell_word
 
 if TYPE_CHECKING:
     from pyro_bmf.experiments.datasets import DataSet
+    from pyro_bmf.experiments.experiment import Experiment
+    from pyro_bmf.experiments.papers.table4 import Table4
     from pyro_bmf.experiments.significance import Significance
     from pyro_bmf.experiments.table3 import Table3
+    from pyro_bmf.experiments.table3_rows import Choices
 
 
 @dataclass(frozen=True)
-class Table3Spec:
-    """What Table 3 is made of: nothing in it is loaded yet."""
+class RowsSpec:
+    """What an experiment of rows by data sets is made of: nothing in it is loaded yet."""
 
     models: tuple[str, ...]
     data: tuple[str, ...]
@@ -42,14 +45,38 @@ class Table3Spec:
         described = () if self.sets is None else sets_of_file(self.sets)
         return (*(named_set(name, self.data_dir) for name in self.data), *described)
 
+    def chosen(self) -> Choices:
+        """Return what was chosen of tuning."""
+        from pyro_bmf.experiments.table3_rows import Choices
+
+        return Choices(**self.choices)
+
+    def open(self) -> Experiment:
+        """Return the experiment."""
+        raise NotImplementedError
+
+
+class Table3Spec(RowsSpec):
+    """What Table 3 is made of."""
+
     def open(self) -> Table3:
         """Return the experiment."""
         from pyro_bmf.experiments.table3 import Table3
-        from pyro_bmf.experiments.table3_rows import Choices
 
-        choices = Choices(**self.choices)
         return Table3(
-            self.models, self.data_sets(), self.seeds, choices, device=self.device, threads=self.threads
+            self.models, self.data_sets(), self.seeds, self.chosen(), device=self.device, threads=self.threads
+        )
+
+
+class Table4Spec(RowsSpec):
+    """What Table 4 is made of."""
+
+    def open(self) -> Table4:
+        """Return the experiment."""
+        from pyro_bmf.experiments.papers.table4 import Table4
+
+        return Table4(
+            self.models, self.data_sets(), self.seeds, self.chosen(), device=self.device, threads=self.threads
         )
 
 
@@ -141,7 +168,9 @@ def command_line() -> str:
     return " ".join(words)
 
 
-_UNSAID = frozenset({"out", "jobs", "timeout", "quiet", "as_json", "csv_path", "csv_safe", "data_dir"})
+_UNSAID = frozenset(
+    {"out", "jobs", "timeout", "quiet", "as_json", "csv_path", "csv_safe", "data_dir", "earlier"}
+)
 
 
 def _written(value: Any) -> list[str]:

@@ -41,13 +41,20 @@ class Job:
     spec: Spec
     folder: Path
     until: float | None
+    earlier: tuple[Path, ...] = ()
+
+    def store(self) -> CellStore:
+        """Return its cells, with those of other folders that it may take."""
+        from pyro_bmf.experiments.cells import CellStore
+
+        return CellStore(self.folder, self.earlier)
 
 
 def work(job: Job) -> None:
     """Run cells until none is left: what each of several processes does."""
-    from pyro_bmf.experiments.cells import CellStore, run_cells
+    from pyro_bmf.experiments.cells import run_cells
 
-    run_cells(job.spec.open(), CellStore(job.folder), deadline=_deadline(job))
+    run_cells(job.spec.open(), job.store(), deadline=_deadline(job))
 
 
 def run_experiment(job: Job, *, jobs: int, quiet: bool, tables: TableWriter, screen: Sequence[str]) -> None:
@@ -58,9 +65,9 @@ def run_experiment(job: Job, *, jobs: int, quiet: bool, tables: TableWriter, scr
     screen
         Titles of the sections that are shown, or how they begin.
     """
-    from pyro_bmf.experiments.cells import CellStore, run_cells
+    from pyro_bmf.experiments.cells import run_cells
 
-    experiment, store = job.spec.open(), CellStore(job.folder)
+    experiment, store = job.spec.open(), job.store()
     total = experiment.n_cells()
     done = _n_done(experiment.cells(store), store)
     try:

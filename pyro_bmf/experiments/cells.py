@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from pyro_bmf import __version__
 from pyro_bmf.errors import FitError, SavedFileError
 from pyro_bmf.experiments.claims import Claims
-from pyro_bmf.files import make_folder, write_json
+from pyro_bmf.files import atomic_write, make_folder, write_json
 
 _FORMAT, _VERSION = "pyro-bmf cell", 1
 _PAUSE = 1.0  # seconds between two looks, while others run the cells that are left
@@ -71,20 +71,31 @@ class CellStore:
     Parameters
     ----------
     folder : Path
+    others : sequence of Path
+        Folders of other experiments: what is finished there under the same key is copied, and not run again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, others: Sequence[Path] = ()) -> None:
+        self.folder, self.others = folder, tuple(others)
         self.claims = Claims(folder / "claims")
 
     def path(self, cell: Cell) -> Path:
-        """Return the cell's file."""
+        """Return the cell's file: under its label, or under that of a finished cell of the same key."""
         stem = re.sub(r"[^a-z0-9]+", "-", f"{cell.kind} {cell.label}".lower()).strip("-")
-        return self.folder / "cells" / f"{stem}-{cell.key[:16]}.json"
+        path = self.folder / "cells" / f"{stem}-{cell.key[:16]}.json"
+        return path if path.is_file() else next(_files(self.folder, cell), path)
 
     def has(self, cell: Cell) -> bool:
-        """Return whether a cell is finished."""
-        return self.path(cell).is_file()
+        """Return whether a cell is finished, here or in another experiment's folder."""
+        if self.path(cell).is_file():
+            return True
+        for folder in self.others:
+            for file in _files(folder, cell):
+                make_folder(self.path(cell).parent)
+                with atomic_write(self.path(cell)) as temporary:
+                    temporary.write_bytes(file.read_bytes())
+                return True
+        return False
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
         """Return a finished cell's result, with its seconds; None of another.
@@ -94,9 +105,9 @@ class CellStore:
         SavedFileError
             If its file is damaged.
         """
-        path = self.path(cell)
-        if not path.is_file():
+        if not self.has(cell):
             return None
+        path = self.path(cell)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != _FORMAT or content["key"] != cell.key:
@@ -133,6 +144,11 @@ class CellStore:
         )
         if work.is_file():
             work.unlink()  # a checkpoint; a study's folder stays, more trials go on with it
+
+
+def _files(folder: Path, cell: Cell) -> Iterator[Path]:
+    """Give the files of a folder that hold a cell, whatever its label was."""
+    return (folder / "cells").glob(f"*-{cell.key[:16]}.json")
 
 
 class CellMaker(Protocol):

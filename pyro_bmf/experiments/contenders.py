@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,7 @@ from pyro_bmf.progress import Reporter
 from pyro_bmf.systems.contract import System
 
 Values = Mapping[str, Any]
+Rule = Callable[[dict[str, Any]], Mapping[str, Any] | None]
 
 #: What tables call the networks: the paper's names.
 _TITLES: Mapping[str, str] = {
@@ -31,6 +33,9 @@ _TITLES: Mapping[str, str] = {
     "vae-cf": "VAE-CF",
     "dae-cf": "DAE-CF",
 }
+
+#: Settings that are younger than the first cells, with the value that all had before.
+LATER: Mapping[str, Any] = {"latent_input": "concatenation", "iteration_order": "nested"}
 
 _POWERS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _WIDTHS = (10, 15, 25, 50)
@@ -54,6 +59,12 @@ def papers_rule(values: dict[str, Any]) -> dict[str, Any] | None:
     if not values["n_head_layers"] and not values["n_tower_layers"]:
         return {**values, "n_units": None}
     return None if values["n_tower_outputs"] > values["n_units"] else values
+
+
+@cache
+def _grid(axes: tuple[tuple[str, tuple[Any, ...]], ...], rule: Rule) -> Grid:
+    """Return a grid, made once: variants of a preset have the same thousands of combinations."""
+    return Grid.of(dict(axes), rule)
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,11 @@ class Contender(ABC):
     name: str
     title: str
 
+    @property
+    def base(self) -> str:
+        """The name of what it is a variant of, else its own: equal settings of one base are one fit."""
+        return self.name
+
     @abstractmethod
     def grid(self, fixed: Values = MappingProxyType({})) -> Grid:
         """Return what is tuned; a grid without axes has one combination, and nothing is tuned.
@@ -167,7 +183,7 @@ class OurPreset(Contender):
         self,
         start: str,
         axes: Mapping[str, tuple[Any, ...]],
-        rule: Callable[[dict[str, Any]], Mapping[str, Any] | None] = lambda values: values,
+        rule: Rule = dict,
         blocks: Mapping[str, int] | None = None,
         *,
         fixed: Values = MappingProxyType({}),
@@ -175,21 +191,37 @@ class OurPreset(Contender):
         title: str | None = None,
     ) -> None:
         self.name, self.title = name or start, title or f"ours, {name or start}"
-        self._start, self._axes, self._rule, self._blocks, self._fixed = start, axes, rule, blocks, fixed
+        self._start, self._axes, self._rule, self._blocks = start, axes, rule, blocks
+        self.fixed = dict(fixed)
+
+    @property
+    def base(self) -> str:
+        """The preset."""
+        return self._start
 
     def grid(self, fixed: Values = MappingProxyType({})) -> Grid:
         """Return its grid; without attention, nothing decides what it looks at."""
         axes = dict(self._axes)
-        if self.chosen({**self._fixed, **fixed}, 0).values().get("attention") == "none":
+        if not self._attends({**self.fixed, **fixed}):
             axes.pop("attention_scope", None)
-        return Grid.of(axes, self._rule)
+        return _grid(tuple(axes.items()), self._rule)
+
+    def changed(self, values: Values) -> dict[str, Any]:
+        """Return the preset's settings with those of this variant, without what is then not read."""
+        found = {**values, **self.fixed}
+        if not self._attends(self.fixed):
+            found.pop("attention_scope", None)
+        return found
+
+    def _attends(self, values: Values) -> bool:
+        return self.chosen(values, 0).values().get("attention") != "none"
 
     def for_data(self, name: str) -> Values:
         """Return what makes it a variant, and the blocks that go with a data set."""
         if self._blocks is None:
-            return dict(self._fixed)
+            return dict(self.fixed)
         rows = self._blocks.get(name, self._blocks[""])
-        return {**self._fixed, "user_batch_size": rows, "item_batch_size": rows}
+        return {**self.fixed, "user_batch_size": rows, "item_batch_size": rows}
 
     def iterations(self, values: Values) -> int:
         """Return those of the method; sweeps are not counted."""
@@ -207,8 +239,12 @@ class OurPreset(Contender):
         return start.replace(**{**meant, "seed": seed})
 
     def settings(self, values: Values, seed: int) -> dict[str, Any]:
-        """Return the settings as a run's config has them."""
-        return self.chosen(values, seed).to_dict()
+        """Return the settings as a run's config has them.
+
+        Those that came later, and stand at what was done before, are left out: cells from then stay known.
+        """
+        later = {one: value for one, value in LATER.items() if one not in values}
+        return self.chosen(values, seed).to_dict(lambda name, part: name not in later)
 
     def fit(self, split: Split, values: Values, *, seed: int, running: Running) -> Fitted:
         """Fit by `pyro_bmf.fit`."""

@@ -63,6 +63,11 @@ class DataSet:
             return None
         return f"not on this machine ('pyro-bmf data fetch {self.source}' where there is a network)"
 
+    @property
+    def base(self) -> str:
+        """The name of the set that settings go with: its own, also of a part of it."""
+        return self.name
+
     @cached_property
     def ratings(self) -> Ratings:
         """The ratings, loaded once."""

@@ -84,6 +84,8 @@ class Grid:
         SettingsError
             If a setting, or a value of one, is not of the grid, or nothing is left.
         """
+        if not cuts:
+            return self
         axes = dict(self.axes)
         for name, values in cuts.items():
             if name not in axes:

@@ -78,9 +78,9 @@ def figure(result: Mapping[str, Any], metric: str, protocol: str, users: str) ->
 
 def report_table3(experiment: Table3Rows, store: CellStore, command: str) -> Report:
     """Return the report of what is finished; what is not is said to be so, never left blank."""
-    scored = [_scored(row, store, experiment.seeds) for row in experiment.rows(store)]
+    scored = [scored_row(row, store, experiment.seeds) for row in experiment.rows(store)]
     by_set = [(data, [one for one in scored if one.row.data is data]) for data in experiment.sets]
-    sections = [Section("How it was run", text=_lead(experiment, command))]
+    sections = [Section("How it was run", text=lead(experiment, command))]
     for data, rows in by_set:
         mark = "" if data.papers else " (not one of the paper's sets)"
         if data.missing is not None:
@@ -89,7 +89,7 @@ def report_table3(experiment: Table3Rows, store: CellStore, command: str) -> Rep
         sections.append(
             Section(
                 f"{data.title}{mark}",
-                _table(rows, *HEADLINE),
+                table_of(rows, *HEADLINE),
                 "Test ratings; ranking under the protocol `full` (the whole catalogue), for users with two "
                 "test ratings or more.",
             )
@@ -102,25 +102,27 @@ def report_table3(experiment: Table3Rows, store: CellStore, command: str) -> Rep
                 "the paper prints, on its own split.",
             )
         )
-    sections.append(Section("Settings, chosen on validation ratings of seed 0", _settings(scored)))
-    sections.append(Section("What was not run", text=_left_out(scored)))
+    sections.append(Section("Settings, chosen on validation ratings of seed 0", settings_table(scored)))
+    sections.append(Section("What was not run", text=left_out(scored)))
     sections.append(Section("Whether the paper's order holds", verdicts(by_set, _OURS)))
     return Report(
         "table3",
         "Table 3 of Jin et al. (arXiv 2002.09145), run again",
         sections,
-        list(_records(scored)),
+        list(records(scored)),
         _figures(by_set),
-        {"chosen": _chosen(scored)},
+        {"chosen": chosen_by_set(scored)},
     )
 
 
-def _scored(row: Row, store: CellStore, n_seeds: int) -> Scored:
+def scored_row(row: Row, store: CellStore, n_seeds: int) -> Scored:
+    """Return a row with what is finished of it."""
     found = {seed: store.result(cell) for seed, cell in enumerate(row.finals)}
     return Scored(row, {seed: result for seed, result in found.items() if result is not None}, n_seeds)
 
 
-def _lead(experiment: Table3Rows, command: str) -> str:
+def lead(experiment: Table3Rows, command: str) -> str:
+    """Return how it was run, as markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in software().items())
     seeds = f"{experiment.seeds} seeds" if experiment.seeds > 1 else "one seed"
     return (
@@ -132,7 +134,8 @@ def _lead(experiment: Table3Rows, command: str) -> str:
     )
 
 
-def _table(rows: Sequence[Scored], protocol: str, users: str) -> list[dict[str, str]]:
+def table_of(rows: Sequence[Scored], protocol: str, users: str) -> list[dict[str, str]]:
+    """Return rows with their figures under a protocol, the best in bold."""
     best = {metric: _best(rows, metric, protocol, users) for metric in METRICS}
     lines = []
     for one in rows:
@@ -155,7 +158,7 @@ def _best(rows: Sequence[Scored], metric: str, protocol: str, users: str) -> str
 
 
 def _beside_printed(rows: Sequence[Scored]) -> list[dict[str, str]]:
-    lines = _table(rows, *NEAREST)
+    lines = table_of(rows, *NEAREST)
     for line, one in zip(lines, rows, strict=True):
         title = one.row.data.papers or ""
         model = "ours" if one.name in _OURS else one.name
@@ -165,7 +168,8 @@ def _beside_printed(rows: Sequence[Scored]) -> list[dict[str, str]]:
     return lines
 
 
-def _settings(scored: Sequence[Scored]) -> list[dict[str, str]]:
+def settings_table(scored: Sequence[Scored]) -> list[dict[str, str]]:
+    """Return what each row was fitted with, and how it was found."""
     lines = []
     for one in scored:
         tuned = one.row.tuned or {}
@@ -175,7 +179,7 @@ def _settings(scored: Sequence[Scored]) -> list[dict[str, str]]:
             {
                 "set": one.row.data.title,
                 "model": one.row.model.title,
-                "settings": _told_settings(one.row),
+                "settings": told_settings(one.row),
                 "trials": str(len(tuned["trials"])) if tuned.get("trials") else "–",
                 "of combinations": str(tuned.get("n_combinations", "–")),
                 "validation RMSE": f"{tuned['value']:.4f}" if tuned.get("value") is not None else "–",
@@ -187,10 +191,15 @@ def _settings(scored: Sequence[Scored]) -> list[dict[str, str]]:
     return lines
 
 
-def _told_settings(row: Row) -> str:
+def told_settings(row: Row) -> str:
     """Return what a row's fits have set, with edges marked."""
     if row.not_run is not None:
         return "not run"
+    if row.source is not None:
+        changes = row.model.for_data(row.data.base)
+        return f"those of {row.source}, with " + ", ".join(
+            f"{name} {value}" for name, value in changes.items()
+        )
     if row.tuning is None:
         set_so = ", ".join(f"{name} {value}" for name, value in row.values.items())
         return f"as they stand, with {set_so}" if set_so else "as they stand"
@@ -202,7 +211,8 @@ def _told_settings(row: Row) -> str:
     )
 
 
-def _left_out(scored: Sequence[Scored]) -> str:
+def left_out(scored: Sequence[Scored]) -> str:
+    """Return what was not run, and why, as markdown."""
     lines = [f"- {data.title}: not run, {data.missing}." for data in _missing(scored)]
     for one in scored:
         where = f"{one.row.model.title} on {one.row.data.title}"
@@ -227,7 +237,8 @@ def _missing(scored: Sequence[Scored]) -> list[DataSet]:
     )
 
 
-def _chosen(scored: Sequence[Scored]) -> dict[str, dict[str, Any]]:
+def chosen_by_set(scored: Sequence[Scored]) -> dict[str, dict[str, Any]]:
+    """Return the chosen settings by set and row."""
     found: dict[str, dict[str, Any]] = {}
     for one in scored:
         if one.row.tuned is not None and one.row.tuned.get("chosen") is not None:
@@ -235,7 +246,7 @@ def _chosen(scored: Sequence[Scored]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _records(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
+def records(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
     """Give every figure of every seed."""
     for one in scored:
         head = {"set": one.row.data.name, "papers_set": one.row.data.papers or "", "model": one.name}

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.experiments.cells import Cell, CellStore
-from pyro_bmf.experiments.contenders import Contender, Running, contender, contenders
+from pyro_bmf.experiments.contenders import Contender, OurPreset, Running, contender, contenders
 from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.experiments.scoring import score
 from pyro_bmf.experiments.tuning import Plan, Tuning, curve_of
@@ -62,6 +62,22 @@ class Choices:
     sampler: str = "tpe"
 
 
+@dataclass(frozen=True, eq=False)
+class Derived:
+    """A row that is not tuned itself: it has the settings that were chosen for another, some of them changed.
+
+    Attributes
+    ----------
+    model : OurPreset
+        Its own fixed settings are the changes.
+    source : str
+        The other row.
+    """
+
+    model: OurPreset
+    source: str
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of one data set: its cells, as far as they are known.
@@ -82,6 +98,8 @@ class Row:
         Why there are no cells.
     values : mapping
         Of a row that is not tuned, what is set otherwise than the model has it.
+    source : str or None
+        The row whose settings it has.
     """
 
     model: Contender
@@ -92,6 +110,7 @@ class Row:
     cuts: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     not_run: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
 
 
 class Table3Rows:
@@ -108,6 +127,8 @@ class Table3Rows:
     choices : Choices
     device, threads
         Of the fits.
+    derived : sequence of Derived
+        Rows that follow, with the settings of others.
 
     Raises
     ------
@@ -124,7 +145,9 @@ class Table3Rows:
         *,
         device: str = "auto",
         threads: int | None = None,
+        derived: Sequence[Derived] = (),
     ) -> None:
+        self.derived = tuple(derived)
         self.models = tuple(one if isinstance(one, Contender) else contender(one) for one in models)
         names = [model.name for model in self.models]
         self.sets, self.seeds, self.choices = tuple(sets), seeds, choices or Choices()
@@ -155,14 +178,31 @@ class Table3Rows:
 
     def rows(self, store: CellStore) -> list[Row]:
         """Return every row of every set, set by set."""
-        return [self._row(model, data, store) for data in self.sets for model in self.models]
+        found = []
+        for data in self.sets:
+            own = [self._row(model, data, store) for model in self.models]
+            found += own + [self._derived(one, own) for one in self.derived]
+        return found
+
+    def _derived(self, derived: Derived, rows: Sequence[Row]) -> Row:
+        """Return a row with the settings of another, as far as those are known."""
+        source = next(row for row in rows if row.model.name == derived.source)
+        data = source.data
+        if source.not_run is not None:
+            return Row(derived.model, data, not_run=source.not_run, source=derived.source)
+        if not source.finals:
+            return Row(derived.model, data, source=derived.source)
+        chosen = source.values if source.tuned is None else source.tuned["chosen"]
+        values = derived.model.changed(chosen)
+        finals = self._finals(derived.model, data, values)
+        return Row(derived.model, data, finals=finals, values=values, source=derived.source)
 
     def _row(self, model: Contender, data: DataSet, store: CellStore) -> Row:
         if data.missing is not None:
             return Row(model, data, not_run=data.missing)
         given = self._given(model, data)
-        fixed = dict(model.for_data(data.name))
-        iterations = _of(self.choices.iterations, model, data, TRIALS.get(model.name, (0, None))[1])
+        fixed = dict(model.for_data(data.base))
+        iterations = _of(self.choices.iterations, model, data, TRIALS.get(model.base, (0, None))[1])
         if iterations is not None:
             fixed["max_iterations"] = iterations
         trials = self._trials(model, data)
@@ -182,13 +222,13 @@ class Table3Rows:
         """Return how many cells there will be: one a tuned row, and one a row and seed."""
         here = [data for data in self.sets if data.missing is None]
         tuned = sum(self._trials(model, data) > 0 for data in here for model in self.models)
-        return tuned + self.seeds * len(here) * len(self.models)
+        return tuned + self.seeds * len(here) * (len(self.models) + len(self.derived))
 
     def _trials(self, model: Contender, data: DataSet) -> int:
         """Return the trials of a row; 0 where its settings are given, or stand as they are."""
         if self._given(model, data) is not None:
             return 0
-        return _of(self.choices.trials, model, data, TRIALS.get(model.name, (0, None))[0]) or 0
+        return _of(self.choices.trials, model, data, TRIALS.get(model.base, (0, None))[0]) or 0
 
     def _given(self, model: Contender, data: DataSet) -> Mapping[str, Any] | None:
         every = self.choices.chosen
@@ -217,7 +257,7 @@ class Table3Rows:
             return tuning.report()
 
         identity = {
-            "model": model.name,
+            "model": model.base,
             "settings": {
                 "fixed": dict(fixed),
                 "grid": {name: list(axis) for name, axis in grid.axes.items()},
@@ -248,7 +288,7 @@ class Table3Rows:
             }
 
         identity = {
-            "model": model.name,
+            "model": model.base,
             "settings": model.settings(values, seed),
             "data": data.name,
             "data_hash": data.ratings.data_hash,

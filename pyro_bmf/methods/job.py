@@ -83,6 +83,8 @@ class Job:
     reporter : Reporter
     implicit : Ratings or None
         Whose pairs are the implicit feedback, where these are not the training ratings'.
+    watched : Ratings or None
+        Ratings whose RMSE is recorded after every iteration, by Algorithm 1; they decide nothing.
     """
 
     train: Ratings
@@ -94,6 +96,7 @@ class Job:
     device: torch.device
     reporter: Reporter
     implicit: Ratings | None = None
+    watched: Ratings | None = None
 
     @property
     def ends(self) -> tuple[float, float]:

@@ -102,7 +102,19 @@ def literal_encoder(encoder: Encoder, data: Dense, embeddings: Tensor) -> tuple[
             for layer in linear_layers(network.data_tower):
                 h = torch.relu(h @ layer.weight.T + layer.bias)
             towers.append(h)
-        if settings.feedback:
+        if settings.feedback and settings.latent_input == "average":
+            # The mean of the rated embeddings, which no power of the count divides again.
+            width = encoder.latent_matrix.shape[-1] // 2
+            own = slice(index * width, (index + 1) * width)
+            means = []
+            for mask in data.observed:
+                rated = [v for m, v in zip(mask, embeddings, strict=True) if m == 1.0]
+                means.append(torch.stack(rated).mean(0) if rated else torch.zeros_like(embeddings[0]))
+            g = torch.relu(torch.stack(means) @ encoder.latent_matrix[:, own] + encoder.latent_bias[own])
+            for layer in linear_layers(network.latent_tower):
+                g = torch.relu(g @ layer.weight.T + layer.bias)
+            towers.append(g)
+        elif settings.feedback:
             width = encoder.latent_weight.shape[-1] // 2
             own = slice(index * width, (index + 1) * width)
             phi = torch.cat([encoder.latent_weight[j, :, own] for j in range(n_other)])  # (J*K, M)

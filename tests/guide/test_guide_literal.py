@@ -27,6 +27,8 @@ ABLATIONS: list[dict[str, Any]] = [
     {"attention": "none", "feedback": False, "count_input": False},
     {"count_input": False},
     {"input_power": 0.5},
+    {"latent_input": "average"},
+    {"latent_input": "average", "data_input": False, "input_power": 0.5, "attention": "none"},
     {"n_units": 2, "n_tower_outputs": 5, "n_tower_layers": 0, "n_head_layers": 2},
 ]
 

@@ -53,13 +53,13 @@ OTHER: dict[str, Any] = {
     **{"attention_scope": "global", "attention_merge": "add", "data_input": False, "feedback": False},
     **{"count_input": False, "held_out_input": True, "input_dropout": 0.1, "input_power": 0.3},
     **{"initial_scale": 0.2, "residual": True, "covariance": "low-rank", "covariance_rank": 1},
-    **{"bayesian_input": True, "input_prior_scale": 0.5, "n_bases": 2},
+    **{"bayesian_input": True, "input_prior_scale": 0.5, "n_bases": 2, "latent_input": "average"},
     # the fit
     **{"user_batch_size": 4, "item_batch_size": 4, "kl_counting": "per_block"},
     **{"shuffle_blocks": False, "beta_user": 0.5, "beta_item": 0.5, "warmup_iterations": 1, "elbo": "trace"},
     **{"num_particles": 2, "learning_rate": 0.01, "final_learning_rate": 1e-5, "weight_decay": 0.5},
     **{"clip_norm": 0.1, "max_iterations": 4, "stop_after": 2, "patience": 1, "keep": "last"},
-    **{"ema_decay": 0.5, "ema_start": 0.1, "seed": 3},
+    **{"ema_decay": 0.5, "ema_start": 0.1, "seed": 3, "iteration_order": "sequential"},
     # coordinate ascent
     **{"point": True},
     # the exact head

@@ -34,6 +34,7 @@ from .objective import Objective
 from .rating_histogram import style_edges
 from .settings import CrossFeedback
 from .size import estimate_parameters
+from .steps import Step, Steps
 from .warm_start import carry_over
 
 #: A validation RMSE of so many standard deviations of the ratings is no fit any more.
@@ -134,7 +135,7 @@ class Algorithm1:
 
     def _load_ratings(self) -> None:
         """Move the ratings to the device, once, and deal them into blocks."""
-        train, valid = self.train, self.job.valid
+        train = self.train
 
         def index(values: np.ndarray) -> Tensor:
             return torch.from_numpy(np.array(values, dtype=np.int64)).to(self.device)
@@ -144,21 +145,29 @@ class Algorithm1:
         values = ratings - self.model.centre
         self.user_feedback = Feedback.from_coo(users, items, values, train.n_users, train.n_items)
         self.item_feedback = Feedback.from_coo(items, users, values, train.n_items, train.n_users)
-        self.blocks = TrainingBlocks.build(
-            self.user_feedback,
-            self.item_feedback,
-            users,
-            items,
-            ratings,
-            user_batch_size=self.settings.batch_size(self.settings.user_batch_size, train.n_users),
-            item_batch_size=self.settings.batch_size(self.settings.item_batch_size, train.n_items),
-            kl_counting=self.settings.kl_counting,
-            seed=self.seed,
-        )
-        self.valid: tuple[Tensor, Tensor, Tensor] | None = None
-        if valid is not None:
-            observed = torch.from_numpy(valid.ratings.astype(np.float32)).to(self.device)
-            self.valid = (index(valid.users), index(valid.items), observed)
+
+        def build(user_batch_size: int, item_batch_size: int) -> TrainingBlocks:
+            return TrainingBlocks.build(
+                self.user_feedback,
+                self.item_feedback,
+                users,
+                items,
+                ratings,
+                user_batch_size=user_batch_size,
+                item_batch_size=item_batch_size,
+                kl_counting=self.settings.kl_counting,
+                seed=self.seed,
+            )
+
+        self.steps = Steps(self.settings, build, train.n_users, train.n_items, self.seed)
+
+        def pairs(part: Ratings | None) -> tuple[Tensor, Tensor, Tensor] | None:
+            if part is None:
+                return None
+            observed = torch.from_numpy(part.ratings.astype(np.float32)).to(self.device)
+            return index(part.users), index(part.items), observed
+
+        self.valid, self.watched = pairs(self.job.valid), pairs(self.job.watched)
         self.worst_rmse = _DIVERGED * max(float(train.ratings.std()), 1e-3)
 
     def __call__(self, start: Fitted | None, kept: Checkpoints) -> Fitted:
@@ -169,7 +178,7 @@ class Algorithm1:
             state = load_checkpoint(kept.file, self.objective, self.optimizer, kept.identity)
             self.reporter.note(f"Resumed after iteration {state.iteration}.")
         last = self.settings.last_iteration
-        self.reporter.start(last, len(self.blocks), state.iteration)
+        self.reporter.start(last, len(self.steps), state.iteration)
         if last < self.settings.warmup_iterations:
             self.reporter.note(
                 f"The weights of the KL grow over {self.settings.warmup_iterations:g} iterations and the fit "
@@ -195,7 +204,7 @@ class Algorithm1:
         seconds = state.history[-1]["seconds"]
         self.reporter.note(
             f"{seconds:.2f} s an iteration after the first: at most {seconds * last:.0f} s in all, "
-            f"{len(self.blocks)} blocks each, on {self.device} with {torch.get_num_threads()} threads."
+            f"{len(self.steps)} blocks each, on {self.device} with {torch.get_num_threads()} threads."
         )
 
     def _out_of_patience(self, state: FitState) -> bool:
@@ -215,22 +224,23 @@ class Algorithm1:
         torch.manual_seed(int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
         record: dict[str, Any] = {"iteration": number}
         parts: dict[str, Tensor] = {}
-        order = self._order(number)
+        order = self.steps.order(number)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        for step, (p, q) in enumerate(order):
-            progress = state.iteration + step / len(order)
+        for done, step in enumerate(order):
+            progress = state.iteration + done / len(order)
             beta = self.settings.beta(progress)
             rate = self.settings.learning_rate_at(progress)
-            loss, named = self._step(p, q, beta, rate)
-            loss_sum += loss
+            loss, named = self._step(step, beta, rate)
+            loss_sum += self.steps.share * loss
             for name, value in named.items():
+                value = self.steps.share * value
                 parts[name] = parts[name] + value if name in parts else value
             if self.device.type == "cpu" and not bool(torch.isfinite(loss)):
-                return f"the loss became {float(loss)} in block ({p}, {q}) of iteration {number}"
+                return f"the loss became {float(loss)} in block {step} of iteration {number}"
             self.reporter.block()
         if not bool(torch.isfinite(loss_sum)):
             return f"the loss became {float(loss_sum)} in iteration {number}"
-        rmse = self._finish(state, number)
+        rmse, watched = self._finish(state, number)
         if rmse is not None and not rmse < self.worst_rmse:
             share = rmse / (self.worst_rmse / _DIVERGED)
             return (
@@ -240,6 +250,8 @@ class Algorithm1:
         record["loss"] = float(loss_sum)
         record["loss_per_rating"] = float(loss_sum) / len(self.train)
         record["valid_rmse"] = rmse
+        if watched is not None:
+            record["watched_rmse"] = watched
         record["beta_user"], record["beta_item"] = beta
         record["learning_rate"] = rate
         record["noise"] = self._noise()
@@ -252,19 +264,11 @@ class Algorithm1:
         noise_sd = self.model.likelihood.noise_sd
         return None if noise_sd is None else float(noise_sd.detach())
 
-    def _order(self, number: int) -> list[tuple[int, int]]:
-        """Return the blocks in the order of this iteration: item batches within user batches."""
-        n_p, n_q = len(self.blocks.user_batches), len(self.blocks.item_batches)
-        if not self.settings.shuffle_blocks:
-            return [(p, q) for p in range(n_p) for q in range(n_q)]
-        rng = np.random.default_rng([self.seed, number])
-        return [(int(p), int(q)) for p in rng.permutation(n_p) for q in rng.permutation(n_q)]
-
-    def _step(
-        self, p: int, q: int, beta: tuple[float, float], rate: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _step(self, step: Step, beta: tuple[float, float], rate: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Descend one block's share of the objective."""
-        loss, parts = self.objective(self.blocks.block(p, q), beta=beta)
+        if step.side is not None:
+            self.guide.move_only(step.side)
+        loss, parts = self.objective(step.block(), beta=beta)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.settings.clip_norm is not None:
@@ -275,8 +279,8 @@ class Algorithm1:
         return loss.detach(), parts
 
     @torch.no_grad()
-    def _finish(self, state: FitState, number: int) -> float | None:
-        """Average, validate, keep the best state, and resample the embeddings that are fed back."""
+    def _finish(self, state: FitState, number: int) -> tuple[float | None, float | None]:
+        """Average, keep the best state, resample what is fed back; return both RMSEs of `_validate`."""
         live = self._encode()
         if self.settings.ema_decay and number > self.settings.ema_start * self.settings.max_iterations:
             if state.average is None:
@@ -284,24 +288,25 @@ class Algorithm1:
             else:
                 for name, p in self.objective.named_parameters():
                     state.average[name].lerp_(p, 1.0 - self.settings.ema_decay)
-        rmse = self._validate(state, live, number)
+        found = self._validate(state, live, number)
         self.guide.resample_feedback(*live)
-        return rmse
+        return found
 
     def _validate(
         self, state: FitState, live: tuple[RowPosterior, RowPosterior], number: int
-    ) -> float | None:
-        """Return validation RMSE of the averaged (else the live) weights, keeping them if they are best."""
+    ) -> tuple[float | None, float | None]:
+        """Return RMSE of the averaged (else the live) weights, keeping them if they are best.
+
+        Of the validation ratings, and of those that are watched alone.
+        """
         kept: State = {}
         if state.average is not None:
             for name, p in self.objective.named_parameters():
                 kept[name] = p.detach().clone()
                 p.copy_(state.average[name])
-        rmse = None
-        if self.valid is not None:
-            users, items, observed = self.valid
-            rows = self._encode() if kept else live
-            rmse = float((self._mean(rows, users, items) - observed).double().square().mean().sqrt())
+        measured = self.valid is not None or self.watched is not None
+        rows = self._encode() if kept and measured else live
+        rmse, watched = (self._rmse(rows, pairs) for pairs in (self.valid, self.watched))
         if self.settings.keep == "last" or rmse is None or rmse < state.best_rmse:
             state.best = {name: value.clone() for name, value in self.objective.state_dict().items()}
             state.best_iteration = number
@@ -309,7 +314,15 @@ class Algorithm1:
         for name, p in self.objective.named_parameters():
             if kept:
                 p.copy_(kept[name])
-        return rmse
+        return rmse, watched
+
+    def _rmse(
+        self, rows: tuple[RowPosterior, RowPosterior], pairs: tuple[Tensor, Tensor, Tensor] | None
+    ) -> float | None:
+        if pairs is None:
+            return None
+        users, items, observed = pairs
+        return float((self._mean(rows, users, items) - observed).double().square().mean().sqrt())
 
     def _encode(self) -> tuple[RowPosterior, RowPosterior]:
         return (

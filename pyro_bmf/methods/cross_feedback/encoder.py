@@ -80,12 +80,16 @@ class Encoder(nn.Module):
         self.data_weight: nn.Parameter | None = None
         self.latent_weight: nn.Parameter | None = None
         self.latent_coefficients: nn.Parameter | None = None
+        self.latent_matrix: nn.Parameter | None = None
         if settings.data_input:
             self.data_weight = nn.Parameter(torch.randn(n_other, 2 * width) * spread)
             self.data_bias = nn.Parameter(torch.zeros(2 * width))
         if settings.feedback:
             start = spread / math.sqrt(n_factors)
-            if settings.n_bases is None:
+            if settings.latent_input == "average":
+                # Of a mean, whose size a row's number of ratings does not make.
+                self.latent_matrix = nn.Parameter(torch.randn(n_factors, 2 * width) / math.sqrt(n_factors))
+            elif settings.n_bases is None:
                 self.latent_weight = nn.Parameter(torch.randn(n_other, n_factors, 2 * width) * start)
             else:
                 # Phi_j = sum_b s_jb B_b, with coefficients of their own for either network.
@@ -243,13 +247,20 @@ class Encoder(nn.Module):
             latent = PreActivation(feedback_sum(feedback, means))
             if variances is not None:
                 latent = latent._replace(variance=feedback_sum(squared(feedback), variances))
+        if self.latent_matrix is not None:
+            # A mean is no sum that a row's number of ratings has to divide.
+            count = feedback.counts.clamp_min(1.0).unsqueeze(-1)
+            mean = feedback_sum(feedback, other_factors.detach()) / count
+            latent = PreActivation(mean @ self.latent_matrix)
         shrink = None
         if self.settings.input_power:
             relative = (1.0 + feedback.counts) / self.log_mean_count.exp()
             shrink = relative.pow(-self.settings.input_power).unsqueeze(-1)
         return (
             None if data is None else data.finish(shrink, self.data_bias),
-            None if latent is None else latent.finish(shrink, self.latent_bias),
+            None
+            if latent is None
+            else latent.finish(None if self.latent_matrix is not None else shrink, self.latent_bias),
         )
 
     def dense_latent_weight(self) -> Tensor | None:

@@ -24,7 +24,7 @@ from ...model.blocks import Block
 from ...model.feedback import Feedback
 from ...model.fitted import NormalRowsGuide
 from ...model.rows import RowPosterior
-from ...model.sides import Side, Sides
+from ...model.sides import SIDES, Side, Sides
 from ..setting import values_of
 from .covariance import CorrelatedNormal, IndependentRows, row_tril
 from .encoder import Encoder
@@ -154,6 +154,13 @@ class CrossFeedbackGuide(NormalRowsGuide, nn.Module):
     def styles(self) -> Sides[StyleEncoder | None]:
         """What gives noise and cut points to the rows that have their own."""
         return Sides(self.user_style, self.item_style)
+
+    def move_only(self, moved: Side) -> None:
+        """Let gradients reach what gives one side's rows, and not what gives the other's."""
+        for side in SIDES:
+            for part in (self.encoders.of(side), self.residuals.of(side), self.styles.of(side)):
+                if part is not None:
+                    part.requires_grad_(side == moved)
 
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this guide's shape by `from_settings`, as plain values."""

@@ -25,6 +25,7 @@ Attention = Literal["none", "sum", "softmax"]
 Scope = Literal["local", "global"]
 Merge = Literal["concat", "add"]
 Covariance = Literal["diagonal", "low-rank", "full"]
+LatentInput = Literal["concatenation", "average"]
 
 _HIDDEN_LAYERS = When(
     lambda encoder, case: bool(encoder.n_tower_layers or encoder.n_head_layers),
@@ -36,6 +37,7 @@ _ATTENTION = When(
     "attention is sum or softmax",
     (("attention", "sum"),),
 )
+_FEEDBACK = When(lambda encoder, case: encoder.feedback, "feedback is true", (("feedback", True),))
 _LOW_RANK = When(
     lambda encoder, case: encoder.covariance == "low-rank",
     "covariance is low-rank",
@@ -98,6 +100,9 @@ class EncoderSettings(Following):
         posterior instead of being point estimates.
     input_prior_scale : float
         Standard deviation of that prior, as a multiple of the spread that the weights start with.
+    latent_input : {"concatenation", "average"}
+        Whether the latent tower reads the embeddings of what a row has rated one after the other, the paper's
+        choice, or their mean: its first layer is then one matrix for all.
     n_bases : int or None
         Number of matrices whose combinations, one a row of the other side, are the latent tower's first
         layer; None gives each row of the other side a matrix of its own.
@@ -144,6 +149,9 @@ class EncoderSettings(Following):
     input_prior_scale: float = setting(
         1.0, "Prior scale of those weights, over their start's spread.", limits=POSITIVE, when=_BAYESIAN
     )
+    latent_input: LatentInput = setting(
+        "concatenation", "The embeddings side by side, or their mean.", when=_FEEDBACK
+    )
     n_bases: int | None = setting(
         None, "Matrices that the feedback's first layer combines; none for one a row.", limits=at_least(1)
     )
@@ -156,6 +164,16 @@ class EncoderSettings(Following):
             raise SettingsError(
                 f"attention is {self.attention!r} but feedback is off: attention looks at the fed-back "
                 "embeddings. Set attention to 'none', or feedback on."
+            )
+        if self.n_bases is not None and self.latent_input == "average":
+            raise SettingsError(
+                f"n_bases is {self.n_bases} but latent_input is 'average', whose first layer is one matrix: "
+                "leave n_bases out, or set latent_input to 'concatenation'."
+            )
+        if self.bayesian_input and self.latent_input == "average":
+            raise SettingsError(
+                "bayesian_input is true but latent_input is 'average', whose first layer has no posterior: "
+                "set bayesian_input to False, or latent_input to 'concatenation'."
             )
         if self.n_bases is not None and not self.feedback:
             raise SettingsError(
@@ -179,6 +197,10 @@ class CrossFeedback(Following):
         Whether an iteration sums to Eq. 7, or counts a row's KL in each of its blocks as Algorithm 1 does.
     shuffle_blocks : bool
         Whether an iteration visits the user batches, and the item batches within them, in a new order.
+    iteration_order : {"nested", "sequential"}
+        Whether each step is of a user batch and an item batch and moves both sides' encoders, as in
+        Algorithm 1, or first all user batches move the users' encoder, each against all items, and then all
+        item batches the items'.
     beta_user, beta_item : float
         Weights of the KL (Eq. 7); below one the posterior is tempered.
     warmup_iterations : float
@@ -239,6 +261,9 @@ class CrossFeedback(Following):
     )
     kl_counting: Literal["once", "per_block"] = setting("once", "How often an iteration counts a row's KL.")
     shuffle_blocks: bool = setting(True, "Blocks are visited in a new order each time.")
+    iteration_order: Literal["nested", "sequential"] = setting(
+        "nested", "Both sides' encoders in each step, or one side's batches and then the other's."
+    )
     beta_user: float = setting(
         1.0, "Weight of the users' KL (Eq. 7).", "--beta-user", metavar="B", limits=NOT_NEGATIVE
     )

@@ -1,0 +1,1 @@
+"""The commands of `pyro-bmf experiment`, one file each."""
