@@ -28,7 +28,7 @@ def table4(asked: Asked, shared: Shared, tables: TableWriter) -> None:
       pyro-bmf experiment table4 --data ml100k --models guide,guide-no-mask-encoder --seeds 2
       pyro-bmf experiment table4 --data ml100k --models paper-no-attention-untuned --seeds 1 --trials 1
     """
-    from pyro_bmf.experiments.papers.table4 import PARTS
+    from pyro_bmf.experiments.papers.table4_rows import PARTS
 
     tuned = [name for name, part in PARTS.items() if part.tuned]
     spec = asked.spec(Table4Spec, tuple(PARTS), tuple(PARTS), tuned, shared)

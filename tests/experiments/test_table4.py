@@ -20,7 +20,8 @@ from command_line import call
 from pyro_bmf.experiments.cells import CellStore
 from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.experiments.papers.judging import interval, judge
-from pyro_bmf.experiments.papers.table4 import PARTS, Table4
+from pyro_bmf.experiments.papers.table4 import Table4
+from pyro_bmf.experiments.papers.table4_rows import PARTS
 from pyro_bmf.experiments.printed import SETS, TABLE3, TABLE4
 from pyro_bmf.experiments.table3 import Table3
 from pyro_bmf.experiments.table3_rows import Choices

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyro_bmf.experiments.cells import CellStore
 from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.experiments.papers.judging import FAILS, HOLDS, OPEN, Verdict, judge, paired, signed
-from pyro_bmf.experiments.papers.table4 import PARTS, Part, Table4
+from pyro_bmf.experiments.papers.table4_rows import PARTS, Part, Table4Rows
 from pyro_bmf.experiments.printed import printed_part
 from pyro_bmf.experiments.reports import Report, Section, mean_and_se, with_se
 from pyro_bmf.experiments.table3_report import (
@@ -55,7 +55,7 @@ _GROUPS = (
 )
 
 
-def report_table4(experiment: Table4, store: CellStore, command: str) -> Report:
+def report_table4(experiment: Table4Rows, store: CellStore, command: str) -> Report:
     """Return the report of what is finished; what is not is said to be so."""
     scored = [scored_row(row, store, experiment.seeds) for row in experiment.rows(store)]
     by_set = [
@@ -78,7 +78,7 @@ def report_table4(experiment: Table4, store: CellStore, command: str) -> Report:
         Section("What was not run", text=left_out(scored)),
     ]
     return Report(
-        experiment.name,
+        "table4",
         "Table 4 of Jin et al. (arXiv 2002.09145), run again",
         sections,
         list(_records(scored)),
