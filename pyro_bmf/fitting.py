@@ -22,7 +22,7 @@ from .methods.exact_head.settings import ExactHead
 from .methods.gibbs.run import GibbsRun
 from .methods.gibbs.settings import Gibbs
 from .methods.job import Checkpoints, Diverged, Fitted, Job, Runner
-from .methods.settings import Settings, preset
+from .methods.settings import Settings
 from .model import FactorizationModel
 from .posterior import Posterior
 from .prepared import Prepared
@@ -80,11 +80,8 @@ def fit(
         A bar on standard error, or none, or your own reporter.
     units : Units, optional
         Standard units to work in; those of the training ratings when not given.
-    implicit : Ratings, optional
-        Ratings whose pairs are the implicit feedback of the model; the training ratings when not given.
-    watched : Ratings, optional
-        Ratings whose RMSE the history has of every iteration, as ``watched_rmse``: they decide nothing. Of
-        encoders fitted by SVI alone.
+    implicit, watched : Ratings, optional
+        Whose pairs are the implicit feedback, else the training ratings'; whose RMSE the history shall have.
 
     Raises
     ------
@@ -97,10 +94,7 @@ def fit(
     SavedFileError
         If `resume` is asked and the checkpoint is missing, damaged or of another fit.
     """
-    asked = preset() if settings is None else settings
-    fit = Prepared.of(
-        split, asked, model, warm_start, refit=refit, units=units, implicit=implicit, watched=watched
-    )
+    fit = Prepared.of(split, settings, model, warm_start, units, implicit, watched, refit=refit)
     reporter = InRatings(reporter_of(progress), fit.units)
     file = None if checkpoint is None else Path(checkpoint)
     first = fit.first_stage(file, resume=resume)
@@ -110,8 +104,8 @@ def fit(
         fitted: Fitted | None = None
         try:
             for number, run in enumerate(stages[first:], first):
-                resumes = resume and number == first
-                kept = Checkpoints(file, checkpoint_every, resumes, fit.identity(run.model, where))
+                identity = fit.identity(run.model, where)
+                kept = Checkpoints(file, checkpoint_every, resume and number == first, identity)
                 fitted = run(fitted, kept)
                 result = fit.result(fitted, where)
                 # The next stage starts at the posterior's rows.

@@ -20,7 +20,7 @@ from .in_units import posterior_in_ratings, record_in_ratings, settings_in, unit
 from .methods.cross_feedback.settings import CrossFeedback
 from .methods.job import Fitted, Job
 from .methods.reading import Case
-from .methods.settings import Settings
+from .methods.settings import Settings, preset
 from .model import FactorizationModel
 from .model.fitted import Rows
 from .posterior import Posterior
@@ -69,14 +69,14 @@ class Prepared:
     def of(
         cls,
         split: Split,
-        settings: Settings,
+        settings: Settings | None,
         own: FactorizationModel | None,
         warm_start: Posterior | None,
-        *,
-        refit: bool,
         units: Units | None,
         implicit: Ratings | None = None,
         watched: Ratings | None = None,
+        *,
+        refit: bool,
     ) -> Prepared:
         """Check the settings against the ratings, and take all to standard units.
 
@@ -85,6 +85,7 @@ class Prepared:
         SettingsError
             If a setting was given that the fit does not read, or an argument is of another class.
         """
+        settings = preset() if settings is None else settings
         for value, kind, remedy in (
             (split, Split, "a Split, as from random_split(load_ratings(...))"),
             (settings, Settings, "Settings, as from preset('default')"),
