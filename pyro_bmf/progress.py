@@ -94,6 +94,8 @@ class Bar:
         figures = f"loss {record['loss_per_rating']:.4f}" if "loss_per_rating" in record else "Gibbs sweep"
         if record.get("valid_rmse") is not None:
             figures += f"  valid RMSE {record['valid_rmse']:.4f}"
+        if record.get("valid_ndcg") is not None:
+            figures += f"  valid NDCG {record['valid_ndcg']:.4f}"
         done = record["iteration"]
         if self._progress is not None:
             self._progress.update(self._task, completed=done, figures=figures)

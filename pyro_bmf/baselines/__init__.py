@@ -1,7 +1,8 @@
 """Reference systems: one file a system, all used as the model's own posterior is.
 
 `BASELINES` are the simple ones that every evaluation stands beside. `NEURAL_BASELINES` are the networks that
-the paper compares with; they are loaded on first use, with torch, while `NEURAL_SETTINGS` needs none.
+the paper compares with, `RANKING_BASELINES` networks that rank and predict no rating; both are loaded on
+first use, with torch, while `NEURAL_SETTINGS` and `RANKING_SETTINGS` need none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from typing import TYPE_CHECKING, Any
 from pyro_bmf.baselines.base import Baseline
 from pyro_bmf.baselines.bias_only import BiasOnly
 from pyro_bmf.baselines.global_mean import GlobalMean
+from pyro_bmf.baselines.neural.ranking_settings import (
+    CDAESettings,
+    LightGCNSettings,
+    NGCFSettings,
+    RankerSettings,
+)
 from pyro_bmf.baselines.neural.settings import (
     AutoRecSettings,
     CNNCFSettings,
@@ -28,14 +35,19 @@ from pyro_bmf.baselines.ranking_only import RankingOnly
 
 if TYPE_CHECKING:
     from pyro_bmf.baselines.neural.auto_rec import IRec, URec
+    from pyro_bmf.baselines.neural.cdae import CDAE
     from pyro_bmf.baselines.neural.cnn_cf import CNNCF
     from pyro_bmf.baselines.neural.dae_cf import DAECF
+    from pyro_bmf.baselines.neural.graph_ranker import NGCF, LightGCN
     from pyro_bmf.baselines.neural.ncf import NCF
     from pyro_bmf.baselines.neural.network_baseline import NetworkBaseline
+    from pyro_bmf.baselines.neural.network_ranker import NetworkRanker
     from pyro_bmf.baselines.neural.vae_cf import VAECF
 
     #: The networks of the paper's Table 3, in its order.
     NEURAL_BASELINES: tuple[type[NetworkBaseline[Any]], ...]
+    #: Networks that rank.
+    RANKING_BASELINES: tuple[type[NetworkRanker[Any]], ...]
 
 #: Every simple baseline, in the order of tables.
 BASELINES: tuple[type[Baseline], ...] = (GlobalMean, BiasOnly, Popularity)
@@ -52,6 +64,12 @@ NEURAL_SETTINGS: Mapping[str, type[NetworkSettings]] = MappingProxyType(
     }
 )
 
+#: Settings of the networks that rank by their systems' names.
+RANKING_SETTINGS: Mapping[str, type[RankerSettings]] = MappingProxyType(
+    {"cdae": CDAESettings, "ngcf": NGCFSettings, "lightgcn": LightGCNSettings}
+)
+
+_RANKING = {"CDAE": "cdae", "NGCF": "graph_ranker", "LightGCN": "graph_ranker"}
 _NEURAL = {
     "NCF": "ncf",
     "CNNCF": "cnn_cf",
@@ -63,24 +81,33 @@ _NEURAL = {
 
 __all__ = [
     "BASELINES",
+    "CDAE",
     "CNNCF",
     "DAECF",
     "NCF",
     "NEURAL_BASELINES",
     "NEURAL_SETTINGS",
+    "NGCF",
+    "RANKING_BASELINES",
+    "RANKING_SETTINGS",
     "VAECF",
     "AutoRecSettings",
     "Baseline",
     "BiasOnly",
+    "CDAESettings",
     "CNNCFSettings",
     "DAECFSettings",
     "GlobalMean",
     "IRec",
+    "LightGCN",
+    "LightGCNSettings",
     "NCFSettings",
+    "NGCFSettings",
     "NetworkSettings",
     "NewUser",
     "NewUserAnswers",
     "Popularity",
+    "RankerSettings",
     "RankingOnly",
     "URec",
     "VAECFSettings",
@@ -90,8 +117,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "NEURAL_BASELINES":
         return tuple(__getattr__(one) for one in _NEURAL)
-    if name in _NEURAL:
-        return getattr(import_module(f"pyro_bmf.baselines.neural.{_NEURAL[name]}"), name)
+    if name == "RANKING_BASELINES":
+        return tuple(__getattr__(one) for one in _RANKING)
+    if name in (files := {**_NEURAL, **_RANKING}):
+        return getattr(import_module(f"pyro_bmf.baselines.neural.{files[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

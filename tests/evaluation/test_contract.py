@@ -13,6 +13,7 @@ import pytest
 from pyro_bmf.baselines import (
     BASELINES,
     NEURAL_BASELINES,
+    RANKING_BASELINES,
     Baseline,
     BiasOnly,
     GlobalMean,
@@ -58,14 +59,14 @@ def _network(kind: Any) -> Any:
 ESTIMATORS: dict[str, Any] = {
     "pyro-bmf": _model,
     **{one.name: one for one in BASELINES},
-    **{one.name: _network(one) for one in NEURAL_BASELINES},
+    **{one.name: _network(one) for one in (*NEURAL_BASELINES, *RANKING_BASELINES)},
 }
 SYSTEMS: dict[str, type[System]] = {
     "pyro-bmf": Posterior,
-    **{one.name: one for one in (*BASELINES, *NEURAL_BASELINES)},
+    **{one.name: one for one in (*BASELINES, *NEURAL_BASELINES, *RANKING_BASELINES)},
 }
 #: What has parameters for each user that only a fit gives.
-WITHOUT_NEW_USERS = ("i-rec", "ncf", "cnn-cf")
+WITHOUT_NEW_USERS = ("i-rec", "ncf", "cnn-cf", "cdae", "ngcf", "lightgcn")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""How every network is trained: minibatches, Adam, early stopping by validation RMSE, the best state kept."""
+"""How every network is trained: minibatches, Adam, early stopping on validation, the best state kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,14 +27,22 @@ class Task(Protocol):
 
     network: nn.Module
 
+    @property
+    def figure(self) -> str:
+        """What `validate` measures, as the records name it."""
+
+    @property
+    def better(self) -> Literal["lower", "higher"]:
+        """Which end of that figure is better."""
+
     def batch_loss(self, cases: Tensor, progress: float) -> tuple[Tensor, int]:
         """Return what a step minimises, as a mean over the ratings of these cases, and how many they are.
 
         `progress` is in passes over the ratings.
         """
 
-    def valid_rmse(self) -> float | None:
-        """Return the validation RMSE of the network as it is; None without validation ratings."""
+    def validate(self) -> float | None:
+        """Measure the network as it is on validation ratings; None where there are none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +110,7 @@ def train_network(task: Task, cases: Tensor, settings: NetworkSettings, course: 
 
 
 def out_of_patience(state: FitState, patience: int | None) -> bool:
-    """Tell whether validation RMSE has not improved for `patience` iterations."""
+    """Tell whether the validation figure has not improved for `patience` iterations."""
     if patience is None or not math.isfinite(state.best_rmse):
         return False
     return state.iteration - state.best_iteration >= patience
@@ -147,18 +155,20 @@ def _iteration(
         n_total += n
         advance()
     task.network.eval()
-    rmse = task.valid_rmse()
+    measured = task.validate()
     loss_per_rating = float(total) / n_total
-    if not math.isfinite(loss_per_rating) or (rmse is not None and not math.isfinite(rmse)):
+    if not math.isfinite(loss_per_rating) or (measured is not None and not math.isfinite(measured)):
         raise FitError(
             f"The loss became {loss_per_rating:g} a rating in iteration {number}: training diverged. Lower "
             f"learning_rate (now {settings.learning_rate:g})."
         )
-    if rmse is None or rmse < state.best_rmse:
+    # Of a figure that should be high, the state remembers its negative: the lowest is the best there.
+    height = measured if measured is None or task.better == "lower" else -measured
+    if height is None or height < state.best_rmse:
         state.best = {name: value.detach().clone() for name, value in task.network.state_dict().items()}
         state.best_iteration = number
-        state.best_rmse = float("inf") if rmse is None else rmse
-    record: dict[str, Any] = {"iteration": number, "loss_per_rating": loss_per_rating, "valid_rmse": rmse}
-    record["seconds"] = time.perf_counter() - started
+        state.best_rmse = float("inf") if height is None else height
+    record: dict[str, Any] = {"iteration": number, "loss_per_rating": loss_per_rating}
+    record |= {task.figure: measured, "seconds": time.perf_counter() - started}
     state.history.append(record)
     state.iteration = number
