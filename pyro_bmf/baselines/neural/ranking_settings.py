@@ -40,7 +40,7 @@ class LightGCNSettings(RankerSettings):
     """
 
     batch_size: int = setting(2048, "Positive pairs a step.", limits=at_least(1))
-    learning_rate: float = setting(5e-3, "Adam's.", limits=POSITIVE)
+    learning_rate: float = setting(1e-2, "Adam's.", limits=POSITIVE)
     l2: float = setting(1e-4, "Weight of the embeddings' squared norms.", limits=NOT_NEGATIVE)
     n_factors: int = setting(64, "Width of an embedding.", limits=at_least(1))
     n_layers: int = setting(3, "Times that embeddings spread to neighbours.", limits=at_least(0))
@@ -82,8 +82,9 @@ class CDAESettings(RankerSettings):
         Pairs that are not positive, drawn anew in each step, for each one that is.
     """
 
-    batch_size: int = setting(100, "Users a step.", limits=at_least(1))
-    l2: float = setting(1e-4, "Weight of the squared norms.", limits=NOT_NEGATIVE)
+    batch_size: int = setting(25, "Users a step.", limits=at_least(1))
+    learning_rate: float = setting(1e-2, "Adam's.", limits=POSITIVE)
+    l2: float = setting(1e-5, "Weight of the squared norms.", limits=NOT_NEGATIVE)
     n_factors: int = setting(50, "Width of the hidden layer.", limits=at_least(1))
-    dropout: float = setting(0.5, "Share of a user's positives hidden in each step.", limits=SHARE_BELOW_ONE)
+    dropout: float = setting(0.2, "Share of a user's positives hidden in each step.", limits=SHARE_BELOW_ONE)
     n_negatives: int = setting(5, "Negative pairs for each positive one.", limits=at_least(1))
