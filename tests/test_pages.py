@@ -135,7 +135,13 @@ def arguments() -> set[str]:
     found = {
         one.name for name in PRESETS for part in preset(name).parts for one in settings_of(part.__class__)
     }
-    for package in ("pyro_bmf", "pyro_bmf.data", "pyro_bmf.model", "pyro_bmf.export.arviz"):
+    for package in (
+        "pyro_bmf",
+        "pyro_bmf.data",
+        "pyro_bmf.model",
+        "pyro_bmf.baselines",
+        "pyro_bmf.export.arviz",
+    ):
         home = import_module(package)
         for name in getattr(home, "__all__", dir(home)):
             value = getattr(home, name)
