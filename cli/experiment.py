@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .experiments.convergence import convergence
 from .experiments.significance import significance
 from .experiments.table3 import table3
 from .experiments.table4 import table4
@@ -22,5 +23,5 @@ def group() -> None:
     """
 
 
-for command in (table3, table4, significance):
+for command in (table3, table4, convergence, significance):
     group.add_command(command)

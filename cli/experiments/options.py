@@ -96,14 +96,25 @@ def experiment_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked for of rows, columns and tuning."""
+class Columns:
+    """What was asked for of data and seeds."""
 
     data: tuple[str, ...]
     sets: Path | None
     data_dir: Path | None
-    models: tuple[str, ...] | None
     seeds: int
+
+    def names(self, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the named sets; `otherwise` where neither these nor a file of sets was given."""
+        return self.data or (() if self.sets is not None else otherwise)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for of rows, columns and tuning."""
+
+    columns: Columns
+    models: tuple[str, ...] | None
     trials: Mapping[str, int]
     iterations: Mapping[str, int]
     cuts: Mapping[str, Mapping[str, tuple[Any, ...]]]
@@ -147,17 +158,16 @@ class Asked:
             "sampler": self.sampler,
             "chosen": {} if self.settings_file is None else chosen_settings(self.settings_file),
         }
-        names = self.data or (() if self.sets is not None else papers_sets())
         return kind(
-            models,
-            names,
-            self.sets,
-            self.data_dir,
-            self.seeds,
-            choices,
+            self.columns.names(papers_sets()),
+            self.columns.sets,
+            self.columns.data_dir,
+            self.columns.seeds,
             shared.device,
             threads_each(shared.threads, shared.jobs),
             command_line(),
+            models,
+            choices,
             **more,
         )
 
@@ -169,13 +179,13 @@ def papers_sets() -> tuple[str, ...]:
     return tuple(PAPERS_SETS)
 
 
-def rows_options(models: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a click command the options of rows, columns and tuning, and one argument `asked`.
+def columns_options(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a click command the options of data and seeds, and one argument `columns`.
 
     Parameters
     ----------
-    models
-        What the help says of the rows without ``--models``.
+    default
+        What the help says of the sets without ``--data``.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -185,8 +195,7 @@ def rows_options(models: str) -> Callable[[Callable[..., Any]], Callable[..., An
             metavar="NAME",
             group=ROWS,
             common=True,
-            help="A named set; may be given again. [default: the paper's five; those that are not here are "
-            "not run]",
+            help=f"A named set; may be given again. [default: {default}]",
         )
         @option(
             "--sets",
@@ -205,21 +214,41 @@ def rows_options(models: str) -> Callable[[Callable[..., Any]], Callable[..., An
             help="Folder that holds named sets. [default: $PYRO_BMF_DATA_DIR, else the user's cache folder]",
         )
         @option(
-            "--models",
-            callback=listed,
-            metavar="NAME,NAME",
-            group=ROWS,
-            common=True,
-            help=f"Rows. [default: {models}]",
-        )
-        @option(
             "--seeds",
             type=click.IntRange(1),
             default=3,
             metavar="N",
             group=ROWS,
             common=True,
-            help="Splits and fits of each row; settings are chosen on the first. [default: 3]",
+            help="Splits and fits of each row; what is tuned is tuned on the first. [default: 3]",
+        )
+        @wraps(function)
+        def with_columns(*args: Any, **kwargs: Any) -> Any:
+            columns = Columns(**{name: kwargs.pop(name) for name in Columns.__dataclass_fields__})
+            return function(*args, columns=columns, **kwargs)
+
+        return with_columns
+
+    return decorate
+
+
+def rows_options(models: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a click command the options of rows, columns and tuning, and one argument `asked`.
+
+    Parameters
+    ----------
+    models
+        What the help says of the rows without ``--models``.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @option(
+            "--models",
+            callback=listed,
+            metavar="NAME,NAME",
+            group=ROWS,
+            common=True,
+            help=f"Rows. [default: {models}]",
         )
         @option(
             "--trials",
@@ -270,6 +299,7 @@ def rows_options(models: str) -> Callable[[Callable[..., Any]], Callable[..., An
             help="Settings that were chosen already, as an earlier run's NAME-chosen.json: they are not "
             "tuned.",
         )
+        @columns_options("the paper's five; those that are not here are not run")
         @wraps(function)
         def with_rows(*args: Any, **kwargs: Any) -> Any:
             asked = Asked(**{name: kwargs.pop(name) for name in Asked.__dataclass_fields__})

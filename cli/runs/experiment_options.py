@@ -18,6 +18,7 @@ from ..printing.text import shell_word
 if TYPE_CHECKING:
     from pyro_bmf.experiments.datasets import DataSet
     from pyro_bmf.experiments.experiment import Experiment
+    from pyro_bmf.experiments.papers.convergence import Convergence
     from pyro_bmf.experiments.papers.table4 import Table4
     from pyro_bmf.experiments.significance import Significance
     from pyro_bmf.experiments.table3 import Table3
@@ -25,15 +26,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RowsSpec:
-    """What an experiment of rows by data sets is made of: nothing in it is loaded yet."""
+class DataSpec:
+    """Data sets, seeds and where to compute: nothing in it is loaded yet."""
 
-    models: tuple[str, ...]
     data: tuple[str, ...]
     sets: Path | None
     data_dir: Path | None
     seeds: int
-    choices: Mapping[str, Any]
     device: str
     threads: int | None
     command: str
@@ -45,15 +44,23 @@ class RowsSpec:
         described = () if self.sets is None else sets_of_file(self.sets)
         return (*(named_set(name, self.data_dir) for name in self.data), *described)
 
+    def open(self) -> Experiment:
+        """Return the experiment."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class RowsSpec(DataSpec):
+    """What an experiment of tuned rows by data sets is made of."""
+
+    models: tuple[str, ...]
+    choices: Mapping[str, Any]
+
     def chosen(self) -> Choices:
         """Return what was chosen of tuning."""
         from pyro_bmf.experiments.table3_rows import Choices
 
         return Choices(**self.choices)
-
-    def open(self) -> Experiment:
-        """Return the experiment."""
-        raise NotImplementedError
 
 
 class Table3Spec(RowsSpec):
@@ -77,6 +84,21 @@ class Table4Spec(RowsSpec):
 
         return Table4(
             self.models, self.data_sets(), self.seeds, self.chosen(), device=self.device, threads=self.threads
+        )
+
+
+@dataclass(frozen=True)
+class ConvergenceSpec(DataSpec):
+    """What Figure 4 is made of."""
+
+    choices: Mapping[str, Any]
+
+    def open(self) -> Convergence:
+        """Return the experiment."""
+        from pyro_bmf.experiments.papers.convergence import Convergence
+
+        return Convergence(
+            self.data_sets(), self.seeds, **self.choices, device=self.device, threads=self.threads
         )
 
 
@@ -163,11 +185,13 @@ def command_line() -> str:
         if name in _UNSAID or not isinstance(parameter, click.Option):
             continue
         value = context.params[name]
-        texts = [",".join(value)] if name == "models" else _written(value)
+        texts = [",".join(value)] if name in _LISTED else _written(value)
         words += [f"{parameter.opts[0]} {shell_word(text)}" for text in texts]
     return " ".join(words)
 
 
+#: Options of names with commas between.
+_LISTED = frozenset(("models", "variants", "literal_variants"))
 _UNSAID = frozenset(
     {"out", "jobs", "timeout", "quiet", "as_json", "csv_path", "csv_safe", "data_dir", "earlier"}
 )
