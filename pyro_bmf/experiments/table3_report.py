@@ -174,7 +174,7 @@ def settings_table(scored: Sequence[Scored]) -> list[dict[str, str]]:
     for one in scored:
         tuned = one.row.tuned or {}
         done = [result for result in one.results.values() if "seconds" in result]
-        lengths = [len(result["curve"]) for result in done if result["curve"]]
+        lengths = [n for result in done if (n := result.get("iterations", len(result["curve"])))]
         lines.append(
             {
                 "set": one.row.data.title,

@@ -283,6 +283,7 @@ class Table3Rows:
             return {
                 "settings": fitted.settings,
                 "seconds": fitted.seconds,
+                "iterations": len(fitted.history),
                 "curve": curve_of(fitted.history),
                 **score(fitted.system, split, seed),
             }
