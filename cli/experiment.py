@@ -6,6 +6,7 @@ import click
 
 from .experiments.convergence import convergence
 from .experiments.significance import significance
+from .experiments.sparsity import sparsity
 from .experiments.table3 import table3
 from .experiments.table4 import table4
 
@@ -23,5 +24,5 @@ def group() -> None:
     """
 
 
-for command in (table3, table4, convergence, significance):
+for command in (table3, table4, convergence, sparsity, significance):
     group.add_command(command)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyro_bmf.experiments.datasets import DataSet
     from pyro_bmf.experiments.experiment import Experiment
     from pyro_bmf.experiments.papers.convergence import Convergence
+    from pyro_bmf.experiments.papers.sparsity import Sparsity
     from pyro_bmf.experiments.papers.table4 import Table4
     from pyro_bmf.experiments.significance import Significance
     from pyro_bmf.experiments.table3 import Table3
@@ -88,6 +89,27 @@ class Table4Spec(RowsSpec):
 
 
 @dataclass(frozen=True)
+class SparsitySpec(RowsSpec):
+    """What Figure 3 is made of."""
+
+    percents: tuple[float, ...]
+
+    def open(self) -> Sparsity:
+        """Return the experiment."""
+        from pyro_bmf.experiments.papers.sparsity import Sparsity
+
+        return Sparsity(
+            self.models,
+            self.data_sets(),
+            self.percents,
+            self.seeds,
+            self.chosen(),
+            device=self.device,
+            threads=self.threads,
+        )
+
+
+@dataclass(frozen=True)
 class ConvergenceSpec(DataSpec):
     """What Figure 4 is made of."""
 
@@ -145,6 +167,14 @@ def cuts_by_model(
     return found
 
 
+def numbers(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
+    """Read numbers with commas between, each once."""
+    try:
+        return tuple(dict.fromkeys(float(part) for part in value.split(",")))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: write numbers with commas between", param=parameter) from error
+
+
 def listed(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Read names with commas between, each once."""
     return None if value is None else tuple(dict.fromkeys(part.strip() for part in value.split(",")))
@@ -185,13 +215,17 @@ def command_line() -> str:
         if name in _UNSAID or not isinstance(parameter, click.Option):
             continue
         value = context.params[name]
-        texts = [",".join(value)] if name in _LISTED else _written(value)
+        texts = (
+            [",".join(f"{one:g}" if isinstance(one, float) else one for one in value)]
+            if name in _LISTED
+            else _written(value)
+        )
         words += [f"{parameter.opts[0]} {shell_word(text)}" for text in texts]
     return " ".join(words)
 
 
 #: Options of names with commas between.
-_LISTED = frozenset(("models", "variants", "literal_variants"))
+_LISTED = frozenset(("models", "variants", "literal_variants", "percents"))
 _UNSAID = frozenset(
     {"out", "jobs", "timeout", "quiet", "as_json", "csv_path", "csv_safe", "data_dir", "earlier"}
 )

@@ -76,9 +76,12 @@ class DataSet:
     def split(self, seed: int) -> Split:
         """Return the paper's random split, 70 % train, 15 % validation, 15 % test; the last one is kept."""
         if not self._last or self._last[0][0] != seed:
-            self._last[:] = [(seed, random_split(self.ratings, seed=seed))]
+            self._last[:] = [(seed, self._split(seed))]
             self._hashes[seed] = self._last[0][1].hash
         return self._last[0][1]
+
+    def _split(self, seed: int) -> Split:
+        return random_split(self.ratings, seed=seed)
 
     def split_hash(self, seed: int) -> str:
         """Return the hash of `split`, without making the split again."""

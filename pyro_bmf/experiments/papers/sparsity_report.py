@@ -1,0 +1,216 @@
+"""Figure 3 as it came out: every metric by share of the ratings, and what the paper says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyro_bmf.experiments.cells import CellStore, software
+from pyro_bmf.experiments.datasets import DataSet
+from pyro_bmf.experiments.papers.judging import Verdict, judge, paired
+from pyro_bmf.experiments.papers.sparsity_rows import SCOPES, SparsityRows, Subsample
+from pyro_bmf.experiments.reports import Report, Section, mean_and_se, with_se
+from pyro_bmf.experiments.table3_report import (
+    HEADLINE,
+    METRICS,
+    Scored,
+    chosen_by_set,
+    left_out,
+    records,
+    scored_row,
+    settings_table,
+)
+from pyro_bmf.experiments.verdicts import BASELINES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: By share, its rows by the models' names.
+Shares = Sequence[tuple[Subsample, Mapping[str, Scored]]]
+
+
+def report_sparsity(experiment: SparsityRows, store: CellStore, command: str) -> Report:
+    """Return the report of what is finished; what is not is said to be so."""
+    scored = [scored_row(row, store, experiment.seeds) for row in experiment.rows(store)]
+    by_set = [(data, _shares(experiment, scored, data)) for data in experiment.whole if data.missing is None]
+    judged = [one for _, shares in by_set for share, rows in shares for one in _verdicts(share, rows)]
+    sections = [Section("How it was run", text=_lead(experiment, command))]
+    for data in experiment.whole:
+        if data.missing is not None:
+            sections.append(Section(f"{data.title}: not run", text=f"Not run: {data.missing}."))
+    for data, shares in by_set:
+        sections += [
+            Section(f"{data.title}: {metric}", _table(shares, metric), _RANKED if "@" in metric else "")
+            for metric in METRICS
+        ]
+    sections += [
+        Section("Whether the paper's claims hold", [one.row() for one in judged], _RULE),
+        Section("Settings, chosen on validation ratings of seed 0", settings_table(scored)),
+        Section("What was not run", text=left_out(scored)),
+    ]
+    return Report(
+        "sparsity",
+        "Figure 3 of Jin et al. (arXiv 2002.09145), run again",
+        sections,
+        list(_records(experiment, scored)),
+        _figures(by_set),
+        {"claims": [one.to_dict() for one in judged], "chosen": chosen_by_set(scored)},
+    )
+
+
+_RANKED = "Ranking under `full`, for users with two test ratings or more."
+_RULE = (
+    "Differences are paired by seed; in brackets Student's 95 % interval over seeds. A claim holds where the "
+    "whole interval agrees, does not hold where the whole interval disagrees, and cannot be judged between."
+)
+
+
+def _lead(experiment: SparsityRows, command: str) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in software().items())
+    seeds = f"{experiment.seeds} seeds" if experiment.seeds > 1 else "one seed"
+    percents = ", ".join(f"{one:g}" for one in experiment.percents)
+    return (
+        f"`{command}`\n\n"
+        f"Trained on random {percents} % of the ratings, {seeds}: the rest is halved into validation and "
+        "test ratings. Each model is tuned anew at each share, by validation RMSE on seed 0; test parts were "
+        f"scored once. ± is the standard error over seeds. The best of a column is in bold. {versions}."
+    )
+
+
+def _shares(experiment: SparsityRows, scored: Sequence[Scored], data: DataSet) -> Shares:
+    return [
+        (share, {one.name: one for one in scored if one.row.data is share})
+        for share in experiment.sets
+        if isinstance(share, Subsample) and share.whole is data
+    ]
+
+
+def _table(shares: Shares, metric: str) -> list[dict[str, str]]:
+    sign = 1.0 if metric == "RMSE" else -1.0
+    best: dict[str, str] = {}
+    for share, rows in shares:
+        means = {
+            name: sign * mean_and_se(values)[0]
+            for name, one in rows.items()
+            if (values := one.values(metric, *HEADLINE))
+        }
+        if means:
+            best[share.name] = min(means, key=means.__getitem__)
+    lines = []
+    for name, first in shares[0][1].items():
+        line = {"model": first.row.model.title}
+        for share, rows in shares:
+            values = rows[name].values(metric, *HEADLINE)
+            text = with_se(*mean_and_se(values)) if values else rows[name].state
+            line[f"{share.percent:g} %"] = f"**{text}**" if best.get(share.name) == name else text
+        lines.append(line)
+    return lines
+
+
+def _verdicts(share: Subsample, rows: Mapping[str, Scored]) -> Iterator[Verdict]:
+    """Judge the claims of § 4.4 (and § 3.4's on attention) at one share."""
+
+    def verdict(key: str, claim: str, differences: Sequence[float], told: str, missing: str) -> Verdict:
+        one = judge(share.whole, key, claim, differences, told=told, missing=missing, percent=share.percent)
+        return one
+
+    def against(
+        name: str, metric: str, pick: Callable[..., str], *, sign: float
+    ) -> tuple[list[float], str, str]:
+        """Return by seed how far a row is ahead of the picked baseline, and which that is."""
+        others = {
+            one: values
+            for one in BASELINES
+            if one in rows and one != name and (values := rows[one].values(metric, *HEADLINE))
+        }
+        own = rows[name].values(metric, *HEADLINE) if name in rows else []
+        absent = [one for one in (name, *BASELINES) if one != name and one not in others]
+        missing = f"not measured: {', '.join(absent)}" if own else f"not measured: {name}"
+        if not own or not others:
+            return [], "", missing
+        means = {one: sum(values) / len(values) for one, values in others.items()}
+        rival = pick(means, key=means.__getitem__)
+        told = f"against {rival}" + (f"; {missing}" if absent else "")
+        return [sign * gap for gap in paired(own, others[rival])], told, missing
+
+    for name in ("paper", "default"):
+        key = "lowest-rmse" if name == "paper" else f"lowest-rmse-{name}"
+        yield verdict(key, f"{name} has a lower RMSE than all six", *against(name, "RMSE", min, sign=-1.0))
+    yield verdict("ncf-second", "NCF has the lowest RMSE of the six", *against("ncf", "RMSE", min, sign=-1.0))
+    yield verdict(
+        "vae-cf-second-ranking",
+        "VAE-CF has the highest NDCG@20 of the six",
+        *against("vae-cf", "NDCG@20", max, sign=1.0),
+    )
+    yield verdict(
+        "i-rec-suffers-most",
+        "I-Rec has the lowest NDCG@20 of the six",
+        *against("i-rec", "NDCG@20", min, sign=-1.0),
+    )
+    local, wide = (rows[scope].values("RMSE", *HEADLINE) if scope in rows else [] for scope in SCOPES)
+    yield verdict(
+        "local-or-global",
+        "global attention has a lower RMSE than local where data are sparse",
+        paired(local, wide),
+        "with the settings that were chosen for paper",
+        "not measured",
+    )
+
+
+def _records(experiment: SparsityRows, scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
+    shares = {share.name: share for share in experiment.sets if isinstance(share, Subsample)}
+    for one in records(scored):
+        share = shares[one.pop("set")]
+        one.pop("papers_set")
+        yield {"set": share.base, "percent": share.percent, **one}
+
+
+def _figures(by_set: Sequence[tuple[DataSet, Shares]]) -> dict[str, Figure]:
+    from matplotlib.figure import Figure
+
+    shown = [
+        (data, shares)
+        for data, shares in by_set
+        if any(one.complete for _, rows in shares for one in rows.values())
+    ]
+    if not shown:
+        return {}
+    figure = Figure(figsize=(20, 3.9 * len(shown)), layout="constrained")
+    every = figure.subplots(len(shown), len(METRICS), squeeze=False)
+    for line, (data, shares) in zip(every, shown, strict=True):
+        for axes, metric in zip(line, METRICS, strict=True):
+            _lines(axes, shares, metric)
+            axes.set_title(f"{data.title}: {metric}", fontsize=10)
+            axes.set_xlabel("ratings that were trained on (%)")
+            axes.set_ylabel("test RMSE (rating units)" if metric == "RMSE" else f"{metric}, whole catalogue")
+        line[0].legend(fontsize=6)
+    figure.suptitle(
+        "Means over seeds; bars: one standard error. RMSE: lower is better; others: higher", fontsize=10
+    )
+    return {"": figure}
+
+
+def _lines(axes: Any, shares: Shares, metric: str) -> None:
+    for place, (name, first) in enumerate(shares[0][1].items()):
+        found = [
+            (share.percent, *mean_and_se(values))
+            for share, rows in shares
+            if (values := rows[name].values(metric, *HEADLINE))
+        ]
+        if not found:
+            continue
+        x, means, errors = zip(*found, strict=True)
+        ours = name not in BASELINES
+        axes.errorbar(
+            x,
+            means,
+            yerr=[error or 0.0 for error in errors],
+            fmt="o-" if ours else "s--",
+            ms=3.5,
+            lw=1.2,
+            capsize=2,
+            color=f"C{place % 10}",
+            label=first.row.model.title,
+        )
+    axes.set_xticks([share.percent for share, _ in shares])
+    axes.grid(alpha=0.3)

@@ -1,0 +1,113 @@
+"""Figure 3 on a tiny set: shares, what is tuned on them, and verdicts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import call
+
+from pyro_bmf.data.splits import subsample_split
+from pyro_bmf.experiments.cells import CellStore
+from pyro_bmf.experiments.datasets import DataSet
+from pyro_bmf.experiments.papers.sparsity import Sparsity
+from pyro_bmf.experiments.papers.sparsity_rows import SCOPES
+from pyro_bmf.experiments.table3_rows import Choices
+
+
+def test_models_on_two_shares(here: Path) -> None:
+    outcome = call(
+        *("experiment", "sparsity", "--data", "ml100k", "--models", "bias-only,ncf,i-rec,vae-cf"),
+        *("--percents", "20,10", "--seeds", 2, "--trials", 1, "--iterations", 1, "--threads", 1, "--quiet"),
+        *("--out", "figure"),
+    )
+    assert outcome.code == 0, outcome.err
+    with open(here / "figure/sparsity.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["set"] for row in rows} == {"ml100k"}
+    assert {(float(row["percent"]), row["model"]) for row in rows} == {
+        (percent, model) for percent in (10, 20) for model in ("bias-only", "ncf", "i-rec", "vae-cf")
+    }
+    assert {row["state"] for row in rows} == {"measured"}
+    found = {
+        (float(row["percent"]), row["model"], row["seed"]): float(row["value"])
+        for row in rows
+        if row["metric"] == "rmse"
+    }
+    text = (here / "figure/sparsity.md").read_text(encoding="utf-8")
+    line = next(one for one in text.split("MovieLens 100K: RMSE")[1].splitlines() if "I-Rec" in one)
+    for percent, cell in zip((10.0, 20.0), line.strip("| ").split(" | ")[1:], strict=True):
+        mean = np.mean([found[percent, "i-rec", seed] for seed in "01"])
+        assert float(re.findall(r"\d\.\d+", cell)[0]) == pytest.approx(mean, abs=6e-5)
+    claims = json.loads((here / "figure/sparsity-claims.json").read_text(encoding="utf-8"))
+    assert [(one["percent"], one["key"]) for one in claims] == [
+        (percent, key)
+        for percent in (10.0, 20.0)
+        for key in (
+            *("lowest-rmse", "lowest-rmse-default", "ncf-second"),
+            *("vae-cf-second-ranking", "i-rec-suffers-most", "local-or-global"),
+        )
+    ]
+    (ncf,) = [one for one in claims if (one["percent"], one["key"]) == (10.0, "ncf-second")]
+    means = {name: np.mean([found[10.0, name, seed] for seed in "01"]) for name in ("ncf", "i-rec", "vae-cf")}
+    assert ncf["difference"] == pytest.approx(min(means["i-rec"], means["vae-cf"]) - means["ncf"])
+    assert "not measured: cnn-cf, u-rec, dae-cf" in ncf["told"]
+    for name in ("sparsity.png", "sparsity.svg", "sparsity-chosen.json"):
+        assert (here / "figure" / name).stat().st_size > 100
+
+
+@pytest.fixture
+def tiny(small_data: Path) -> DataSet:
+    return DataSet("tiny", "Tiny", str(small_data.parent / "my.csv"), {"scale": "1:5:1"})
+
+
+def test_a_share_trains_and_the_rest_is_halved(tiny: DataSet, tmp_path: Path) -> None:
+    choices = Choices({"i-rec": 2}, {"i-rec": 1})
+    experiment = Sparsity(("i-rec",), (tiny,), (20, 10), 2, choices, threads=1)
+    assert [share.name for share in experiment.sets] == ["tiny-10%", "tiny-20%"]
+    for share, percent in zip(experiment.sets, (10, 20), strict=True):
+        split = share.split(1)
+        assert split.hash == subsample_split(tiny.ratings, percent, 1).hash
+        assert len(split.train_rows) == round(len(tiny.ratings) * percent / 100)
+        assert abs(len(split.valid_rows) - len(split.test_rows)) <= 1
+        assert share.base == "tiny"
+    cells = experiment.cells(CellStore(tmp_path))
+    hashes = [subsample_split(tiny.ratings, percent, 0).hash for percent in (10, 20)]
+    assert [cell.identity["split_hash"] for cell in cells] == hashes
+
+
+def test_what_is_chosen_for_a_set_is_for_its_shares(tiny: DataSet, tmp_path: Path) -> None:
+    choices = Choices({"i-rec@tiny": 2, "i-rec@tiny-20%": 3}, chosen={"tiny": {"u-rec": {"n_factors": 5}}})
+    experiment = Sparsity(("i-rec", "u-rec"), (tiny,), (10, 20), 1, choices, threads=1)
+    cells = experiment.cells(CellStore(tmp_path))
+    assert [cell.identity["trials"] for cell in cells if cell.kind == "tuning"] == [2, 3]
+    finals = [cell for cell in cells if cell.kind == "final"]
+    assert [cell.identity["settings"]["n_factors"] for cell in finals] == [5, 5]
+
+
+def test_scopes_of_attention_follow_the_paper_s_row(tiny: DataSet, tmp_path: Path) -> None:
+    store = CellStore(tmp_path)
+    experiment = Sparsity(("paper",), (tiny,), (20,), 1, Choices({"paper": 1}, {"paper": 1}), threads=1)
+    assert experiment.n_cells() == 4
+    while left := [cell for cell in experiment.cells(store) if not store.has(cell)]:
+        store.run(left[0])
+    scopes = {
+        row.model.name: row.finals[0].identity["settings"]["cross-feedback"]["encoder"]["attention_scope"]
+        for row in experiment.rows(store)[1:]
+    }
+    assert scopes == dict(zip(SCOPES, ("local", "global"), strict=True))
+    claims = experiment.report(store, "a command").documents["claims"]
+    (one,) = [claim for claim in claims if claim["key"] == "local-or-global"]
+    assert one["difference"] is not None
+
+
+def test_refusals(here: Path) -> None:
+    outcome = call("experiment", "sparsity", "--data", "ml100k", "--percents", "0,5")
+    assert outcome.code == 1
+    assert "Shares to train on are 0 %: give some between 0 and 100 percent" in outcome.err
+    outcome = call("experiment", "sparsity", "--data", "ml100k", "--percents", "few")
+    assert "write numbers with commas between" in outcome.err
