@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ class FitState:
         One record an iteration: parts of the objective, validation RMSE, seconds.
     best_iteration, best_rmse : int, float
         Where validation RMSE was lowest; 0 and infinity before the first iteration.
+    steps : {"plain", "joint"}
+        How its steps are computed: to the same bits, a fit goes on as it began.
     best : dict of Tensor or None
         The weights and embeddings that the result will be made of.
     average : dict of Tensor or None
@@ -58,6 +60,7 @@ class FitState:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_iteration: int = 0
     best_rmse: float = float("inf")
+    steps: Literal["plain", "joint"] = "plain"
     best: State | None = None
     average: State | None = None
 
@@ -88,6 +91,7 @@ def save_checkpoint(
         "best_iteration": state.best_iteration,
         # Infinity, where nothing is validated, has no place in JSON.
         "best_rmse": state.best_rmse if math.isfinite(state.best_rmse) else None,
+        "steps": state.steps,
     }
     write_tensors(path, CHECKPOINT, tensors, header)
 
@@ -204,6 +208,9 @@ def load_checkpoint(
             needed = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
             same_kinds(entry, needed, f"optimizer.{number}")
         optimizer.load_state_dict({"state": entries, "param_groups": saved["param_groups"]})
+        # Checkpoints from before there were joint steps do not say.
+        if header.setdefault("steps", "plain") not in ("plain", "joint"):
+            raise ValueError(f"its steps are {_short(header['steps'])}, which this version does not know")
         if header["iteration"] != len(header["history"]):
             raise ValueError(f"{header['iteration']} iterations with {len(header['history'])} records")
     device = next(module.parameters()).device
@@ -213,6 +220,7 @@ def load_checkpoint(
         history=header["history"],
         best_iteration=header["best_iteration"],
         best_rmse=float("inf") if header["best_rmse"] is None else header["best_rmse"],
+        steps=header["steps"],
         best=best or None,
         average=average or None,
     )

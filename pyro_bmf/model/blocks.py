@@ -83,7 +83,7 @@ class TrainingBlocks:
     rating_users: Tensor
     rating_items: Tensor
     ratings: Tensor
-    starts: Tensor
+    starts: list[int]
     kl_counting: str
     segments: list[Sides[Segments]]
 
@@ -152,7 +152,7 @@ class TrainingBlocks:
             rating_users=rating_users,
             rating_items=rating_items,
             ratings=ratings[order],
-            starts=starts.cpu(),
+            starts=starts.tolist(),
             kl_counting=kl_counting,
             segments=[Sides(*both) for both in zip(of_users, of_items, strict=True)],
         )
@@ -163,7 +163,7 @@ class TrainingBlocks:
     def block(self, p: int, q: int) -> Block:
         """Return the block of user batch p and item batch q."""
         index = p * len(self.item_batches) + q
-        part = slice(int(self.starts[index]), int(self.starts[index + 1]))
+        part = slice(self.starts[index], self.starts[index + 1])
         once = self.kl_counting == "once"
         return Block(
             users=self.user_batches[p],
@@ -230,11 +230,14 @@ def drop_entries(block: Block, share: float) -> Block:
 
     Sums over a row's entries keep their expectation. Draws from torch's current generator.
     """
-
-    def thinned(feedback: Feedback) -> Feedback:
-        kept = torch.rand(feedback.nnz, device=feedback.values.device) >= share
-        return feedback.hide(kept.to(feedback.values.dtype) / (1.0 - share))
-
     return replace(
-        block, user_feedback=thinned(block.user_feedback), item_feedback=thinned(block.item_feedback)
+        block,
+        user_feedback=thinned(block.user_feedback, share),
+        item_feedback=thinned(block.item_feedback, share),
     )
+
+
+def thinned(feedback: Feedback, share: float) -> Feedback:
+    """Return rows with a random share of their entries hidden, and the rest scaled up."""
+    kept = torch.rand(feedback.nnz, device=feedback.values.device) >= share
+    return feedback.hide(kept.to(feedback.values.dtype) / (1.0 - share))

@@ -92,12 +92,12 @@ class FactorizationModel(nn.Module):
         self.register_buffer("centre", torch.zeros(()))
         self.units = AS_GIVEN
         self._check_priors()
-        for _, prior, width in self._priors():
+        for _, prior, width in self.row_priors():
             prior.prepare(width)
 
     def _check_priors(self) -> None:
         """Refuse priors that do not go together, or with the likelihood."""
-        priors = [prior for _, prior, _ in self._priors()]
+        priors = [prior for _, prior, _ in self.row_priors()]
         learned = [prior for prior in priors if prior.learned]
         if len({id(prior) for prior in learned}) < len(learned):
             raise SettingsError(
@@ -147,7 +147,7 @@ class FactorizationModel(nn.Module):
         self.likelihood.finish_in(units)
         self.units = units
 
-    def _priors(self) -> Iterator[tuple[str, Prior, int | None]]:
+    def row_priors(self) -> Iterator[tuple[str, Prior, int | None]]:
         """Give (site, prior, factors) of every factor and bias, in the order of sampling."""
         yield "user_factors", self.user_prior, self.n_factors
         if self.user_bias_prior is not None:
@@ -193,7 +193,7 @@ class FactorizationModel(nn.Module):
 
     def _row_priors(self, block: Block) -> Sides[dict[str, TorchDistribution]]:
         """Sample all hyperparameters, and return the priors of a block's rows given them, by site."""
-        priors = {site: prior(site, n_factors) for site, prior, n_factors in self._priors()}
+        priors = {site: prior(site, n_factors) for site, prior, n_factors in self.row_priors()}
         if self.implicit is not None:
             priors = self.implicit.shift(priors, block, self.n_factors)
         if self.row_noise is not None:
@@ -216,7 +216,7 @@ class FactorizationModel(nn.Module):
     def guide(self, block: Block) -> None:
         """Sample the priors' hyperparameters, where there are any, from their variational posteriors."""
         with poutine.scale(scale=block.global_weight):
-            for site, prior, n_factors in self._priors():
+            for site, prior, n_factors in self.row_priors():
                 prior.guide(site, n_factors)
             if self.row_noise is not None:
                 self.row_noise.guide()

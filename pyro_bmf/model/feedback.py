@@ -98,8 +98,7 @@ class Feedback:
         """Number of entries that each row reads, shape (n_rows,), in the dtype of `values`."""
         if self.mask is None:
             return self.indptr.diff().to(self.values.dtype)
-        lengths = self.indptr.diff().long()
-        return torch.segment_reduce(self.mask, "sum", lengths=lengths, unsafe=True, initial=0.0)
+        return torch.segment_reduce(self.mask, "sum", offsets=self.indptr.long(), unsafe=True, initial=0.0)
 
     def select(self, rows: Tensor) -> Feedback:
         """Return the given rows, in the given order, over the same columns."""

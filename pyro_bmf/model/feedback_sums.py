@@ -23,7 +23,7 @@ from ..numerics.segment_sums import Pieces, bag_sum
 from .feedback import Feedback
 
 #: Indices, their compressed layout, weights, pieces: what `bag_sum` takes after its table.
-_Layout: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Pieces | None]
+Layout: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Pieces | None]
 
 
 def feedback_sum(feedback: Feedback, table: Tensor, *, by_rating: bool = False) -> Tensor:
@@ -40,11 +40,28 @@ def feedback_sum(feedback: Feedback, table: Tensor, *, by_rating: bool = False) 
         Zero for a row without entries. Differentiable in `table`, twice.
     """
     weights, t_weights = feedback.weights(by_rating=by_rating)
-    result: Tensor = _BagSum.apply(  # type: ignore[no-untyped-call]
+    return sparse_product(
         table,
         (feedback.indices, feedback.indptr, weights, feedback.pieces),
         (feedback.t_indices, feedback.t_indptr, t_weights, feedback.t_pieces),
     )
+
+
+def sparse_product(table: Tensor, rows: Layout, columns: Layout) -> Tensor:
+    """Return the product of a constant sparse matrix, whose transpose is stored, and a table.
+
+    Parameters
+    ----------
+    table : Tensor, shape (n_columns, width)
+        Differentiable, twice.
+    rows, columns : tuple
+        The matrix and its transpose: indices, their compressed layout, weights (None for ones) and pieces.
+
+    Returns
+    -------
+    Tensor, shape (n_rows, width)
+    """
+    result: Tensor = _BagSum.apply(table, rows, columns)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -58,7 +75,7 @@ class _BagSum(torch.autograd.Function):
     """``A @ table`` for a constant sparse A whose transpose is stored; its derivative has its own form."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, rows: _Layout, columns: _Layout) -> Tensor:
+    def forward(ctx: Any, table: Tensor, rows: Layout, columns: Layout) -> Tensor:
         ctx.layouts = rows, columns
         return bag_sum(table.contiguous(), *rows)
 

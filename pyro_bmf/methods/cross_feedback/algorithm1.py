@@ -28,13 +28,15 @@ from ...model.pair_terms import pair_terms
 from ...model.rows import RowPosterior
 from ..build_model import build_model
 from ..job import Checkpoints, Diverged, Fitted, Job
+from .descent import descent_of, has_joint_descent
 from .guide import CrossFeedbackGuide
 from .network import first_width
 from .objective import Objective
 from .rating_histogram import style_edges
+from .recorded import descent_on
 from .settings import CrossFeedback
 from .size import estimate_parameters
-from .steps import Step, Steps
+from .steps import Steps
 from .warm_start import carry_over
 
 #: A validation RMSE of so many standard deviations of the ratings is no fit any more.
@@ -97,12 +99,13 @@ class Algorithm1:
                 self.reporter.note(f"The warm start leaves behind {left}, which this fit has otherwise.")
         objective = Objective(model, guide, elbo=settings.elbo, num_particles=settings.num_particles)
         self.objective, self.guide = objective.to(self.device), guide
-        self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
+        parameters = [p for p in self.objective.parameters() if p.requires_grad]
         adam = torch.optim.AdamW if self.settings.weight_decay else torch.optim.Adam
-        options: dict[str, Any] = {"lr": self.settings.learning_rate, "fused": True}
+        on_cuda = self.device.type == "cuda"
+        options: dict[str, Any] = {"lr": self.settings.learning_rate, "fused": True, "capturable": on_cuda}
         if self.settings.weight_decay:
             options["weight_decay"] = self.settings.weight_decay
-        self.optimizer = adam(self.parameters, **options)
+        self.optimizer = adam(parameters, **options)
         self._load_ratings()
         for style, feedback in (
             (guide.user_style, self.user_feedback),
@@ -177,6 +180,12 @@ class Algorithm1:
         if kept.resume and kept.file is not None:
             state = load_checkpoint(kept.file, self.objective, self.optimizer, kept.identity)
             self.reporter.note(f"Resumed after iteration {state.iteration}.")
+        elif self.steps.nested is not None and has_joint_descent(self.objective):
+            state.steps = "joint"
+        descend = descent_of(
+            state.steps, self.objective, self.steps.nested, self.optimizer, self.settings.clip_norm
+        )
+        self.descend = descent_on(self.device, descend, self.reporter.note)
         last = self.settings.last_iteration
         self.reporter.start(last, len(self.steps), state.iteration)
         if last < self.settings.warmup_iterations:
@@ -225,12 +234,13 @@ class Algorithm1:
         record: dict[str, Any] = {"iteration": number}
         parts: dict[str, Tensor] = {}
         order = self.steps.order(number)
+        self.descend.begin()
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         for done, step in enumerate(order):
             progress = state.iteration + done / len(order)
             beta = self.settings.beta(progress)
             rate = self.settings.learning_rate_at(progress)
-            loss, named = self._step(step, beta, rate)
+            loss, named = self.descend(step, beta, rate)
             loss_sum += self.steps.share * loss
             for name, value in named.items():
                 value = self.steps.share * value
@@ -263,20 +273,6 @@ class Algorithm1:
     def _noise(self) -> float | None:
         noise_sd = self.model.likelihood.noise_sd
         return None if noise_sd is None else float(noise_sd.detach())
-
-    def _step(self, step: Step, beta: tuple[float, float], rate: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Descend one block's share of the objective."""
-        if step.side is not None:
-            self.guide.move_only(step.side)
-        loss, parts = self.objective(step.block(), beta=beta)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        return loss.detach(), parts
 
     @torch.no_grad()
     def _finish(self, state: FitState, number: int) -> tuple[float | None, float | None]:

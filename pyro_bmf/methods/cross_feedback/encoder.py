@@ -207,7 +207,7 @@ class Encoder(nn.Module):
             logit = logit[:, :n_outputs]
         return Encoded(
             loc,
-            torch.exp(0.5 * nn.functional.logsigmoid(logit.clamp_min(_LOWEST_LOGIT))),
+            torch.exp(0.5 * nn.functional.logsigmoid(logit.clamp_min(LOWEST_LOGIT))),
             correlation,
             self.mean.linear_variance([part[:, :width] for part in spreads]) if spreads else None,
         )
@@ -295,4 +295,4 @@ class Encoder(nn.Module):
 
 #: Keeps a scale above 1e-15 of the prior's: a row of thousands of raw ratings, summed, would else reach zero
 #: in single precision when the KL weighs little, and its KL infinity.
-_LOWEST_LOGIT = 2.0 * math.log(1e-15)
+LOWEST_LOGIT = 2.0 * math.log(1e-15)

@@ -70,6 +70,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.guide = guide
+        self.elbo, self.num_particles = elbo, num_particles
         self._elbo: _MeanFieldParts | _TraceParts
         if elbo == "closed-form":
             _check_closed_form(model)

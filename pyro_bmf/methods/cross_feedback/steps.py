@@ -66,6 +66,12 @@ class Steps:
         return sum(len(blocks) for blocks, _ in self._passes)
 
     @property
+    def nested(self) -> TrainingBlocks | None:
+        """The blocks of steps that move both sides; None in sequence."""
+        (blocks, side), *others = self._passes
+        return None if others or side is not None else blocks
+
+    @property
     def share(self) -> float:
         """What a block's loss counts for in the iteration's, which is that of all ratings once."""
         return 1.0 / len(self._passes)
