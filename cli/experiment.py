@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .experiments.convergence import convergence
+from .experiments.ledger import ledger
 from .experiments.significance import significance
 from .experiments.sparsity import sparsity
 from .experiments.table3 import table3
@@ -24,5 +25,5 @@ def group() -> None:
     """
 
 
-for command in (table3, table4, convergence, sparsity, significance):
+for command in (table3, table4, convergence, sparsity, significance, ledger):
     group.add_command(command)

@@ -1,0 +1,1 @@
+"""The ledger: what the paper prints and says, beside what was run."""
