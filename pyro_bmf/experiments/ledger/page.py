@@ -54,7 +54,7 @@ def ledger_page(runs: Runs) -> str:
         for data, cells in by_set[name]:
             parts += [f"## {title}: {title_of(data)}", markdown_table([cell.line() for cell in cells])]
     parts += ["## Settings and seconds", markdown_table(_fits(runs)) if runs.tables else "Nothing is run."]
-    parts += ["## Commands", "<!-- excerpt: each takes hours; what is finished is kept -->", _commands(runs)]
+    parts += ["## Commands", _commands(runs)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -115,4 +115,5 @@ def _fit(table: str, data: str, row: str, settings: str, seconds: Sequence[float
 def _commands(runs: Runs) -> str:
     lines = [runs.command(name) for name in EXPERIMENTS]
     lines.append(f"pyro-bmf experiment ledger --results {runs.folder.as_posix()} --out docs/reproduction.md")
-    return "```text\n" + "\n".join(lines) + "\n```"
+    mark = "<!-- excerpt: each takes hours; what is finished is kept -->"
+    return f"{mark}\n```text\n" + "\n".join(lines) + "\n```"
