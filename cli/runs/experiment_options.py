@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyro_bmf.experiments.datasets import DataSet
     from pyro_bmf.experiments.experiment import Experiment
     from pyro_bmf.experiments.papers.convergence import Convergence
+    from pyro_bmf.experiments.papers.ours import Ours
     from pyro_bmf.experiments.papers.sparsity import Sparsity
     from pyro_bmf.experiments.papers.table4 import Table4
     from pyro_bmf.experiments.significance import Significance
@@ -131,12 +132,29 @@ class SignificanceSpec:
     n: int
     alpha: float
     command: str
+    table: Path | None = None
+    paired: bool = True
+    sets: Path | None = None
+    data_dir: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
 
     def open(self) -> Significance:
         """Return the experiment."""
         from pyro_bmf.experiments.significance import Significance
 
-        return Significance(self.n, self.alpha)
+        return Significance(self.n, self.alpha, self._ours())
+
+    def _ours(self) -> Ours | None:
+        if self.table is None:
+            return None
+        from pyro_bmf.data.sources import SOURCES
+        from pyro_bmf.experiments.datasets import named_set, sets_of_file
+        from pyro_bmf.experiments.papers.ours import Ours
+
+        described = () if self.sets is None else sets_of_file(self.sets)
+        known = {one.name: one for one in (*(named_set(n, self.data_dir) for n in SOURCES), *described)}
+        return Ours(self.table, known, self.n, self.paired, self.device, self.threads)
 
 
 def numbers_by_model(

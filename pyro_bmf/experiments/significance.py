@@ -13,12 +13,15 @@ from scipy import stats
 
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.experiments.cells import Cell, CellStore
+from pyro_bmf.experiments.papers.ours import Ours
 from pyro_bmf.experiments.printed import SETS, TABLE3
 from pyro_bmf.experiments.reports import Report, Section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: Without two data sets nothing is ranked twice; Friedman's test is of three models or more.
+_FEWEST_SETS, _FEWEST_MODELS = 2, 3
 #: What the paper's text says of the mean ranks in RMSE.
 _PAPERS_RANKS = "1, 2.58 (NCF) and 2.79 (I-Rec)"
 
@@ -74,6 +77,9 @@ def compare(metric: str, figures: pd.DataFrame) -> Ranked:
         raise SettingsError("Friedman's test needs three models or more.")
     worse_is_larger = figures if metric == "RMSE" else -figures
     ranks = worse_is_larger.rank(axis=1).mean().sort_values(kind="stable")
+    if (worse_is_larger.nunique(axis=1) == 1).all():
+        same = pd.DataFrame(1.0, index=figures.columns, columns=figures.columns)
+        return Ranked(metric, ranks, 0.0, 1.0, same)  # nobody differs: the test itself is undefined
     statistic, p = stats.friedmanchisquare(*(worse_is_larger[name] for name in figures.columns))
     return Ranked(metric, ranks, float(statistic), float(p), posthoc_nemenyi_friedman(worse_is_larger))
 
@@ -89,7 +95,7 @@ def top_models(metric: str, figures: pd.DataFrame, n: int) -> list[list[str]]:
 
 
 class Significance:
-    """The tests on the figures that the paper prints; it has no cells, as nothing is fitted.
+    """The tests on the figures that the paper prints, and on those of a table that was run.
 
     Parameters
     ----------
@@ -97,44 +103,62 @@ class Significance:
         Models that are compared: those of the best mean rank. The paper takes four, fewer than its data sets.
     alpha : float
         Of both tests.
+    ours : Ours, optional
+        A table that was run. Only its pairs have cells.
+
+    Raises
+    ------
+    SettingsError
+        If `n` or `alpha` is out of range.
     """
 
     name = "significance"
 
-    def __init__(self, n: int = 4, alpha: float = 0.1) -> None:
+    def __init__(self, n: int = 4, alpha: float = 0.1, ours: Ours | None = None) -> None:
         if not 3 <= n <= len(next(iter(TABLE3.values()))):
             raise SettingsError(f"n is {n}: compare at least 3 models, and as many as the table has at most.")
         if not 0 < alpha < 1:
             raise SettingsError(f"alpha is {alpha}: give a level between 0 and 1.")
-        self.n, self.alpha = n, alpha
+        self.n, self.alpha, self.ours = n, alpha, ours
 
     def cells(self, store: CellStore) -> Sequence[Cell]:
-        """Return none."""
-        del store
-        return ()
+        """Return those of pairs."""
+        return () if self.ours is None else self.ours.cells(store)
 
     def n_cells(self) -> int:
-        """Return 0."""
-        return 0
+        """Return how many sets have pairs to compare."""
+        if self.ours is None or not self.ours.paired:
+            return 0
+        return sum(self.ours.missing(name) is None for name in self.ours.names)
 
     def compared(self) -> Iterator[Ranked]:
-        """Give the comparison of every metric, twice where two models share the last place."""
+        """Give the comparison of every printed metric, twice where two models share the last place."""
         for metric, rows in TABLE3.items():
-            figures = pd.DataFrame(dict(rows), index=list(SETS))
-            for models in top_models(metric, figures, self.n):
-                yield compare(metric, figures[models])
+            yield from self._ranked(metric, pd.DataFrame(dict(rows), index=list(SETS)))
+
+    def of_ours(self) -> list[Ranked]:
+        """Return the same of the table that was run; nothing where it has too few sets or models."""
+        found: list[Ranked] = []
+        for metric, figures in {} if self.ours is None else self.ours.figures().items():
+            if figures.shape[0] >= _FEWEST_SETS and figures.shape[1] >= _FEWEST_MODELS:
+                found += self._ranked(metric, figures)
+        return found
+
+    def _ranked(self, metric: str, figures: pd.DataFrame) -> Iterator[Ranked]:
+        for models in top_models(metric, figures, min(self.n, figures.shape[1])):
+            yield compare(metric, figures[models])
 
     def report(self, store: CellStore, command: str) -> Report:
-        """Return ranks, tests and critical-difference diagrams."""
-        del store
-        every = list(self.compared())
+        """Return ranks, tests, critical-difference diagrams and pairs."""
+        every, own = list(self.compared()), self.of_ours()
         text = (
             f"`{command}`\n\n"
-            f"The figures are those that the paper prints, over its {len(SETS)} data sets. Compared are the "
-            f"{self.n} models of the best mean rank among all seven; where two share the last place, each in "
-            f"turn. Friedman's test comes first, at {self.alpha:g}; pairs are Nemenyi's at the same level."
+            f"Compared are the {self.n} models of the best mean rank among all; where two share the last "
+            f"place, each in turn. Friedman's test comes first, at {self.alpha:g}; pairs are Nemenyi's at "
+            "the same level."
         )
         ranks = (
+            f"The figures are those that the paper prints, over its {len(SETS)} data sets. "
             f"The paper's text gives mean ranks in RMSE of {_PAPERS_RANKS}. Over five data sets a mean rank "
             "is a multiple of 0.2, or of 0.1 where figures are equal: those cannot come from its table."
         )
@@ -142,13 +166,38 @@ class Significance:
             Section("How it was done", text=text),
             Section("Mean ranks and tests", [_line(one, self.alpha) for one in every], ranks),
         ]
-        figure = _diagrams(every, self.alpha)
+        figures = {"": _diagrams(every, self.alpha)}
+        documents: dict[str, Any] = {}
+        if self.ours is not None:
+            sections.append(self._section_of_ours(self.ours, own))
+            sections += self.ours.sections(store)
+            documents["paired"] = self.ours.pairs(store)
+            if own:
+                figures["ours"] = _diagrams(own, self.alpha)
         return Report(
             self.name,
-            "Figure 2 of Jin et al. (arXiv 2002.09145), from its printed Table 3",
+            "Figure 2 of Jin et al. (arXiv 2002.09145): which models differ",
             sections,
-            list(_records(every)),
-            {"": figure},
+            [*_records("printed", every), *_records("ours", own)],
+            figures,
+            documents,
+        )
+
+    def _section_of_ours(self, ours: Ours, own: Sequence[Ranked]) -> Section:
+        figures = ours.figures()["RMSE"]
+        sets = ", ".join(map(str, figures.index))
+        told = (
+            f"The figures are the means over seeds of the table in {ours.folder.name}, of the models that "
+            f"were measured on each of its data sets ({sets}). Ranking under `full`, for users with two test "
+            "ratings or more."
+        )
+        if not own:
+            told += (
+                f" The tests need {_FEWEST_SETS} data sets and {_FEWEST_MODELS} models: they cannot be done. "
+                "Pairs by user, below, can."
+            )
+        return Section(
+            "Mean ranks and tests of the table that was run", [_line(one, self.alpha) for one in own], told
         )
 
 
@@ -162,9 +211,9 @@ def _line(one: Ranked, alpha: float) -> dict[str, str]:
     }
 
 
-def _records(every: Sequence[Ranked]) -> Iterator[dict[str, Any]]:
+def _records(source: str, every: Sequence[Ranked]) -> Iterator[dict[str, Any]]:
     for one in every:
-        head = {"metric": one.metric, "models": " ".join(one.models)}
+        head = {"source": source, "metric": one.metric, "models": " ".join(one.models)}
         yield {**head, "what": "Friedman's p", "value": one.p}
         for name, rank in one.ranks.items():
             yield {**head, "what": f"mean rank of {name}", "value": float(rank)}
