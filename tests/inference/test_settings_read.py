@@ -60,6 +60,7 @@ OTHER: dict[str, Any] = {
     **{"num_particles": 2, "learning_rate": 0.01, "final_learning_rate": 1e-5, "weight_decay": 0.5},
     **{"clip_norm": 0.1, "max_iterations": 4, "stop_after": 2, "patience": 1, "keep": "last"},
     **{"ema_decay": 0.5, "ema_start": 0.1, "seed": 3, "iteration_order": "sequential"},
+    **{"composite_prior": 0.4},
     # coordinate ascent
     **{"point": True},
     # the exact head

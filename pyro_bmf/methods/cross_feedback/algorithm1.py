@@ -28,6 +28,7 @@ from ...model.pair_terms import pair_terms
 from ...model.rows import RowPosterior
 from ..build_model import build_model
 from ..job import Checkpoints, Diverged, Fitted, Job
+from .composite_prior import composite_priors
 from .descent import descent_of, has_joint_descent
 from .guide import CrossFeedbackGuide
 from .network import first_width
@@ -98,6 +99,7 @@ class Algorithm1:
             if left:
                 self.reporter.note(f"The warm start leaves behind {left}, which this fit has otherwise.")
         objective = Objective(model, guide, elbo=settings.elbo, num_particles=settings.num_particles)
+        objective.composite = composite_priors(model, train, settings.composite_prior)
         self.objective, self.guide = objective.to(self.device), guide
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
         adam = torch.optim.AdamW if self.settings.weight_decay else torch.optim.Adam
@@ -113,6 +115,8 @@ class Algorithm1:
         ):
             if style is not None and edges is not None:
                 style.start(edges.to(self.device), feedback)
+        if self.objective.composite is not None:
+            self.objective.composite.remember(*self._encode())
 
     def _check_size(self) -> None:
         """Say what the fit needs, and refuse it if the machine has not got it."""
@@ -285,6 +289,8 @@ class Algorithm1:
                 for name, p in self.objective.named_parameters():
                     state.average[name].lerp_(p, 1.0 - self.settings.ema_decay)
         found = self._validate(state, live, number)
+        if self.objective.composite is not None:
+            self.objective.composite.remember(*live)
         self.guide.resample_feedback(*live)
         return found
 

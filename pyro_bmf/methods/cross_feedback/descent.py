@@ -291,7 +291,7 @@ def has_joint_descent(objective: Objective) -> bool:
         and guide.user_style is None
         and guide.item_style is None
     )
-    plain = plain_model and plain_guide
+    plain = plain_model and plain_guide and objective.composite is None
     return plain and objective.elbo == "mean-field" and objective.num_particles == 1 and _analytic(objective)
 
 

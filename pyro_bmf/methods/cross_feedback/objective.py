@@ -17,7 +17,7 @@ own. Rows being independent under q, the moments of eta are exact.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Literal, cast
 
 import torch
@@ -29,6 +29,7 @@ from torch.distributions import kl_divergence
 from ...errors import SettingsError
 from ...model import FactorizationModel
 from ...model.blocks import Block, drop_entries, hide_block
+from .composite_prior import CompositePriors
 from .covariance import full_tril
 from .guide import CrossFeedbackGuide
 
@@ -52,6 +53,8 @@ class Objective(nn.Module):
         Analytic KL, or log q - log p at the samples, or analytic KL and expected log-likelihood.
     num_particles : int
         Draws of the latent variables a step.
+    composite : CompositePriors, optional
+        In the place of the model's own priors of the factors.
 
     Raises
     ------
@@ -66,10 +69,12 @@ class Objective(nn.Module):
         *,
         elbo: ElboKind = "mean-field",
         num_particles: int = 1,
+        composite: CompositePriors | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.guide = guide
+        self.composite = composite
         self.elbo, self.num_particles = elbo, num_particles
         self._elbo: _MeanFieldParts | _TraceParts
         if elbo == "closed-form":
@@ -116,7 +121,8 @@ class Objective(nn.Module):
         return block
 
     def _sample_model(self, block: Block, beta: tuple[float, float]) -> None:
-        self.model(block, beta=beta)
+        with nullcontext() if self.composite is None else self.composite.over(block):
+            self.model(block, beta=beta)
 
     def _sample_guide(self, block: Block, beta: tuple[float, float]) -> None:
         self.model.guide(block)

@@ -205,6 +205,9 @@ class CrossFeedback(Following):
         Weights of the KL (Eq. 7); below one the posterior is tempered.
     warmup_iterations : float
         Iterations over which both betas grow linearly from nothing.
+    composite_prior : float
+        Weight of a row's posterior after the iteration before in the prior of its factors (RecVAE's composite
+        prior); 0 is the model's own prior. The KL is then sampled.
     elbo : {"mean-field", "trace", "closed-form"}
         Analytic or sampled KL, or analytic KL and an expected log-likelihood without draws (Normal
         likelihood).
@@ -273,6 +276,9 @@ class CrossFeedback(Following):
     warmup_iterations: float = setting(
         5, "Iterations over which both grow.", "--warmup", metavar="N", limits=NOT_NEGATIVE
     )
+    composite_prior: float = setting(
+        0.0, "Weight of a row's last posterior in its prior (RecVAE).", limits=SHARE_BELOW_ONE
+    )
     elbo: Literal["mean-field", "trace", "closed-form"] = setting(
         "mean-field", "Analytic or sampled KL, or no draws at all."
     )
@@ -300,6 +306,12 @@ class CrossFeedback(Following):
         super().__post_init__()
         check_class("encoder", self.encoder, EncoderSettings)
         check_stop(self.stop_after, self.max_iterations)
+        if self.composite_prior and self.encoder.covariance != "diagonal":
+            raise SettingsError(
+                f"composite_prior is {self.composite_prior:g} and covariance {self.encoder.covariance!r}: "
+                "what it holds on to has a diagonal covariance. Set composite_prior to 0, or covariance to "
+                "'diagonal'."
+            )
 
     @staticmethod
     def batch_size(asked: int | None, n_rows: int) -> int:
