@@ -280,7 +280,7 @@ def _with_machine(running: Running) -> Running:
     from pyro_bmf.process import pick_device
 
     threads = running.threads or torch.get_num_threads()
-    return replace(running, device=str(pick_device(running.device)), threads=threads)
+    return replace(running, device=str(pick_device(running.device, note=note)), threads=threads)
 
 
 def _check_user(recommend_for: str | None, split: Split) -> None:

@@ -58,6 +58,11 @@ class Needs:
     advice: str = ENCODERS_ADVICE
     what: str = "parameters"
 
+    @property
+    def on_card(self) -> bool:
+        """Whether the device is not the CPU."""
+        return self.device != "cpu"
+
     def __str__(self) -> str:
         return (
             f"{self.n_parameters / 1e6:.2f} M {self.what}, about {self.memory / 1e9:.2f} GB of memory "
@@ -168,7 +173,8 @@ def check_needs(needs: Needs) -> None:
         If the device has not the memory, with what to change.
     """
     if needs.memory > needs.available:
-        raise FitError(f"This fit would need {needs}. {needs.advice}")
+        elsewhere = " Or fit on the CPU: device='cpu' (--device cpu)." if needs.on_card else ""
+        raise FitError(f"This fit would need {needs}. {needs.advice}{elsewhere}")
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -98,7 +98,8 @@ def fit(
     reporter = InRatings(reporter_of(progress), fit.units)
     file = None if checkpoint is None else Path(checkpoint)
     first = fit.first_stage(file, resume=resume)
-    with computing(pick_device(device), threads=threads, deterministic=deterministic) as where:
+    place = pick_device(device, note=reporter.note)
+    with computing(place, threads=threads, deterministic=deterministic) as where:
         job = fit.job(model, warm_start, where, reporter)
         stages = [RUNNERS[one.__class__](job, one) for one in job.settings.stages]
         fitted: Fitted | None = None

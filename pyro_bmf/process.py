@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pyro
@@ -12,9 +12,36 @@ import torch
 
 from .errors import SettingsError
 
+#: What ``auto`` stands for, where this variable of the environment is set.
+ENVIRONMENT = "PYRO_BMF_DEVICE"
+#: Bytes that a card must have free for ``auto`` to take it: its own libraries need several hundred million.
+LEAST_FREE = 2_000_000_000
 
-def pick_device(name: str) -> torch.device:
-    """Return the device that a name stands for; ``auto`` is CUDA where there is one.
+
+def free_on_card() -> int | None:
+    """Return the bytes that are free on the current CUDA device; None where there is none."""
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
+
+
+def pick_device(
+    name: str,
+    *,
+    note: Callable[[str], None] | None = None,
+    free: Callable[[], int | None] = free_on_card,
+) -> torch.device:
+    """Return the device that a name stands for.
+
+    ``auto`` is what the environment variable ``PYRO_BMF_DEVICE`` says, else CUDA where there is a card with
+    memory to work in, else the CPU.
+
+    Parameters
+    ----------
+    name : str
+        ``auto`` or a torch device.
+    note : callable, optional
+        Told where a card is left alone, and why; a warning when not given.
+    free : callable
+        Gives the bytes that are free on the card, None for no card.
 
     Raises
     ------
@@ -22,7 +49,22 @@ def pick_device(name: str) -> torch.device:
         If the name is unknown to torch, or CUDA is asked for and absent.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = os.environ.get(ENVIRONMENT) or "auto"
+    if name == "auto":
+        bytes_free = free()
+        if bytes_free is None:
+            return torch.device("cpu")
+        if bytes_free >= LEAST_FREE:
+            return torch.device("cuda")
+        text = (
+            f"The CUDA device has {bytes_free / 1e9:.1f} GB free, less than {LEAST_FREE / 1e9:.0f} GB: "
+            "the CPU is taken. Free memory on the card, or give --device cuda to try it."
+        )
+        if note is None:
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        else:
+            note(text)
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -15,6 +16,32 @@ os.environ.pop("COLUMNS", None)
 
 hypothesis.settings.register_profile("pyro-bmf", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("pyro-bmf")
+
+
+#: Names the device of a test run, where `--device` does not.
+TEST_DEVICE = "PYRO_BMF_TEST_DEVICE"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a test run choose its device."""
+    parser.addoption(
+        "--device",
+        default=os.environ.get(TEST_DEVICE, "cpu"),
+        help=f"device that tests compute on, cpu or cuda [default: ${TEST_DEVICE}, else cpu]",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make it what `auto` stands for, in this process and in those that tests start."""
+    os.environ["PYRO_BMF_DEVICE"] = config.getoption("--device")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> Any:
+    """The torch device of this test run."""
+    from pyro_bmf.process import pick_device
+
+    return pick_device(request.config.getoption("--device"))
 
 
 @pytest.fixture(scope="session")
