@@ -98,8 +98,7 @@ def fit(
     reporter = InRatings(reporter_of(progress), fit.units)
     file = None if checkpoint is None else Path(checkpoint)
     first = fit.first_stage(file, resume=resume)
-    place = pick_device(device, note=reporter.note)
-    with computing(place, threads=threads, deterministic=deterministic) as where:
+    with computing(pick_device(device, note=reporter.note), threads, deterministic) as where:
         job = fit.job(model, warm_start, where, reporter)
         stages = [RUNNERS[one.__class__](job, one) for one in job.settings.stages]
         fitted: Fitted | None = None

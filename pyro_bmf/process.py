@@ -78,7 +78,7 @@ def pick_device(
 
 
 @contextmanager
-def computing(device: torch.device, *, threads: int | None, deterministic: bool) -> Iterator[torch.device]:
+def computing(device: torch.device, threads: int | None, deterministic: bool) -> Iterator[torch.device]:
     """Fit inside: a fork of the generators, the asked threads, deterministic kernels, no validation.
 
     All of it is the process's own state, so all of it is put back afterwards.
