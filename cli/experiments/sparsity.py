@@ -33,7 +33,7 @@ def sparsity(asked: Asked, percents: tuple[float, ...], shared: Shared, tables: 
 
     \b
     Example:
-      pyro-bmf experiment sparsity --data ml100k --models bias-only,i-rec --percents 10,20 --seeds 2
+      pyro-bmf experiment sparsity --data ml100k --models bias-only,i-rec --percents 10,20 --trials 1
     """
     from pyro_bmf.experiments.table3_rows import ROWS as TABLE3_ROWS
     from pyro_bmf.experiments.table3_rows import TRIALS, known_rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from ..printing.option_groups import GroupedCommand
@@ -25,12 +27,13 @@ def table4(asked: Asked, shared: Shared, tables: TableWriter) -> None:
 
     \b
     Examples:
-      pyro-bmf experiment table4 --data ml100k --models guide,guide-no-mask-encoder --seeds 2
-      pyro-bmf experiment table4 --data ml100k --models paper-no-attention-untuned --seeds 1 --trials 1
+      pyro-bmf experiment table4 --data ml100k --models guide,guide-no-mask-encoder --seeds 1
+      pyro-bmf experiment table4 --data ml100k --models paper-no-attention-untuned --trials 1 --iterations 2
     """
-    from pyro_bmf.experiments.papers.table4_rows import PARTS
+    from pyro_bmf.experiments.papers.table4_rows import PARTS, with_full
 
     tuned = [name for name, part in PARTS.items() if part.tuned]
+    asked = asked if asked.models is None else replace(asked, models=with_full(asked.models))
     spec = asked.spec(Table4Spec, tuple(PARTS), tuple(PARTS), tuned, shared)
     columns = [one.title for one in spec.data_sets()]  # refuses what is unknown before anything is run
     run_experiment(

@@ -106,6 +106,11 @@ def test_a_table_that_was_killed_goes_on_to_the_same_table(here: Path) -> None:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    rows = [row for row in figures(here / "whole") if row["metric"] == "rmse"]
+    assert [row["model"] for row in rows] == ["paper"] * 2 + ["paper-no-attention-untuned"] * 2
+    (tuning,) = (here / "whole/cells").glob("tuning-*.json")
+    (trial,) = json.loads(tuning.read_text(encoding="utf-8"))["result"]["trials"]
+    assert trial["iterations"] == 1, "what is said of all models is of the full one too"
     before = cell_files(killed)
     assert 2 <= len(before) < len(cell_files(here / "whole")), "it was to be killed on its way"
     assert not (killed / "table4.md").exists()

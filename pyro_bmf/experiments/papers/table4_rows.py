@@ -92,6 +92,12 @@ def _parts() -> tuple[Part, ...]:
 PARTS: Mapping[str, Part] = {one.name: one for one in _parts()}
 
 
+def with_full(rows: Sequence[str]) -> tuple[str, ...]:
+    """Return rows with the full model before them, where some of them have its settings."""
+    follows = any(name.endswith("-untuned") for name in rows)
+    return (*(["paper"] if follows and "paper" not in rows else []), *rows)
+
+
 class Table4Rows(Table3Rows):
     """Ablations: rows tuned anew, rows with the full model's settings, presets as they stand.
 
@@ -118,13 +124,12 @@ class Table4Rows(Table3Rows):
         device: str = "auto",
         threads: int | None = None,
     ) -> None:
+        rows = with_full(rows)
         unknown = [name for name in rows if name not in PARTS]
         if unknown:
             raise SettingsError(f"{unknown[0]} is not a row of Table 4: choose from {', '.join(PARTS)}.")
         wanted = [PARTS[name] for name in rows]
         following = [one for one in wanted if one.name.endswith("-untuned")]
-        if following and PARTS["paper"] not in wanted:
-            wanted.insert(0, PARTS["paper"])
         models = [one.model() for one in wanted if one not in following]
         derived = [Derived(one.variant(), "paper") for one in following]
         self.parts = (*(one for one in wanted if one not in following), *following)
