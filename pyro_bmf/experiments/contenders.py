@@ -30,7 +30,11 @@ _TITLES: Mapping[str, str] = {
 }
 
 #: Settings that are younger than the first cells, with the value that all had before.
-LATER: Mapping[str, Any] = {"latent_input": "concatenation", "iteration_order": "nested"}
+LATER: Mapping[str, Any] = {
+    "latent_input": "concatenation",
+    "iteration_order": "nested",
+    "composite_prior": 0.0,
+}
 
 _POWERS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _WIDTHS = (10, 15, 25, 50)

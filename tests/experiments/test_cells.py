@@ -16,6 +16,7 @@ from command_line import call
 
 from pyro_bmf.errors import FitError, SavedFileError
 from pyro_bmf.experiments.cells import Cell, CellStore, finished, run_cells
+from pyro_bmf.experiments.contenders import contender
 
 
 class Chain:
@@ -140,3 +141,10 @@ def test_processes_divide_a_table(here: Path) -> None:
     names = [{file.name for file in (here / one / "cells").iterdir()} for one in ("both", "alone")]
     assert names[0] == names[1]
     assert both.out.replace("both/", "alone/") == alone.out
+
+
+def test_cells_of_our_presets_stay_known() -> None:
+    """A setting that is new, at what was done before, must not make finished cells strangers: see `LATER`."""
+    first = json.loads((Path(__file__).parent / "first_settings.json").read_text(encoding="utf-8"))
+    for name, told in first.items():
+        assert json.loads(json.dumps(contender(name).settings({}, 0))) == told, name
