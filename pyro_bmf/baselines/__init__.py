@@ -1,8 +1,9 @@
 """Reference systems: one file a system, all used as the model's own posterior is.
 
 `BASELINES` are the simple ones that every evaluation stands beside. `NEURAL_BASELINES` are the networks that
-the paper compares with, `RANKING_BASELINES` networks that rank and predict no rating; both are loaded on
-first use, with torch, while `NEURAL_SETTINGS` and `RANKING_SETTINGS` need none.
+the paper compares with, `RANKING_BASELINES` networks that rank and predict no rating, and
+`CollaborativeVAE` reads items' content; all are loaded on first use, with torch, while `NEURAL_SETTINGS` and
+`RANKING_SETTINGS` need none.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pyro_bmf.baselines.base import Baseline
 from pyro_bmf.baselines.bias_only import BiasOnly
 from pyro_bmf.baselines.global_mean import GlobalMean
+from pyro_bmf.baselines.item_content import ItemContent
+from pyro_bmf.baselines.neural.content_settings import CollaborativeVAESettings
 from pyro_bmf.baselines.neural.ranking_settings import (
     CDAESettings,
     LightGCNSettings,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from pyro_bmf.baselines.neural.auto_rec import IRec, URec
     from pyro_bmf.baselines.neural.cdae import CDAE
     from pyro_bmf.baselines.neural.cnn_cf import CNNCF
+    from pyro_bmf.baselines.neural.collaborative_vae import CollaborativeVAE
     from pyro_bmf.baselines.neural.dae_cf import DAECF
     from pyro_bmf.baselines.neural.graph_ranker import NGCF, LightGCN
     from pyro_bmf.baselines.neural.ncf import NCF
@@ -69,6 +73,7 @@ RANKING_SETTINGS: Mapping[str, type[RankerSettings]] = MappingProxyType(
     {"cdae": CDAESettings, "ngcf": NGCFSettings, "lightgcn": LightGCNSettings}
 )
 
+_CONTENT = {"CollaborativeVAE": "collaborative_vae"}
 _RANKING = {"CDAE": "cdae", "NGCF": "graph_ranker", "LightGCN": "graph_ranker"}
 _NEURAL = {
     "NCF": "ncf",
@@ -96,9 +101,12 @@ __all__ = [
     "BiasOnly",
     "CDAESettings",
     "CNNCFSettings",
+    "CollaborativeVAE",
+    "CollaborativeVAESettings",
     "DAECFSettings",
     "GlobalMean",
     "IRec",
+    "ItemContent",
     "LightGCN",
     "LightGCNSettings",
     "NCFSettings",
@@ -119,7 +127,7 @@ def __getattr__(name: str) -> Any:
         return tuple(__getattr__(one) for one in _NEURAL)
     if name == "RANKING_BASELINES":
         return tuple(__getattr__(one) for one in _RANKING)
-    if name in (files := {**_NEURAL, **_RANKING}):
+    if name in (files := {**_NEURAL, **_RANKING, **_CONTENT}):
         return getattr(import_module(f"pyro_bmf.baselines.neural.{files[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -16,6 +16,7 @@ from pyro_bmf.baselines import (
     RANKING_BASELINES,
     Baseline,
     BiasOnly,
+    CollaborativeVAE,
     GlobalMean,
     Popularity,
     RankingOnly,
@@ -59,14 +60,14 @@ def _network(kind: Any) -> Any:
 ESTIMATORS: dict[str, Any] = {
     "pyro-bmf": _model,
     **{one.name: one for one in BASELINES},
-    **{one.name: _network(one) for one in (*NEURAL_BASELINES, *RANKING_BASELINES)},
+    **{one.name: _network(one) for one in (*NEURAL_BASELINES, *RANKING_BASELINES, CollaborativeVAE)},
 }
 SYSTEMS: dict[str, type[System]] = {
     "pyro-bmf": Posterior,
-    **{one.name: one for one in (*BASELINES, *NEURAL_BASELINES, *RANKING_BASELINES)},
+    **{one.name: one for one in (*BASELINES, *NEURAL_BASELINES, *RANKING_BASELINES, CollaborativeVAE)},
 }
 #: What has parameters for each user that only a fit gives.
-WITHOUT_NEW_USERS = ("i-rec", "ncf", "cnn-cf", "cdae", "ngcf", "lightgcn")
+WITHOUT_NEW_USERS = ("i-rec", "ncf", "cnn-cf", "cdae", "ngcf", "lightgcn", "collaborative-vae")
 
 
 @pytest.fixture(scope="module")

@@ -108,6 +108,10 @@ class TrainedNetwork(Baseline, Generic[S]):
     def refresh(self) -> None:
         """Compute what all predictions share, after the weights have changed."""
 
+    def identity(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree with beside ratings and settings."""
+        return {}
+
     @abstractmethod
     def validate(self) -> float | None:
         """Measure the network as it is on `valid`; None without validation ratings. See `training.Task`."""
@@ -137,6 +141,7 @@ class TrainedNetwork(Baseline, Generic[S]):
             "settings": self.settings(),
             "data_hash": train.data_hash,
             "valid_hash": None if valid is None else valid.data_hash,
+            **self.identity(),
         }
         course = Course(reporter_of(self._progress), self._checkpoint, identity)
         state = train_network(self, cases, self.options, course)
