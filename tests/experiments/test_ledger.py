@@ -160,6 +160,33 @@ def test_claims_are_judged_by_differences_of_seeds(tmp_path: Path) -> None:
     assert [one[1] for one in margin] == [HOLDS, OPEN, FAILS]
 
 
+def test_rows_that_the_paper_has_not_stand_beside_its_parts(tmp_path: Path) -> None:
+    rows = [
+        {
+            "set": "ml1m", "model": "any", "base": base, "part": part, "tuned": tuned, "seed": seed,
+            "metric": "rmse", "value": value + 0.001 * seed, "state": "measured",
+        }
+        for base, part, tuned, value in (
+            ("paper", "full", True, 0.842), ("paper", "full", False, 0.9),
+            ("guide", "no-mask-encoder", False, 0.8), ("paper", "average-input", True, 0.85),
+        )
+        for seed in range(3)
+    ]  # fmt: skip
+    (tmp_path / "table4").mkdir()
+    pd.DataFrame(rows).to_csv(tmp_path / "table4" / "table4.csv", index=False)
+    cells = [cell for cell in table4_cells(Runs(tmp_path), "ml1m") if cell.metric == "RMSE"]
+    assert [(cell.row, cell.printed, cell.verdict) for cell in cells] == [
+        ("no data input", 0.917, "not run"),
+        ("no cross feedback", 0.864, "not run"),
+        ("no attention", 0.852, "not run"),
+        ("full model", 0.842, "holds"),
+        ("full model, not tuned", None, "–"),
+        ("ours: guide, no mask encoder", None, "–"),
+        ("ours: paper, average input", None, "–"),
+    ]
+    assert cells[4].ours.told() == "0.9010"
+
+
 def test_times_are_ratios_of_seconds(tmp_path: Path) -> None:
     runs = table3(
         tmp_path, {"ncf": (0.9, 0.9), "cnn-cf": (0.9, 0.9), "vae-cf": (0.9, 0.9), "paper": (0.8, 0.8)}

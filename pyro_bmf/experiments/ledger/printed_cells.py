@@ -86,7 +86,10 @@ def table3_cells(runs: Runs, data: str) -> Iterator[Cell]:
 
 
 def table4_cells(runs: Runs, data: str) -> Iterator[Cell]:
-    """Give the cells of Table 4 for a set; parts with the full model's settings only where they were run."""
+    """Give the cells of Table 4 for a set, then other rows as far as they were run.
+
+    Those are parts of `paper` with the full model's settings, and parts of our own presets.
+    """
     for metric in METRICS:
         where = {} if metric == "RMSE" else NEAREST
         for part, title in PARTS.items():
@@ -96,3 +99,16 @@ def table4_cells(runs: Runs, data: str) -> Iterator[Cell]:
                 if tuned or found.values:
                     row = title if tuned else f"{title}, not tuned"
                     yield Cell(data, metric, row, told if tuned else None, found)
+        for base, part in _own_rows(runs, data):
+            found = runs.figure("table4", metric, set=data, base=base, part=part, **where)
+            if found.values:
+                yield Cell(data, metric, f"ours: {base}, {part.replace('-', ' ')}", None, found)
+
+
+def _own_rows(runs: Runs, data: str) -> list[tuple[str, str]]:
+    """Return base and part of the rows that are not the paper's, in their order."""
+    if "table4" not in runs.tables:
+        return []
+    table = runs.tables["table4"]
+    own = table[(table["set"] == data) & ((table["base"] != "paper") | ~table["part"].isin(list(PARTS)))]
+    return list(dict.fromkeys(zip(own["base"], own["part"], strict=True)))
