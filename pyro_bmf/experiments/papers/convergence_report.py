@@ -144,7 +144,7 @@ def _line(one: Measured) -> dict[str, str]:
         columns[1]: with_se(*mean_and_se(list(test.min(axis=1)))),
         columns[2]: with_se(*mean_and_se(list(seconds[:, -1] / test.shape[1])), decimals=2),
         "iterations to the target": ", ".join("–" if at is None else str(at) for at, _ in reached) or "–",
-        "seconds to the target": ", ".join("–" if s is None else f"{s:.0f}" for _, s in reached) or "–",
+        "seconds to the target": ", ".join("–" if s is None else f"{s:.3g}" for _, s in reached) or "–",
     }
 
 
@@ -205,7 +205,9 @@ def _figures(by_set: Sequence[tuple[DataSet, Sequence[Measured]]]) -> dict[str, 
             axes.legend(fontsize=7)
             axes.set_title(f"{data.title}, blocks: {_blocks(members[0].curve)}", fontsize=10)
     figure.suptitle(
-        "Variants of the paper's method. Lines: means over seeds; bands: one standard error", fontsize=10
+        "Variants of the paper's method; L' is the number of hidden layers in the towers of its encoders. "
+        "Lines: means over seeds; bands: one standard error",
+        fontsize=10,
     )
     return {"": figure}
 

@@ -281,6 +281,7 @@ def _dots(axes: Any, data: DataSet, rows: Sequence[Scored], metric: str) -> None
     axes.set_yticks(range(len(rows)), titles if metric == "RMSE" else [""] * len(rows), fontsize=7)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_title(f"{data.title}: {metric}", fontsize=9)
+    axes.locator_params(axis="x", nbins=4)
     axes.tick_params(axis="x", labelsize=7)
     axes.grid(axis="x", alpha=0.3)
 
