@@ -31,6 +31,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..numerics.room import cells_on
 from ..numerics.segment_sums import bag_sum
 from .kernel import Conditional, Entries
 
@@ -161,14 +162,14 @@ class RowPlan:
         indices = self.entries.indices[self.many_at]
         information = torch.empty(self.n_many, width, width, dtype=features.dtype, device=features.device)
         weighted = features * column_precision.unsqueeze(-1)
-        for part in slices(width, _CELLS // max(len(features) * width, 1)):
+        for part in slices(width, cells_on(features.device, _CELLS) // max(len(features) * width, 1)):
             products = (features[:, part].unsqueeze(2) * weighted.unsqueeze(1)).flatten(1)
             information[:, part] = bag_sum(products, indices, self.many_indptr, None).view(
                 self.n_many, -1, width
             )
         information *= row_precision[rows].unsqueeze(-1)
         information += prior_precision
-        for part in slices(self.n_many, _CELLS // width**2):
+        for part in slices(self.n_many, cells_on(features.device, _CELLS) // width**2):
             information[part] = torch.linalg.cholesky(information[part])
         return Conditional(prior_precision, information, linear[rows])
 

@@ -26,6 +26,7 @@ from ...model.blocks import TrainingBlocks
 from ...model.feedback import Feedback
 from ...model.pair_terms import pair_terms
 from ...model.rows import RowPosterior
+from ...model.sides import Sides
 from ..build_model import build_model
 from ..job import Checkpoints, Diverged, Fitted, Job
 from .composite_prior import composite_priors
@@ -33,6 +34,7 @@ from .descent import descent_of, has_joint_descent
 from .guide import CrossFeedbackGuide
 from .network import first_width
 from .objective import Objective
+from .optimizer import adam_of
 from .rating_histogram import style_edges
 from .recorded import descent_on
 from .settings import CrossFeedback
@@ -101,13 +103,8 @@ class Algorithm1:
         objective = Objective(model, guide, elbo=settings.elbo, num_particles=settings.num_particles)
         objective.composite = composite_priors(model, train, settings.composite_prior)
         self.objective, self.guide = objective.to(self.device), guide
-        parameters = [p for p in self.objective.parameters() if p.requires_grad]
-        adam = torch.optim.AdamW if self.settings.weight_decay else torch.optim.Adam
-        on_cuda = self.device.type == "cuda"
-        options: dict[str, Any] = {"lr": self.settings.learning_rate, "fused": True, "capturable": on_cuda}
-        if self.settings.weight_decay:
-            options["weight_decay"] = self.settings.weight_decay
-        self.optimizer = adam(parameters, **options)
+        counts = Sides(len(train) / train.n_users, len(train) / train.n_items)
+        self.optimizer = adam_of(self.objective, settings, counts, self.device)
         self._load_ratings()
         for style, feedback in (
             (guide.user_style, self.user_feedback),

@@ -26,6 +26,7 @@ from ...numerics.segment_sums import Segments, segment_gather
 from .guide import CrossFeedbackGuide
 from .joint_encoder import JointEncoder
 from .objective import SMALLEST_BETA, Objective
+from .optimizer import set_rate
 from .steps import Step
 
 #: What a step gives: the loss, and its parts by name, detached.
@@ -75,8 +76,7 @@ class PlainDescent:
         loss.backward()
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         self.optimizer.step()
         return loss.detach(), parts
 
@@ -173,8 +173,7 @@ class JointDescent:
 
     def __call__(self, step: Step, beta: tuple[float, float], rate: float) -> Loss:
         """Descend the loss of a block."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         return self.descend(self.input(step.user_batch, step.item_batch, beta))
 
     def descend(self, given: StepInput) -> Loss:

@@ -25,6 +25,7 @@ from ...model.sides import SIDES, Side, Sides
 from ...numerics.segment_sums import PIECE, Pieces, Segments
 from ...tensor_files import first_line
 from .descent import Descent, JointDescent, Loss, StepInput
+from .optimizer import rates
 from .steps import Step
 
 #: Runs before a recording: libraries then have the memory that they take at their first use.
@@ -175,8 +176,9 @@ class RecordedDescent:
         self.shape = Shape.of(steps.blocks, piece)
         self.blocks = self._filled()
         device = steps.blocks.ratings.device
-        # Weights of the KL, of users and items in a block; betas of both; the learning rate.
-        self.numbers = torch.zeros(5, device=device)
+        # Weights of the KL, of users and items in a block; betas of both; learning rates by group.
+        groups = steps.optimizer.param_groups
+        self.numbers = torch.zeros(4 + len(groups), device=device)
         first = self.blocks[0]
         copies = {id(one): one.clone() for one in tensors_of(first)}
         self.place = self._at(first, copies)
@@ -184,8 +186,8 @@ class RecordedDescent:
         _start_state(steps.optimizer)
         self.names: list[str] = []
         self.result = torch.zeros(0)
-        for group in steps.optimizer.param_groups:
-            group["lr"] = self.numbers[4]
+        for group, rate in zip(groups, self.numbers[4:], strict=True):
+            group["lr"] = rate
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             self.replay = recorder.record(self._warm_up, self._work)
 
@@ -201,7 +203,7 @@ class RecordedDescent:
             torch._foreach_copy_(own, given)
         given_input = self.steps.input(p, q, beta)
         weights, betas = given_input.weights, given_input.beta
-        numbers = [weights.user, weights.item, betas.user, betas.item, rate]
+        numbers = [weights.user, weights.item, betas.user, betas.item, *rates(self.steps.optimizer, rate)]
         self.numbers.copy_(torch.tensor(numbers), non_blocking=True)
         self.replay()
         loss, *parts = self.result.clone().unbind(0)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ...numerics.packed_symmetric import pack, unpack
+from ...numerics.room import cells_on
 from ..few_entries import slices
 from ..kernel import Conditional, Entries
 
@@ -70,7 +71,7 @@ class Moments:
             bias, bias_second = loc[:, -1].clone(), covariance[:, -1, -1] + loc[:, -1] ** 2
             with_bias = covariance[:, :, -1] + loc * bias.unsqueeze(-1)
             with_bias[:, -1] = bias
-        for part in slices(m, _CELLS // width**2):
+        for part in slices(m, cells_on(loc.device, _CELLS) // width**2):
             second = covariance[part] + loc[part].unsqueeze(2) * loc[part].unsqueeze(1)
             if biases:
                 second[:, -1, :] = second[:, :, -1] = mean[part]
@@ -81,7 +82,7 @@ class Moments:
         """Return E[eta] less the centre of every entry, (nnz,), for rows of these means (n, D)."""
         at = entries.indices.long()
         found = self.bias[at]
-        for part in slices(len(at), _CELLS // max(loc.shape[1], 1)):
+        for part in slices(len(at), cells_on(loc.device, _CELLS) // max(loc.shape[1], 1)):
             found[part] += (self.mean[at[part]] * loc[entries.rows[part]]).sum(-1)
         return found
 
@@ -109,7 +110,7 @@ class Head:
     def _inverses(self) -> Iterator[tuple[slice, Tensor]]:
         """Give P_i^{-1} some rows at a time."""
         tril = self.conditional.precision_tril
-        for part in slices(len(tril), _CELLS // tril.shape[-1] ** 2):
+        for part in slices(len(tril), cells_on(tril.device, _CELLS) // tril.shape[-1] ** 2):
             yield part, torch.cholesky_inverse(tril[part])
 
     def mean_precision(self) -> tuple[Tensor, Tensor]:
@@ -190,7 +191,7 @@ def head_of(
     width = other.mean.shape[1]
     products = other.products * weight
     tril = linear.new_empty(entries.n_rows, width, width)
-    for part in slices(entries.n_rows, _CELLS // width**2):
+    for part in slices(entries.n_rows, cells_on(entries.indptr.device, _CELLS) // width**2):
         sums = entries.part_sum(part, products, share) * row_precision[part].unsqueeze(-1)
         tril[part] = Conditional.of(prior_precision, unpack(sums, width), linear[part]).precision_tril
     return Head(Conditional(prior_precision, tril, linear * row_precision.unsqueeze(-1)))
@@ -217,7 +218,7 @@ def predictor_variances(
     total = entries.row_sums(per_entry * (other.bias_second[at].double() - eta.double() ** 2))
     total += 2.0 * (loc.double() * entries.sum(other.with_bias * precision, weight).double()).sum(-1)
     products = other.products * precision
-    for part in slices(entries.n_rows, _CELLS // width**2):
+    for part in slices(entries.n_rows, cells_on(entries.indptr.device, _CELLS) // width**2):
         sums = unpack(entries.part_sum(part, products, weight), width)
         second = covariance[part] + loc[part].unsqueeze(2) * loc[part].unsqueeze(1)
         total[part] += (sums.double() * second.double()).sum((1, 2))

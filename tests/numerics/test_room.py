@@ -1,0 +1,30 @@
+"""Chunks by what is free on a card, with the free memory given."""
+
+from __future__ import annotations
+
+import torch
+
+from pyro_bmf.numerics.room import cells_on
+
+
+def test_a_cpu_keeps_its_chunks() -> None:
+    assert cells_on(torch.device("cpu"), 8_000_000, free=lambda device: 0) == 8_000_000
+
+
+def test_a_card_takes_an_eighth_of_what_is_free() -> None:
+    card = torch.device("cuda:1")
+    asked: list[torch.device] = []
+
+    def free(device: torch.device) -> int:
+        asked.append(device)
+        return 3_200_000_000
+
+    assert cells_on(card, 8_000_000, free=free) == 100_000_000
+    assert cells_on(card, 8_000_000, free=free, itemsize=8) == 50_000_000
+    assert asked == [card, card]
+
+
+def test_it_never_asks_for_nothing_or_for_everything() -> None:
+    card = torch.device("cuda")
+    assert cells_on(card, 10, free=lambda device: 7) == 1
+    assert cells_on(card, 10, free=lambda device: 10**13) == 2**29
