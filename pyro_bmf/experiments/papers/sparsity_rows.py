@@ -97,7 +97,7 @@ class SparsityRows(Table3Rows):
             raise SettingsError(f"Shares to train on are {told}: give some between 0 and 100 percent.")
         self.whole, self.percents = tuple(sets), tuple(sorted(dict.fromkeys(percents)))
         shares = [Subsample.of(data, percent) for data in sets for percent in self.percents]
-        scopes = [PARTS[name].variant() for name in SCOPES] if "paper" in models else []
+        scopes = [replace(PARTS[name], title=f"ours, paper: {PARTS[name].title}") for name in SCOPES]
         super().__init__(
             models,
             shares,
@@ -105,7 +105,7 @@ class SparsityRows(Table3Rows):
             _on_every_share(choices or Choices(), shares),
             device=device,
             threads=threads,
-            derived=[Derived(model, "paper") for model in scopes],
+            derived=[Derived(one.variant(), "paper") for one in scopes] if "paper" in models else (),
         )
 
 
