@@ -265,6 +265,31 @@ def large_table() -> str:
     return table([*header, "fit and measuring: peak GB", "measuring, s"], rows)
 
 
+def launches_table() -> str:
+    """Return what a step of the encoders asks a device for."""
+    rows = []
+    for name, kinds in read("results/launches.json").items():
+        for kind in ("plain", "joint", "recorded"):
+            row = kinds[kind]
+            counts = [f"{row[of]:.0f}" for of in ("operations", "launches")]
+            time = f"{row['median_ms']:.0f}" if "median_ms" in row else "–"
+            said = name.removesuffix(f" {kinds['threads']}").replace(" hidden", ", a hidden layer a tower")
+            rows.append([said, kind, *counts, time])
+    return table(["preset", "steps", "operations", "launches", "ms, one busy core"], rows, 1)
+
+
+def heavy_table() -> str:
+    """Return encoders on rows of thousands of ratings."""
+    rows = [
+        [
+            "the same for all" if row["heavy"] is None else f"falls from {row['heavy']:,.0f}",
+            *(f"{value:.3f}" for value in row["rmse"]),
+        ]
+        for row in read("results/heavy_rows.json")
+    ]
+    return table(["learning rate of first layers", "1 iteration", "2 iterations"], rows)
+
+
 def bases_table() -> str:
     """Return first layers from a few matrices."""
     rows = [
@@ -513,6 +538,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "autorec": autorec_table,
     "large catalogues": large_table,
     "bases": bases_table,
+    "launches": launches_table,
+    "heavy rows": heavy_table,
     "encoders ml1m": lambda: encoders_table("ml1m"),
     "encoders ml100k": lambda: encoders_table("ml100k"),
     "references": references_table,
