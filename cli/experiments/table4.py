@@ -28,7 +28,7 @@ def table4(asked: Asked, shared: Shared, tables: TableWriter) -> None:
     \b
     Examples:
       pyro-bmf experiment table4 --data ml100k --models guide,guide-no-mask-encoder --seeds 1
-      pyro-bmf experiment table4 --data ml100k --models paper-no-attention-untuned --trials 1 --iterations 2
+      pyro-bmf experiment table4 --data ml100k --models paper-no-attention-untuned --trials 1 --iterations 1
     """
     from pyro_bmf.experiments.papers.table4_rows import PARTS, with_full
 
