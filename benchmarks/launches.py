@@ -112,6 +112,7 @@ def measure(made: Any, steps: int) -> dict[str, dict[str, float]]:
     rest = (made.objective, made.steps.nested, made.optimizer, settings.clip_norm)
     kinds = {kind: descent_of(kind, *rest) for kind in ("plain", "joint")}
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    processor: dict[str, list[float]] = {kind: [] for kind in kinds}
     found = {}
 
     def step(kind: str, number: int) -> None:
@@ -125,13 +126,15 @@ def measure(made: Any, steps: int) -> dict[str, dict[str, float]]:
     found["recorded"] = count(lambda: recorded(order[0], settings.beta(0.5), 1e-4), 2)
     for number in range(steps):
         for kind in kinds:
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             step(kind, number)
             seconds[kind].append(time.perf_counter() - started)
+            processor[kind].append(time.process_time() - worked)
     for kind, times in seconds.items():
         found[kind] |= {
             "median_ms": 1e3 * float(np.median(times)),
             "least_ms": 1e3 * min(times),
+            "processor_ms": 1e3 * float(np.median(processor[kind])),
             "iteration_s": float(np.median(times)) * len(order),
             "blocks": len(order),
         }
@@ -165,7 +168,9 @@ def main() -> None:
     changes = {"n_tower_layers": 1, "n_tower_outputs": 25} if options.hidden else {}
     with computing(torch.device("cpu"), threads=options.threads, deterministic=False):
         found = measure(algorithm(options.preset, ratings, **changes), options.steps)
-    print("| steps | operations | launches | host reads | median (ms) | least (ms) | an iteration (s) |")
+    print(
+        "| steps | operations | launches | host reads | median (ms) | of the processor | an iteration (s) |"
+    )
     print("|---|---:|---:|---:|---:|---:|---:|")
     for kind, row in found.items():
         if "median_ms" not in row:
@@ -174,7 +179,7 @@ def main() -> None:
             continue
         print(
             f"| {kind} | {row['operations']:.0f} | {row['launches']:.0f} | {row['host_reads']:.0f} | "
-            f"{row['median_ms']:.1f} | {row['least_ms']:.1f} | {row['iteration_s']:.2f} |"
+            f"{row['median_ms']:.1f} | {row['processor_ms']:.1f} | {row['iteration_s']:.2f} |"
         )
     load = os.getloadavg()[0]
     print(f"{options.threads} threads, load {load:.1f}, {found['joint']['blocks']} blocks")

@@ -272,10 +272,10 @@ def launches_table() -> str:
         for kind in ("plain", "joint", "recorded"):
             row = kinds[kind]
             counts = [f"{row[of]:.0f}" for of in ("operations", "launches")]
-            time = f"{row['median_ms']:.0f}" if "median_ms" in row else "–"
+            time = f"{row['processor_ms']:.0f}" if "processor_ms" in row else "–"
             said = name.removesuffix(f" {kinds['threads']}").replace(" hidden", ", a hidden layer a tower")
             rows.append([said, kind, *counts, time])
-    return table(["preset", "steps", "operations", "launches", "ms, one busy core"], rows, 1)
+    return table(["preset", "steps", "operations", "launches", "ms of the processor"], rows, 1)
 
 
 def heavy_table() -> str:
