@@ -197,6 +197,18 @@ def test_times_are_ratios_of_seconds(tmp_path: Path) -> None:
     assert told == "paper takes 4.0 times ncf, 2.0 times cnn-cf; 2.8 in the geometric mean"
 
 
+def test_the_users_autoencoders_are_judged_by_their_places(tmp_path: Path) -> None:
+    text = "U-Rec, DAE-CF and VAE-CF fare better in ranking than in RMSE"
+    ((where, verdict, told), *_) = outcomes(Runs(tmp_path / "nothing"), text)
+    assert (where, verdict) == (PRINTED, HOLDS)
+    assert told == "mean ranks: u-rec 4.2 to 3.1, dae-cf 5.2 to 2.8, vae-cf 3.6 to 1.5"
+    six = {name: (0.8 + 0.01 * at,) * 2 for at, name in enumerate(MODELS[:-1])}
+    found = outcomes(table3(tmp_path, six), text)[1:]
+    # ranking figures fall with RMSE here, so that nobody moves
+    assert [one[1] for one in found] == [FAILS, FAILS]
+    assert found[0][2] == "places by means, full: u-rec 3 to 3, dae-cf 5 to 5, vae-cf 6 to 6"
+
+
 def test_verdicts_of_other_experiments_are_taken_over(tmp_path: Path) -> None:
     one = {
         "set": "ml100k",

@@ -16,6 +16,7 @@ from pyro_bmf.experiments.papers.judging import FAILS, HOLDS, OPEN, judge, paire
 from pyro_bmf.experiments.printed import MODELS, SETS, TABLE3, TABLE4
 from pyro_bmf.experiments.scoring import USERS
 
+USER_SIDE = ("u-rec", "dae-cf", "vae-cf")
 AUTOENCODERS = ("u-rec", "i-rec", "dae-cf", "vae-cf")
 #: Level of the paper's tests.
 _ALPHA = 0.1
@@ -267,6 +268,28 @@ def i_rec_last(runs: Runs) -> Iterator[Outcome]:
                 yield _judged(
                     data, "i-rec-last", gap, f"NDCG@20, {protocol}: {name}, the lowest other, less I-Rec"
                 )
+
+
+def user_side(runs: Runs) -> Iterator[Outcome]:
+    """Judge that the users' autoencoders stand higher among the six in ranking than in RMSE."""
+    rmse, ndcg = (_printed_ranks(metric, BASELINES) for metric in ("RMSE", "NDCG@20"))
+    told = ", ".join(f"{one} {rmse[one]:.1f} to {ndcg[one]:.1f}" for one in USER_SIDE)
+    yield _printed(all(ndcg[one] < rmse[one] for one in USER_SIDE), f"mean ranks: {told}")
+    for data in _measured_sets(runs):
+        known = [one for one in BASELINES if _values(runs, data, one, "RMSE")]
+        if not set(USER_SIDE) <= set(known) or len(known) < len(BASELINES):
+            continue
+        for way, (protocol, _) in enumerate(_WAYS):
+            by = {
+                metric: sorted(
+                    known, key=lambda one: sign * float(np.mean(_values(runs, data, one, metric, way)))
+                )
+                for metric, sign in (("RMSE", 1.0), ("NDCG@20", -1.0))
+            }
+            moved = {one: (by["RMSE"].index(one) + 1, by["NDCG@20"].index(one) + 1) for one in USER_SIDE}
+            told = ", ".join(f"{one} {a} to {b}" for one, (a, b) in moved.items())
+            word = HOLDS if all(b < a for a, b in moved.values()) else FAILS
+            yield Outcome(title_of(data), word, f"places by means, {protocol}: {told}")
 
 
 def times(models: Sequence[str], least: float, most: float) -> Callable[[Runs], Iterator[Outcome]]:
