@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -32,6 +33,11 @@ _REMEDY = (
 CHECKPOINT = Kind("pyro-bmf checkpoint", 3, "checkpoint", _REMEDY, oldest=3, outdated=_REMEDY)
 #: Between two sweeps of a chain. Version 2 had other names of tensors.
 CHAIN_CHECKPOINT = Kind("pyro-bmf chain checkpoint", 3, "checkpoint", _REMEDY, oldest=3, outdated=_REMEDY)
+
+#: Settings that are younger than checkpoints of this format, with what fits did before there were any.
+_LATER: Mapping[str, Any] = MappingProxyType(
+    {"composite_prior": 0.0, "iteration_order": "nested", "latent_input": "concatenation"}
+)
 
 State = dict[str, Tensor]
 
@@ -116,12 +122,24 @@ def read_tensors(path: Path, kind: Kind, identity: dict[str, Any]) -> tuple[dict
     if not isinstance(known, dict):
         raise SavedFileError(f"{path} does not say of which fit it is. {_REMEDY}")
     for name, expected in identity.items():
-        if known.get(name) != expected:
+        if not _agrees(known.get(name), expected):
             raise SavedFileError(
                 f"{path} is a checkpoint of another fit: its {name} is {_short(known.get(name))}, here it is "
                 f"{_short(expected)}. Give the same data and settings, or start anew without --resume."
             )
     return header, tensors
+
+
+def _agrees(known: Any, expected: Any) -> bool:
+    """Return whether a part of an identity is what it must be, settings of later versions apart."""
+    if not (isinstance(known, dict) and isinstance(expected, dict)):
+        return bool(known == expected)
+    later = {name: value for name, value in expected.items() if name not in known}
+    return (
+        known.keys() <= expected.keys()
+        and all(name in _LATER and _LATER[name] == value for name, value in later.items())
+        and all(_agrees(value, expected[name]) for name, value in known.items())
+    )
 
 
 @contextmanager
