@@ -21,6 +21,7 @@ from pyro_bmf.experiments.cells import CellStore
 from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.experiments.papers.judging import interval, judge
 from pyro_bmf.experiments.papers.table4 import Table4
+from pyro_bmf.experiments.papers.table4_report import _ranking
 from pyro_bmf.experiments.papers.table4_rows import PARTS
 from pyro_bmf.experiments.printed import SETS, TABLE3, TABLE4
 from pyro_bmf.experiments.table3 import Table3
@@ -239,3 +240,25 @@ def test_refusals(here: Path) -> None:
     outcome = call("experiment", "table4", "--data", "ml100k", "--models", "paper-no-users")
     assert outcome.code == 2
     assert "--models paper-no-users: choose from paper, paper-no-data-input" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("without", "word", "told"),
+    [
+        ([0.1, 0.11, 0.09], "does not hold", "higher in 12 of 12"),
+        ([0.3, 0.0, -0.1], "cannot be judged", "none beyond what seeds tell apart"),
+        ([-0.1, -0.2, -0.1], "holds", "higher in 0 of 12"),
+        ([], "cannot be judged", "not measured"),
+    ],
+)
+def test_ranking_without_a_part(tiny: DataSet, without: list[float], word: str, told: str) -> None:
+    def row(values: list[float]) -> Any:
+        return type("Row", (), {"values": lambda self, *_: values, "state": "not finished"})()
+
+    rows = {f"paper-{part}": row(without) for part in ("no-data-input", "no-feedback", "no-attention")}
+    found = _ranking(tiny, rows, row([0.0, 0.0, 0.0]))
+    assert found.verdict == word
+    assert told in found.told
+    del rows["paper-no-feedback"]
+    if word == "holds":
+        assert _ranking(tiny, rows, row([0.0, 0.0, 0.0])).verdict == "cannot be judged"

@@ -210,22 +210,28 @@ def _less(left: Sequence[float], others: Sequence[Sequence[float]]) -> list[floa
 
 def _ranking(data: DataSet, rows: Mapping[str, Scored], full: Scored | None) -> Verdict:
     claim = "without any of the three, no ranking figure is higher"
-    told, measured, better = [], 0, 0
-    for part in _REMOVED:
-        for metric in _RANKING:
-            gap = _gap(rows.get(f"paper-{part}"), full, metric)
-            if not gap:
-                continue
-            measured += 1
-            one = judge(data, "", "", gap)
-            if one.verdict == HOLDS:
-                better += 1
-                told.append(f"{metric} of {part} {signed(gap)}")
-    if not measured:
-        return Verdict(data.base, data.title, "full-ranking", claim, OPEN, told="not measured")
-    word = FAILS if better else HOLDS
-    text = f"higher in {better} of {measured}" + (f": {', '.join(told)}" if told else "")
-    return Verdict(data.base, data.title, "full-ranking", claim, word, told=text)
+    gaps = {
+        f"{metric} of {part}": gap
+        for part in _REMOVED
+        for metric in _RANKING
+        if (gap := _gap(rows.get(f"paper-{part}"), full, metric))
+    }
+
+    def verdict(word: str, told: str) -> Verdict:
+        return Verdict(data.base, data.title, "full-ranking", claim, word, told=told)
+
+    if not gaps:
+        return verdict(OPEN, "not measured")
+    higher = {name: gap for name, gap in gaps.items() if sum(gap) > 0}
+    sure = {name: gap for name, gap in higher.items() if judge(data, "", "", gap).verdict == HOLDS}
+    shown = ", ".join(f"{name} {signed(gap)}" for name, gap in (sure or higher).items())
+    text = f"higher in {len(higher)} of {len(gaps)}" + (f": {shown}" if shown else "")
+    if sure:
+        return verdict(FAILS, text)
+    if higher:
+        return verdict(OPEN, f"{text}; none beyond what seeds tell apart")
+    whole = len(gaps) == len(_REMOVED) * len(_RANKING)
+    return verdict(HOLDS if whole else OPEN, text + ("" if whole else "; not all three were measured"))
 
 
 def _why(rows: Mapping[str, Scored], name: str) -> str:
