@@ -13,7 +13,13 @@ from torch import Tensor
 
 from pyro_bmf.methods.gibbs.chain_state import ChainState
 from pyro_bmf.methods.gibbs.collapsed_means import Solver
-from pyro_bmf.methods.gibbs.hyper_draws import draw_noise_shape, draw_row_noise, draw_weights_precision
+from pyro_bmf.methods.gibbs.hyper_draws import (
+    NoiseLevel,
+    draw_noise_shape,
+    draw_row_noise,
+    draw_weights_precision,
+    shift_noise,
+)
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.methods.kernel import conjugate_gradient
 from pyro_bmf.model.feedback import Feedback
@@ -278,26 +284,58 @@ def test_row_noise_and_its_shape() -> None:
     for i in range(2):
         exact = stats.gamma(6 + counts[i] / 2, scale=1.0 / float(6 + squares[i] / 2))
         assert stats.kstest(drawn[:, i].numpy(), exact.cdf).pvalue > 1e-3
-    # The shape's posterior on a grid, as an independent statement.
-    w = torch.distributions.Gamma(4.0, 4.0).sample((30,)).double()
-    grid = np.linspace(-2, 6, 801)
+
+
+def test_the_shape_of_row_noise_without_the_multipliers() -> None:
+    # Squares given the shape are of a beta prime: a Gamma's whose rate is a Gamma's.
+    counts = torch.tensor([0.0, 1.0, 2.0, 3.0, 9.0, 40.0]).repeat(6).double()
+    w = torch.distributions.Gamma(3.0, 3.0).sample((len(counts),)).double()
+    squares = torch.zeros_like(counts)
+    seen = counts > 0
+    squares[seen] = torch.distributions.Gamma(counts[seen] / 2, w[seen] / 2).sample()
+    grid = np.linspace(-2, 7, 901)
     log_density = np.array(
         [
-            stats.gamma(math.exp(a), scale=math.exp(-a)).logpdf(w.numpy()).sum()
-            + stats.norm(math.log(10), 1).logpdf(a)
-            for a in grid
+            stats.betaprime(counts[seen] / 2, math.exp(t), scale=2 * math.exp(t)).logpdf(squares[seen]).sum()
+            + stats.norm(math.log(10), 1).logpdf(t)
+            for t in grid
         ]
     )
-    weight = np.exp(log_density - log_density.max())
-    weight /= weight.sum()
-    chain, shapes = shape, []
-    for _ in range(3_000):
-        chain = draw_noise_shape(w, chain, step=0.5)
-        shapes.append(math.log(float(chain)))
-    mean = float((grid * weight).sum())
-    sd = math.sqrt(float(((grid - mean) ** 2 * weight).sum()))
-    assert np.mean(shapes) == pytest.approx(mean, abs=0.15 * sd)
-    assert np.std(shapes) == pytest.approx(sd, rel=0.1)
+    exact = np.exp(log_density - log_density.max())
+    exact = np.cumsum(exact) / exact.sum()
+    shape, drawn = torch.tensor(6.0, dtype=torch.float64), []
+    for _ in range(2_000):
+        shape = draw_noise_shape(counts, squares, shape)
+        drawn.append(math.log(float(shape)))
+    levels = np.interp(drawn[::4], grid, exact)  # slices are nearly independent four apart
+    assert stats.kstest(levels, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_the_level_of_noise_and_multipliers_is_as_the_priors_leave_it(side: str) -> None:
+    sweeps = tiny_sweeps(tiny_model())
+    state = random_state(sweeps)
+    own = getattr(state, side)
+    own.row_precision_shape = torch.tensor(3.0, dtype=torch.float64)
+    prior = (1.5, 0.4)
+    density = NoiseLevel.of(state, own, prior)
+
+    def log_joint(t: float) -> float:
+        g = math.exp(t)
+        tau, w = float(state.noise_precision) * g, own.row_precision.numpy() / g
+        total = (
+            stats.gamma(prior[0], scale=1 / prior[1]).logpdf(tau)
+            + stats.gamma(3, scale=1 / 3).logpdf(w).sum()
+        )
+        return float(total) + t - t * len(w)  # with the volume's change
+
+    for t in (-0.8, -0.1, 0.3):
+        assert density(t) - density(0.0) == pytest.approx(log_joint(t) - log_joint(0.0), abs=1e-9)
+    before = sweeps._pair_precision(state) * state.noise_precision
+    tau = float(state.noise_precision)
+    shift_noise(state, own, prior)
+    assert float(state.noise_precision) != tau
+    torch.testing.assert_close(sweeps._pair_precision(state) * state.noise_precision, before)
 
 
 # ---------------------------------------------------------------- cuts and utilities

@@ -18,7 +18,7 @@ from .known_parts import latent_utilities
 from .settings import Gibbs
 
 #: Of sweeps of latent utilities and implicit weights: what they draw, and from which prior.
-_VERSION = 3
+_VERSION = 4
 
 
 class GibbsRun:

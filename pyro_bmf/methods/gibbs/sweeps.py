@@ -29,10 +29,11 @@ from ...numerics.conjugate_draws import draw_gamma
 from ...numerics.segment_sums import segment_sum
 from ..few_entries import slices
 from ..kernel import Entries
+from .amplitude_moves import Parts, draw_amplitudes
 from .chain_state import ChainState, SideState, block_precision
 from .coarse_level import CoarseLevel
 from .collapsed_means import MeansSystem, Solver
-from .hyper_draws import draw_noise_shape, draw_row_noise, draw_weights_precision
+from .hyper_draws import draw_multipliers, draw_weights_precision, shift_noise
 from .known_parts import conjugate_priors, latent_utilities
 from .mean_information import DenseRows, FewRows, GivenOther, RowsOfSide
 from .scale_moves import rescale_noise, rescale_utilities, scale_by, shift_cuts
@@ -117,18 +118,15 @@ class Sweeps:
 
     def start(self, user_rows: Tensor, item_rows: Tensor, noise_sd: float) -> ChainState:
         """Return a state at given rows (n, D), with hyperparameters at the priors' guesses."""
-        device, rows = user_rows.device, Sides(user_rows, item_rows)
+        device, rows, n_factors = user_rows.device, Sides(user_rows, item_rows), self.model.n_factors
         implicit_scale = 1.0 if self.model.implicit is None else self.model.implicit.scale
 
         def side_state(side: Side) -> SideState:
             own, priors = rows.of(side), self.priors.of(side)
             width = own.shape[1]
             like: dict[str, Any] = {"dtype": self.dtype, "device": device}
-            n_factors = self.model.n_factors
-            precision = (
-                torch.eye(n_factors, dtype=torch.float64)
-                * (START_WIDTH * priors.factors.guess(n_factors)) ** -2
-            )
+            width_of_factors = START_WIDTH * priors.factors.guess(n_factors)
+            precision = torch.eye(n_factors, dtype=torch.float64) * width_of_factors**-2
             bias = None
             if priors.bias is not None:
                 bias = torch.tensor((START_WIDTH * priors.bias.guess(None)) ** -2, dtype=torch.float64)
@@ -182,7 +180,9 @@ class Sweeps:
         eta = self.predictors(state)
         z = self._draw_utilities(state, eta, latent=latent)  # cuts | U, V, then z | cuts, U, V, x
         z, eta = self._draw_stretch(state, z, eta, latent=latent)  # g | z - eta, Lambda, lambda, cuts
-        self._draw_noise(state, z - eta, latent=latent)  # w | z, U, V; w' | z, U, V; tau | z, U, V
+        if precisions:
+            eta = self._draw_amplitudes(state, z, eta)  # g U, Lambda / g^2 | z, V; likewise V, b, c
+        self._draw_noise(state, z - eta, latent=latent)  # a, w | z, U, V; a', w' | z, U, V; tau | z, U, V
         for side in SIDES:
             if precisions:
                 self._draw_precision(side, state)  # mu, Lambda | U, Y
@@ -302,32 +302,34 @@ class Sweeps:
         ).to(z)
         return self.centre + factor * (z - self.centre), self.centre + factor * (eta - self.centre)
 
+    def _draw_amplitudes(self, state: ChainState, z: Tensor, eta: Tensor) -> Tensor:
+        """Draw how large factors and biases are, with their priors (`amplitude_moves`); return eta anew."""
+        parts = Parts.of(state, self.pairs, eta - self.centre, biases=self.model.biases)
+        precision = self._pair_precision(state) * state.noise_precision
+        more = draw_amplitudes(state, self.priors, self.model.implicit, parts, (z - eta).double(), precision)
+        return eta + more.to(eta.dtype)
+
     def _draw_noise(self, state: ChainState, residuals: Tensor, *, latent: bool) -> None:
         """Draw the rows' multipliers of the noise's precision, and the precision where it is unknown."""
         squares = residuals.double() ** 2
-        for side in () if self.model.row_noise is None else self.model.row_noise.sides:
-            self._draw_row_precision(side, state, squares)
+        noisy = () if self.model.row_noise is None else self.model.row_noise.sides
+        for side in noisy:
+            others = state.opposite(side).row_precision.double()[self.pairs.opposite(side)]
+            totals = segment_sum(squares * others * state.noise_precision, self.segments.of(side))
+            draw_multipliers(state.of(side), self.entries.of(side).indptr.diff().double(), totals)
         # Latent utilities have a fixed spread, but not while ratings stand in for them.
         if self.utilities.learned_noise or (self.utilities.latent and not latent):
             shape = squares.new_tensor(NOISE_PRIOR[0] + 0.5 * len(squares))
             total = (squares * self._pair_precision(state)).sum()
             state.noise_precision = draw_gamma(shape, NOISE_PRIOR[1] + 0.5 * total)
-
-    def _draw_row_precision(self, side: Side, state: ChainState, squares: Tensor) -> None:
-        """Draw a side's multipliers of the noise's precision, and the shape of their prior."""
-        own, others = state.of(side), state.opposite(side).row_precision.double()
-        weighted = squares * others[self.pairs.opposite(side)] * state.noise_precision
-        totals = segment_sum(weighted, self.segments.of(side))
-        counts = self.entries.of(side).indptr.diff().double()
-        own.row_precision_shape = draw_noise_shape(own.row_precision.double(), own.row_precision_shape)
-        own.row_precision = draw_row_noise(counts, totals, own.row_precision_shape).to(self.dtype)
+            for side in noisy:
+                shift_noise(state, state.of(side), NOISE_PRIOR)
 
     def _draw_precision(self, side: Side, state: ChainState) -> None:
         """Draw the prior's precision (the location for its sake: anew with the rows integrated out)."""
         own, priors, k = state.of(side), self.priors.of(side), self.model.n_factors
-        about = (own.rows - self.implicit_means(side, state)).double()
+        about, bias_precision = (own.rows - self.implicit_means(side, state)).double(), None
         location, precision = priors.factors.draw(about[:, :k])
-        bias_precision = None
         if priors.bias is not None:
             bias_location, bias_precision = priors.bias.draw(about[:, k])
             location = torch.cat([location, bias_location.reshape(1)])
