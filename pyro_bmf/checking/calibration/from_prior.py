@@ -210,6 +210,37 @@ def refit_ranks(
         As of `fit`.
     """
     started = time.perf_counter()
+    simulated, settings, truth = simulate_like(split, settings, seed)
+    fitted = fit(
+        simulated,
+        settings.replace(seed=seed_of(seed, 1)),
+        threads=threads,
+        device=device,
+        progress=False,
+        units=AS_GIVEN,
+    )
+    ranks, errors = rank(fitted.posterior, simulated, truth, seed)
+    return Refit(ranks, errors, time.perf_counter() - started)
+
+
+def simulate_like(split: Split, settings: Settings, seed: int) -> tuple[Split, Settings, Truth]:
+    """Draw truths and ratings of the split's pairs from the prior of a configuration.
+
+    Parameters
+    ----------
+    split : Split
+        Of real ratings.
+    settings : Settings
+    seed : int
+
+    Returns
+    -------
+    split : Split
+        The same pairs with simulated ratings, in the real ratings' standard units.
+    settings : Settings
+        For a fit to them as they are (``units=AS_GIVEN``).
+    truth : Truth
+    """
     conjugate = settings.conjugate
     # Truths and fits are in the real ratings' standard units: those of simulated ones would be others.
     units = units_of(settings.model, split.train)
@@ -232,16 +263,7 @@ def refit_ranks(
     simulated, truth = simulate(
         model, split, centre=float(real.mean()), noise_prior=conjugate, seed=seed_of(seed, 0)
     )
-    fitted = fit(
-        simulated,
-        settings.replace(seed=seed_of(seed, 1)),
-        threads=threads,
-        device=device,
-        progress=False,
-        units=AS_GIVEN,
-    )
-    ranks, errors = rank(fitted.posterior, simulated, truth, seed)
-    return Refit(ranks, errors, time.perf_counter() - started)
+    return simulated, settings, truth
 
 
 def rank(
