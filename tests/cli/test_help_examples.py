@@ -46,6 +46,7 @@ def workplace(cli: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     write_ratings(folder)
     make_runs(cli, folder)
+    (folder / "experiments").mkdir()  # where experiments are written: the ledger finds nothing run
     return folder
 
 
