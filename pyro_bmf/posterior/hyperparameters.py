@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ..model.fitted import Rows
+from ..model.sides import SIDES, Sides
 from ..numerics.normal_cells import midway
 from .posterior import Posterior
 from .predictive import Indices
@@ -27,7 +30,8 @@ def hyperparameter_draws(posterior: Posterior, draws: Indices) -> dict[str, Floa
 def identified_draws(posterior: Posterior) -> dict[str, Floats]:
     """Return all draws of hyperparameters that have an identity, by what they are called, (n_draws,) each.
 
-    Noise, cut points, the spread of rows' noise, and the spreads of biases; those that were held still too.
+    Noise, cut points, the spread of rows' noise, and the spreads of rows' effects (bias, and factors against
+    the other side's mean); those that were held still too.
     """
     known = posterior.guide.hyperparameters()
 
@@ -41,12 +45,28 @@ def identified_draws(posterior: Posterior) -> dict[str, Floats]:
     for side in ("user", "item"):
         if f"{side}_noise_shape" in known:
             named[f"spread of {side}s' noise"] = drawn(f"{side}_noise_shape") ** -0.5
-    for side, rows in (("user", posterior.user_rows), ("item", posterior.item_rows)):
+    rows_of = Sides(posterior.user_rows, posterior.item_rows)
+    for side in SIDES:
+        rows, others = rows_of.of(side), rows_of.opposite(side)
         with torch.no_grad():
             biases = rows.bias_draws()
             if biases is not None:
-                named[f"sd of {side} biases"] = biases.double().std(0).cpu().numpy()
+                named[f"sd of {side} effects"] = _effect_spreads(rows, others, biases)
     return named
+
+
+def _effect_spreads(rows: Rows, others: Rows, biases: Tensor) -> Floats:
+    """Return the spread of b_i + u_i . mean(v) over rows: what they are worth on average, (n_draws,).
+
+    A bias alone has no identity where the other side's factors are not about zero: both terms trade.
+    """
+    both = zip(rows.factor_moments(), others.factor_moments(), strict=True)
+    found = [
+        (biases[:, draw].double() + own @ other.mean(0)).std()
+        for draw, ((own, _), (other, _)) in enumerate(both)
+    ]
+    spreads: Floats = torch.stack(found).cpu().numpy()
+    return spreads
 
 
 def row_noise_means(posterior: Posterior) -> dict[str, Floats]:

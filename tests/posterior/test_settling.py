@@ -17,6 +17,7 @@ from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.row_draws import RowDraws
 from pyro_bmf.posterior import Posterior
+from pyro_bmf.posterior.hyperparameters import identified_draws
 from pyro_bmf.posterior.settling import (
     LEAST_ESS,
     Quantity,
@@ -69,7 +70,27 @@ def test_a_chain_that_has_settled_is_left_alone(split: Split) -> None:
     assert sum(one.sentence() is not None for one in found) <= 1
     good = next(one for one in found if one.settled)
     assert good.to_dict()["sentence"] is None
-    assert {q.name for q in good.quantities} >= {"cut point 1", "sd of user biases", "u.v of pairs"}
+    assert {q.name for q in good.quantities} >= {"cut point 1", "sd of user effects", "u.v of pairs"}
+
+
+def test_effects_stand_still_where_biases_and_factors_trade(split: Split) -> None:
+    """Factors of users rise by d and items' biases fall by v.d: no predictor changes, nor any effect."""
+    posterior = posterior_of(split, 40)
+    users, items = posterior.user_rows, posterior.item_rows
+    assert isinstance(users, RowDraws)
+    assert isinstance(items, RowDraws)
+    before = identified_draws(posterior)
+    bias = items.draws[..., -1].clone()
+    shift = torch.randn(1, 40, 2, generator=torch.Generator().manual_seed(3))
+    items.draws[..., -1] -= (items.draws[..., :2] * shift).sum(-1)
+    users.draws[..., :2] += shift
+    after = identified_draws(posterior)
+    assert items.draws[..., -1].std(0).sub(bias.std(0)).abs().max() > 0.05
+    np.testing.assert_allclose(after["sd of item effects"], before["sd of item effects"], rtol=1e-5)
+    # By hand, of one draw.
+    own, other = items.draws[:, 7].double().numpy(), users.draws[:, 7].double().numpy()
+    effects = own[:, 2] + own[:, :2] @ other[:, :2].mean(0)
+    assert after["sd of item effects"][7] == pytest.approx(effects.std(ddof=1), rel=1e-9)
 
 
 def rank_r_hat(values: np.ndarray) -> float:
@@ -99,8 +120,10 @@ def by_definition(posterior: Posterior, pairs: np.ndarray) -> dict[str, tuple[fl
     uv = np.stack([u[i, :, 0] * v[j, :, 0] + u[i, :, 1] * v[j, :, 1] for i, j in pairs.T]).astype(float)
     biases = np.stack([u[i, :, 2].astype(float) + v[j, :, 2] for i, j in pairs.T])
     named = {f"cut point {k + 1}": cuts[:, k] for k in range(N_CUTS)}
-    for side, rows in (("user", u), ("item", v)):
-        named[f"sd of {side} biases"] = rows[..., 2].astype(float).std(0, ddof=1)
+    for side, rows, others in (("user", u, v), ("item", v, u)):
+        mean = others[..., :2].astype(float).mean(0)
+        effects = rows[..., 2].astype(float) + np.einsum("nsk,sk->ns", rows[..., :2].astype(float), mean)
+        named[f"sd of {side} effects"] = effects.std(0, ddof=1)
     named["spread of u.v"] = uv.std(0)
     found = {}
     for name, draws in named.items():
