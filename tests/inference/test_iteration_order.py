@@ -12,7 +12,7 @@ from pyro_bmf.data import RatingScale, Split, random_split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.fitting import fit
-from pyro_bmf.methods.cross_feedback.algorithm1 import Algorithm1
+from pyro_bmf.methods.cross_feedback.descent import JointDescent, PlainDescent
 from pyro_bmf.methods.cross_feedback.settings import EncoderSettings
 from pyro_bmf.methods.settings import Settings, preset
 
@@ -38,19 +38,20 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], encod
 def test_sequential_steps_move_one_side_each(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[bool, bool, int, int]] = []
     losses: list[float] = []
-    step = Algorithm1._step
+    step = PlainDescent.__call__
 
-    def watched(self: Algorithm1, one: Any, *rest: Any) -> Any:
-        before = {name: p.detach().clone() for name, p in self.guide.named_parameters()}
+    def watched(self: PlainDescent, one: Any, *rest: Any) -> Any:
+        guide = self.objective.guide
+        before = {name: p.detach().clone() for name, p in guide.named_parameters()}
         loss, parts = step(self, one, *rest)
-        after = dict(self.guide.named_parameters())
+        after = dict(guide.named_parameters())
         block = one.block()
         sides = (moved(before, after, "user_encoder"), moved(before, after, "item_encoder"))
         seen.append((*sides, len(block.users), len(block.items)))
         losses.append(float(loss))
         return loss, parts
 
-    monkeypatch.setattr(Algorithm1, "_step", watched)
+    monkeypatch.setattr(PlainDescent, "__call__", watched)
     told = fit(split, settings(iteration_order="sequential", max_iterations=1), progress=False)
     users = [(n_users, n_items) for user, item, n_users, n_items in seen if user and not item]
     items = [(n_users, n_items) for user, item, n_users, n_items in seen if item and not user]
@@ -66,16 +67,17 @@ def test_sequential_steps_move_one_side_each(split: Split, monkeypatch: pytest.M
 
 def test_nested_steps_move_both(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     count = []
-    step = Algorithm1._step
+    step = JointDescent.__call__
 
-    def watched(self: Algorithm1, one: Any, *rest: Any) -> Any:
-        before = {name: p.detach().clone() for name, p in self.guide.named_parameters()}
+    def watched(self: JointDescent, one: Any, *rest: Any) -> Any:
+        guide = self.objective.guide
+        before = {name: p.detach().clone() for name, p in guide.named_parameters()}
         found = step(self, one, *rest)
-        after = dict(self.guide.named_parameters())
+        after = dict(guide.named_parameters())
         count.append(moved(before, after, "user_encoder") and moved(before, after, "item_encoder"))
         return found
 
-    monkeypatch.setattr(Algorithm1, "_step", watched)
+    monkeypatch.setattr(JointDescent, "__call__", watched)
     fit(split, settings(max_iterations=1), progress=False)
     assert count == [True] * 9
 
