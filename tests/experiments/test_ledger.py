@@ -12,11 +12,11 @@ import pytest
 
 from pyro_bmf.errors import DataError
 from pyro_bmf.experiments.ledger.claims import CLAIMS
-from pyro_bmf.experiments.ledger.judgements import NOT_RUN, PRINTED
+from pyro_bmf.experiments.ledger.judgements import NOT_RUN, PRINTED, _closest
 from pyro_bmf.experiments.ledger.page import ledger_page
 from pyro_bmf.experiments.ledger.printed_cells import Cell, table3_cells, table4_cells
 from pyro_bmf.experiments.ledger.runs import Figure, Runs
-from pyro_bmf.experiments.papers.judging import FAILS, HOLDS, OPEN
+from pyro_bmf.experiments.papers.judging import FAILS, HOLDS, OPEN, paired
 from pyro_bmf.experiments.printed import MODELS, SETS, TABLE3, TABLE4
 from pyro_bmf.experiments.scoring import USERS
 
@@ -267,3 +267,13 @@ def test_the_committed_page_is_what_the_results_give(monkeypatch: pytest.MonkeyP
     assert (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8") == page, (
         "write it again: pyro-bmf experiment ledger --results benchmarks/results --out docs/reproduction.md"
     )
+
+
+def test_rows_of_other_seeds_are_not_paired() -> None:
+    """A row that is measured on two seeds of three is left out, not paired with other seeds' figures."""
+    others = {"half": [0.9, 0.8], "whole": [0.95, 0.93, 0.94]}
+    name, gaps = _closest([0.9, 0.9, 0.9], others, 1.0)
+    assert name == "whole"
+    assert gaps == pytest.approx([0.05, 0.03, 0.04])
+    assert _closest([0.9, 0.9, 0.9], {"half": [0.9, 0.8]}, 1.0) == ("half", [])
+    assert paired([], []) == []

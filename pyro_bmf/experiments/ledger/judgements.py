@@ -75,8 +75,17 @@ def _unmeasured(known: Mapping[str, object]) -> str:
 def _closest(
     own: Sequence[float], others: Mapping[str, Sequence[float]], sign: float
 ) -> tuple[str, list[float]]:
-    """Return whoever is nearest to a row, or furthest ahead of it, and by how much the row is better."""
-    gaps = {name: [sign * gap for gap in paired(values, own)] for name, values in others.items()}
+    """Return whoever is nearest to a row, or furthest ahead of it, and by how much the row is better.
+
+    Whoever was not measured on all of the row's seeds is left out; by nothing where that is everybody.
+    """
+    gaps = {
+        name: [sign * gap for gap in differences]
+        for name, values in others.items()
+        if (differences := paired(values, own))
+    }
+    if not gaps:
+        return ", ".join(others), []
     name = min(gaps, key=lambda one: float(np.mean(gaps[one])))
     return name, gaps[name]
 

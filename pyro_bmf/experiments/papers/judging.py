@@ -117,7 +117,7 @@ def judge(
 
 
 def paired(left: Sequence[float], right: Sequence[float]) -> list[float]:
-    """Return left less right by seed; empty where either was not measured."""
-    if not left or not right:
+    """Return left less right by seed; empty where either was not measured, or one not on all of the seeds."""
+    if not left or len(left) != len(right):
         return []
     return [a - b for a, b in zip(left, right, strict=True)]
