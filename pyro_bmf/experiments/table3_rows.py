@@ -13,6 +13,7 @@ from pyro_bmf.experiments.contenders import Contender, OurPreset, Running, conte
 from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.experiments.scoring import score
 from pyro_bmf.experiments.tuning import Plan, Tuning, curve_of
+from pyro_bmf.methods.gibbs.run import SWEEPS_VERSION
 from pyro_bmf.progress import Silent
 
 #: Rows of the table, in the paper's order and then ours.
@@ -288,9 +289,12 @@ class Table3Rows:
                 **score(fitted.system, split, seed),
             }
 
+        settings = model.settings(values, seed)
         identity = {
             "model": model.base,
-            "settings": model.settings(values, seed),
+            "settings": settings,
+            # What sweeps draw, and from which prior, is not among their settings.
+            **({"sweeps": SWEEPS_VERSION} if settings.get("gibbs") else {}),
             "data": data.name,
             "data_hash": data.ratings.data_hash,
             "split_hash": data.split_hash(seed),

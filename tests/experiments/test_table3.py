@@ -158,6 +158,17 @@ def test_a_cell_is_known_by_what_decides_it(tiny: DataSet, tmp_path: Path) -> No
     assert one.identity["data_hash"] == tiny.ratings.data_hash
 
 
+@pytest.mark.parametrize(("name", "follows"), [("default", True), ("paper", False)])
+def test_finals_that_end_in_sweeps_are_known_by_what_sweeps_draw(
+    tiny: DataSet, monkeypatch: pytest.MonkeyPatch, name: str, follows: bool
+) -> None:
+    rows = Table3((name,), (tiny,), 1, Choices({name: 0}), threads=1)
+    model = contender(name)
+    before = rows._final(model, tiny, {}, 0).key
+    monkeypatch.setattr("pyro_bmf.experiments.table3_rows.SWEEPS_VERSION", -1)
+    assert (rows._final(model, tiny, {}, 0).key != before) is follows
+
+
 def test_the_settings_of_the_finals_are_those_of_the_best_trial(tiny: DataSet, tmp_path: Path) -> None:
     store, experiment = CellStore(tmp_path), table3(tiny)
     (tuning,) = experiment.cells(store)

@@ -18,7 +18,7 @@ from .known_parts import latent_utilities
 from .settings import Gibbs
 
 #: Of sweeps of latent utilities and implicit weights: what they draw, and from which prior.
-_VERSION = 4
+SWEEPS_VERSION = 4
 
 
 class GibbsRun:
@@ -99,7 +99,7 @@ class GibbsRun:
 
     def _version(self) -> dict[str, int]:
         """Return what a checkpoint must be of beside the fit: sweeps that draw what these do."""
-        return {"version of the sweeps": _VERSION}
+        return {"version of the sweeps": SWEEPS_VERSION}
 
     def _noise(self, start: Fitted | None) -> float:
         """Return the standard deviation of the noise that the chain starts with."""
