@@ -217,11 +217,14 @@ def _ranking(data: DataSet, rows: Mapping[str, Scored], full: Scored | None) -> 
         if (gap := _gap(rows.get(f"paper-{part}"), full, metric))
     }
 
-    def verdict(word: str, told: str) -> Verdict:
-        return Verdict(data.base, data.title, "full-ranking", claim, word, told=told)
-
     if not gaps:
-        return verdict(OPEN, "not measured")
+        return Verdict(data.base, data.title, "full-ranking", claim, OPEN, told="not measured")
+    # The figure that gains most by taking something away is the one that the claim hangs on.
+    mean, se = mean_and_se([-one for one in max(gaps.values(), key=sum)])
+
+    def verdict(word: str, told: str) -> Verdict:
+        return Verdict(data.base, data.title, "full-ranking", claim, word, mean, se, told)
+
     higher = {name: gap for name, gap in gaps.items() if sum(gap) > 0}
     sure = {name: gap for name, gap in higher.items() if judge(data, "", "", gap).verdict == HOLDS}
     shown = ", ".join(f"{name} {signed(gap)}" for name, gap in (sure or higher).items())
