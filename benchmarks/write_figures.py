@@ -25,7 +25,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -469,6 +469,31 @@ def systems_table() -> str:
     return table(["system", "RMSE", "NLL", "NDCG@20", "Recall@20", "iterations", "seconds"], rows)
 
 
+def rankers_table() -> str:
+    """Return our networks beside another library's, by figure of the test part."""
+    words = {"ndcg@20": "NDCG@20", "recall@20": "Recall@20", "rmse": "RMSE"}
+    rows = []
+    for name, row in read("results/rankers.json").items():
+        own = row["ours"]
+        for peer_name, other in row["peers"].items():
+            for figure, gap in other["ours less theirs"].items():
+                both = [f"{one[part][figure]:.4f}" for part in ("valid", "test") for one in (own, other)]
+                less = f"{gap['difference']:.4f} ({gap['low']:.4f} to {gap['high']:.4f})"
+                last = [f"{own[what]:.0f}, {other[what]:.0f}" for what in ("epoch", "seconds")]
+                rows.append([f"`{name}`", peer_name, words[figure], *both, less, *last])
+    parts = [f"{who}, {part}" for part in ("validation", "test") for who in ("ours", "theirs")]
+    header = ["ours", "RecBole's", "figure", *parts, "test, ours less theirs (95 %)", "epoch kept", "seconds"]
+    return table(header, rows, 3)
+
+
+def fits_of(name: str, whose: str) -> str:
+    """Return mean and standard deviation over seeds of a network's best validation RMSE."""
+    row = read("results/rankers.json")[name]
+    own = row["ours"] if whose == "ours" else row["peers"][whose]
+    values = [own["valid"]["rmse"], *(one[whose] for one in row["other fits"].values())]
+    return f"{fmean(values):.4f} (standard deviation {stdev(values):.4f})"
+
+
 def ranking_table(name: str) -> str:
     """Return what rankings are worth, and how far each is behind ours by liked."""
     words = {"ease": "EASE on", "ours": "ours,"}
@@ -547,6 +572,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "scaling": scaling_table,
     "autorec": autorec_table,
     "systems": systems_table,
+    "rankers": rankers_table,
     "large catalogues": large_table,
     "bases": bases_table,
     "launches": launches_table,
@@ -597,6 +623,8 @@ FIGURES: dict[str, Callable[[], str]] = {
     "elpd ml1m own cuts": lambda: (
         f"{leaderboard('ml1m', 'amortized normal ordered-logistic:cuts=user')['elpd']:.0f}"
     ),
+    "fits dae-cf ours": lambda: fits_of("dae-cf", "ours"),
+    "fits dae-cf theirs": lambda: fits_of("dae-cf", "MultiDAE"),
     "paper ml1m rmse": lambda: f"{single('paper ml1m')['rmse']:.4f}",
     "paper ml1m valid rmse": lambda: f"{single('paper ml1m')['valid_rmse']:.4f}",
 }

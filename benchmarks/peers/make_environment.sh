@@ -7,7 +7,7 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then sed -n '2,4p' "$0"; exit; fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${1:-$HOME/.cache/pyro-bmf-peers}
 mkdir -p "$cache"
-for group in myfm others ranking; do
+for group in myfm others ranking recbole; do
   [[ -x $cache/venv-$group/bin/pip ]] || "${PYTHON:-python3}" -m venv "$cache/venv-$group"
   "$cache/venv-$group/bin/pip" install --quiet -r "$here/requirements-$group.txt"
   echo "made $cache/venv-$group"

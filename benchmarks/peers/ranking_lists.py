@@ -72,15 +72,15 @@ def lists_of(scores: Any, known: Any) -> Any:
     return lists
 
 
-def valid_ndcg(lists: Any, split: split_arrays.SplitArrays) -> float:
-    """Return the mean NDCG@20 of users with two validation ratings or more, one of them above 3."""
+def valid_ndcg(lists: Any, split: split_arrays.SplitArrays, above: float = ABOVE, at_least: int = 2) -> float:
+    """Return the mean NDCG@20 of users with `at_least` validation ratings, one of them above `above`."""
     valid = split.valid
-    above = valid.ratings > ABOVE
-    pairs = valid.users[above], valid.items[above]
-    wanted = sparse.csr_matrix((np.ones(above.sum()), pairs), shape=(split.n_users, split.n_items))
+    wanted_rows = valid.ratings > above
+    pairs = valid.users[wanted_rows], valid.items[wanted_rows]
+    wanted = sparse.csr_matrix((np.ones(wanted_rows.sum()), pairs), shape=(split.n_users, split.n_items))
     totals = np.bincount(pairs[0], minlength=split.n_users)
     counts = np.bincount(valid.users, minlength=split.n_users)
-    users = np.flatnonzero((totals > 0) & (counts >= 2))
+    users = np.flatnonzero((totals > 0) & (counts >= at_least))
     hits = np.take_along_axis(wanted[users].toarray(), np.maximum(lists[users], 0), axis=1)
     discounts = 1.0 / np.log2(np.arange(2, N + 2))
     best = np.cumsum(discounts)[np.minimum(totals[users], N) - 1]

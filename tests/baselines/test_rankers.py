@@ -94,7 +94,9 @@ def dense_embeddings(system: Any, matrix: Tensor) -> Tensor:
             continue
         first, second = parts[f"of_sums.{layer}"], parts[f"of_products.{layer}"]
         both = (laplacian + torch.eye(len(e))) @ e @ first + ((laplacian @ e) * e) @ second
-        layers.append(torch.where(both > 0, both, 0.2 * both))
+        both = torch.where(both > 0, both, 0.2 * both)
+        norms = (both**2).sum(1, keepdim=True).sqrt()
+        layers.append(torch.where(norms > 0, both / norms, both) if system.options.normalize_layers else both)
     return torch.stack(layers).mean(0) if system.name == "lightgcn" else torch.cat(layers, 1)
 
 
@@ -106,8 +108,9 @@ def dense_embeddings(system: Any, matrix: Tensor) -> Tensor:
         LightGCN(LightGCNSettings(n_factors=3, n_layers=3, l2=0.1)),
         LightGCN(LightGCNSettings(n_factors=3, n_layers=0, l2=0.0)),
         NGCF(NGCFSettings(n_factors=3, n_layers=2, l2=0.1, dropout=0.0)),
+        NGCF(NGCFSettings(n_factors=3, n_layers=2, l2=0.1, dropout=0.0, normalize_layers=False)),
     ],
-    ids=["lightgcn", "no layers", "ngcf"],
+    ids=["lightgcn", "no layers", "ngcf", "ngcf without norms"],
 )
 def test_loss_and_gradients_of_graphs_are_those_of_a_dense_laplacian(split, system, above) -> None:
     settings = system.options.__class__(**system.settings() | {"positives_above": above})
@@ -239,6 +242,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_bits(split, kind, tmp_path, monk
 
 #: Another value of each setting than `small` gives.
 OTHER: dict[str, Any] = {
+    "normalize_layers": False,
     **{"max_iterations": 4, "patience": 1, "batch_size": 7, "learning_rate": 0.03, "l2": 0.3, "seed": 3},
     **{"final_learning_rate": 1e-3, "positives_above": 3.0, "n_factors": 4, "n_layers": 3},
     **{"dropout": 0.3, "n_negatives": 1},

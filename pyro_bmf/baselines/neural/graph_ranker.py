@@ -9,6 +9,7 @@ minimises the BPR loss of positive pairs against drawn ones.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,7 +27,7 @@ from pyro_bmf.model.feedback_sums import feedback_sum
 
 S = TypeVar("S", bound=RankerSettings)
 
-#: Standard deviation of the embeddings at the start.
+#: Standard deviation of LightGCN's embeddings at the start, as in its authors' program.
 _SCALE = 0.1
 #: Slope of NGCF's LeakyReLU below zero, as in its authors' program.
 _SLOPE = 0.2
@@ -77,8 +78,15 @@ class GraphNetwork(nn.Module):
 
     def __init__(self, rated_users: Tensor, rated_items: Tensor, n_factors: int) -> None:
         super().__init__()
-        self.users = embedding(rated_users, n_factors, _SCALE)
-        self.items = embedding(rated_items, n_factors, _SCALE)
+        self.users, self.items = (
+            embedding(rated, n_factors, self.start_sd(len(rated), n_factors))
+            for rated in (rated_users, rated_items)
+        )
+
+    def start_sd(self, n_rows: int, n_factors: int) -> float:
+        """Return the standard deviation of the embeddings at the start."""
+        del n_rows, n_factors
+        return _SCALE
 
     @abstractmethod
     def spread(self, graph: PairGraph) -> tuple[Tensor, Tensor]:
@@ -175,20 +183,32 @@ class LightGCN(GraphRanker[LightGCNSettings]):
         return LightGCNNetwork(self.options, rated_users, rated_items)
 
 
+def over_norms(rows: Tensor) -> Tensor:
+    """Return rows divided by their norms; rows of zeros stay so, and their gradients finite."""
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / torch.where(norms > 0, norms, 1.0)
+
+
 class NGCFNetwork(GraphNetwork):
     r"""Layers of messages; what pairs are scored by are the embeddings of all layers side by side.
 
     .. math:: u'_i = \mathrm{LeakyReLU}\left(W_1 (u_i + \bar u_i) + W_2 (u_i \odot \bar u_i)\right)
+
+    With `normalize_layers`, a layer is divided by its norm before it goes on.
     """
 
     def __init__(self, settings: NGCFSettings, rated_users: Tensor, rated_items: Tensor) -> None:
         super().__init__(rated_users, rated_items, settings.n_factors)
-        self.dropout = settings.dropout
+        self.dropout, self.normalize_layers = settings.dropout, settings.normalize_layers
         shape = settings.n_factors, settings.n_factors
         self.of_sums, self.of_products = (
             nn.ParameterList(nn.init.xavier_uniform_(torch.empty(shape)) for _ in range(settings.n_layers))
             for _ in range(2)
         )
+
+    def start_sd(self, n_rows: int, n_factors: int) -> float:
+        """Return Glorot's."""
+        return math.sqrt(2.0 / (n_rows + n_factors))
 
     def spread(self, graph: PairGraph) -> tuple[Tensor, Tensor]:
         """Return the layers' embeddings, (n_layers + 1) n_factors wide."""
@@ -204,6 +224,8 @@ class NGCFNetwork(GraphNetwork):
                 )
                 for own, near in ((u, near_u), (v, near_v))
             )
+            if self.normalize_layers:
+                u, v = over_norms(u), over_norms(v)
             of_users.append(u)
             of_items.append(v)
         return torch.cat(of_users, 1), torch.cat(of_items, 1)
@@ -213,6 +235,8 @@ class NGCF(GraphRanker[NGCFSettings]):
     """Neural graph collaborative filtering (Wang et al. 2019, arXiv 1905.08108)."""
 
     name = "ngcf"
+    #: 2: layers are divided by their norms, unless a setting says otherwise.
+    version = 2
     settings_class = NGCFSettings
 
     def make(self, rated_users: Tensor, rated_items: Tensor) -> GraphNetwork:

@@ -58,6 +58,8 @@ class NGCFSettings(RankerSettings):
         Layers of messages; 0 is matrix factorization by BPR.
     dropout : float
         Share of a layer's numbers that each step hides, the rest being scaled up.
+    normalize_layers : bool
+        Whether a user's and an item's numbers of each layer are divided by their norm.
     """
 
     batch_size: int = setting(2048, "Positive pairs a step.", limits=at_least(1))
@@ -66,6 +68,7 @@ class NGCFSettings(RankerSettings):
     n_factors: int = setting(64, "Width of an embedding.", limits=at_least(1))
     n_layers: int = setting(2, "Layers of messages.", limits=at_least(0))
     dropout: float = setting(0.1, "Share of a layer hidden in each step.", limits=SHARE_BELOW_ONE)
+    normalize_layers: bool = setting(True, "Layers are divided by their norms.")
 
 
 @dataclass(frozen=True)
