@@ -36,7 +36,13 @@ CHAIN_CHECKPOINT = Kind("pyro-bmf chain checkpoint", 3, "checkpoint", _REMEDY, o
 
 #: Settings that are younger than checkpoints of this format, with what fits did before there were any.
 _LATER: Mapping[str, Any] = MappingProxyType(
-    {"composite_prior": 0.0, "iteration_order": "nested", "latent_input": "concatenation"}
+    {
+        "composite_prior": 0.0,
+        "iteration_order": "nested",
+        "latent_input": "concatenation",
+        "optimizer": "adam",
+        "weight_scale": None,
+    }
 )
 
 State = dict[str, Tensor]
@@ -220,10 +226,12 @@ def load_checkpoint(
         for name, value in _part(tensors, "optimizer").items():
             index, key = name.split(".", 1)
             entries.setdefault(int(index), {})[key] = value
+        rprop = isinstance(optimizer, torch.optim.Rprop)
+        remembered = ("prev", "step_size") if rprop else ("exp_avg", "exp_avg_sq")
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for number, entry in entries.items():
             parameter = parameters[number]
-            needed = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            needed = {"step": torch.zeros(()), **dict.fromkeys(remembered, parameter)}
             same_kinds(entry, needed, f"optimizer.{number}")
         optimizer.load_state_dict({"state": entries, "param_groups": saved["param_groups"]})
         # Checkpoints from before there were joint steps do not say.

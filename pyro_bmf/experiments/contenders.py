@@ -34,6 +34,8 @@ LATER: Mapping[str, Any] = {
     "latent_input": "concatenation",
     "iteration_order": "nested",
     "composite_prior": 0.0,
+    "optimizer": "adam",
+    "weight_scale": None,
 }
 
 _POWERS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -210,8 +212,10 @@ class Network(Contender):
         return self.kind.settings_class(**{**values, "seed": seed})
 
     def settings(self, values: Values, seed: int) -> dict[str, Any]:
-        """Return the settings by name."""
-        return self.chosen(values, seed).to_dict()
+        """Return the settings by name, without younger ones that were not given: see `LATER`."""
+        later = {name for name in LATER if name not in values}
+        chosen = self.chosen(values, seed).to_dict()
+        return {name: value for name, value in chosen.items() if name not in later}
 
     def fit(self, split: Split, values: Values, *, seed: int, running: Running) -> Fitted:
         """Train it, with early stopping on validation ratings."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pyro_bmf.baselines.neural.row_autoencoder import (
     Layers,
@@ -28,6 +29,18 @@ class AutoRecNetwork(RowNetwork):
         self.first = activation(settings.hidden)
         self.inner = Layers((*before, *after[1:]), settings.hidden)
         self.output = PairOutput(rated, after[-1], mean)
+        if settings.weight_scale is not None:
+            self._start_small(settings.weight_scale, rated)
+
+    @torch.no_grad()
+    def _start_small(self, scale: float, rated: Tensor) -> None:
+        """Draw all weights anew, and put the levels of columns with ratings at 0."""
+        for weight in self.parameters():
+            if weight.dim() > 1:
+                nn.init.normal_(weight, std=scale)
+        # The others are not trained: they stay at the mean.
+        self.output.weight.mul_(rated.unsqueeze(1))
+        self.output.bias[rated] = 0.0
 
     def encode(self, rows: Feedback) -> tuple[Tensor, None]:
         """Return the last hidden layer."""
@@ -43,6 +56,16 @@ class AutoRec(RowAutoencoder[AutoRecSettings]):
     def output(self) -> Output:
         """As the settings have it."""
         return self.options.output
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return Adam, or RProp with the first steps as long as `learning_rate`."""
+        if self.options.optimizer == "adam":
+            return super().optimizer()
+        return torch.optim.Rprop(self.network.parameters(), lr=self.options.learning_rate)
+
+    def batch(self, cases: Tensor) -> Feedback:
+        """Return those rows; where a step reads all, as they are, which saves to compress them anew."""
+        return super().batch(cases) if self.options.optimizer == "adam" else self._rows
 
     def make(self, rated: Tensor, mean: RatingOutput) -> RowNetwork:
         """Return the network."""

@@ -232,9 +232,13 @@ class RowAutoencoder(NetworkBaseline[S]):
             self._parts = [self._rows.select(self.index(np.arange(one.start, one.stop))) for one in parts]
         return self._rows.indptr.diff().nonzero().squeeze(1)
 
+    def batch(self, cases: Tensor) -> Feedback:
+        """Return the rows that a step reads."""
+        return self._rows.select(cases)
+
     def batch_loss(self, cases: Tensor, progress: float) -> tuple[Tensor, int]:
         """Return the rows' mean squared error at their own ratings, with KL and norms of the weights."""
-        rows = self._rows.select(cases)
+        rows = self.batch(cases)
         hidden, kl = self.network.encode(rows)
         loss = ((self.network.output.at(hidden, rows) - rows.values) ** 2).mean()
         if kl is not None:

@@ -26,8 +26,10 @@ from pyro_bmf.methods.setting import (
 
 Activation = Literal["relu", "sigmoid", "tanh", "identity"]
 Output = Literal["sigmoid", "identity"]
+Optimizer = Literal["adam", "rprop"]
 Grid = Mapping[str, tuple[Any, ...]]
 
+_BATCHED = When(lambda part, case: part.optimizer == "adam", "optimizer is 'adam'", (("optimizer", "adam"),))
 _HIDDEN = When(lambda part, case: part.n_layers > 0, "n_layers is 1 or more", (("n_layers", 1),))
 _L2 = (0.0, 0.01, 0.1, 1.0)
 _LAYERS = (0, 1, 2)
@@ -106,6 +108,11 @@ class NetworkSettings:
                 seen.add(cell)
                 yield cell
 
+    def step_size(self, n_cases: int) -> int:
+        """Return how many of `n_cases` cases a step reads."""
+        del n_cases
+        return self.batch_size
+
     def unread(self) -> frozenset[str]:
         """Return the names of settings that this combination does not read."""
         kind: type = self.__class__
@@ -136,6 +143,14 @@ class AutoRecSettings(NetworkSettings):
         Activation of every hidden layer, the embedding included.
     output : {"sigmoid", "identity"}
         A sigmoid stretched over the rating scale, or the rating itself.
+    optimizer : {"adam", "rprop"}
+        Adam over batches, or RProp (Riedmiller and Braun 1993) with all rows in one step, so one step an
+        iteration. RProp's steps begin at `learning_rate` and adapt, each weight's its own; it reads neither
+        `batch_size` nor `final_learning_rate`.
+    weight_scale : float or None
+        Standard deviation of the Normal that initial weights are drawn from; columns' levels then begin at 0,
+        so that the hidden units learn the mean rating too. None draws Glorot's uniform weights and begins
+        levels at the mean rating.
     """
 
     table2: ClassVar[Grid] = MappingProxyType(
@@ -147,12 +162,30 @@ class AutoRecSettings(NetworkSettings):
         }
     )
 
+    batch_size: int = setting(100, "Rows a step.", limits=at_least(1), when=_BATCHED)
+    final_learning_rate: float | None = setting(None, "Adam's, at the end.", limits=POSITIVE, when=_BATCHED)
     n_factors: int = setting(100, "Width of the embedding.", limits=at_least(1))
     n_layers: int = setting(0, "Hidden layers on each side of it.", limits=at_least(0))
     n_units: int = setting(100, "Width of those layers.", limits=at_least(1), when=_HIDDEN)
     hidden: Activation = setting("relu", "Activation of hidden layers.")
     output: Output = setting("sigmoid", "A sigmoid over the rating scale, or the rating itself.")
     l2: float = setting(0.01, "Weight of the squared norms.", limits=NOT_NEGATIVE)
+    optimizer: Optimizer = setting("adam", "Adam over batches, or RProp over all rows at once.")
+    weight_scale: float | None = setting(
+        None, "Spread of initial weights: Glorot's by default.", limits=POSITIVE
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.optimizer == "rprop" and self.final_learning_rate is not None:
+            raise SettingsError(
+                f"final_learning_rate is {self.final_learning_rate:g} and optimizer 'rprop', whose steps "
+                "adapt by themselves: leave final_learning_rate out, or give optimizer 'adam'."
+            )
+
+    def step_size(self, n_cases: int) -> int:
+        """Return all of them for RProp, which compares the signs of whole gradients."""
+        return n_cases if self.optimizer == "rprop" else self.batch_size
 
 
 @dataclass(frozen=True)

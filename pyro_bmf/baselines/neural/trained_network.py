@@ -93,6 +93,10 @@ class TrainedNetwork(Baseline, Generic[S]):
     def batch_loss(self, cases: Tensor, progress: float) -> tuple[Tensor, int]:
         """See `training.Task`."""
 
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return Adam over the weights."""
+        return torch.optim.Adam(self.network.parameters(), lr=self.options.learning_rate, fused=True)
+
     def penalized(self) -> list[Tensor]:
         """Return the weights whose squared norms a step adds to its loss: all but biases."""
         return [p for p in self.network.parameters() if p.dim() > 1]

@@ -1,4 +1,4 @@
-"""How every network is trained: minibatches, Adam, early stopping on validation, the best state kept."""
+"""How every network is trained: batches, early stopping on validation, the best state kept."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ class Task(Protocol):
     @property
     def better(self) -> Literal["lower", "higher"]:
         """Which end of that figure is better."""
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return a new optimizer of the network's weights."""
 
     def batch_loss(self, cases: Tensor, progress: float) -> tuple[Tensor, int]:
         """Return what a step minimises, as a mean over the ratings of these cases, and how many they are.
@@ -85,12 +88,12 @@ def train_network(task: Task, cases: Tensor, settings: NetworkSettings, course: 
         If the checkpoint is damaged or of another training.
     """
     network = task.network
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=True)
+    optimizer = task.optimizer()
     state = FitState()
     if course.checkpoint is not None and course.checkpoint.is_file():
         state = load_checkpoint(course.checkpoint, network, optimizer, course.identity)
         course.reporter.note(f"Resumed after iteration {state.iteration}.")
-    n_batches = -(-len(cases) // settings.batch_size)
+    n_batches = -(-len(cases) // settings.step_size(len(cases)))
     course.reporter.start(settings.max_iterations, n_batches, state.iteration)
     written = time.perf_counter()
     try:
@@ -117,7 +120,7 @@ def out_of_patience(state: FitState, patience: int | None) -> bool:
 
 
 def rate_at(settings: NetworkSettings, progress: float) -> float:
-    """Return Adam's rate after `progress` iterations."""
+    """Return the optimizer's rate after `progress` iterations: RProp reads the first alone."""
     start, end = settings.learning_rate, settings.final_learning_rate
     if end is None:
         return start
@@ -139,7 +142,7 @@ def _iteration(
     seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
     torch.manual_seed(seed)
     order = torch.randperm(len(cases), generator=torch.Generator().manual_seed(seed))
-    batches = torch.split(cases[order.to(cases.device)], settings.batch_size)
+    batches = torch.split(cases[order.to(cases.device)], settings.step_size(len(cases)))
     task.network.train()
     total = torch.zeros((), dtype=torch.float64, device=cases.device)
     n_total = 0
