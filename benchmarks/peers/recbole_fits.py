@@ -12,6 +12,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -223,42 +224,61 @@ def fit(
     seed
         Of everything random in the fit.
     """
-    _, word, kind, words = PEERS[name]
     # The library writes logs where it is run.
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        write_atomic(split, Path(folder) / "split")
-        told, own = Path(folder) / "settings.yaml", shared(settings) | words(settings, split.n_users)
-        told.write_text(yaml.safe_dump(common(folder, epochs, seed) | own))
-        config = Config(model=word, dataset="split", config_file_list=[str(told)])
-        init_seed(config["seed"], True)
-        dataset = create_dataset(config)
-        batches, _, _ = data_preparation(config, dataset)
-        model = kind(config, batches.dataset)
-        users, items = (
-            torch.as_tensor(dataset.token2id(f"{side}_id", np.arange(n).astype(str)))
-            for side, n in (("user", split.n_users), ("item", split.n_items))
-        )
-        trainer = ValidatingTrainer(
-            config, model, lambda own: scores_of(own, dataset, users, items), validate
-        )
-        trainer.fit(batches, None, verbose=False, saved=False)
+        made = build(name, split, settings, epochs, folder, seed)
+        trainer = ValidatingTrainer(made.config, made.model, lambda _: scores_of(made), validate)
+        trainer.fit(made.batches, None, verbose=False, saved=False)
     return {
         "scores": trainer.best,
         "curve": trainer.curve,
         "epoch": int(np.argmax(trainer.curve)) + 1,
         "seconds": trainer.seconds,
-        "recbole": {key: config[key] for key in own},
+        "recbole": made.words,
     }
 
 
+@dataclass(frozen=True)
+class Made:
+    """A network of RecBole's before its training: what it reads, and its numbers of our users and items."""
+
+    config: Any
+    dataset: Any
+    batches: Any
+    model: Any
+    users: Any
+    items: Any
+    words: dict[str, Any]
+
+
+def build(name: str, split: Any, settings: dict[str, Any], epochs: int, folder: str, seed: int = 0) -> Made:
+    """Write the library's files of a split into a folder, and build a peer's network over them."""
+    _, word, kind, words = PEERS[name]
+    write_atomic(split, Path(folder) / "split")
+    told, own = Path(folder) / "settings.yaml", shared(settings) | words(settings, split.n_users)
+    told.write_text(yaml.safe_dump(common(folder, epochs, seed) | own))
+    config = Config(model=word, dataset="split", config_file_list=[str(told)])
+    init_seed(config["seed"], True)
+    dataset = create_dataset(config)
+    batches, _, _ = data_preparation(config, dataset)
+    model = kind(config, batches.dataset)
+    users, items = (
+        torch.as_tensor(dataset.token2id(f"{side}_id", np.arange(n).astype(str)))
+        for side, n in (("user", split.n_users), ("item", split.n_items))
+    )
+    return Made(config, dataset, batches, model, users, items, {key: config[key] for key in own})
+
+
 @torch.no_grad()
-def scores_of(model: Any, dataset: Any, users: Any, items: Any) -> Any:
+def scores_of(made: Made) -> Any:
     """Return (n_users, n_items) scores by `full_sort_predict`; of a network of ratings, the ratings."""
+    model, users, items = made.model, made.users, made.items
     if isinstance(model, neumf.NeuMF):
         rows = [model.forward(user.repeat(len(items)), items) for user in users]
         return torch.stack(rows).numpy() + model.mean
-    found = model.full_sort_predict({dataset.uid_field: users}).view(len(users), -1)[:, items]
-    return found.numpy() + getattr(model, "mean", 0.0)
+    found = model.full_sort_predict({made.dataset.uid_field: users}).view(len(users), -1)[:, items]
+    mean = model.mean if isinstance(model, _ReadsRatings) else 0.0
+    return found.numpy() + mean
 
 
 def common(folder: str, epochs: int, seed: int) -> dict[str, Any]:
