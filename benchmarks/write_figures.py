@@ -438,7 +438,8 @@ def mutation_table() -> str:
 
 def autorec_table() -> str:
     """Return the autoencoders beside what was published of them."""
-    names = {"i-autorec": "`IRec`", "u-autorec": "`URec`", "i-rec": "`IRec`", "u-rec": "`URec`"}
+    names = {"i-autorec": "`IRec`", "u-autorec": "`URec`", "u-autorec-rprop": "`URec`"}
+    names |= {"i-rec": "`IRec`", "u-rec": "`URec`"}
     found = read("results/autorec.json")
     rows = []
     for cell, name in names.items():
@@ -446,10 +447,12 @@ def autorec_table() -> str:
             continue
         row, settings = found[cell], found[cell]["settings"]
         units = f"{settings['n_factors']} {settings['hidden']} units"
+        # Rows from before there was RProp do not say.
+        steps = ", RProp from a small start" if settings.get("optimizer") == "rprop" else ""
         rows.append(
             [
                 name,
-                f"{row['of']}: {units}, {settings['output']} output",
+                f"{row['of']}: {units}, {settings['output']} output{steps}",
                 "not published" if row["published"] is None else f"{row['published']:.3f}",
                 *(f"{row['rmse']:.4f}", f"{row['valid_rmse']:.4f}", str(row["iterations"])),
                 *(f"{settings['l2']:g}", f"{row['seconds']:.0f}"),
