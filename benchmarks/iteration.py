@@ -3,8 +3,9 @@
     python benchmarks/iteration.py                    # generated ratings of ML-1M's shape
     python benchmarks/iteration.py --data ml1m        # the real ones
 
-K = 10, M = 50, blocks of 500 x 500, cross feedback and attention on: the default preset's encoder, and the
-one with a hidden layer in each tower. Each fit runs in a process of its own, so its peak memory is its own.
+K = 10, M = 50, blocks of 500 x 500, cross feedback and attention on: the encoder of the preset `amortized`,
+and the one with a hidden layer in each tower. Each fit runs in a process of its own, so its peak memory is
+its own.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pyro_bmf.files import write_json
+
 ENCODERS = {
-    "default encoder (L' = 0, K' = 50)": {"n_tower_layers": 0, "n_tower_outputs": 50},
+    "no hidden layer (L' = 0, K' = 50)": {"n_tower_layers": 0, "n_tower_outputs": 50},
     "hidden layer (L' = 1, M = 50, K' = 25)": {"n_tower_layers": 1, "n_tower_outputs": 25},
 }
 
@@ -62,6 +66,7 @@ def main() -> None:
     parser.add_argument("--data", help="a named set or a file; generated ratings when not given")
     parser.add_argument("--iterations", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="a file that gets the figures as JSON")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
@@ -83,7 +88,8 @@ def main() -> None:
             f"| {row['encoder']} | {row['train_ratings']:,} | {row['first_s']:.2f} | {row['median_s']:.2f} "
             f"| {row['max_s']:.2f} | {row['peak_gb']:.2f} | {row['threads']} |"
         )
-    print(json.dumps(rows))
+    if options.out is not None:
+        write_json(options.out, rows)
 
 
 if __name__ == "__main__":

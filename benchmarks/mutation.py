@@ -5,6 +5,11 @@
 runs mutmut on the modules named (all that ``[tool.mutmut]`` of pyproject.toml lists, when none are) and then
 this, which puts counts and surviving mutants by module into benchmarks/results/mutation.json. Modules that
 were not run keep what stands there.
+
+    python benchmarks/mutation.py --sample 5
+
+prints mutants that mutmut has made, five of each module drawn at random, to be given to ``MUTATE``: hours
+become minutes, and the table says how many of a module's mutants were run.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import argparse
 import ast
 import difflib
 import json
+import random
 import re
 from collections import Counter
 from pathlib import Path
@@ -121,6 +127,17 @@ def module_result(meta: Path, root: Path) -> dict[str, Any] | None:
     }
 
 
+def sample(folder: Path, number: int, seed: int) -> list[str]:
+    """Return the names of so many mutants of each module, drawn at random."""
+    names = []
+    for meta in sorted(folder.rglob("*.py.meta")):
+        made = sorted(json.loads(meta.read_text(encoding="utf-8"))["exit_code_by_key"])
+        # Seeded by the module, so that a module's draw does not depend on which others are there.
+        draw = random.Random(f"{seed} {meta.relative_to(folder)}")
+        names += sorted(draw.sample(made, min(number, len(made))))
+    return names
+
+
 def main() -> None:
     """Read a run, and write the table."""
     parser = argparse.ArgumentParser(
@@ -128,7 +145,12 @@ def main() -> None:
     )
     parser.add_argument("--mutants", type=Path, default=Path("mutants"), help="the folder that mutmut made")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/mutation.json"))
+    parser.add_argument("--sample", type=int, metavar="N", help="print N mutants of each module, and end")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
     given = parser.parse_args()
+    if given.sample is not None:
+        print(" ".join(sample(given.mutants, given.sample, given.seed)))
+        return
     table = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else []
     by_module = {row["module"]: row for row in table}
     for meta in sorted(given.mutants.rglob("*.py.meta")):

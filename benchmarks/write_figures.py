@@ -254,15 +254,15 @@ def large_table() -> str:
     rows = [
         [
             f"{row['n_users']:,} × {row['n_items']:,}",
-            *(f"{row['n_ratings']:,}", str(row["threads"]), f"{row['estimated_gb']:.2f}"),
-            f"{row['fit']['peak_gb_of_sweeps']:.2f}, {row['fit']['sweeps_seconds']}",
-            *(f"{row['fit']['peak_gb_with_measuring']:.2f}", str(row["fit"]["measuring_seconds"])),
+            *(f"{row['n_ratings']:,}", str(row["threads"])),
+            *(f"{row[step]['peak_gb']:.2f}" for step in ("fit", "evaluate")),
+            *(f"{row[step]['seconds']:,.0f}" for step in ("fit", "evaluate")),
+            f"{row['model_file_gb']:.2f}",
         ]
         for row in read("results/large_catalogue.json").values()
-        if isinstance(row, dict)
     ]
-    header = ["users × items", "ratings", "threads", "estimate, GB", "sweeps: peak GB, seconds"]
-    return table([*header, "fit and measuring: peak GB", "measuring, s"], rows)
+    header = ["users × items", "ratings", "threads", "fit: peak GB", "evaluate: peak GB"]
+    return table([*header, "fit, s", "evaluate, s", "saved model, GB"], rows)
 
 
 def launches_table() -> str:
@@ -276,6 +276,19 @@ def launches_table() -> str:
             said = name.removesuffix(f" {kinds['threads']}").replace(" hidden", ", a hidden layer a tower")
             rows.append([said, kind, *counts, time])
     return table(["preset", "steps", "operations", "launches", "ms of the processor"], rows, 1)
+
+
+def iteration_table() -> str:
+    """Return what an iteration of the encoders costs."""
+    rows = [
+        [
+            *(row["encoder"], f"{row['train_ratings']:,}", str(row["threads"])),
+            *(f"{row[name]:.2f}" for name in ("first_s", "median_s", "max_s", "peak_gb")),
+        ]
+        for row in read("results/iteration.json")
+    ]
+    header = ["encoder", "training ratings", "threads", "first, s", "median, s", "slowest, s"]
+    return table([*header, "peak memory, GB"], rows)
 
 
 def heavy_table() -> str:
@@ -579,6 +592,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "large catalogues": large_table,
     "bases": bases_table,
     "launches": launches_table,
+    "iteration": iteration_table,
     "heavy rows": heavy_table,
     "encoders ml1m": lambda: encoders_table("ml1m"),
     "encoders ml100k": lambda: encoders_table("ml100k"),

@@ -167,12 +167,12 @@ def test_the_weights_spread_is_where_the_bound_is_highest(beta: float) -> None:
 
 
 def test_iterations_of_a_normal_likelihood_climb() -> None:
-    """With exact steps of the weights every update is the best of its block, and the loss falls."""
+    """With the means of the weights held, every update is the best of its block, and the loss falls."""
     small = make(noisy=False)
     for optimizer in (small.updates.optimizers.user, small.updates.optimizers.item):  # type: ignore[union-attr]
         optimizer.param_groups[0]["lr"] = 0.0
-    losses = [small.updates.iteration()["loss"] for _ in range(20)]
-    assert losses[-1] < losses[4] < losses[0]
+    losses = [small.updates.iteration()["loss"] for _ in range(30)]
+    assert all(after < before for before, after in zip(losses, losses[1:], strict=False))
 
 
 @pytest.mark.parametrize("ordered", [False, True])
