@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +20,7 @@ from .methods.exact_head.run import ExactHeadRun
 from .methods.exact_head.settings import ExactHead
 from .methods.gibbs.run import GibbsRun
 from .methods.gibbs.settings import Gibbs
-from .methods.job import Checkpoints, Diverged, Fitted, Job, Runner
+from .methods.job import Checkpoints, Diverged, Handover, Job, Runner
 from .methods.settings import Settings
 from .model import FactorizationModel
 from .posterior import Posterior
@@ -101,15 +100,16 @@ def fit(
     with computing(pick_device(device, note=reporter.note), threads, deterministic) as where:
         job = fit.job(model, warm_start, where, reporter)
         stages = [RUNNERS[one.__class__](job, one) for one in job.settings.stages]
-        fitted: Fitted | None = None
+        start: Handover | None = None
         try:
             for number, run in enumerate(stages[first:], first):
-                identity = fit.identity(run.model, where)
-                kept = Checkpoints(file, checkpoint_every, resume and number == first, identity)
-                fitted = run(fitted, kept)
-                result = fit.result(fitted, where)
-                # The next stage starts at the posterior's rows.
-                fitted = replace(fitted, rows=(result.posterior.user_rows, result.posterior.item_rows))
+                kept = Checkpoints(
+                    file, checkpoint_every, resume and number == first, fit.identity(run.model, where)
+                )
+                if number + 1 < len(stages):
+                    start = fit.handover(run(start, kept), where)
+                else:
+                    result = fit.result(run(start, kept), where)
             if (sentence := fit.check_chain(result)) is not None:
                 reporter.note(sentence)
             return fit.in_ratings(result)

@@ -18,7 +18,7 @@ from .errors import SettingsError
 from .fit_result import FitResult
 from .in_units import posterior_in_ratings, record_in_ratings, settings_in, units_of
 from .methods.cross_feedback.settings import CrossFeedback
-from .methods.job import Fitted, Job
+from .methods.job import Fitted, Handover, Job
 from .methods.reading import Case
 from .methods.settings import Settings, preset
 from .model import FactorizationModel
@@ -203,6 +203,13 @@ class Prepared:
             seconds=sum(record["seconds"] for record in fitted.history),
             stopped=fitted.stopped,
         )
+
+    def handover(self, fitted: Fitted, device: torch.device) -> Handover:
+        """Return what the next stage starts from: a state, or else the posterior's rows."""
+        if fitted.state is not None:
+            return Handover(fitted)
+        posterior = self.result(fitted, device).posterior
+        return Handover(replace(fitted, rows=(posterior.user_rows, posterior.item_rows)))
 
     def check_chain(self, result: FitResult) -> str | None:
         """Note in a chain's posterior whether it has settled, and return a sentence where it has not."""

@@ -139,6 +139,42 @@ class Fitted:
     state: Callable[[], Any] | None = None
 
 
+class Handover:
+    """What a stage leaves to the next: taken once, so that it can be let go of as soon as that has begun.
+
+    The covariances of a guide's rows are as large as what a chain works on.
+
+    Parameters
+    ----------
+    fitted : Fitted
+
+    Attributes
+    ----------
+    history : list of dict
+        Of the stages before.
+    noise : float or None
+        Standard deviation of the noise in the state that was kept.
+    """
+
+    def __init__(self, fitted: Fitted) -> None:
+        self._fitted: Fitted | None = fitted
+        self.history = fitted.history
+        self.noise: float | None = fitted.history[fitted.kept_iteration - 1]["noise"]
+
+    def take(self) -> Fitted:
+        """Return what was left, of which nothing stays here.
+
+        Raises
+        ------
+        RuntimeError
+            When it is taken again.
+        """
+        fitted, self._fitted = self._fitted, None
+        if fitted is None:
+            raise RuntimeError("What a stage left can be taken once.")
+        return fitted
+
+
 class Diverged(FitError):
     """A method that diverged; `fitted` is its last good state, if there is any."""
 
@@ -152,5 +188,5 @@ class Runner(Protocol):
 
     model: FactorizationModel
 
-    def __call__(self, start: Fitted | None, kept: Checkpoints) -> Fitted:
+    def __call__(self, start: Handover | None, kept: Checkpoints) -> Fitted:
         """Fit, from the state that the method before left, if any."""

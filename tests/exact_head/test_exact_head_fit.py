@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from pyro_bmf import ExactHead, Gibbs, fit, preset, random_split
 from pyro_bmf.data import RatingScale, Split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SavedFileError, SettingsError
+from pyro_bmf.methods.exact_head.guide import ExactHeadGuide
 from pyro_bmf.methods.settings import Settings
 from pyro_bmf.model import FactorizationModel, StudentTLikelihood
 from pyro_bmf.model.implicit_feedback import ImplicitFeedback
 from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
+from pyro_bmf.progress import Silent
 
 N_USERS, N_ITEMS, K = 150, 90, 2
 
@@ -134,6 +137,28 @@ def test_sweeps_go_on_from_the_whole_state() -> None:
     torch.testing.assert_close(first.diff() / first.diff().sum(), found / found.sum(), rtol=0.1, atol=0.0)
     with pytest.raises(SettingsError, match="plain_sweeps"):
         quiet(split, given.replace(plain_sweeps=2))
+
+
+class Alive(Silent):
+    """Counts the guides that are in memory, without collecting cycles, at each stage's iterations."""
+
+    def __init__(self) -> None:
+        self.guides: dict[str, set[int]] = {"exact-head": set(), "gibbs": set()}
+
+    def iteration(self, record: dict[str, Any]) -> None:
+        found = sum(type(one) is ExactHeadGuide for one in gc.get_objects())
+        self.guides[record["stage"]].add(found)
+
+
+def test_the_guide_is_let_go_of_when_sweeps_have_begun() -> None:
+    """Its rows' covariances would be as much memory as the sweeps need beside what they keep."""
+    split, _ = planted(levels=True)
+    gc.collect()
+    alive = Alive()
+    given = settings(then=Gibbs(), sweeps=4, burn_in=0, kept_draws=4)
+    fit(split, given, threads=1, progress=alive)
+    assert max(alive.guides["exact-head"]) == min(alive.guides["gibbs"]) + 1
+    assert len(alive.guides["gibbs"]) == 1
 
 
 def test_a_model_of_ones_own_is_fitted_or_refused() -> None:

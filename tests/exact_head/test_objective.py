@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pyro
@@ -172,7 +173,7 @@ def test_iterations_of_a_normal_likelihood_climb() -> None:
     for optimizer in (small.updates.optimizers.user, small.updates.optimizers.item):  # type: ignore[union-attr]
         optimizer.param_groups[0]["lr"] = 0.0
     losses = [small.updates.iteration()["loss"] for _ in range(30)]
-    assert all(after < before for before, after in zip(losses, losses[1:], strict=False))
+    assert all(after < before for before, after in pairwise(losses))
 
 
 @pytest.mark.parametrize("ordered", [False, True])

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import FitError
 from ..build_model import build_model
-from ..job import Checkpoints, Fitted, Job
+from ..job import Checkpoints, Fitted, Handover, Job
 from .ascent import Ascent
 from .settings import CoordinateAscent
 
@@ -35,7 +35,7 @@ class AscentRun:
             model = build_model(plain, job.train.scale.levels, **job.built_from())
         self.model = model
 
-    def __call__(self, start: Fitted | None, kept: Checkpoints) -> Fitted:
+    def __call__(self, start: Handover | None, kept: Checkpoints) -> Fitted:
         """Run the iterations; there are no checkpoints."""
         job, settings, model, train = self.job, self.settings, self.model, self.job.train
         model.start(train.ratings)

@@ -28,7 +28,7 @@ from ...model.pair_terms import pair_terms
 from ...model.rows import RowPosterior
 from ...model.sides import Sides
 from ..build_model import build_model
-from ..job import Checkpoints, Diverged, Fitted, Job
+from ..job import Checkpoints, Diverged, Fitted, Handover, Job
 from .composite_prior import composite_priors
 from .descent import descent_of, has_joint_descent
 from .guide import CrossFeedbackGuide
@@ -174,7 +174,7 @@ class Algorithm1:
         self.valid, self.watched = pairs(self.job.valid), pairs(self.job.watched)
         self.worst_rmse = _DIVERGED * max(float(train.ratings.std()), 1e-3)
 
-    def __call__(self, start: Fitted | None, kept: Checkpoints) -> Fitted:
+    def __call__(self, start: Handover | None, kept: Checkpoints) -> Fitted:
         """Run the iterations that are left and return the kept state."""
         self._begin()
         state = FitState()

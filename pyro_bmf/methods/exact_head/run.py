@@ -26,7 +26,7 @@ from ...model.sides import SIDES, Side
 from ..build_model import build_model
 from ..gibbs.chain import check_gibbs
 from ..gibbs.chain_state import ChainState, SideState
-from ..job import Checkpoints, Fitted, Job
+from ..job import Checkpoints, Fitted, Handover, Job
 from .settings import ExactHead
 from .updates import HeadUpdates
 
@@ -56,7 +56,7 @@ class ExactHeadRun:
         check_gibbs(model)
         self.model: FactorizationModel = model
 
-    def __call__(self, start: Fitted | None, kept: Checkpoints) -> Fitted:
+    def __call__(self, start: Handover | None, kept: Checkpoints) -> Fitted:
         """Run the iterations that are left."""
         job, settings, model, train = self.job, self.settings, self.model, self.job.train
         self._check_size()

@@ -8,7 +8,6 @@ of one that was never interrupted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ from ...errors import FitError
 from ...estimate import check_needs, estimate_chain
 from ...model import FactorizationModel
 from ...model.feedback import Feedback
-from ...model.rows import RowPosterior
 from ...progress import Reporter
+from ..job import Handover
 from .chain_state import ChainState, SideState
 from .collapsed_means import Solver
 from .kept_draws import Kept, RunningAverage
@@ -111,9 +110,8 @@ class Chain:
 
     def run(
         self,
-        start: tuple[RowPosterior, RowPosterior] | None,
+        start: Handover | None,
         noise: float,
-        draw_state: Callable[[], ChainState] | None = None,
         *,
         checkpoint: Path | None,
         every: int,
@@ -121,7 +119,7 @@ class Chain:
         identity: dict[str, Any],
         history: list[dict[str, Any]],
     ) -> Kept:
-        """Do all sweeps, from a whole state, given rows or the prior, and return what was kept."""
+        """Do all sweeps, from what a stage left or the prior, and return what was kept."""
         if resume and checkpoint is not None:
             # Nothing is made room for: the checkpoint's own tensors take the places.
             kept = Kept.empty(self.model, self.train, self.n_draws, torch.device("meta"))
@@ -129,7 +127,7 @@ class Chain:
             self.reporter.note(f"Resumed after sweep {done}.")
         else:
             kept = Kept.empty(self.model, self.train, self.n_draws, self.device)
-            state, done = self._start(start, noise, draw_state), 0
+            state, done = self._start(start, noise), 0
         offset = len(history) - done
         self.reporter.start(offset + self.settings.sweeps, 1, offset + done)
         for sweep in range(done + 1, self.settings.sweeps + 1):
@@ -153,28 +151,24 @@ class Chain:
         self._finish(kept)
         return kept
 
-    def _start(
-        self,
-        start: tuple[RowPosterior, RowPosterior] | None,
-        noise: float,
-        draw_state: Callable[[], ChainState] | None,
-    ) -> ChainState:
+    def _start(self, start: Handover | None, noise: float) -> ChainState:
         torch.manual_seed(seed_of(self.seed, 0))
-        if draw_state is not None:
+        left = None if start is None else start.take()
+        if left is not None and left.state is not None:
             # Cut points have been found; the utilities' spread there may be another than in this model.
             self.sweeps.drawing_cuts = self.sweeps.utilities.latent
             self.plain_sweeps = 0
-            state = draw_state()
+            state: ChainState = left.state()
             if self.sweeps.drawing_cuts:
                 self.sweeps.at_own_spread(state)
             return state
         width = self.model.n_factors + self.model.biases
         rows = []
         for place, n in enumerate((self.train.n_users, self.train.n_items)):
-            if start is None:
+            if left is None or left.rows is None:
                 rows.append(torch.randn(n, width, device=self.device) * self.settings.start_scale)
                 continue
-            factors, bias = start[place].sample()
+            factors, bias = left.rows[place].sample()
             rows.append(factors if bias is None else torch.cat([factors, bias.unsqueeze(-1)], 1))
         return self.sweeps.start(rows[0], rows[1], noise)
 

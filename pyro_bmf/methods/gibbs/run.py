@@ -12,7 +12,7 @@ from ...errors import SettingsError
 from ...model import FactorizationModel
 from ..build_model import build_model
 from ..coordinate_ascent.settings import CoordinateAscent
-from ..job import Checkpoints, Fitted, Job
+from ..job import Checkpoints, Fitted, Handover, Job
 from .chain import Chain, check_gibbs
 from .known_parts import latent_utilities
 from .settings import Gibbs
@@ -55,7 +55,7 @@ class GibbsRun:
         # The guide's fit learns parameters of the model.
         return copy.deepcopy(job.own)
 
-    def __call__(self, start: Fitted | None, kept: Checkpoints) -> Fitted:
+    def __call__(self, start: Handover | None, kept: Checkpoints) -> Fitted:
         """Run the chain from the state that a guide's fit left, or from the prior."""
         job, settings, model = self.job, self.settings, self.model
         model.start(job.train.ratings)
@@ -79,9 +79,8 @@ class GibbsRun:
         )
         history: list[dict[str, Any]] = [] if start is None else list(start.history)
         draws = chain.run(
-            None if start is None else start.rows,
+            start,
             self._noise(start),
-            None if start is None else start.state,
             checkpoint=kept.file,
             every=kept.every,
             resume=kept.resume,
@@ -101,13 +100,13 @@ class GibbsRun:
         """Return what a checkpoint must be of beside the fit: sweeps that draw what these do."""
         return {"version of the sweeps": SWEEPS_VERSION}
 
-    def _noise(self, start: Fitted | None) -> float:
+    def _noise(self, start: Handover | None) -> float:
         """Return the standard deviation of the noise that the chain starts with."""
         job, utilities = self.job, latent_utilities(self.model)
         # Ratings that are all equal leave sums of squares of rounding, which no precision is to be read off.
         least = 0.05 if job.settings.model.standardised else 1e-3
         noise = 0.9 * max(float(job.train.ratings.std()), least)
         if start is not None:
-            return start.history[start.kept_iteration - 1]["noise"] or noise
+            return start.noise or noise
         fixed = self.model.likelihood.noise_sd
         return noise if utilities.latent or utilities.learned_noise or fixed is None else float(fixed)
