@@ -126,8 +126,9 @@ class Chain:
             state, done = self._load(checkpoint, kept, identity, history)
             self.reporter.note(f"Resumed after sweep {done}.")
         else:
-            kept = Kept.empty(self.model, self.train, self.n_draws, self.device)
+            # In this order: what the start was drawn from is let go of before room is made.
             state, done = self._start(start, noise), 0
+            kept = Kept.empty(self.model, self.train, self.n_draws, self.device)
         offset = len(history) - done
         self.reporter.start(offset + self.settings.sweeps, 1, offset + done)
         for sweep in range(done + 1, self.settings.sweeps + 1):
