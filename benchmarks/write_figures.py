@@ -291,6 +291,24 @@ def iteration_table() -> str:
     return table([*header, "peak memory, GB"], rows)
 
 
+def units_table() -> str:
+    """Return fits of the same ratings in other units."""
+    found = read("results/rating_units.json")
+    rows = []
+    for name in dict.fromkeys(key.split("; ")[0] for key in found["fits"]):
+        spread = [found["spread"][f"{name}; {figure}"] for figure in ("rmse", "nll")]
+        first = found["fits"][f"{name}; 1 to 5; seed 0"]
+        rows.append(
+            [
+                *(name, f"{first['rmse']:.4f}", f"{first['nll']:.4f}"),
+                *(f"{one['five seeds']:.4f}" for one in spread),
+                f"{max(one['furthest outside'] for one in spread):.0e}",
+            ]
+        )
+    header = ["fit", "RMSE", "NLL", "span of five seeds, RMSE", "the same, NLL"]
+    return table([*header, "other units: furthest outside the span"], rows)
+
+
 def heavy_table() -> str:
     """Return encoders on rows of thousands of ratings."""
     rows = [
@@ -593,6 +611,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bases": bases_table,
     "launches": launches_table,
     "iteration": iteration_table,
+    "rating units": units_table,
     "heavy rows": heavy_table,
     "encoders ml1m": lambda: encoders_table("ml1m"),
     "encoders ml100k": lambda: encoders_table("ml100k"),
