@@ -181,6 +181,8 @@ OTHER: dict[str, Any] = {
     "normalize_input": False,
     "beta": 0.5,
     "anneal_iterations": 2,
+    "optimizer": "rprop",
+    "weight_scale": 0.02,
 }
 
 
