@@ -9,6 +9,9 @@ from .output import Row, TableWriter
 from .progress import bar
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pyro_bmf.data import Split
     from pyro_bmf.evaluation import Comparison
     from pyro_bmf.evaluation.protocols import Part
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Length of the lists that are compared.
 N = 20
+#: Pairs of users and items that lists are made of: minutes. Of more, some users are drawn.
+MOST_PAIRS = 1_000_000_000
 
 
 def horizon_of(split: Split, part: Part, seen: float) -> Horizon:
@@ -53,14 +58,17 @@ def ranked_by_table(
     from pyro_bmf.selection import ProductRanker
 
     held_out = split.test if part == "test" else split.valid
-    if not len(evaluated_users(held_out, threshold)):
+    users = evaluated_users(held_out, threshold)
+    if not len(users):
         return []
+    users, sampled = _drawn(users, held_out.n_items)
     about = horizon_of(split, part, recommender.selection.seen)
     records: list[dict[str, Any]] = []
-    with bar("Measuring rankings", 2 * len(evaluated_users(held_out, threshold)), "lists") as advance:
+    with bar("Measuring rankings", 2 * len(users), "lists") as advance:
         for by in ("liked", "chosen"):
             ranker = ProductRanker(recommender, by, about)
             options: dict[str, Any] = {"part": part, "threshold": threshold, "advance": advance}
+            options["among"] = users
             found = evaluate_ranking(ranker, split, n=(N,), protocols=("full",), lists=True, **options)
             records.append({"ranked_by": by, **found[0].to_dict()})
     for words, system in (("rating", comparison.model.system), ("popularity", "popularity")):
@@ -74,7 +82,8 @@ def ranked_by_table(
     order = ("liked", "rating", "chosen", "popularity")
     records.sort(key=lambda record: order.index(record["ranked_by"]))
     tables.show(
-        f"Rankings (full); chosen: among {about.words}; liked: chosen and above {threshold:g}",
+        f"Rankings (full); chosen: among {about.words}; liked: chosen and above {threshold:g}"
+        + (sampled and f"; liked and chosen of {sampled}"),
         records,
         name="ranked-by",
         screen=[_row(record) for record in records],
@@ -105,7 +114,7 @@ def _lists_table(
     from pyro_bmf.selection import ProductRanker
 
     held_out = split.test if part == "test" else split.valid
-    users = evaluated_users(held_out, threshold)
+    users, sampled = _drawn(evaluated_users(held_out, threshold), held_out.n_items)
     known = split.train_valid if part == "test" else split.train
     exclusion = Exclusion.of_pairs(known.users, known.items, known.n_users)
     refit = comparison.model.fitted_on == "train+valid"
@@ -130,7 +139,19 @@ def _lists_table(
         }
         for record in records
     ]
-    tables.show(f"Lists of {N}: what they are like", records, name="lists", screen=screen)
+    title = f"Lists of {N}: what they are like" + (sampled and f"; of {sampled}")
+    tables.show(title, records, name="lists", screen=screen)
+
+
+def _drawn(users: NDArray[np.int64], n_items: int) -> tuple[NDArray[np.int64], str]:
+    """Return users to make lists for, and where they are a sample, words for that."""
+    import numpy as np
+
+    most = max(1, MOST_PAIRS // n_items)
+    if len(users) <= most:
+        return users, ""
+    drawn = np.sort(np.random.default_rng(0).choice(users, most, replace=False))
+    return drawn, f"{most:,} of {len(users):,} users, drawn at random"
 
 
 def _calibration_table(

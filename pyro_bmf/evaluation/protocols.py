@@ -166,6 +166,7 @@ def evaluate_ranking(
     advance: Callable[[int], None] | None = None,
     metrics: Sequence[Metric] = METRICS,
     counted: Ratings | None = None,
+    among: NDArray[np.int64] | None = None,
 ) -> tuple[Ranking, ...]:
     """Rank for every user with something to find, and score the lists.
 
@@ -195,6 +196,8 @@ def evaluate_ranking(
     counted
         Users with two of these ratings or more are evaluated; of the evaluated part when not given. All
         ratings of the split give the users of Jin et al. (arXiv 2002.09145), who rated two items anywhere.
+    among : ndarray of int, optional
+        Users to evaluate, of those that can be; a sample where lists of all would take too long.
 
     Returns
     -------
@@ -223,6 +226,8 @@ def evaluate_ranking(
     relevant = held_out.ratings > threshold
     relevant_counts = np.bincount(held_out.users[relevant], minlength=held_out.n_users)
     users = evaluated_users(held_out, threshold, counted)
+    if among is not None:
+        users = users[np.isin(users, among)]
     present, enough = counts > 0, counted.user_counts >= 2
     left_out = (int((present & ~enough).sum()), int((present & enough & (relevant_counts == 0)).sum()))
 

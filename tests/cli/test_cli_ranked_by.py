@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import Cli
 
+from pyro_bmf.cli.printing import ranked_by
 from pyro_bmf.selection import Recommender
 
 Rows = list[dict[str, Any]]
@@ -162,6 +163,24 @@ def test_evaluate_tells_what_rankings_are_worth(cli: Cli, tiny_run: Path, data_d
         if (one["protocol"], one["n"]) == ("full", 20)
     )
     assert 0 < by["liked"]["ndcg"] <= 1
+
+
+def test_of_a_large_catalogue_lists_are_made_for_some_users(
+    cli: Cli, tiny_run: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("evaluate", tiny_run, "--data-dir", data_dir)
+    text = (tiny_run / "metrics.json").read_text(encoding="utf-8")
+    whole = {record["ranked_by"]: record for record in json.loads(text)["ranked_by"]}
+    n_items = Recommender.load(tiny_run).posterior.n_items
+    monkeypatch.setattr(ranked_by, "MOST_PAIRS", 7 * n_items + 1)
+    outcome = cli("evaluate", tiny_run, "--data-dir", data_dir, "--detail")
+    n_users = whole["liked"]["n_users"]
+    assert f"liked and chosen of 7 of {n_users} users, drawn at random" in outcome.out
+    assert f"Lists of 20: what they are like; of 7 of {n_users} users, drawn at random" in outcome.out
+    text = (tiny_run / "metrics.json").read_text(encoding="utf-8")
+    some = {record["ranked_by"]: record for record in json.loads(text)["ranked_by"]}
+    assert [some[by]["n_users"] for by in ("liked", "chosen", "rating")] == [7, 7, n_users]
+    assert some["liked"]["ndcg"] != whole["liked"]["ndcg"]
 
 
 def test_detail_tells_what_lists_are_like_and_whether_liked_comes_true(
