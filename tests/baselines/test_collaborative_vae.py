@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,6 @@ from pyro_bmf.progress import Silent
 SMALL: dict[str, Any] = {
     **{"n_factors": 4, "n_units": 5, "max_iterations": 6, "batch_size": 16, "learning_rate": 0.02},
 }
-
-
-@pytest.fixture
-def double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")

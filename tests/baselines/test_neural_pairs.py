@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,6 @@ from torch import Tensor
 from pyro_bmf.baselines import CNNCF, NCF, CNNCFSettings, NCFSettings
 from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.errors import SettingsError
-
-
-@pytest.fixture
-def double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -14,14 +12,6 @@ from pyro_bmf.baselines.neural.pair_dots import pair_dots
 from pyro_bmf.baselines.neural.row_autoencoder import RowAutoencoder
 from pyro_bmf.data import Ratings, Split, random_split, synthetic_ratings
 from pyro_bmf.model.feedback import Feedback
-
-
-@pytest.fixture
-def double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,14 +31,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "ngcf": {"n_factors": 8, "n_layers": 1, "batch_size": 64, "learning_rate": 0.02},
     "lightgcn": {"n_factors": 8, "n_layers": 2, "batch_size": 64, "learning_rate": 0.05},
 }
-
-
-@pytest.fixture
-def double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")
