@@ -233,7 +233,7 @@ def canonical(
 
 
 def _note_likenesses(vocabulary: Vocabulary, name: str) -> None:
-    """Say which ids a person would take for one: they differ in blanks, case or forms of characters."""
+    """Say which ids a person would take for one: they differ in blanks, case, forms or zeros."""
     if vocabulary.is_integer:
         return
     try:
@@ -246,6 +246,7 @@ def _note_likenesses(vocabulary: Vocabulary, name: str) -> None:
     # By way of capitals: a final sigma has the same one as any other. Sharp s has two letters for its own.
     plain = pc.replace_substring(pc.utf8_lower(pc.utf8_upper(plain)), "\u00df", "ss")
     plain = pc.utf8_normalize(plain, form="NFKC")  # lower case may leave accents apart
+    plain = pc.replace_substring_regex(plain, r"^\+?(-?)0*([0-9]+?)(\.0*)?$", r"\1\2")  # 1.0, 01, +1
     if pc.count_distinct(plain).as_py() == len(texts):
         return
     codes = plain.dictionary_encode().indices.to_numpy(zero_copy_only=False)
@@ -256,8 +257,8 @@ def _note_likenesses(vocabulary: Vocabulary, name: str) -> None:
         # Two of them would look the same.
         examples = [ascii(text) for text in vocabulary.ids[np.flatnonzero(codes == codes[first])[:3]]]
     warn(
-        f"{name}: {len(several):,} {vocabulary.kind} ids differ from another only in blanks, letter case or "
-        f"the form of their characters, as {' and '.join(examples)}: they are kept as different "
+        f"{name}: {len(several):,} {vocabulary.kind} ids differ from another only in blanks, letter case, "
+        f"the form of their characters or how a number is written, as {' and '.join(examples)}: they are kept as different "
         f"{vocabulary.kind}s"
     )
 

@@ -146,6 +146,8 @@ def numbers(
         row = int(bad[0])
         value = values[codes[row]].as_py()
         remedy = "correct or remove it"
+        if 1 < len(bad) == len(ratings):
+            remedy = "name the columns by position, counted from 0, if this is not the rating's"
         if value in (None, ""):
             what = "is missing"
         else:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.json as pjson
 
 from ...errors import DataError
+from ..notices import notice
 from .dialect import Dialect, LineCounts
 from .fields import shortened
 from .text import TextSource
@@ -35,7 +36,7 @@ def first_object(opener: Opener, name: str) -> dict[str, Any]:
 
 
 def read_table(
-    opener: Opener, name: str, columns: tuple[str, ...]
+    opener: Opener, name: str, columns: tuple[str, ...], watched: tuple[str, ...] = ()
 ) -> tuple[pa.Table, Callable[[int], str], LineCounts]:
     """Read the user, item, rating and perhaps time of each line.
 
@@ -47,6 +48,9 @@ def read_table(
         What to call the file.
     columns
         Keys of user, item, rating and perhaps timestamp.
+    watched
+        Keys of times, which the first line lacks: where a later line holds one, a notice says that it is
+        not read.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def read_table(
     for choice in choices:
         tried = types if choice is None else [*types[:3], choice]
         try:
-            table, source = _parse(opener, name, columns, tried)
+            table, source = _parse(opener, name, columns, tried, watched)
         except pa.ArrowInvalid as problem:
             error = error or problem
             continue
@@ -83,8 +87,21 @@ def read_table(
 
 
 def _parse(
-    opener: Opener, name: str, columns: tuple[str, ...], types: list[pa.DataType]
+    opener: Opener,
+    name: str,
+    columns: tuple[str, ...],
+    types: list[pa.DataType],
+    watched: tuple[str, ...] = (),
 ) -> tuple[pa.Table, TextSource]:
+    """Parse all lines; columns of `watched` keys are to be empty, else they are told and left out."""
+    if watched:
+        nothing = [pa.null()] * len(watched)
+        try:
+            table, source = _parse(opener, name, (*columns, *watched), [*types, *nothing])
+        except pa.ArrowInvalid:
+            table, source = _parse(opener, name, columns, types)  # a file that is wrong otherwise ends here
+            _tell_times(opener, name, watched)
+        return table.select(columns), source
     schema = pa.schema(list(zip(columns, types, strict=True)))
     parse = pjson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     size = 1 << 24
@@ -96,6 +113,18 @@ def _parse(
             if "straddl" not in str(error) or size >= _LARGEST:
                 raise
             size = min(size * 16, _LARGEST)
+
+
+def _tell_times(opener: Opener, name: str, watched: tuple[str, ...]) -> None:
+    for number, line in _lines(TextSource(opener, name, _WHOLE)):
+        record = _object(line, number, name)
+        for key in watched:
+            if record.get(key) is not None:
+                notice(
+                    f"{name}: line {number} has {key}, and the first line has not, so times are not read: "
+                    "give each line one (or name three columns, which says that none are wanted)"
+                )
+                return
 
 
 def _type(value: object) -> pa.DataType:
@@ -156,13 +185,24 @@ def _refuse(
     opener: Opener, name: str, columns: tuple[str, ...], types: list[pa.DataType], error: Exception | None
 ) -> NoReturn:
     """Find the first line that is no object, or whose fields are of another type than the first line's."""
+    timeless: str | None = None  # the first line without a time
     for number, line in _lines(TextSource(opener, name, _WHOLE)):
         record = _object(line, number, name)
         where = f"line {number} of {name}"
         for role, (key, expected) in enumerate(zip(columns, types, strict=True)):
             value = record.get(key)
             if value is None:
+                if role < 3:
+                    raise DataError(
+                        f"{key} in {where} is missing: a rating needs a user, an item and a number"
+                    )
+                timeless = timeless or where
                 continue
+            if timeless is not None and role == 3:
+                raise DataError(
+                    f"{key} in {timeless} is missing, and {where} has one: give each line one, or name only "
+                    "the user, item and rating columns"
+                )
             kind = _type(value)
             number_wanted = role >= 2 and expected in (pa.int64(), pa.float64())
             fits = kind == expected or (number_wanted and kind in (pa.int64(), pa.float64()))

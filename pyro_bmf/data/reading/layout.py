@@ -34,6 +34,11 @@ _NAMES = {
         "createdat",
     ),
 }  # fmt: skip
+# Keys of times as JSON spells them as a rule: what is not in the first line may come later.
+_TIME_KEYS = (
+    "timestamp", "Timestamp", "time", "Time", "ts", "date", "Date", "datetime", "unixReviewTime", "unixTime",
+    "unix_time", "ratingTime", "rating_time", "createdAt", "created_at",
+)  # fmt: skip
 _HEAD = 1 << 16
 #: Readings of files: 1 kept blanks around ids, took quotes for such in every format but ``::``, and cut
 #: times to seconds; 2 is described in the documentation.
@@ -67,6 +72,8 @@ class Layout:
         Whether blanks around unquoted fields are dropped.
     whole_seconds
         Whether times are cut to seconds.
+    watched
+        Names of times of which the first line holds none, and later ones may (JSON lines).
     """
 
     format: str
@@ -78,6 +85,7 @@ class Layout:
     quoting: bool = False
     padded: bool = True
     whole_seconds: bool = False
+    watched: tuple[str, ...] = ()
 
 
 def head_of(path: RatingsFile) -> bytes:
@@ -276,8 +284,8 @@ def _text_layout(
         raise DataError(f"{path} holds no ratings: a ratings file has a line for each rating")
     first = rows[0]
     matched = known_columns(first)
-    named = wanted is not None and any(isinstance(part, str) and part in first for part in wanted)
     if header is None:
+        named = _names_first_line(path, wanted or (), first)
         header = (
             named
             or {"user", "item", "rating"} <= set(matched)
@@ -302,6 +310,13 @@ def _text_layout(
             raise DataError(_too_few(path, format, decoded(head), len(first), separator, dialect.quoting))
         timed = len(first) > 3 and all(len(row) > 3 and is_number(row[3]) for row in rows)
         positions = (0, 1, 2, 3) if timed else (0, 1, 2)
+    by_name = wanted if wanted is not None else tuple(first[place] for place in positions) if header else ()
+    for one in by_name:
+        if header and first.count(str(one)) > 1 and isinstance(one, str):
+            raise DataError(
+                f"the header of {path} has {first.count(one)} columns called {one!r}: give the columns by "
+                "position, counted from 0"
+            )
     return Layout(
         format,
         header,
@@ -313,6 +328,22 @@ def _text_layout(
         dialect.padded,
         reading.reader == 1,
     )
+
+
+def _names_first_line(path: RatingsFile, wanted: tuple[str | int, ...], first: list[str]) -> bool:
+    """Tell whether columns that were given are named in the first line.
+
+    Digits are positions: that a field of the first rating is one of them does not make it a header.
+    """
+    texts = [part for part in wanted if isinstance(part, str)]
+    if any(part in first and not part.isdecimal() for part in texts):
+        return True
+    if texts and all(part.isdecimal() and first[int(part) : int(part) + 1] == [part] for part in texts):
+        raise DataError(
+            f"line 1 of {path} holds {', '.join(first)[:60]}, the very positions that were given as columns: "
+            "say whether it is a header (--header or --no-header)"
+        )
+    return False
 
 
 def _too_few(path: RatingsFile, format: str, text: str, n_fields: int, separator: bool, quoting: bool) -> str:
@@ -369,4 +400,11 @@ def _by_name(
                 "give the columns as user,item,rating[,timestamp]"
             )
         chosen = tuple(names[matched[role]] for role in ROLES if role in matched)
-    return Layout(format, True, 0, len(names), (), chosen)
+    for one in chosen:
+        if names.count(one) > 1:
+            raise DataError(
+                f"{path} has {names.count(one)} columns called {one!r}, which can only be told apart by name: "
+                "rename all but one"
+            )
+    watched = _TIME_KEYS if format == "jsonl" and wanted is None and len(chosen) < len(ROLES) else ()
+    return Layout(format, True, 0, len(names), (), chosen, watched=watched)

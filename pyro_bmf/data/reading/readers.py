@@ -74,7 +74,7 @@ def _read_parquet(path: RatingsFile, layout: Layout) -> RawColumns:
 
 
 def _read_json(path: RatingsFile, layout: Layout) -> RawColumns:
-    table, place, counts = json_lines.read_table(path.open, path.name, layout.names)
+    table, place, counts = json_lines.read_table(path.open, path.name, layout.names, layout.watched)
     raw = _from_table(table, layout, place)
     raw.counts = ReadCounts(counts.lines, 0, counts.blank, 0, table.num_rows)
     return raw
@@ -113,7 +113,8 @@ def _from_table(table: pa.Table, layout: Layout, place: Callable[[int], str]) ->
             f"the rating in {place(0)} is {fields.shortened(rating[0].as_py())}, and the column of type "
             f"{rating.type}: ratings must be numbers; convert the column first"
         )
-    ratings = fields.finite(np.array(rating.cast(pa.float64()).to_numpy(), dtype=np.float64), place)
+    # Not safe: whole numbers beyond 2^53 take the nearest double, as they do from text.
+    ratings = fields.finite(np.array(rating.cast(pa.float64(), safe=False).to_numpy(), np.float64), place)
     stamps = times.of_column(table.column("timestamp"), place) if len(layout.names) > 3 else None
     timestamps, ticks = stamps or (None, 1)
     if layout.whole_seconds and timestamps is not None:

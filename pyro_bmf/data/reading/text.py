@@ -236,9 +236,12 @@ class TextSource:
                     try:
                         data = decoder.decode(data, final=not following).encode("utf-8")
                     except UnicodeError as error:
+                        if isinstance(error, UnicodeDecodeError):
+                            before = error.object[: error.start].decode(encoding, "ignore")
+                            done += before.count("\n") or before.count("\r")
                         raise DataError(
-                            f"{self.name} is {encoding.upper()} by its first bytes, and not so after line "
-                            f"{done} ({error.reason if isinstance(error, UnicodeDecodeError) else error}): "
+                            f"{self.name} is {encoding.upper()} by its first bytes, and not so in line "
+                            f"{done + 1} ({error.reason if isinstance(error, UnicodeDecodeError) else error}): "
                             "it is damaged; write it again as UTF-8"
                         ) from None
                 done += data.count(b"\n")
