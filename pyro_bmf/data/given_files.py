@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .raw_columns import RawColumns
 from .reading import times
+from .reading.column_names import Columns
 from .reading.containers import open_source
 from .reading.counts import ReadCounts
-from .reading.layout import READERS, Columns, Given
+from .reading.layout import READERS, Given
 from .reading.readers import read_raw
 from .scale import RatingScale
 from .splits import PARTS, Split, seeded

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError
 from .notices import warn
 from .ratings import Ratings
+from .reading.column_names import Columns
 from .reading.containers import STDIN, open_source, printable
 from .reading.frames import is_table, raw_of_frame, text_column
-from .reading.layout import READERS, Columns, Given
+from .reading.layout import READERS, Given
 from .reading.readers import read_raw
 from .scale import RatingScale
 from .sources import SOURCES, Source, find_source

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .notices import notice
+from .reading.column_names import known_columns
 from .reading.containers import open_source
 from .reading.head_lines import decoded
-from .reading.layout import known_columns
 from .vocabulary import Vocabulary
 
 #: What titles are given as: a file of item ids and titles, the same as a frame, or by raw id.

@@ -258,8 +258,8 @@ def _note_likenesses(vocabulary: Vocabulary, name: str) -> None:
         examples = [ascii(text) for text in vocabulary.ids[np.flatnonzero(codes == codes[first])[:3]]]
     warn(
         f"{name}: {len(several):,} {vocabulary.kind} ids differ from another only in blanks, letter case, "
-        f"the form of their characters or how a number is written, as {' and '.join(examples)}: they are kept as different "
-        f"{vocabulary.kind}s"
+        f"the form of their characters or how a number is written, as {' and '.join(examples)}: they are "
+        f"kept as different {vocabulary.kind}s"
     )
 
 

@@ -231,7 +231,7 @@ def test_encodings_of_unicode(write: Write, encoding: str, suffix: str) -> None:
 
 def test_damaged_utf_16_is_refused(write: Write) -> None:
     content = "user,item,rating\n1,2,3\n2,3,4\n".encode("utf-16") + b"\x00"
-    with pytest.raises(DataError, match=r"r.csv is UTF-16-LE by its first bytes, and not so after line 0"):
+    with pytest.raises(DataError, match=r"r.csv is UTF-16-LE by its first bytes, and not so in line 4"):
         load_ratings(write("r.csv", content), scale="1:5:1")
 
 

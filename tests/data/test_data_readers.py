@@ -118,6 +118,7 @@ def test_format_can_be_forced(write: Write) -> None:
     assert load_ratings(csv, scale="1:5:1").item_vocabulary.ids.tolist() == ["a::b", "c::d"]
 
 
+@pytest.mark.filterwarnings("ignore:.*how a number is written")
 @pytest.mark.filterwarnings("ignore:.* has one rating")
 def test_ids_are_kept_exactly(write: Write) -> None:
     path = write("r.csv", "user,item,rating\n01,1.0,4\n1,1,3\n1.0,1e0,5\n+1, 1,2\n-0,\t1,1\n")
@@ -148,6 +149,7 @@ def test_latin_1(write: Write) -> None:
         assert load_ratings(dat, scale="1:5:1").data_hash == made.data_hash
 
 
+@pytest.mark.filterwarnings("ignore:.*how a number is written")
 def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     frame = pd.DataFrame(
@@ -189,6 +191,7 @@ def test_parquet_that_cannot_be_used(tmp_path: Path, column: str, values: list[A
         load_ratings(tmp_path / "r.parquet", scale="1:5:1")
 
 
+@pytest.mark.filterwarnings("ignore:.*how a number is written")
 def test_json_lines(write: Write) -> None:
     lines = [
         {"reviewerID": "A1", "asin": "0001", "overall": 5.0, "unixReviewTime": 100, "text": "x,\ny"},

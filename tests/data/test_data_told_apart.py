@@ -31,7 +31,7 @@ def json_lines(*more: dict[str, Any]) -> str:
 def test_of_two_parquet_columns_of_one_name_neither_is_taken(tmp_path: Path) -> None:
     table = pa.table([USERS, ITEMS, STARS, ["p", "q", "r"]], names=["user", "item", "rating", "user"])
     pq.write_table(table, tmp_path / "r.parquet")
-    with pytest.raises(DataError, match="2 columns called 'user'.*rename all but one"):
+    with pytest.raises(DataError, match=r"2 columns called 'user'.*rename all but one"):
         load_ratings(tmp_path / "r.parquet")
     with pytest.raises(DataError, match="2 columns called 'user'"):
         load_ratings(table)
@@ -43,7 +43,7 @@ def test_of_two_parquet_columns_of_one_name_neither_is_taken(tmp_path: Path) -> 
 def test_of_two_csv_columns_of_one_name_neither_is_taken(write: Write) -> None:
     path = write("r.csv", "user,item,rating,user\na,x,1,p\nb,y,2,q\na,y,5,r\n")
     for columns in (None, "user,item,rating"):
-        with pytest.raises(DataError, match="2 columns called 'user'.*by position"):
+        with pytest.raises(DataError, match=r"2 columns called 'user'.*by position"):
             load_ratings(path, columns=columns)
     made = load_ratings(path, columns="3,1,2", scale="1:5:1")
     assert made.user_vocabulary.ids.tolist() == ["p", "q", "r"]
@@ -77,7 +77,7 @@ def test_times_that_begin_after_the_first_line_are_told(write: Write) -> None:
 def test_other_faults_are_told_as_before_where_times_begin_late(write: Write) -> None:
     late = {"user": "c", "item": "x", "rating": 4, "time": 1_000}
     path = write("r.jsonl", json_lines(late, {"user": "d", "item": "x", "rating": "four"}))
-    with pytest.raises(DataError, match="rating in line 5 of r.jsonl is 'four', where a number is expected"):
+    with pytest.raises(DataError, match=r"rating in line 5 of r.jsonl is 'four', where a number is expected"):
         load_ratings(path)
 
 
@@ -108,11 +108,11 @@ def test_the_line_in_which_utf_16_ends_is_named(cut: int, write: Write) -> None:
 
 def test_a_column_that_holds_no_number_is_not_the_rating(write: Write) -> None:
     path = write("r.csv", "0,a,x,1\n1,b,y,2\n2,a,y,5\n")
-    with pytest.raises(DataError, match="'x', not a finite number .*name the columns by position"):
+    with pytest.raises(DataError, match=r"'x', not a finite number .*name the columns by position"):
         load_ratings(path)
     made = load_ratings(path, columns="1,2,3", scale="1:5:1")
     assert made.ratings.tolist() == [1.0, 5.0, 2.0]
-    with pytest.raises(DataError, match="line 2 of r.csv is 'y', not a finite number: correct or remove it"):
+    with pytest.raises(DataError, match=r"line 2 of r.csv is 'y', not a finite number: correct or remove it"):
         load_ratings(write("r.csv", "a,x,1\nb,y,y\na,y,5\n"))
 
 
@@ -143,8 +143,8 @@ def test_numbers_written_in_two_ways_in_one_file_are_told(ids: list[str], told: 
 
 
 POSITIONS = {
-    "a digit of the first rating": ("2,0,1\n3,4,5\n6,7,4\n3,7,2\n", "0,1,2", [(2, 0, 1), (3, 4, 5), (3, 7, 2), (6, 7, 4)]),
-    "all digits, in another order": ("1,2,0\n3,4,5\n6,7,4\n3,7,2\n", "0,1,2", [(1, 2, 0), (3, 4, 5), (3, 7, 2), (6, 7, 4)]),
+    "a digit of the first rating": ("2,0,1\n3,4,5\n6,7,4\n", "0,1,2", [(2, 0, 1), (3, 4, 5), (6, 7, 4)]),
+    "all digits, in another order": ("1,2,0\n3,4,5\n6,7,4\n", "0,1,2", [(1, 2, 0), (3, 4, 5), (6, 7, 4)]),
     "the user's position": ("0,9,8,3\n1,9,7,4\n2,8,8,5\n", "1,2,3", [(8, 8, 5), (9, 7, 4), (9, 8, 3)]),
 }  # fmt: skip
 

@@ -17,9 +17,10 @@ from ...errors import DataError
 from ..notices import notice, warn
 from ..raw_columns import RawColumns
 from . import fields, times
+from .column_names import ROLES
 from .counts import ReadCounts
 from .dialect import BLANKS, Dialect, MarkTakenError, NotUtf8Error
-from .layout import DELIMITERS, ROLES, Layout
+from .layout import DELIMITERS, Layout
 from .text import TextSource
 
 _CODED = pa.dictionary(pa.int32(), pa.string())

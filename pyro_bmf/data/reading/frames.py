@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ..raw_columns import RawColumns
+from .column_names import Columns
 from .foreign import FOREIGN_PARQUET, located
-from .layout import Columns, table_layout
+from .layout import table_layout
 from .readers import raw_of_table
 from .times import with_nanoseconds
 

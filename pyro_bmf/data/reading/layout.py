@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...errors import DataError
+from .column_names import ROLES, TIME_KEYS, Columns, known_columns
 from .containers import RatingsFile
 from .dialect import BLANKS, Dialect
 from .foreign import FOREIGN_PARQUET, located
@@ -20,32 +21,11 @@ _SUFFIXES = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".data": "tsv", ".inter": "tsv", ".dat": "::",
     ".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip
-ROLES = ("user", "item", "rating", "timestamp")
-# Known names, best first, compared without case and punctuation; what follows a colon is recbole's type.
-_NAMES = {
-    "user": ("userid", "user", "uid", "reviewerid", "customerid", "memberid", "useridx", "username"),
-    "item": (
-        "itemid", "item", "iid", "movieid", "movie", "asin", "parentasin", "productid", "product", "bookid",
-        "book", "isbn", "businessid", "artistid", "trackid", "songid", "animeid", "gameid", "title",
-    ),
-    "rating": ("rating", "ratings", "overall", "score", "stars", "bookrating", "value"),
-    "timestamp": (
-        "timestamp", "unixreviewtime", "time", "ts", "unixtime", "ratingtime", "datetime", "date",
-        "createdat",
-    ),
-}  # fmt: skip
-# Keys of times as JSON spells them as a rule: what is not in the first line may come later.
-_TIME_KEYS = (
-    "timestamp", "Timestamp", "time", "Time", "ts", "date", "Date", "datetime", "unixReviewTime", "unixTime",
-    "unix_time", "ratingTime", "rating_time", "createdAt", "created_at",
-)  # fmt: skip
 _HEAD = 1 << 16
 #: Readings of files: 1 kept blanks around ids, took quotes for such in every format but ``::``, and cut
 #: times to seconds; 2 is described in the documentation.
 READERS = (1, 2)
 _SEPARATOR = re.compile(r'"?sep=(.{1,2}?)"? *(?:[\r\n]|\Z)', re.IGNORECASE)
-
-Columns = str | Sequence[str | int]
 
 
 @dataclass(frozen=True)
@@ -259,16 +239,6 @@ def fields_in(head: bytes, format: str) -> int:
     return len(rows[0]) if rows else 0
 
 
-def known_columns(names: Sequence[str]) -> dict[str, int]:
-    """Find the columns with known names: role -> position."""
-    plain = [re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower()) for name in names]
-    return {
-        role: plain.index(next(known for known in _NAMES[role] if known in plain))
-        for role in ROLES
-        if any(known in plain for known in _NAMES[role])
-    }
-
-
 def _text_layout(
     path: RatingsFile,
     format: str,
@@ -403,8 +373,8 @@ def _by_name(
     for one in chosen:
         if names.count(one) > 1:
             raise DataError(
-                f"{path} has {names.count(one)} columns called {one!r}, which can only be told apart by name: "
-                "rename all but one"
+                f"{path} has {names.count(one)} columns called {one!r}, which can only be told apart by "
+                "name: rename all but one"
             )
-    watched = _TIME_KEYS if format == "jsonl" and wanted is None and len(chosen) < len(ROLES) else ()
+    watched = TIME_KEYS if format == "jsonl" and wanted is None and len(chosen) < len(ROLES) else ()
     return Layout(format, True, 0, len(names), (), chosen, watched=watched)

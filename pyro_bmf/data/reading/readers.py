@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from ...errors import DataError
 from ..raw_columns import RawColumns
 from . import fields, json_lines, times
+from .column_names import ROLES, Columns
 from .containers import RatingsFile, open_source
 from .counts import ReadCounts
 from .delimited import read_delimited
 from .foreign import FOREIGN_PARQUET, located
-from .layout import ROLES, Columns, Given, Layout, detect, table_layout
+from .layout import Given, Layout, detect, table_layout
 
 
 def read_raw(

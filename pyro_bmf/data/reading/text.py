@@ -241,8 +241,8 @@ class TextSource:
                             done += before.count("\n") or before.count("\r")
                         raise DataError(
                             f"{self.name} is {encoding.upper()} by its first bytes, and not so in line "
-                            f"{done + 1} ({error.reason if isinstance(error, UnicodeDecodeError) else error}): "
-                            "it is damaged; write it again as UTF-8"
+                            f"{done + 1} ({error.reason if isinstance(error, UnicodeDecodeError) else error})"
+                            ": it is damaged; write it again as UTF-8"
                         ) from None
                 done += data.count(b"\n")
                 yield data, not following
