@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -65,10 +66,10 @@ def assert_same_model(one: Path, other: Path) -> None:
         assert torch.equal(tensor, right[name]), name
 
 
-def records(run: Path) -> list[str]:
-    """Return the history without its last column, which is the time."""
-    lines = (run / "history.csv").read_text(encoding="utf-8").splitlines()
-    return [line.rpartition(",")[0] for line in lines]
+def records(run: Path) -> list[dict[str, str | None]]:
+    """Return the history without its columns of times."""
+    with (run / "history.csv").open(encoding="utf-8", newline="") as file:
+        return [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
 
 
 @pytest.fixture

@@ -114,7 +114,8 @@ def _lead(experiment: ConvergenceCells, command: str) -> str:
         f"Random splits of 70 % train, 15 % validation and 15 % test ratings, {seeds}. The preset `paper` "
         "with L = 0 and the changes of each variant; Adam at a rate of 0.0003 throughout, no average over "
         "iterations, no early stop. Test RMSE is that of the weights as they are after each iteration; it "
-        "decides nothing. Seconds are those of the iterations, on the wall, with what measures RMSE in them. "
+        "decides nothing. Seconds are those of the iterations, with what measures RMSE in them: the "
+        "processor's, which other work on the machine does not reach; on a graphics card those on the wall. "
         "The target, fixed before any variant is fitted, is the validation RMSE of the bias-only baseline on "
         "the same split: faster is fewer iterations, and fewer seconds, until validation RMSE is below it. "
         "± is the standard "
@@ -214,7 +215,7 @@ def _figures(by_set: Sequence[tuple[DataSet, Sequence[Measured]]]) -> dict[str, 
 
 _AXES = (
     ("iteration (one pass over all blocks)", "test RMSE (rating units)"),
-    ("seconds (on the wall, mean over seeds)", "test RMSE (rating units)"),
+    ("seconds (of the processor; on a card, on the wall)", "test RMSE (rating units)"),
     ("iteration (one pass over all blocks)", "validation RMSE (rating units)"),
 )
 _COLOURS = {"A": "tab:gray", "B": "tab:orange", "C": "tab:blue", "D": "tab:green", "E": "tab:red"}

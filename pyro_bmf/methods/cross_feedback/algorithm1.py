@@ -228,7 +228,7 @@ class Algorithm1:
 
     def _iteration(self, state: FitState) -> str | None:
         """Do one iteration of Algorithm 1; return what went wrong, if anything did."""
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         number = state.iteration + 1
         # Everything random in an iteration follows from its number: see `checkpoint`.
         torch.manual_seed(int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
@@ -267,6 +267,7 @@ class Algorithm1:
         record["learning_rate"] = rate
         record["noise"] = self._noise()
         record["seconds"] = time.perf_counter() - started
+        record["processor_seconds"] = time.process_time() - worked
         state.history.append(record)
         state.iteration = number
         return None
