@@ -2,11 +2,18 @@
 
     python benchmarks/launches.py                       # generated ratings of ML-1M's shape, preset paper
     python benchmarks/launches.py --preset literal --data ml1m --out benchmarks/results/launches.json
+    python benchmarks/launches.py --methods --data ml1m --out benchmarks/results/waits.json
 
 A launch is an operation that a graphics card would run a kernel for: those that only look at memory, or
 reserve some, are not counted. A host read is one of a number by Python, for which a card's queue must empty.
 `plain` and `joint` are the two kinds of steps; times are of this machine's CPU, both kinds in turn. Of a step
 that is `recorded` what is left beside the recording is counted: copies into its place, and the result.
+
+With `--methods` an iteration of the exact head and a sweep of the chain are counted, as they are run on a
+card (`pyro_bmf.numerics.room.waits`), though here by a CPU. A wait is a number of a tensor, or a shape that
+depends on one, that the host asks a card for, and a tensor made of Python's numbers, whose copy it waits for.
+Checks that LAPACK's kernels make on a CPU alone are left out, and the optimizer's counters, which the host
+keeps.
 """
 
 from __future__ import annotations
@@ -16,11 +23,14 @@ import json
 import os
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
 
 #: Operations that move no numbers.
@@ -39,34 +49,68 @@ NO_KERNEL = frozenset(
 #: Operations that are one launch, whatever a CPU makes of them.
 WHOLE = tuple(f"aten::{name}" for name in ("_foreach", "_fused", "sum", "amax", "_embedding_bag", "segment_"))
 HOST_READ = "aten::_local_scalar_dense"
+#: Operations that a card's host waits for.
+WAITS = (HOST_READ, "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::lift_fresh")
+#: What they are not waited for in: a CPU's own checks, and counters that lie with the host.
+NO_WAITS = ("aten::_cholesky_solve_helper", "aten::linalg_lu_solve", "Optimizer.step")
+
+
+class _Lists(TorchFunctionMode):
+    """Counts tensors that become lists, or go to the host: the profiler does not see that on a CPU."""
+
+    def __init__(self) -> None:
+        self.found = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count, and go on."""
+        self.found += func in (torch.Tensor.tolist, torch.Tensor.cpu)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def as_on_a_card() -> Iterator[None]:
+    """Compute inside as on a card, whatever the device."""
+    from unittest.mock import patch
+
+    from pyro_bmf.numerics import room
+
+    with patch.object(room, "waits", lambda device: True):
+        yield
 
 
 def count(work: Any, repeats: int = 1) -> dict[str, float]:
-    """Profile `work`, called so often, and return operations, launches and host reads of one call."""
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as found:
+    """Profile `work`, called so often, and return operations, launches, host reads and waits of one call."""
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as found, _Lists() as lists:
         for _ in range(repeats):
             work()
-    operations = launches = reads = 0
+    operations = launches = reads = waits = 0
     for event in found.events():
         if not event.name.startswith("aten::"):
             continue
         operations += 1
         reads += event.name == HOST_READ
+        waits += event.name in WAITS and not any(name.startswith(NO_WAITS) for name in _above(event))
         launches += _is_launch(event)
     return {
         "operations": operations / repeats,
         "launches": launches / repeats,
         "host_reads": reads / repeats,
+        "waits": (waits + lists.found) / repeats,
     }
+
+
+def _above(event: Any) -> Iterator[str]:
+    """Give the names of what an operation is part of."""
+    above = event.cpu_parent
+    while above is not None:
+        yield above.name
+        above = above.cpu_parent
 
 
 def _is_launch(event: Any) -> bool:
     """Return whether an operation of the profile runs a kernel itself."""
-    above = event.cpu_parent
-    while above is not None:
-        if above.name.startswith(WHOLE):
-            return False
-        above = above.cpu_parent
+    if any(name.startswith(WHOLE) for name in _above(event)):
+        return False
     if event.name.startswith(WHOLE):
         return True
     if event.name in NO_KERNEL or (event.name == "aten::copy_" and not any(event.input_shapes)):
@@ -92,6 +136,70 @@ def algorithm(preset_name: str, ratings: Any, **changes: Any) -> Any:
     made = Algorithm1(job, settings.method)
     made._begin()
     return made
+
+
+def iterations(train: Any, kind: str, likelihood: str, **changes: Any) -> Any:
+    """Return what does one iteration of the exact head ("head") or one sweep ("chain") of a default fit.
+
+    Of an ordered likelihood with utilities that are drawn, as in all iterations but the first.
+    """
+    from pyro_bmf.methods.exact_head.run import ExactHeadRun
+    from pyro_bmf.methods.exact_head.updates import HeadUpdates
+    from pyro_bmf.methods.gibbs.chain import Chain
+    from pyro_bmf.methods.gibbs.run import GibbsRun
+    from pyro_bmf.methods.job import Job
+    from pyro_bmf.methods.settings import preset
+    from pyro_bmf.progress import reporter_of
+
+    settings = preset("guide" if kind == "head" else "gibbs").replace(likelihood=likelihood, **changes)
+    job = Job(train, None, settings, None, None, None, torch.device("cpu"), reporter_of(False))
+    torch.manual_seed(0)
+    if kind == "head":
+        model = ExactHeadRun(job, settings.method).model
+        model.start(train.ratings)
+        updates = HeadUpdates(model, train, settings.method, seed=0, device=job.device)
+        for _ in range(2):
+            updates.iteration()
+        updates.iterations = settings.method.plain_iterations
+        updates.iteration()
+        return updates.iteration
+    model = GibbsRun(job, settings.method).model
+    model.start(train.ratings)
+    chain = Chain(model, train, None, settings.method, seed=0, device=job.device, reporter=job.reporter)
+    state = chain._start(None, 1.0)
+    for number in range(5):
+        chain.sweeps.sweep(state, latent=False, precisions=number > 2)
+    latent = chain.sweeps.utilities.latent
+    if latent:
+        chain.sweeps.begin_cuts(state)
+    return lambda: chain.sweeps.sweep(state, latent=latent)
+
+
+#: What `--methods` counts: a name, the method and the likelihood.
+COUNTED = (
+    ("exact head, Normal", "head", "normal"),
+    ("exact head, ordered probit", "head", "ordered-probit"),
+    ("Gibbs sweep, Normal", "chain", "normal"),
+    ("Gibbs sweep, ordered probit", "chain", "ordered-probit"),
+)
+
+
+def measure_methods(train: Any, repeats: int) -> dict[str, dict[str, float]]:
+    """Count iterations as on a card, and time them as on a CPU."""
+    found = {}
+    for name, kind, likelihood in COUNTED:
+        work = iterations(train, kind, likelihood)
+        with as_on_a_card():
+            work()
+            found[name] = count(work, 2)
+        times = []
+        for _ in range(repeats):
+            worked = time.process_time()
+            work()
+            times.append(time.process_time() - worked)
+        found[name]["processor_s"] = float(np.median(times))
+        print(name, {key: round(value, 2) for key, value in found[name].items()}, flush=True)
+    return found
 
 
 class Once:
@@ -141,12 +249,25 @@ def measure(made: Any, steps: int) -> dict[str, dict[str, float]]:
     return found
 
 
+def write_methods(ratings: Any, options: argparse.Namespace) -> None:
+    """Count and time the other methods, print and write."""
+    from pyro_bmf.data import random_split
+    from pyro_bmf.process import computing
+
+    with computing(torch.device("cpu"), threads=options.threads, deterministic=False):
+        found = measure_methods(random_split(ratings, seed=0).train, options.steps)
+    if options.out is not None:
+        more = {"threads": options.threads, "load": os.getloadavg()[0], "data": options.data or "generated"}
+        options.out.write_text(json.dumps(found | more, indent=2) + "\n", "utf-8")
+
+
 def main() -> None:
     """Count, time, print and write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="paper", choices=("paper", "literal", "amortized"))
+    parser.add_argument("--methods", action="store_true", help="the exact head and the chain")
     parser.add_argument("--hidden", action="store_true", help="one hidden layer in each tower")
     parser.add_argument("--data", help="a named set or a file; generated ratings when not given")
     parser.add_argument("--users", type=int, default=6040)
@@ -162,9 +283,12 @@ def main() -> None:
 
     if options.data is None:
         shape = (options.users, options.items, options.ratings)
-        ratings = synthetic_ratings(*shape, n_factors=8, scale="1:5", seed=0).ratings
+        ratings = synthetic_ratings(*shape, n_factors=8, scale="1:5:1", seed=0).ratings
     else:
         ratings = load_ratings(options.data)
+    if options.methods:
+        write_methods(ratings, options)
+        return
     changes = {"n_tower_layers": 1, "n_tower_outputs": 25} if options.hidden else {}
     with computing(torch.device("cpu"), threads=options.threads, deterministic=False):
         found = measure(algorithm(options.preset, ratings, **changes), options.steps)

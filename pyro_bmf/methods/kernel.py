@@ -20,10 +20,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..model.feedback import Feedback
+from ..numerics import factorise
 from ..numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 
 
@@ -42,7 +45,7 @@ class Entries:
         The other side's view.
     root_counts : Tensor, shape (n_rows,)
         One over the root of each row's number of entries (of one, for a row without).
-    edges : Tensor, shape (n_rows + 1,)
+    edges : ndarray, shape (n_rows + 1,)
         `indptr` where the host reads it without waiting for the device.
     pieces, t_pieces : Pieces or None
         Of `indptr` and `t_indptr`, on devices that need them.
@@ -56,7 +59,7 @@ class Entries:
     t_indptr: Tensor
     t_indices: Tensor
     root_counts: Tensor
-    edges: Tensor
+    edges: NDArray[np.int32]
     pieces: Pieces | None
     t_pieces: Pieces | None
 
@@ -78,7 +81,7 @@ class Entries:
             t_indptr=t_indptr,
             t_indices=t_indices,
             root_counts=counts.to(dtype).clamp_min(1.0).rsqrt(),
-            edges=indptr.cpu(),
+            edges=indptr.cpu().numpy(),
             pieces=device_pieces(indptr),
             t_pieces=device_pieces(t_indptr),
         )
@@ -169,9 +172,16 @@ class Conditional:
     linear: Tensor
 
     @classmethod
-    def of(cls, prior_precision: Tensor, information: Tensor, linear: Tensor) -> Conditional:
-        """Join a prior and the ratings' information S (n, D, D) and h (n, D)."""
-        return cls(prior_precision, torch.linalg.cholesky(information + prior_precision), linear)
+    def of(
+        cls, prior_precision: Tensor, information: Tensor, linear: Tensor, *, checked: bool = True
+    ) -> Conditional:
+        """Join a prior and the ratings' information S (n, D, D) and h (n, D).
+
+        Unless it is `checked`, a precision that is not positive definite has NaN for a factor; a card's host
+        does not wait then.
+        """
+        factor = torch.linalg.cholesky if checked else factorise.cholesky
+        return cls(prior_precision, factor(information + prior_precision), linear)
 
     def solve(self, vectors: Tensor) -> Tensor:
         """Return P_i^{-1} x_i for (n, D)."""
@@ -187,7 +197,7 @@ class Conditional:
 
     def covariance(self) -> Tensor:
         """Return P_i^{-1}, shape (n, D, D)."""
-        return torch.cholesky_inverse(self.precision_tril)
+        return factorise.inverse_of_root(self.precision_tril)
 
     def mean_precision(self) -> Tensor:
         r"""Return :math:`G_i = \Lambda - \Lambda P_i^{-1} \Lambda`, (n, D, D).

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr
 
+from . import room
 from .cell_arrays import midway as midway
 from .cell_arrays import normal_pmf as normal_pmf
 from .cell_arrays import symmetric_cells as symmetric_cells
@@ -86,6 +87,13 @@ class Cells(NamedTuple):
         """Return the cells that `cell_ends` has."""
         low, high = cell_ends(mean, sd, cuts, places)
         return cls(low, high, normal_cdf(low), normal_cdf(high))
+
+    @classmethod
+    def either(cls, condition: Tensor, yes: Cells, no: Cells) -> Cells:
+        """Return one or the other by a condition (), without a wait for the device."""
+        if room.waits(condition.device):
+            return cls(*(torch.where(condition, one, other) for one, other in zip(yes, no, strict=True)))
+        return yes if bool(condition) else no
 
     @property
     def share(self) -> Tensor:

@@ -29,6 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import room
 from .normal_cells import LOG_DENSITY, Cells, cell_ends, log_cell_probability
 from .segment_sums import class_sums
 from .slice_draw import slice_draw
@@ -82,7 +83,7 @@ def log_cut_prior_of(cuts: list[float], spread: float) -> float:
 class _Point:
     """The log-posterior of cuts, and its first two derivatives."""
 
-    height: float
+    height: Tensor
     gradient: Tensor
     root: Tensor  # Cholesky factor of the negative Hessian
     cells: Cells
@@ -92,7 +93,7 @@ class _Point:
 
 
 class _Terms(NamedTuple):
-    height: float
+    height: Tensor
     gradient: Tensor
     hessian: Tensor  # negative
     cells: Cells
@@ -104,8 +105,10 @@ def _at(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float) 
     centre = torch.zeros(len(levels), dtype=cuts.dtype, device=cuts.device)
     prior = _of_cells(cuts, centre, torch.full_like(centre, spread), levels)
     pull = cuts / spread**2
-    root = _factorised(said.hessian + prior.hessian + torch.eye(len(cuts)).to(cuts) / spread**2)
-    height = said.height + prior.height - 0.5 * float(cuts @ pull)
+    root = _factorised(
+        said.hessian + prior.hessian + torch.eye(len(cuts), dtype=cuts.dtype, device=cuts.device) / spread**2
+    )
+    height = said.height + prior.height - 0.5 * (cuts @ pull)
     return _Point(height, said.gradient + prior.gradient - pull, root, said.cells)
 
 
@@ -119,13 +122,16 @@ def _of_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Terms
     from_high = (-0.5 * b * b).exp() * density / share
     log_share = share.log()
     far = share < SMALL_CELL
-    if bool(far.any()):
-        # Few ratings, if any, lie so far from their cell: those alone are computed by logarithms.
-        at_a, at_b, at_sd = a[far], b[far], scale[far]
+    # Few ratings, if any, lie so far from their cell: those alone are computed by logarithms.
+    at = room.exceptions(far)
+    if at is not None:
+        at_a, at_b, at_sd = a[at], b[at], scale[at]
         exact = log_cell_probability(at_a, at_b)
-        log_share[far] = exact
-        from_low[far] = -(-0.5 * at_a * at_a + LOG_DENSITY - exact).exp() / at_sd
-        from_high[far] = (-0.5 * at_b * at_b + LOG_DENSITY - exact).exp() / at_sd
+        low = -(-0.5 * at_a * at_a + LOG_DENSITY - exact).exp() / at_sd
+        high = (-0.5 * at_b * at_b + LOG_DENSITY - exact).exp() / at_sd
+        log_share = room.with_exceptions(log_share, far, exact)
+        from_low = room.with_exceptions(from_low, far, low)
+        from_high = room.with_exceptions(from_high, far, high)
     # The ends of the scale are edges too: what is summed there is left out, as they do not move.
     n = len(cuts) + 2
     nothing = torch.zeros(n, dtype=eta.dtype, device=eta.device)
@@ -139,7 +145,7 @@ def _of_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Terms
     off = between[1 : n - 2]
     hessian = torch.diag(diagonal) + torch.diag(off, 1) + torch.diag(off, -1)
     # The log-likelihood is concave (Pratt 1981), and nearly flat where hardly a rating is near a cut.
-    return _Terms(float(log_share.sum()), gradient, hessian, cells)
+    return _Terms(log_share.sum(), gradient, hessian, cells)
 
 
 def _factorised(hessian: Tensor) -> Tensor:
@@ -147,7 +153,12 @@ def _factorised(hessian: Tensor) -> Tensor:
     identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
     root: Tensor
     root, failed = torch.linalg.cholesky_ex(hessian + 1e-3 * identity)
-    if not bool(failed) and bool(torch.isfinite(root).all()):
+    good = (failed == 0) & torch.isfinite(root).all()
+    if room.waits(hessian.device):
+        # The last resort of below, without a question whether it is needed.
+        last = torch.nan_to_num(hessian, nan=0.0, posinf=1e200, neginf=-1e200).abs().sum(1)
+        return torch.where(good, root, torch.diag((1e-3 + 2.0 * last).sqrt()))
+    if bool(good):
         return root
     # Cells of next to no width have entries that dwarf all else, whose rounding is beyond the ridge.
     hessian = torch.nan_to_num(hessian, nan=0.0, posinf=1e200, neginf=-1e200)
@@ -165,19 +176,42 @@ def fit_cuts(
     cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float, *, steps: int = 8
 ) -> Tensor:
     """Return the most likely cuts given predictors and prior, by Newton steps that keep them in order."""
+    if room.waits(cuts.device):
+        # Nearly always all steps are good, which is one question.
+        found, good = cuts_ahead(cuts, eta, scale, place, spread, steps=steps)
+        if bool(good):
+            return found
     here = _at(cuts, eta, scale, place, spread)
     for _ in range(steps):
         there = here.newton(cuts)
         for _ in range(60):
             if bool((there.diff() > 0).all()):
                 new = _at(there, eta, scale, place, spread)
-                if new.height >= here.height - 1e-9 * abs(here.height):
+                if bool(_no_lower(new, here)):
                     break
             there = 0.5 * (there + cuts)
         else:
             return cuts
         cuts, here = there, new
     return cuts
+
+
+def cuts_ahead(
+    cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float, *, steps: int = 8
+) -> tuple[Tensor, Tensor]:
+    """Take the steps of `fit_cuts` without a look at any, and return with the cuts whether all were good."""
+    here, good = _at(cuts, eta, scale, place, spread), torch.ones((), dtype=torch.bool, device=cuts.device)
+    for _ in range(steps):
+        cuts = here.newton(cuts)
+        new = _at(cuts, eta, scale, place, spread)
+        good = good & (cuts.diff() > 0).all() & _no_lower(new, here)
+        here = new
+    return cuts, good
+
+
+def _no_lower(new: _Point, here: _Point) -> Tensor:
+    """Return whether a step has not gone down, but for rounding."""
+    return new.height >= here.height - 1e-9 * here.height.abs()
 
 
 def draw_cuts_and_utilities(
@@ -205,18 +239,18 @@ def draw_cuts_and_utilities(
     there = here.newton(cuts) + torch.linalg.solve_triangular(
         here.root.mT, noise.unsqueeze(-1), upper=True
     ).squeeze(-1)
-    chance = math.log(max(float(torch.rand(())), 1e-300))
-    if bool((there.diff() > 0).all()):
-        new = _at(there, eta, scale, place, spread)
-        back = new.root.mT @ (cuts - new.newton(there))
-        forward = float(here.root.diagonal().log().sum() - 0.5 * noise @ noise)
-        backward = float(new.root.diagonal().log().sum() - 0.5 * back @ back)
-        if chance < new.height - here.height + backward - forward:
-            cuts, here = there, new
+    chance = math.log(max(float(torch.rand(()).numpy()), 1e-300))
+    new = _at(there, eta, scale, place, spread)
+    back = new.root.mT @ (cuts - new.newton(there))
+    forward = here.root.diagonal().log().sum() - 0.5 * noise @ noise
+    backward = new.root.diagonal().log().sum() - 0.5 * back @ back
+    taken = (there.diff() > 0).all() & (chance < new.height - here.height + backward - forward)
+    cuts, cells = torch.where(taken, there, cuts), Cells.either(taken, new.cells, here.cells)
     moves = _about_rare_levels(place, len(cuts))
     for moved in moves:
         cuts = _sliced(cuts, moved, eta, scale, place, spread)
-    cells = Cells.of(eta, scale, cuts, place) if moves else here.cells
+    if moves:
+        cells = Cells.of(eta, scale, cuts, place)
     return cuts, draw_in_cells(eta, scale, cells)
 
 

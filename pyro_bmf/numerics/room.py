@@ -1,15 +1,24 @@
-"""How much is computed at once on a device: what a CPU's caches hold, or what a card has room for."""
+"""What a device asks of whoever computes on it: how much at once, and whether the host waits for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 #: A chunk takes one part in so many of what is free on a card: what is made of it takes as much again.
 _PARTS = 8
 #: Cells of a chunk at most: beyond, fewer launches save nothing.
 _MOST = 2**29
+
+
+def waits(device: torch.device) -> bool:
+    """Return whether the host waits where it reads a number of a tensor: on all devices but a CPU.
+
+    A card is given work ahead of time, and must have done all of it before a number can be read.
+    """
+    return device.type != "cpu"
 
 
 def free_bytes(device: torch.device) -> int:
@@ -39,3 +48,30 @@ def cells_on(
     if device.type == "cpu":
         return cells
     return min(max(free(device) // (_PARTS * itemsize), 1), _MOST)
+
+
+def exceptions(mask: Tensor) -> Tensor | slice | None:
+    """Return where a few numbers are to be computed in another way: for `with_exceptions`.
+
+    Parameters
+    ----------
+    mask : Tensor, shape (n,), bool
+        Which ones.
+
+    Returns
+    -------
+    Tensor, slice or None
+        On a CPU the mask, or None where there are none. On a card all places: how many there are is a
+        question to wait for, and the rest is dropped at less cost.
+    """
+    if waits(mask.device):
+        return slice(None)
+    return mask if bool(mask.any()) else None
+
+
+def with_exceptions(values: Tensor, mask: Tensor, found: Tensor) -> Tensor:
+    """Return numbers (n,) with those of a mask as they were found at its `exceptions`; in place on a CPU."""
+    if waits(mask.device):
+        return torch.where(mask, found, values)
+    values[mask] = found
+    return values

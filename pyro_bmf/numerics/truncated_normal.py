@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr, ndtri
 
+from . import room
 from .normal_cells import LOG_DENSITY, Cells, cell_ends, mirrored, normal_cdf
 
 #: Probability of a cell below which a difference of distribution functions has too few digits left.
@@ -95,9 +96,11 @@ def draw_in_cells(eta: Tensor, scale: Tensor, cells: Cells) -> Tensor:
     """
     drawn = draw_truncated(eta, scale, cells)
     far = cells.share < SMALL_CELL
-    if bool(far.any()):
-        drawn[far] = eta[far] + scale[far] * draw_tail(cells.low[far], cells.high[far])
-    return drawn
+    at = room.exceptions(far)
+    if at is None:
+        return drawn
+    tail = eta[at] + scale[at] * draw_tail(cells.low[at], cells.high[at])
+    return room.with_exceptions(drawn, far, tail)
 
 
 def draw_truncated(eta: Tensor, scale: Tensor, cells: Cells) -> Tensor:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...numerics import factorise
 from ...numerics.packed_symmetric import pack, unpack
 from ...numerics.room import cells_on
 from ..few_entries import slices
@@ -67,7 +68,7 @@ class Moments:
         mean = loc
         if biases:
             mean = loc.clone()
-            mean[:, -1] = 1.0
+            mean[:, -1].fill_(1.0)
             bias, bias_second = loc[:, -1].clone(), covariance[:, -1, -1] + loc[:, -1] ** 2
             with_bias = covariance[:, :, -1] + loc * bias.unsqueeze(-1)
             with_bias[:, -1] = bias
@@ -111,7 +112,7 @@ class Head:
         """Give P_i^{-1} some rows at a time."""
         tril = self.conditional.precision_tril
         for part in slices(len(tril), cells_on(tril.device, _CELLS) // tril.shape[-1] ** 2):
-            yield part, torch.cholesky_inverse(tril[part])
+            yield part, factorise.inverse_of_root(tril[part])
 
     def mean_precision(self) -> tuple[Tensor, Tensor]:
         r"""Return what rows say of their prior means, :math:`C_i = \Lambda - \Lambda P_i^{-1} \Lambda`.
@@ -169,6 +170,8 @@ def head_of(
     share: Tensor | None,
     prior_precision: Tensor,
     row_precision: Tensor,
+    *,
+    checked: bool = True,
 ) -> Head:
     """Return the rows' conditionals.
 
@@ -184,6 +187,8 @@ def head_of(
     prior_precision : Tensor, shape (D, D), or (n, D, D)
     row_precision : Tensor, shape (n,)
         The noise's precision times E[w_i].
+    checked : bool
+        As of `Conditional.of`.
     """
     weight = other.precision.unsqueeze(-1)
     weighted = target if share is None else target * share
@@ -193,7 +198,9 @@ def head_of(
     tril = linear.new_empty(entries.n_rows, width, width)
     for part in slices(entries.n_rows, cells_on(entries.indptr.device, _CELLS) // width**2):
         sums = entries.part_sum(part, products, share) * row_precision[part].unsqueeze(-1)
-        tril[part] = Conditional.of(prior_precision, unpack(sums, width), linear[part]).precision_tril
+        information = unpack(sums, width)
+        part_of = Conditional.of(prior_precision, information, linear[part], checked=checked)
+        tril[part] = part_of.precision_tril
     return Head(Conditional(prior_precision, tril, linear * row_precision.unsqueeze(-1)))
 
 

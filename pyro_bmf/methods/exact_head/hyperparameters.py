@@ -51,7 +51,7 @@ def times_kappa(priors: SidePriors, matrix: Tensor) -> Tensor:
     """
     kappas = torch.full_like(matrix[0], priors.factors.kappa)
     if priors.bias is not None:
-        kappas[-1] = priors.bias.kappa
+        kappas[-1].fill_(priors.bias.kappa)
     return by_block(matrix, biases=priors.bias is not None) * kappas
 
 

@@ -56,9 +56,9 @@ class Collapsed:
     head : Head
     beta : float
         Weight of the rows' KL; the head's precisions are divided by it.
-    constant : float
+    constant : Tensor, shape (), float64
         What of F does not depend on the weights' means, nats.
-    weights_constant : float
+    weights_constant : Tensor, shape (), float64
         The same of KL(q(y)).
     """
 
@@ -66,8 +66,8 @@ class Collapsed:
     mask: Entries
     head: Head
     beta: float
-    constant: float
-    weights_constant: float
+    constant: Tensor
+    weights_constant: Tensor
 
     @classmethod
     def of(
@@ -110,12 +110,12 @@ class Collapsed:
             precision = precision * terms.share
         gap = (terms.target - other.bias[at]).double() ** 2
         doubt = (other.bias_second - other.bias**2)[at].double()
-        said = terms.constant - 0.5 * float((precision * (gap + doubt)).sum())
-        weights = 0.0
+        said = terms.constant - 0.5 * (precision * (gap + doubt)).sum()
+        weights = torch.zeros_like(said)
         if guide.implicit:
             sd, level = own.weights_sd.double(), own.weights_precision.double()
-            weights = float((0.5 * (level * sd**2 - 1.0 - level.log()) - sd.log()).sum())
-        return cls(side, mask, head, beta, float(constant) + said / beta, weights)
+            weights = (0.5 * (level * sd**2 - 1.0 - level.log()) - sd.log()).sum()
+        return cls(side, mask, head, beta, constant + said / beta, weights)
 
 
 class CollapsedELBO(ELBO):
@@ -144,8 +144,9 @@ class CollapsedELBO(ELBO):
         linear = given.head.conditional.linear + pull
         evidence = 0.5 * (linear * given.head.conditional.solve(linear)).sum() - 0.5 * (mean * pull).sum()
         kl = 0.5 * (own.weights_precision * own.weights**2).sum()
-        kl = kl + given.weights_constant
-        loss: Tensor = -(given.beta * (evidence + given.constant) - kl) / self.scale
+        kl = kl + given.weights_constant.to(kl.dtype)
+        constant = given.constant.to(evidence.dtype)
+        loss: Tensor = -(given.beta * (evidence + constant) - kl) / self.scale
         return loss
 
     def loss(self, model: Any, guide: ExactHeadGuide, *args: Any, **kwargs: Any) -> float:

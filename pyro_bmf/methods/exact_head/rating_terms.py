@@ -41,14 +41,14 @@ class RatingTerms:
         rho; None for ones.
     squares : Tensor, shape (nnz,)
         E[(z - eta)^2] at the predictor's mean.
-    constant : float
+    constant : Tensor, shape (), float64
         The sum of what the log-probability is beyond :math:`-\tau \rho (target - \eta)^2 / 2`, nats.
     """
 
     target: Tensor
     share: Tensor | None
     squares: Tensor
-    constant: float
+    constant: Tensor
 
     def reordered(self, order: Tensor) -> RatingTerms:
         """Return the same ratings in another order."""
@@ -75,7 +75,7 @@ def rating_terms(
     """
     target, squares = torch.empty_like(eta), torch.empty_like(eta)
     share = torch.empty_like(eta) if utilities.latent else None
-    constant = 0.0
+    constant = eta.new_zeros((), dtype=torch.float64)
     for part in slices(len(eta), _RATINGS):
         at, tau = eta[part].double(), precision[part].double()
         mean, variance, log_prob = utilities.moments(cuts, at, tau.rsqrt(), observed[part])
@@ -83,10 +83,10 @@ def rating_terms(
         squares[part] = (step**2 + variance).to(eta.dtype)
         if share is None:
             target[part] = mean.to(eta.dtype)
-            constant += float((log_prob + 0.5 * tau * step**2).sum())
+            constant += (log_prob + 0.5 * tau * step**2).sum()
         else:
             rho = (1.0 - tau * variance).clamp_min(_LEAST_SHARE)
             share[part] = rho.to(eta.dtype)
             target[part] = (at + step / rho).to(eta.dtype)
-            constant += float((log_prob + 0.5 * tau * step**2 / rho).sum())
+            constant += (log_prob + 0.5 * tau * step**2 / rho).sum()
     return RatingTerms(target, share, squares, constant)

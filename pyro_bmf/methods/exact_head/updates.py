@@ -22,6 +22,7 @@ from ...model import FactorizationModel
 from ...model.feedback import Feedback
 from ...model.row_noise import SHAPE_PRIOR
 from ...model.sides import SIDES, Side, Sides
+from ...numerics import factorise, room
 from ...numerics.normal_cells import LOG_DENSITY
 from ..few_entries import slices
 from ..gibbs.chain_state import block_precision
@@ -89,7 +90,8 @@ class HeadUpdates:
         values = (feedback.values - self.centre).to(dtype)
         self.observed = self.unknown.observe(feedback.values) if self.unknown.latent else values
         #: Ratings as utilities, by which an ordered likelihood begins.
-        self.plain = RatingTerms(values, None, torch.zeros_like(values), 0.0)
+        nothing = torch.zeros((), dtype=torch.float64, device=device)
+        self.plain = RatingTerms(values, None, torch.zeros_like(values), nothing)
         self.guide = self._start(train, seed)
         self.priors = self.guide_priors()
         self.guide.know(self.priors)
@@ -103,6 +105,8 @@ class HeadUpdates:
         self.iterations = 0
         #: Predictors of the present state, where it has not been put back from a file.
         self._eta: Tensor | None = None
+        #: The next iteration's cut points, where they have been found with this one's figures.
+        self._cuts: Tensor | None = None
 
     def guide_priors(self) -> Sides[SidePriors]:
         """Return the priors that the q of rows' hyperparameters are conjugate to."""
@@ -162,14 +166,31 @@ class HeadUpdates:
         return self.unknown.latent and self.iterations >= self.settings.plain_iterations
 
     def iteration(self) -> dict[str, float]:
-        """Update everything once, and return figures of the state."""
+        """Update everything once, and return figures of the state.
+
+        They are read once, at the end: a card is asked for a whole iteration ahead. What is not finite, or
+        could not be factorised, makes a loss of NaN.
+        """
         self._set_rates()
         begun = self.latent and self.iterations == self.settings.plain_iterations
         for side in SIDES:
             terms = self._terms(fit_cuts=side == "user", begun=begun and side == "user")
             loss = self._update(side, terms if side == "user" else terms.reordered(self.item_order))
         self.iterations += 1
-        return {"loss": loss * self.scale, "noise": float(self.guide.noise_precision.rsqrt())}
+        ahead, found = self._cuts_ahead()
+        noise = self.guide.noise_precision.rsqrt()
+        read: list[float] = torch.stack([loss.double(), self._finite().double(), noise, found]).tolist()
+        self._cuts = ahead if read[3] else None
+        return {"loss": read[0] * self.scale if read[1] else math.nan, "noise": read[2]}
+
+    def _finite(self) -> Tensor:
+        """Return whether rows and their variances are finite, ()."""
+        found = torch.isfinite(self.guide.noise_precision)
+        for side in SIDES:
+            own = self.guide.of(side)
+            for tensor in (own.loc, own.covariance.diagonal(dim1=1, dim2=2), own.precision):
+                found = found & torch.isfinite(tensor.sum())
+        return found
 
     def _set_rates(self) -> None:
         """Let the steps' length fall along half a cosine."""
@@ -201,33 +222,56 @@ class HeadUpdates:
     @torch.no_grad()
     def _terms(self, *, fit_cuts: bool, begun: bool) -> RatingTerms:
         """Return what ratings say at the present predictors, after a step of the cut points."""
-        guide, unknown, pairs = self.guide, self.unknown, self.entries.user
+        guide, unknown = self.guide, self.unknown
         eta = self._eta if self._eta is not None else self.predictors()
-        precision = (
-            guide.noise_precision.to(eta.dtype)
-            * guide.user.row_precision[pairs.rows]
-            * guide.item.row_precision[pairs.indices.long()]
-        )
+        precision = self._precision(eta.dtype)
         if unknown.latent and not self.latent:
             squares = (self.plain.target - eta) ** 2
-            constant = float((0.5 * precision.double().log() + LOG_DENSITY).sum())
+            constant = (0.5 * precision.double().log() + LOG_DENSITY).sum()
             return RatingTerms(self.plain.target, None, squares, constant)
         if unknown.latent and fit_cuts:
-            sd = precision.double().rsqrt()
-            cuts = guide.cuts - self.centre
-            guide.cuts.copy_(
-                unknown.fit_cuts(cuts, eta.double(), sd, self.observed, steps=8 if begun else 2) + self.centre
-            )
+            cuts = self._cuts
+            if cuts is None:
+                start, sd = guide.cuts - self.centre, precision.double().rsqrt()
+                cuts = unknown.fit_cuts(start, eta.double(), sd, self.observed, steps=_cut_steps(begun))
+            guide.cuts.copy_(cuts + self.centre)
         return rating_terms(unknown, guide.cuts - self.centre, eta, precision, self.observed)
 
-    def _update(self, side: Side, terms: RatingTerms) -> float:
+    def _precision(self, dtype: torch.dtype) -> Tensor:
+        """Return the precision of every rating's utility, (nnz,), in the users' order."""
+        guide, pairs = self.guide, self.entries.user
+        own = guide.noise_precision.to(dtype) * guide.user.row_precision[pairs.rows]
+        return own * guide.item.row_precision[pairs.indices.long()]
+
+    @torch.no_grad()
+    def _cuts_ahead(self) -> tuple[Tensor | None, Tensor]:
+        """Return the next iteration's cut points about the centre, and whether these are they (1 or 0).
+
+        Steps of cut points are taken back where they overshoot, which only the host can see to. Where it
+        would wait they are taken beforehand, and whether all of them were good is read with the figures.
+        """
+        device, done = self.guide.cuts.device, self.iterations
+        found = None
+        if room.waits(device) and self.latent and done < self.settings.max_iterations:
+            assert self._eta is not None
+            sd = self._precision(self._eta.dtype).double().rsqrt()
+            steps = _cut_steps(done == self.settings.plain_iterations)
+            start = self.guide.cuts - self.centre
+            found = self.unknown.cuts_ahead(start, self._eta.double(), sd, self.observed, steps=steps)
+        if found is None:
+            return None, torch.zeros((), dtype=torch.float64, device=device)
+        return found[0], found[1].double()
+
+    def _update(self, side: Side, terms: RatingTerms) -> Tensor:
         own, entries, guide = self.guide.of(side), self.entries.of(side), self.guide
         mask = self.mask.of(side)
         beta = self.settings.beta_user if side == "user" else self.settings.beta_item
         with torch.no_grad():
             other = guide.moments(side)
             row_precision = guide.noise_precision.to(self.dtype) * own.row_precision
-            head = head_of(other, entries, terms.target, terms.share, own.precision, row_precision / beta)
+            head = head_of(
+                other, entries, terms.target, terms.share, own.precision, row_precision / beta, checked=False
+            )
             diagonals, total = head.mean_precision()
             self._update_location(side, head, total, beta)
             given = Collapsed.of(guide, side, entries, head, other, terms, beta, (diagonals, total), mask)
@@ -245,18 +289,22 @@ class HeadUpdates:
             self._update_noise(side, other, terms)
         return loss
 
-    def _step_weights(self, side: Side, given: Collapsed) -> float:
+    def _step_weights(self, side: Side, given: Collapsed) -> Tensor:
         """Move the means of a side's weights up the collapsed bound."""
         if self.optimizers is None:
             with torch.no_grad():
-                return float(self.loss(given))
+                return self._loss(given)
         optimizer = self.optimizers.of(side)
         for _ in range(self.settings.weight_steps):
             optimizer.zero_grad()
-            loss = self.loss(given)
-            loss.backward()
+            loss = self._loss(given)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        return float(loss.detach())
+        return loss.detach()
+
+    def _loss(self, given: Collapsed) -> Tensor:
+        loss: Tensor = self.loss(given)
+        return loss
 
     def _update_location(self, side: Side, head: Head, total: Tensor, beta: float) -> None:
         """Put q(mu) at its best, given the weights."""
@@ -265,8 +313,8 @@ class HeadUpdates:
         precision = beta * total + prior
         mean, _ = self.guide.encode_means(side, self.mask.of(side))
         slope = beta * head.pull(mean).sum(0) - own.location @ prior
-        own.location += torch.linalg.solve(precision, slope)
-        inverse = torch.linalg.inv(by_block(precision, biases=self.model.biases))
+        own.location += factorise.solve(precision, slope)
+        inverse = factorise.inverse(by_block(precision, biases=self.model.biases))
         own.location_covariance.copy_(inverse)
 
     def _update_precisions(self, side: Side, head: Head) -> None:
@@ -292,7 +340,7 @@ class HeadUpdates:
         eta = self._eta if side == "user" else self._eta[self.item_order]
         if terms.share is None:
             # A rating that is its own utility is as far from the predictor as the predictor now is.
-            terms = RatingTerms(terms.target, None, (terms.target - eta) ** 2, 0.0)
+            terms = RatingTerms(terms.target, None, (terms.target - eta) ** 2, self.plain.constant)
         squares = noise_squares(other, entries, terms, own.loc, own.covariance, eta)
         if noisy:
             counts = entries.indptr.diff().double()
@@ -305,6 +353,11 @@ class HeadUpdates:
             total = (own.row_precision.double() * squares).sum()
             shape = NOISE_PRIOR[0] + 0.5 * entries.indices.numel()
             guide.noise_precision.copy_(shape / (NOISE_PRIOR[1] + 0.5 * total))
+
+
+def _cut_steps(begun: bool) -> int:
+    """Return how many steps cut points take: more when they leave where they start."""
+    return 8 if begun else 2
 
 
 def best_noise_shape(shape: Tensor, rate: Tensor, a: Tensor) -> Tensor:

@@ -373,7 +373,7 @@ class Sweeps:
         priors = self.priors.of(side)
         kappas = torch.full_like(precision[0], priors.factors.kappa)
         if priors.bias is not None:
-            kappas[-1] = priors.bias.kappa
+            kappas[-1].fill_(priors.bias.kappa)
         return precision * kappas  # block-diagonal, so that rows and columns have the same kappa
 
     def _in_order(self, side: Side, utilities: Tensor) -> Tensor:

@@ -57,6 +57,20 @@ class Utilities(ABC):
         del eta, sd, observed, steps
         return cuts
 
+    def cuts_ahead(
+        self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, *, steps: int = 8
+    ) -> tuple[Tensor, Tensor] | None:
+        """Do as `fit_cuts` without reading a number, where a likelihood can.
+
+        Returns
+        -------
+        cuts : Tensor, shape (n_cuts,)
+        found : Tensor, shape (), bool
+            Whether they are those that `fit_cuts` gives.
+        """
+        del cuts, eta, sd, observed, steps
+        return None
+
     def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Draw cut points given predictors, with utilities integrated out, then utilities given both.
 

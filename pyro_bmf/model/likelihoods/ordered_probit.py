@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ...errors import SettingsError
 from ...numerics.normal_cells import Cells, cell_ends, cell_probabilities, cell_probability, midway
-from ...numerics.ordered_cuts import draw_cuts_and_utilities, fit_cuts, log_cut_prior
+from ...numerics.ordered_cuts import cuts_ahead, draw_cuts_and_utilities, fit_cuts, log_cut_prior
 from ...numerics.truncated_normal import draw_in_cells, truncated_mean, truncated_moments
 from ..pair_terms import Relative
 from ..standard_units import standardised
@@ -234,6 +234,12 @@ class CellUtilities(Utilities):
     def fit_cuts(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, *, steps: int = 8) -> Tensor:
         """Return the most likely cut points, by Newton steps."""
         return fit_cuts(cuts, eta, sd.expand_as(eta), observed, self.cut_spread, steps=steps)
+
+    def cuts_ahead(
+        self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, *, steps: int = 8
+    ) -> tuple[Tensor, Tensor]:
+        """Take Newton steps, and tell whether none of them would have been taken back."""
+        return cuts_ahead(cuts, eta, sd.expand_as(eta), observed, self.cut_spread, steps=steps)
 
     def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Draw cut points by Metropolis-Hastings, then utilities in their cells."""

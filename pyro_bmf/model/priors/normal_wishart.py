@@ -24,6 +24,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
 from ...errors import SettingsError
+from ...numerics import factorise
 from ...numerics.conjugate_draws import draw_normal_gamma, draw_normal_wishart
 from .conjugate import ConjugatePrior
 from .hierarchical import Hyperparameter
@@ -171,7 +172,7 @@ class NormalWishartPrior(Prior):
         k = len(squares)
         degrees = k + self.extra_degrees
         eye = torch.eye(k, dtype=squares.dtype, device=squares.device)
-        inverse: Tensor = torch.linalg.inv(eye * (degrees * self._scale**2) + squares)
+        inverse = factorise.inverse(eye * (degrees * self._scale**2) + squares)
         return (degrees + n + 1) * inverse
 
     def posterior(self, mean: Tensor, n: int) -> TorchDistribution:
