@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,8 +185,8 @@ def checked(header: dict[str, Any], **kinds: type | tuple[type, ...]) -> None:
         raise TypeError("history holds something else than records")
 
 
-def all_finite(tensors: State, may_be_infinite: Callable[[str], bool] = lambda name: False) -> None:
-    """Refuse tensors with numbers that are not finite.
+def all_finite(tensors: State) -> None:
+    """Refuse tensors with numbers that are not finite, or whose squares are not.
 
     Raises
     ------
@@ -194,8 +194,13 @@ def all_finite(tensors: State, may_be_infinite: Callable[[str], bool] = lambda n
         Naming the first.
     """
     for name, value in tensors.items():
-        if not may_be_infinite(name) and not tensor_files.is_finite(value):
+        if not tensor_files.is_finite(value):
             raise ValueError(f"the tensor {name} holds numbers that are not finite")
+        if value.is_floating_point() and value.numel():
+            limit = torch.finfo(torch.float64 if value.dtype == torch.float64 else torch.float32).max ** 0.5
+            largest = max(-float(value.min()), float(value.max()))
+            if largest > limit:
+                raise ValueError(f"the tensor {name} holds {largest:g}, whose square is infinite")
 
 
 def load_checkpoint(
@@ -239,6 +244,7 @@ def load_checkpoint(
             raise ValueError(f"its steps are {_short(header['steps'])}, which this version does not know")
         if header["iteration"] != len(header["history"]):
             raise ValueError(f"{header['iteration']} iterations with {len(header['history'])} records")
+        _check_best(header, best)
     device = next(module.parameters()).device
     best, average = _part(tensors, "best", device), _part(tensors, "average", device)
     return FitState(
@@ -250,6 +256,19 @@ def load_checkpoint(
         best=best or None,
         average=average or None,
     )
+
+
+def _check_best(header: Mapping[str, Any], best: State) -> None:
+    """Refuse a best iteration, or its figure, that is not in the history."""
+    number, figure = header["best_iteration"], header["best_rmse"]
+    if number > header["iteration"] or bool(best) != bool(number):
+        raise ValueError(f"its best iteration is {number} of {header['iteration']}")
+    record = header["history"][number - 1] if number else {}
+    # A figure that should be high is remembered by its negative.
+    known = {abs(value) for value in record.values() if isinstance(value, float)}
+    wrong = record.get("valid_rmse") is not None if figure is None else abs(figure) not in known
+    if wrong:
+        raise ValueError(f"its best figure is {figure}, iteration {number} has another")
 
 
 def same_kinds(found: State, expected: State, part: str) -> None:

@@ -80,7 +80,8 @@ class BothHeads:
             name: {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
             for name in ("regression", "factors")
         }
-        return cls(
-            ItemRegression.from_saved(settings["regression"], parts["regression"]),
-            SelectionFactors.from_saved(settings["factors"], parts["factors"]),
-        )
+        regression = ItemRegression.from_saved(settings["regression"], parts["regression"])
+        factors = SelectionFactors.from_saved(settings["factors"], parts["factors"])
+        if regression.n_items != factors.n_items:
+            raise ValueError(f"{regression.n_items} items in one head, {factors.n_items} in the other")
+        return cls(regression, factors)

@@ -141,7 +141,14 @@ class SelectionFactors:
     @classmethod
     def from_saved(cls, settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> SelectionFactors:
         """Take the factors back."""
-        return cls(torch.from_numpy(tensors["items"]), FactorSettings(**settings))
+        items, fitted_with = tensors["items"], FactorSettings(**settings)
+        if items.ndim != 2 or items.shape[1] != fitted_with.n_factors:
+            raise ValueError(f"items have the shape {items.shape} with {fitted_with.n_factors} factors")
+        for name in ("zero_precision", "one_precision", "ridge"):
+            value = settings.get(name, 1.0)
+            if not (isinstance(value, (int, float)) and 0.0 < value < float("inf")):
+                raise ValueError(f"{name} is {value!r}")
+        return cls(torch.from_numpy(items), fitted_with)
 
     def _conditional(self, rated: RatedSets) -> Conditional:
         return _conditional(

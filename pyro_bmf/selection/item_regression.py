@@ -182,12 +182,21 @@ class ItemRegression:
     @classmethod
     def from_saved(cls, settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> ItemRegression:
         """Put the matrix together again."""
-        noise = tensors["noise"]
+        noise, triangle = tensors["noise"], tensors["inverse"]
+        if noise.ndim != 1 or triangle.shape != (len(noise) * (len(noise) + 1) // 2,):
+            raise ValueError(f"the inverse has the shape {triangle.shape} for variances of {noise.shape}")
+        ridge = settings["ridge"]
+        if not (isinstance(ridge, (int, float)) and 0.0 < ridge < float("inf")):
+            raise ValueError(f"the ridge is {ridge!r}")
+        if bool((noise < 0.0).any()):
+            raise ValueError("a residual variance is below 0")
         inverse = np.empty((len(noise), len(noise)), dtype=np.float32)
         rows, columns = np.tril_indices(len(noise))
-        inverse[rows, columns] = tensors["inverse"]
-        inverse[columns, rows] = tensors["inverse"]
-        return cls(inverse, noise, float(settings["ridge"]), bool(settings["double"]))
+        inverse[rows, columns] = triangle
+        inverse[columns, rows] = triangle
+        if bool((np.diag(inverse) <= 0.0).any()):
+            raise ValueError("the inverse has a diagonal that is not positive")
+        return cls(inverse, noise, float(ridge), bool(settings["double"]))
 
     def _scores(self, rated: RatedSets, product: Scores) -> Scores:
         scores: Scores = product / -self.diagonal

@@ -176,6 +176,19 @@ class RateMap:
     @classmethod
     def from_saved(cls, tensors: Mapping[str, Floats]) -> RateMap:
         """Rebuild it."""
+        shapes = {
+            "coefficients": (_WIDTH,),
+            "knots": (PIECES + 1,),
+            "users": (2,),
+            "bend": (1,),
+            "centre": (2,),
+        }
+        for name, shape in shapes.items():
+            if tensors[name].shape != shape:
+                raise ValueError(f"{name} has the shape {tensors[name].shape}, {shape} is needed")
+        rising = bool((np.diff(tensors["knots"]) >= 0.0).all()) and tensors["users"][1] > tensors["users"][0]
+        if not (rising and tensors["bend"][0] > 0.0):
+            raise ValueError("its knots or its range of users do not rise, or its bend is not positive")
         return cls(tensors["coefficients"], tensors["knots"], float(tensors["bend"][0]), tensors["users"],
                    tensors["centre"])  # fmt: skip
 

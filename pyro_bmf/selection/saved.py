@@ -30,6 +30,8 @@ FILE = Kind("pyro-bmf selection", 1, "saved selection model", _FIT_AGAIN)
 HEADS: Mapping[str, Any] = MappingProxyType(
     {ItemRegression.word: ItemRegression, SelectionFactors.word: SelectionFactors, BothHeads.word: BothHeads}
 )
+# Products of three such numbers are finite in single precision.
+_LARGEST = 1e12
 # What the parts raise when a description names things that are not there, or of another type or size.
 _MISFITS = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError, ArithmeticError)
 
@@ -80,9 +82,11 @@ def load_parts(path: Path, train: Ratings) -> SelectionParts:
             raise SavedFileError(f"it was fitted to other ratings than the posterior. {_FIT_AGAIN}")
         if document["head"] not in HEADS:
             raise SavedFileError(f"its head {document['head']!r} is not known. {_FIT_AGAIN}")
+        seen = document["seen"]
+        if isinstance(seen, bool) or not isinstance(seen, (int, float)) or not 0.0 < seen <= 1.0:
+            raise SavedFileError(f"the share that it was fitted to is {seen!r}. {_FIT_AGAIN}")
         for name, tensor in tensors.items():
-            if not is_finite(tensor):
-                raise SavedFileError(f"{name} holds numbers that are not finite. {_FIT_AGAIN}")
+            _check(name, tensor)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         head = HEADS[document["head"]].from_saved(document["settings"], _part(arrays, "head"))
         if head.n_items != train.n_items:
@@ -90,7 +94,7 @@ def load_parts(path: Path, train: Ratings) -> SelectionParts:
                 f"it knows {head.n_items:,} items, the ratings have {train.n_items:,}. {_FIT_AGAIN}"
             )
         known, new = (RateMap.from_saved(_part(arrays, name)) for name in ("known", "new"))
-        return SelectionParts(head, known, new, float(document["seen"]), train, dict(document["info"]))
+        return SelectionParts(head, known, new, float(seen), train, dict(document["info"]))
     except PyroBmfError as error:
         raise SavedFileError(f"{source}: {error}") from error
     except _MISFITS as error:
@@ -98,6 +102,17 @@ def load_parts(path: Path, train: Ratings) -> SelectionParts:
             f"{source}: its description and its tensors do not fit together ({first_line(error)}). "
             f"{_FIT_AGAIN}"
         ) from error
+
+
+def _check(name: str, tensor: torch.Tensor) -> None:
+    """Refuse a tensor of another type than its part computes with, or with numbers that it cannot use."""
+    needed = torch.float32 if name.startswith("head.") else torch.float64
+    if tensor.dtype != needed:
+        raise SavedFileError(f"{name} is {tensor.dtype}, {needed} is needed. {_FIT_AGAIN}")
+    if not is_finite(tensor):
+        raise SavedFileError(f"{name} holds numbers that are not finite. {_FIT_AGAIN}")
+    if tensor.numel() and float(tensor.abs().max()) > _LARGEST:
+        raise SavedFileError(f"{name} holds {float(tensor.abs().max()):g}, too large to use. {_FIT_AGAIN}")
 
 
 def _part(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -53,7 +53,8 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_there_are_runs_of_every_kind() -> None:
     assert FINISHED == [
-        "amortized", "conjugate", "default", "default-refit", "guide-then-sweeps", "paper", "refit"
+        "amortized", "conjugate", "default", "default-refit", "exact-head", "guide-then-sweeps", "paper",
+        "refit",
     ]  # fmt: skip
     assert {finished_of(name) for name in UNFINISHED} == set(FINISHED)
 

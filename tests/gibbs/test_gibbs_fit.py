@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_bmf.checkpoint import CHAIN_CHECKPOINT
 from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SavedFileError, SettingsError
@@ -22,6 +23,7 @@ from pyro_bmf.methods.settings import Settings, preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.row_draws import RowDraws
 from pyro_bmf.progress import Silent
+from pyro_bmf.tensor_files import read_tensors, write_tensors
 
 SMALL = preset("gibbs").replace(n_factors=3, sweeps=60, burn_in=20, kept_draws=40)
 
@@ -122,6 +124,47 @@ def test_resumed_chain_repeats_the_bits(tmp_path: Path, stars: Split, starred: F
     assert len(resumed.history) == len(starred.history)
     with pytest.raises(SavedFileError, match="another fit"):
         run(stars, SMALL.replace(seed=5), checkpoint=file, resume=True)
+
+
+FORGED: dict[str, tuple[dict[str, Any], str]] = {
+    "fewer sweeps": ({"sweep": 3}, "its history differs"),
+    "fewer draws": ({"kept": 0}, "its history differs"),
+    "no history": ({"history": []}, "its history differs"),
+    "a mean of more": ({"averaged": 1000}, "a mean over 1000 of 30 sweeps"),
+    "no cut points": ({"drawing_cuts": False}, "no cut points are drawn after sweep 30"),
+    "a word": ({"integrates": "no"}, "integrates is"),
+}
+
+
+@pytest.fixture(scope="module")
+def interrupted(stars: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("chain") / "chain.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(stars, progress=_StopsAt(31), checkpoint=file, checkpoint_every=3)
+    return file
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_a_chains_counts_that_do_not_agree_are_refused(
+    case: str, stars: Split, interrupted: Path, tmp_path: Path
+) -> None:
+    changes, message = FORGED[case]
+    document, tensors = read_tensors(interrupted, CHAIN_CHECKPOINT)
+    file = tmp_path / "chain.safetensors"
+    write_tensors(file, CHAIN_CHECKPOINT, document | changes, tensors)
+    with pytest.raises(SavedFileError, match=message):
+        run(stars, checkpoint=file, checkpoint_every=3, resume=True)
+
+
+def test_a_state_whose_squares_are_infinite_is_refused(
+    stars: Split, interrupted: Path, tmp_path: Path
+) -> None:
+    document, tensors = read_tensors(interrupted, CHAIN_CHECKPOINT)
+    name = "state.user.row_precision"
+    file = tmp_path / "chain.safetensors"
+    write_tensors(file, CHAIN_CHECKPOINT, document, tensors | {name: torch.full_like(tensors[name], 1e38)})
+    with pytest.raises(SavedFileError, match=f"{name} holds 1e\\+38, whose square is infinite"):
+        run(stars, checkpoint=file, checkpoint_every=3, resume=True)
 
 
 def test_chain_goes_on_from_a_guide(split: Split, tmp_path: Path) -> None:

@@ -451,3 +451,24 @@ def test_resume_refuses_tensors_that_do_not_fit(split: Split, tmp_path: Path, pa
         tensor_files.write_tensors(file, CHECKPOINT, header, changed)
         with pytest.raises(SavedFileError, match="does not fit this model"):
             run(split, checkpoint=file, resume=True)
+
+
+FORGED: dict[str, tuple[dict[str, float | None], str]] = {
+    "a better figure": ({"best_rmse": 0.001}, "its best figure is 0.001"),
+    "no figure": ({"best_rmse": None}, "its best figure is None"),
+    "a later iteration": ({"best_iteration": 99}, "its best iteration is 99"),
+    "none": ({"best_iteration": 0}, "its best iteration is 0"),
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_resume_refuses_a_best_state_that_the_history_does_not_tell(
+    case: str, split: Split, tmp_path: Path
+) -> None:
+    changes, message = FORGED[case]
+    file = tmp_path / "checkpoint.safetensors"
+    run(split, checkpoint=file, checkpoint_every=3)
+    header, tensors = tensor_files.read_tensors(file, CHECKPOINT)
+    tensor_files.write_tensors(file, CHECKPOINT, header | changes, tensors)
+    with pytest.raises(SavedFileError, match=message):
+        run(split, checkpoint=file, resume=True)

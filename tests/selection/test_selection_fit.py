@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from plants import planted_rates, planted_split, ratings_of, split_of
 
 from pyro_bmf.data.splits import Split
 from pyro_bmf.errors import SavedFileError
 from pyro_bmf.selection import Horizon, Selection, fit_selection
+from pyro_bmf.selection.both_heads import BothHeads
+from pyro_bmf.selection.factors import FactorSettings, SelectionFactors
+from pyro_bmf.selection.item_regression import ItemRegression
 from pyro_bmf.selection.rated_sets import RatedSets
+from pyro_bmf.selection.saved import FILE
+from pyro_bmf.tensor_files import read_tensors, write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +167,88 @@ def test_files_that_do_not_fit_are_refused(
     path.write_bytes(bytes(content))
     with pytest.raises(SavedFileError, match="damaged"):
         Selection.load(path, split.train)
+
+
+MADE = {
+    "head.factors.items": ("double", "float64, torch.float32 is needed"),
+    "head.regression.noise": ("long", "int64, torch.float32 is needed"),
+    "head.regression.inverse": ("half", "float16, torch.float32 is needed"),
+    "known.knots": ("float", "float32, torch.float64 is needed"),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_tensors_of_another_type_are_refused(
+    name: str, fitted: tuple[Selection, Split, np.ndarray], tmp_path: Path
+) -> None:
+    kind, message = MADE[name]
+    selection, split, _ = fitted
+    path = selection.save(tmp_path)
+    document, tensors = read_tensors(path, FILE)
+    if name not in tensors:  # of the head that was not chosen
+        tensors[name] = torch.ones(3)
+    write_tensors(path, FILE, document, tensors | {name: getattr(tensors[name], kind)()})
+    with pytest.raises(SavedFileError, match=message):
+        Selection.load(path, split.train)
+
+
+SPOILT: dict[str, tuple[Any, str]] = {
+    "known.bend": (torch.zeros(1, dtype=torch.float64), "its bend is not positive"),
+    "new.users": (torch.tensor([2.0, 1.0], dtype=torch.float64), "range of users do not rise"),
+    "known.coefficients": (torch.ones(3, dtype=torch.float64), r"shape \(3,\), \(19,\) is needed"),
+    "new.centre": (torch.full((2,), 1e30, dtype=torch.float64), "holds 1e\\+30, too large"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_maps_that_cannot_be_are_refused(
+    name: str, fitted: tuple[Selection, Split, np.ndarray], tmp_path: Path
+) -> None:
+    value, message = SPOILT[name]
+    selection, split, _ = fitted
+    path = selection.save(tmp_path)
+    document, tensors = read_tensors(path, FILE)
+    write_tensors(path, FILE, document, tensors | {name: value})
+    with pytest.raises(SavedFileError, match=message):
+        Selection.load(path, split.train)
+
+
+@pytest.mark.parametrize("seen", [0, 1.5, True, "0.7", None, 10**30])
+def test_a_share_that_cannot_be_is_refused(
+    seen: Any, fitted: tuple[Selection, Split, np.ndarray], tmp_path: Path
+) -> None:
+    selection, split, _ = fitted
+    path = selection.save(tmp_path)
+    document, tensors = read_tensors(path, FILE)
+    write_tensors(path, FILE, document | {"seen": seen}, tensors)
+    with pytest.raises(SavedFileError, match="the share that it was fitted to is"):
+        Selection.load(path, split.train)
+
+
+def test_heads_that_cannot_be_are_refused() -> None:
+    rated = RatedSets.of_pairs(np.arange(6) % 3, np.arange(6) % 4, (3, 4))
+    regression = ItemRegression.fit(rated, 10.0)
+    good = dict(regression.tensors())
+    assert ItemRegression.from_saved(regression.settings(), good).n_items == 4
+    for changes, message in (
+        ({"inverse": good["inverse"][:1]}, "the inverse has the shape"),
+        ({"noise": -good["noise"]}, "variance is below 0"),
+        ({"inverse": -good["inverse"]}, "diagonal that is not positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ItemRegression.from_saved(regression.settings(), good | changes)
+    with pytest.raises(ValueError, match="the ridge is 0"):
+        ItemRegression.from_saved(regression.settings() | {"ridge": 0}, good)
+    factors = SelectionFactors.fit(rated, FactorSettings(n_factors=2))
+    with pytest.raises(ValueError, match="with 3 factors"):
+        SelectionFactors.from_saved(factors.settings() | {"n_factors": 3}, factors.tensors())
+    with pytest.raises(ValueError, match="one_precision is 'NaN'"):
+        SelectionFactors.from_saved(factors.settings() | {"one_precision": "NaN"}, factors.tensors())
+    other = ItemRegression.fit(RatedSets.of_pairs(np.arange(6) % 3, np.arange(6) % 4, (3, 5)), 10.0)
+    both = {f"regression.{name}": value for name, value in other.tensors().items()}
+    both |= {f"factors.{name}": value for name, value in factors.tensors().items()}
+    with pytest.raises(ValueError, match="5 items in one head, 4 in the other"):
+        BothHeads.from_saved({"regression": other.settings(), "factors": factors.settings()}, both)
 
 
 def test_the_processs_random_numbers_stay_as_they_were() -> None:

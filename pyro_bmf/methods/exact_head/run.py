@@ -196,6 +196,8 @@ def load(path: Path, updates: HeadUpdates, identity: dict[str, Any], history: li
         checked(header, iteration=int, history=list)
         if not 0 < header["iteration"] <= updates.settings.max_iterations:
             raise ValueError(f"it is of iteration {header['iteration']}")
+        if len(header["history"]) != header["iteration"]:
+            raise ValueError(f"{header['iteration']} iterations with {len(header['history'])} records")
         all_finite(tensors)
         for optimizer in (
             () if updates.optimizers is None else (updates.optimizers.user, updates.optimizers.item)

@@ -239,8 +239,12 @@ class Chain:
             return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
         with put_back(path):
-            checked(header, history=list, sweep=int, kept=int, averaged=int, drawing_cuts=bool)
+            header.setdefault("integrates", False)
+            checked(
+                header, history=list, sweep=int, kept=int, averaged=int, drawing_cuts=bool, integrates=bool
+            )
             all_finite(tensors)
+            self._check_history(header)
             same_kinds(part("kept."), kept.tensors(), "kept")
             kept.load(part("kept."), header["kept"])
             if self.average is not None:
@@ -256,10 +260,24 @@ class Chain:
             if not 0 <= header["kept"] <= self.n_draws or header["sweep"] > self.settings.sweeps:
                 raise ValueError(f"{header['kept']} draws kept in {header['sweep']} sweeps")
         self.sweeps.drawing_cuts = header["drawing_cuts"]
+        if self.sweeps.drawing_cuts:
+            self.plain_sweeps = 0  # cut points are drawn since then, or since the start: see `_start`
         # A chain of an earlier version goes on as it began.
-        kept.guide.integrates = bool(header.get("integrates", False))
+        kept.guide.integrates = header["integrates"]
         history[:] = header["history"]
         return state, header["sweep"]
+
+    def _check_history(self, header: dict[str, Any]) -> None:
+        """Refuse counts that the record of the last sweep does not tell."""
+        last = header["history"][-1] if header["history"] else {}
+        if (last.get("sweep"), last.get("kept_draws")) != (header["sweep"], header["kept"]):
+            raise ValueError(f"{header['kept']} draws kept in {header['sweep']} sweeps, its history differs")
+        if header["averaged"] > header["sweep"]:
+            raise ValueError(f"a mean over {header['averaged']} of {header['sweep']} sweeps")
+        if header["drawing_cuts"] and not self.sweeps.utilities.latent:
+            raise ValueError("cut points are drawn, and the likelihood has none")
+        if header["sweep"] > self.plain_sweeps and self.sweeps.utilities.latent > header["drawing_cuts"]:
+            raise ValueError(f"no cut points are drawn after sweep {header['sweep']}")
 
 
 def seed_of(seed: int, sweep: int) -> int:
