@@ -333,6 +333,20 @@ class _Poison(_Interrupt):
             _LIKELIHOODS[-1].broken = True
 
 
+def test_ratings_far_from_zero_are_no_divergence_of_a_fit_to_raw_ratings() -> None:
+    # Most are 5: the RMSE of predicting 0, as the encoders' literal fit begins by, is 12 standard deviations.
+    rng = np.random.default_rng(3)
+    users, items = np.divmod(rng.permutation(60 * 40)[:900], 40)
+    ratings = ratings_from_arrays(users, items, rng.choice([4.0, 5.0], 900, p=[0.2, 0.8]), scale="1:5:1")
+    assert np.sqrt(np.mean(ratings.ratings**2)) > 10 * ratings.ratings.std()
+    small = preset("literal").replace(
+        n_factors=4, user_batch_size=1000, item_batch_size=1000, max_iterations=2, patience=None
+    )
+    found = fit(random_split(ratings, seed=0), small, progress=False)
+    first, second = (record["valid_rmse"] for record in found.history)
+    assert 5 * ratings.ratings.std() < second < first
+
+
 def test_refit_uses_validation_ratings_for_the_chosen_iterations(split: Split) -> None:
     chosen = run(split)
     again = run(split, chosen_iterations(chosen), refit=True)

@@ -42,7 +42,8 @@ from .size import estimate_parameters
 from .steps import Steps
 from .warm_start import carry_over
 
-#: A validation RMSE of so many standard deviations of the ratings is no fit any more.
+#: A validation RMSE so many times that of predicting the model's centre everywhere, as a fit begins by, is
+#: no fit any more. Where ratings are raw that is 0, and far more than a standard deviation from them.
 _DIVERGED = 5.0
 
 
@@ -172,7 +173,8 @@ class Algorithm1:
             return index(part.users), index(part.items), observed
 
         self.valid, self.watched = pairs(self.job.valid), pairs(self.job.watched)
-        self.worst_rmse = _DIVERGED * max(float(train.ratings.std()), 1e-3)
+        about = train.ratings.astype(np.float64) - float(self.model.centre)
+        self.worst_rmse = _DIVERGED * max(float(np.sqrt(np.mean(about**2))), 1e-3)
 
     def __call__(self, start: Handover | None, kept: Checkpoints) -> Fitted:
         """Run the iterations that are left and return the kept state."""
@@ -255,7 +257,8 @@ class Algorithm1:
         if rmse is not None and not rmse < self.worst_rmse:
             share = rmse / (self.worst_rmse / _DIVERGED)
             return (
-                f"validation RMSE became {share:.4g} standard deviations of the ratings in iteration {number}"
+                f"validation RMSE became {share:.4g} times that of predicting where the fit begins, "
+                f"in iteration {number}"
             )
         record |= {name: float(value) for name, value in parts.items()}
         record["loss"] = float(loss_sum)
