@@ -205,10 +205,13 @@ def measured(
     detail: bool = False,
 ) -> dict[str, Any]:
     """Return the figures of a comparison for `metrics.json`, those of the rankings among them."""
+    from pyro_bmf.evaluation.plain_values import json_ready
+
     content = comparison.to_dict()
     if recommender is not None and "full" in protocols:
         threshold = comparison.model.threshold
-        content["ranked_by"] = ranked_by_table(
+        rows = ranked_by_table(
             recommender, comparison, split, tables, part=part, threshold=threshold, detail=detail
         )
+        content["ranked_by"] = json_ready(rows)  # one user has no standard error
     return content

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DataError
 
 MAX_LEVELS = 101  # more distinct values than this are taken for a continuous scale when inferring
+# Beyond, squares of ratings in single precision are infinite, or nothing.
+_LARGEST, _SMALLEST = 1e30, 1e-30
 _TOLERANCE = 1e-6  # of a step: how far a rating may lie from its level
 
 
@@ -40,6 +42,11 @@ class RatingScale:
         """Check the three numbers against each other."""
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise DataError(f"rating scale {self}: low must be below high, both finite, as in 1:5:1")
+        if max(abs(self.low), abs(self.high)) > _LARGEST or self.high - self.low < _SMALLEST:
+            raise DataError(
+                f"rating scale {self}: numbers beyond {_LARGEST:g}, or less than {_SMALLEST:g} apart, cannot "
+                "be computed with: write the ratings in another unit"
+            )
         if self.step is not None:
             steps = (self.high - self.low) / self.step if math.isfinite(self.step) and self.step > 0 else 0.5
             if abs(steps - round(steps)) > _TOLERANCE:
@@ -68,7 +75,7 @@ class RatingScale:
         if self.step is None:
             return None
         count = round((self.high - self.low) / self.step) + 1
-        levels = np.round(self.low + self.step * np.arange(count), 10)
+        levels = grid(self.low, self.step, np.arange(count))
         levels.flags.writeable = False
         return levels
 
@@ -141,6 +148,13 @@ class RatingScale:
             None if step is None else float(step),
             str(content["source"]),
         )
+
+
+def grid(low: float, step: float, places: NDArray[Any]) -> NDArray[np.float64]:
+    """Return low + step * places, rounded to ten decimals of a step below one: 0.1 + 0.2 is 0.3."""
+    decimals = 10 + max(0, -math.floor(math.log10(step)))
+    result: NDArray[np.float64] = np.round(low + step * places, decimals)
+    return result
 
 
 def _distinct(ratings: NDArray[np.float64]) -> NDArray[np.float64] | None:

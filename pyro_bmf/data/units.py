@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from .ratings import Ratings
-from .scale import RatingScale
+from .scale import RatingScale, grid
 
 Floats = NDArray[np.float64]
 
@@ -94,8 +94,7 @@ class Units:
         places = given * self.spread + self.centre
         level = np.round(places)
         places = np.where(np.abs(places - level) < 1e-6, level, places)
-        result: Floats = np.round(self.low + self.step * places, 10)
-        return result
+        return grid(self.low, self.step, places)
 
     def of_ratings(self, ratings: Ratings) -> Ratings:
         """Return ratings, and their scale, in standard units."""

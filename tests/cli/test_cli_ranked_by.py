@@ -197,3 +197,15 @@ def test_detail_tells_what_lists_are_like_and_whether_liked_comes_true(
     assert len(groups) == 1 + 10 + 1 + 3 + 3
     written = json.loads((tiny_run / "metrics.json").read_text(encoding="utf-8"))
     assert written["ranked_by"][0]["calibration"]["groups"] == groups
+
+
+def test_one_user_has_no_standard_error(cli: Cli, tmp_path: Path) -> None:
+    lines = [f"u{u},i{i},{1 if u < 3 else 5}" for u in range(6) for i in range(6)]
+    (tmp_path / "r.csv").write_text("user,item,rating\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    quick = ("--preset", "conjugate", "--factors", 2, "--iterations", 3, "--threads", 1, "--quiet")
+    outcome = cli("fit", "--data", "r.csv", "--out", "run", *quick)
+    assert outcome.code == 0, outcome.err
+    ranked = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["ranked_by"]
+    assert [row["recall_se"] for row in ranked] == [None] * 4
+    assert all(0.0 <= row["recall"] <= 1.0 for row in ranked)
+    assert cli("evaluate", "run", "--detail").code == 0

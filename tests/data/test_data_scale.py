@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyro_bmf.data import DataNotice, RatingScale
+from pyro_bmf.data.units import Units
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError
 
@@ -79,3 +80,27 @@ def test_scales_survive_text_and_dicts(low: int, steps: int, step: float, source
     again = RatingScale.parse(str(scale)).levels
     assert again is not None
     np.testing.assert_allclose(again, scale.levels, atol=1e-4)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-12, 1e-9, 0.1, 3.0, 1e5, 1e29])
+def test_levels_are_as_exact_in_every_unit(unit: float) -> None:
+    ratings = unit * np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    scale = RatingScale.infer(ratings)
+    assert scale.levels is not None
+    np.testing.assert_allclose(scale.levels, ratings, rtol=1e-9)
+    made = ratings_from_arrays([0, 0, 1, 1, 2], [0, 1, 0, 1, 0], ratings, scale=scale)
+    units = Units.of(made)
+    np.testing.assert_allclose(units.raw(units.standard(ratings)), ratings, rtol=1e-9)
+    assert not scale.off_scale(scale.levels).any()
+
+
+def test_levels_of_tenths_are_the_nearest_doubles() -> None:
+    scale = RatingScale(0.1, 0.9, 0.1)
+    assert scale.levels is not None
+    assert scale.levels.tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-40, 1e38, 1e300])
+def test_ratings_beyond_single_precision_are_refused(unit: float) -> None:
+    with pytest.raises(DataError, match=r"cannot be computed with: write the ratings in another unit"):
+        ratings_from_arrays([0, 1, 0], [0, 1, 1], unit * np.array([1.0, 2.0, 5.0]))

@@ -167,6 +167,27 @@ def test_a_state_whose_squares_are_infinite_is_refused(
         run(stars, checkpoint=file, checkpoint_every=3, resume=True)
 
 
+STATES = {
+    "noise_precision": (lambda tensor: tensor.long(), "noise_precision is torch.int64"),
+    "cuts": (lambda tensor: tensor.float(), "cuts is torch.float32 beside rows of torch.float32"),
+    "user.row_precision": (lambda tensor: -tensor, "user.row_precision is not positive"),
+    "item.location": (lambda tensor: tensor.double(), "item.location is torch.float64"),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_of_other_types_is_refused(
+    name: str, stars: Split, interrupted: Path, tmp_path: Path
+) -> None:
+    change, message = STATES[name]
+    document, tensors = read_tensors(interrupted, CHAIN_CHECKPOINT)
+    file = tmp_path / "chain.safetensors"
+    changed = tensors | {f"state.{name}": change(tensors[f"state.{name}"])}
+    write_tensors(file, CHAIN_CHECKPOINT, document, changed)
+    with pytest.raises(SavedFileError, match=message):
+        run(stars, checkpoint=file, checkpoint_every=3, resume=True)
+
+
 def test_chain_goes_on_from_a_guide(split: Split, tmp_path: Path) -> None:
     settings = SMALL.replace(
         method=CrossFeedback(),

@@ -9,6 +9,10 @@ from torch import Tensor
 
 from ...model.sides import TwoSides
 
+# What is kept in double precision whatever the rows are in, and what is above 0.
+_DOUBLE = ("cuts", "noise_precision", "row_precision_shape")
+_POSITIVE = ("noise_precision", "row_precision", "row_precision_shape")
+
 
 @dataclass(eq=False)
 class SideState:
@@ -113,6 +117,13 @@ class ChainState(TwoSides[SideState]):
                     raise ValueError(f"{name}.{part} is {tensor.dtype} of shape {tuple(tensor.shape)}")
         if self.noise_precision.ndim or self.cuts.ndim != 1:
             raise ValueError("noise_precision or cuts are of another shape")
+        kind = self.user.rows.dtype
+        for name, tensor in self.tensors().items():
+            double = name.endswith(_DOUBLE)
+            if tensor.numel() and tensor.dtype != (torch.float64 if double else kind):
+                raise ValueError(f"{name} is {tensor.dtype} beside rows of {kind}")
+            if name.endswith(_POSITIVE) and not bool((tensor > 0.0).all()):
+                raise ValueError(f"{name} is not positive")
 
 
 def block_precision(factors: Tensor, bias: Tensor | None) -> Tensor:
