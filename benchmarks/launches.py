@@ -25,6 +25,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def iterations(train: Any, kind: str, likelihood: str, **changes: Any) -> Any:
     latent = chain.sweeps.utilities.latent
     if latent:
         chain.sweeps.begin_cuts(state)
-    return lambda: chain.sweeps.sweep(state, latent=latent)
+    return partial(chain.sweeps.sweep, state, latent=latent)
 
 
 #: What `--methods` counts: a name, the method and the likelihood.

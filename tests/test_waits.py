@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +13,12 @@ import pytest
 import torch
 
 from pyro_bmf.data import random_split, synthetic_ratings
+from pyro_bmf.methods.gibbs.hyper_draws import draw_noise_shape
+from pyro_bmf.methods.kernel import conjugate_gradient
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model.sides import SIDES
+from pyro_bmf.numerics.ordered_cuts import draw_cuts_and_utilities
+from pyro_bmf.numerics.slice_draw import slice_draw
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -90,3 +96,108 @@ def test_what_cannot_be_factorised_ends_as_a_loss_of_nan(train: Any, card: bool)
     else:
         figures = updates.iteration()
     assert figures["loss"] != figures["loss"]
+
+
+#: Of a sweep: its slices are of Python's arithmetic, one look each, two where the density is a sum over rows;
+#: the solver is asked once whether it is done.
+SWEEP = {
+    "normal": 4 * 1
+    + 2 * 2
+    + 2 * 1
+    + 2 * 1
+    + 2 * 1,  # amplitudes; shapes and levels of noise; weights; solver
+    "ordered-probit": 4 * 1 + 4 * 1 + 2 * 2 + 2 * 1 + 2 * 1,  # and cuts and scales in the place of levels
+}
+
+
+@pytest.mark.parametrize("likelihood", ["normal", "ordered-probit"])
+def test_a_sweep_waits_once_a_slice(train: Any, likelihood: str) -> None:
+    work = launches.iterations(train, "chain", likelihood, n_factors=3)
+    with launches.as_on_a_card():
+        work()  # which levels have few ratings is asked in the first sweep
+        for system in (work.func.__self__.means.user, work.func.__self__.means.item):
+            system.last = 12
+        torch.manual_seed(1)
+        assert launches.count(work)["waits"] == SWEEP[likelihood]
+
+
+def test_a_sweep_by_the_way_of_a_card_draws_the_same(train: Any) -> None:
+    work = launches.iterations(train, "chain", "normal", n_factors=3)
+    states = work.args[0], copy.deepcopy(work.args[0])
+    torch.manual_seed(3)
+    work.func(states[0])
+    with launches.as_on_a_card():
+        torch.manual_seed(3)
+        work.func(states[1])
+    for name, expected in states[0].tensors().items():
+        torch.testing.assert_close(states[1].tensors()[name], expected, rtol=2e-3, atol=1e-4, msg=name)
+
+
+def test_cuts_and_utilities_are_drawn_the_same() -> None:
+    """Both where a proposal is taken and where it is not; among the ratings are some far from their cell."""
+    generator = torch.Generator().manual_seed(0)
+    eta = 2.0 * torch.randn(300, generator=generator, dtype=torch.float64)
+    eta[:3] = torch.tensor([-30.0, 30.0, 12.0])
+    place = torch.randint(0, 4, (300,), generator=generator)
+    cuts, scale = torch.tensor([-1.0, 0.2, 1.1], dtype=torch.float64), torch.ones_like(eta)
+    moved = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        expected = draw_cuts_and_utilities(cuts, eta, scale, place, 2.0)
+        with launches.as_on_a_card():
+            torch.manual_seed(seed)
+            found = draw_cuts_and_utilities(cuts, eta, scale, place, 2.0)
+        torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=1e-10)
+        near = torch.arange(3, 300)  # those that are far are drawn by other uniforms
+        torch.testing.assert_close(found[1][near], expected[1][near], rtol=1e-8, atol=1e-8)
+        assert bool((found[1][1] < cuts.max() + 40.0) & found[1].isfinite().all())
+        moved.append(not torch.equal(expected[0], cuts))
+    assert set(moved) == {True, False}
+
+
+def test_densities_known_beforehand_change_no_slice() -> None:
+    calls = []
+
+    def density(t: float) -> float:
+        return 3.0 * t - math.exp(t)
+
+    def densities(ts: list[float]) -> list[float]:
+        calls.append(len(ts))
+        return [density(t) for t in ts]
+
+    for width in (0.01, 1.0, 50.0):
+        for seed in range(20):
+            torch.manual_seed(seed)
+            expected = slice_draw(density, width, 0.4)
+            torch.manual_seed(seed)
+            assert slice_draw(density, width, 0.4, many=densities) == expected
+    assert sum(calls) > len(calls) > 0
+
+
+def test_the_shape_of_the_noise_is_drawn_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(0, 40, (200,), generator=generator).double()
+    squares = counts * (0.5 + torch.rand(200, generator=generator, dtype=torch.float64))
+    shape = torch.tensor(10.0, dtype=torch.float64)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        expected = draw_noise_shape(counts, squares, shape)
+        with launches.as_on_a_card():
+            torch.manual_seed(seed)
+            found = draw_noise_shape(counts, squares, shape)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("likely", [1, 7, 90])
+def test_the_solver_stops_where_it_would_stop_if_it_was_watched(likely: int) -> None:
+    root = torch.randn(30, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    matrix = root @ root.mT + torch.eye(30, dtype=torch.float64)
+    target = torch.ones(30, dtype=torch.float64)
+    for right, most in ((target, 100), (target, 5), (torch.zeros_like(target), 100)):
+        given = (lambda x: matrix @ x, lambda x: x / matrix.diagonal(), right, 0.1 * target)
+        x, steps, left = conjugate_gradient(*given, tolerance=1e-6, max_steps=most)
+        with launches.as_on_a_card():
+            found = conjugate_gradient(*given, tolerance=1e-6, max_steps=most, likely=likely)
+        torch.testing.assert_close(found[0], x, rtol=1e-12, atol=1e-12)
+        assert found[1] == steps
+        assert found[2] == pytest.approx(left, rel=1e-6)

@@ -31,6 +31,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..numerics import factorise
 from ..numerics.room import cells_on
 from ..numerics.segment_sums import bag_sum
 from .kernel import Conditional, Entries
@@ -131,7 +132,7 @@ class RowPlan:
         columns = self.entries.indices.long()
         scaled = features * column_precision.sqrt().unsqueeze(-1)
         root_precision = row_precision[self.order].sqrt()
-        whiten = torch.linalg.inv(torch.linalg.cholesky(prior_precision.double())).mT
+        whiten = factorise.inverse(factorise.cholesky(prior_precision.double())).mT
         halves, roots = [], []
         for r, begin, at in self.few:
             half = torch.empty(*at.shape, self.width, dtype=torch.float64, device=features.device)
@@ -141,7 +142,7 @@ class RowPlan:
                 own = root_precision[begin + part.start : begin + part.stop].unsqueeze(-1)
                 f = (scaled[columns[at[part]]] * own).double()
                 white = f @ whiten
-                small[part] = torch.linalg.cholesky(white @ white.mT + eye)
+                small[part] = factorise.cholesky(white @ white.mT + eye)
                 half[part] = _solve_lower(small[part], f)
             halves.append(half)
             roots.append(small)
@@ -170,7 +171,7 @@ class RowPlan:
         information *= row_precision[rows].unsqueeze(-1)
         information += prior_precision
         for part in slices(self.n_many, cells_on(features.device, _CELLS) // width**2):
-            information[part] = torch.linalg.cholesky(information[part])
+            information[part] = factorise.cholesky(information[part])
         return Conditional(prior_precision, information, linear[rows])
 
 
@@ -199,7 +200,7 @@ class FewConditional:
 
     @cached_property
     def _prior_inverse(self) -> Tensor:
-        return torch.cholesky_inverse(torch.linalg.cholesky(self.prior_precision.double()))
+        return factorise.inverse_of_root(factorise.cholesky(self.prior_precision.double()))
 
     def _parts(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Give chunks of rows of equal numbers of entries: where they are in the order, H and C."""
@@ -226,7 +227,7 @@ class FewConditional:
 
     def spread(self, standard: Tensor) -> Tensor:
         """Turn standard Normal draws (n, D) into draws with covariance P_i^{-1}."""
-        whiten = torch.linalg.inv(torch.linalg.cholesky(self.prior_precision.double()))
+        whiten = factorise.inverse(factorise.cholesky(self.prior_precision.double()))
         ordered = standard[self.plan.order]
         found = ordered @ whiten.to(standard.dtype)
         if self.many is not None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..model.feedback import Feedback
-from ..numerics import factorise
+from ..numerics import factorise, room
 from ..numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 
 
@@ -222,8 +222,20 @@ def conjugate_gradient(
     *,
     tolerance: float,
     max_steps: int,
+    likely: int = 0,
 ) -> tuple[Tensor, int, float]:
     """Solve ``operator(x) = target`` for a symmetric positive definite operator.
+
+    Parameters
+    ----------
+    operator, precondition : callable
+    target, start : Tensor
+    tolerance : float
+        Of the residual's norm, relative to the target's.
+    max_steps : int
+    likely : int
+        How many steps it will probably take: a card is asked for so many before the first look. What comes
+        after the last one that is needed leaves all as it is, so the result does not depend on this.
 
     Returns
     -------
@@ -232,6 +244,10 @@ def conjugate_gradient(
     residual : float
         Norm of what is left, relative to the target's.
     """
+    if room.waits(target.device):
+        return _conjugate_gradient_ahead(
+            operator, precondition, target, start, tolerance, max_steps, max(likely, 1)
+        )
     x = start.clone()
     left = target - operator(x)
     size = float(target.norm())
@@ -253,3 +269,41 @@ def conjugate_gradient(
         direction = moved + (after / product) * direction
         product = after
     return x, steps, residual
+
+
+def _conjugate_gradient_ahead(
+    operator: Callable[[Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
+    target: Tensor,
+    start: Tensor,
+    tolerance: float,
+    max_steps: int,
+    likely: int,
+) -> tuple[Tensor, int, float]:
+    """Do as `conjugate_gradient` with a look at the residual after many steps, and not after each."""
+    size = target.norm()
+    x = torch.where(size > 0.0, start, 0.0)
+    left = torch.where(size > 0.0, target - operator(x), 0.0)
+    residual = left.norm() / size.clamp_min(torch.finfo(size.dtype).tiny)
+    moved = precondition(left)
+    direction, product = moved, (left * moved).sum()
+    taken, asked = torch.zeros_like(size), 0
+    while asked < max_steps:
+        for _ in range(min(likely, max_steps - asked)):
+            going = residual > tolerance
+            image = operator(direction)
+            length = torch.where(going, product / (direction * image).sum(), 0.0)
+            x = x + length * direction
+            left = left - length * image
+            residual = torch.where(going, left.norm() / size, residual)
+            moved = precondition(left)
+            after = (left * moved).sum()
+            direction = torch.where(going, moved + (after / product) * direction, direction)
+            product = torch.where(going, after, product)
+            taken = taken + going
+            asked += 1
+        steps, found = torch.stack([taken, residual]).tolist()
+        if not found > tolerance:
+            break
+        likely = max(likely // 4, 1)
+    return x, int(steps), found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import factorise
+
 
 def draw_gamma(shape: Tensor, rate: Tensor) -> Tensor:
     """Draw from Gamma(shape, rate), elementwise."""
@@ -15,7 +17,7 @@ def draw_gamma(shape: Tensor, rate: Tensor) -> Tensor:
 def draw_wishart(degrees: float, inverse_scale: Tensor) -> Tensor:
     """Draw a precision from W(degrees, inverse_scale^{-1}) by Bartlett's decomposition: (d, d)."""
     d = len(inverse_scale)
-    root = torch.linalg.cholesky(torch.linalg.inv(inverse_scale))
+    root = factorise.cholesky(factorise.inverse(inverse_scale))
     lower = torch.tril(torch.randn(d, d, dtype=root.dtype, device=root.device), -1)
     half = (degrees - torch.arange(d, dtype=root.dtype, device=root.device)) / 2
     lower.diagonal().copy_((2.0 * torch._standard_gamma(half)).sqrt())
@@ -48,7 +50,7 @@ def draw_normal_wishart(
     )
     precision = draw_wishart(float(degrees), inverse)
     noise = torch.randn(k, 1, dtype=rows.dtype, device=rows.device)
-    root = torch.linalg.cholesky((kappa + n) * precision)
+    root = factorise.cholesky((kappa + n) * precision)
     spread = torch.linalg.solve_triangular(root.mT, noise, upper=True).squeeze(-1)
     return n * mean / (kappa + n) + spread, precision
 
@@ -61,7 +63,7 @@ def draw_normal_gamma(values: Tensor, scale: float, kappa: float) -> tuple[Tenso
     n = len(values)
     mean = values.mean()
     square = ((values - mean) ** 2).sum() + (kappa * n / (kappa + n)) * mean**2
-    shape = torch.tensor(1.0 + 0.5 * n, dtype=values.dtype, device=values.device)
+    shape = values.new_full((), 1.0 + 0.5 * n)
     precision = draw_gamma(shape, scale**2 + 0.5 * square)
     noise = torch.randn((), dtype=values.dtype, device=values.device)
     return n * mean / (kappa + n) + noise / ((kappa + n) * precision).sqrt(), precision

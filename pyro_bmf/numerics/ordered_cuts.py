@@ -215,7 +215,12 @@ def _no_lower(new: _Point, here: _Point) -> Tensor:
 
 
 def draw_cuts_and_utilities(
-    cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float
+    cuts: Tensor,
+    eta: Tensor,
+    scale: Tensor,
+    place: Tensor,
+    spread: float,
+    moves: list[slice] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw cuts given predictors, then utilities given both.
 
@@ -229,6 +234,8 @@ def draw_cuts_and_utilities(
         Which level each rating is.
     spread : float
         Of the cuts' prior.
+    moves : list of slice, optional
+        What `about_rare_levels` gives, where it is known.
 
     Returns
     -------
@@ -246,7 +253,7 @@ def draw_cuts_and_utilities(
     backward = new.root.diagonal().log().sum() - 0.5 * back @ back
     taken = (there.diff() > 0).all() & (chance < new.height - here.height + backward - forward)
     cuts, cells = torch.where(taken, there, cuts), Cells.either(taken, new.cells, here.cells)
-    moves = _about_rare_levels(place, len(cuts))
+    moves = about_rare_levels(place, len(cuts)) if moves is None else moves
     for moved in moves:
         cuts = _sliced(cuts, moved, eta, scale, place, spread)
     if moves:
@@ -254,7 +261,7 @@ def draw_cuts_and_utilities(
     return cuts, draw_in_cells(eta, scale, cells)
 
 
-def _about_rare_levels(place: Tensor, n_cuts: int) -> list[slice]:
+def about_rare_levels(place: Tensor, n_cuts: int) -> list[slice]:
     """Return the cuts that are moved by slices: those about a level of few ratings, and both together."""
     counts = torch.bincount(place, minlength=n_cuts + 1).tolist()
     found = [

@@ -21,6 +21,13 @@ def waits(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+def to_device(numbers: list[float], device: torch.device) -> Tensor:
+    """Return numbers as a tensor (n,) of doubles on a device, which the host does not wait for."""
+    made = torch.empty(len(numbers), dtype=torch.float64, pin_memory=device.type == "cuda")
+    made.numpy()[:] = numbers
+    return made.to(device, non_blocking=True)
+
+
 def free_bytes(device: torch.device) -> int:
     """Return the bytes that are free on a card, with those that torch keeps for itself but does not use."""
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

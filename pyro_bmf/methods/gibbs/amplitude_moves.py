@@ -150,8 +150,8 @@ def amplitude_density(
         weights = own.weights_precision[columns].double()
         slope, rate = slope - 2.0 * len(weights), rate + implicit.scale**2 * weights.sum()
     weighted = precision * part
-    square = float(weighted @ part)
-    return AmplitudeDensity(slope, float(rate), square + float(weighted @ left), square)
+    read: list[float] = torch.stack([rate, weighted @ part, weighted @ left]).tolist()
+    return AmplitudeDensity(slope, read[0], read[1] + read[2], read[1])
 
 
 def _draw(own: SideState, columns: slice, density: AmplitudeDensity) -> float:

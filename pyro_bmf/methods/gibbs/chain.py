@@ -135,13 +135,13 @@ class Chain:
             begun = time.perf_counter()
             # Everything random in a sweep follows from its number.
             torch.manual_seed(seed_of(self.seed, sweep))
-            rmse = self._one(sweep, state, kept)
+            rmse, noise = self._one(sweep, state, kept)
             record = {
                 "iteration": offset + sweep,
                 "stage": "gibbs",
                 "sweep": sweep,
                 "valid_rmse": rmse,
-                "noise": float(state.noise_precision.rsqrt()),
+                "noise": noise,
                 "kept_draws": kept.count,
                 "seconds": time.perf_counter() - begun,
             }
@@ -173,16 +173,25 @@ class Chain:
             rows.append(factors if bias is None else torch.cat([factors, bias.unsqueeze(-1)], 1))
         return self.sweeps.start(rows[0], rows[1], noise)
 
-    def _one(self, sweep: int, state: ChainState, kept: Kept) -> float | None:
+    def _one(self, sweep: int, state: ChainState, kept: Kept) -> tuple[float | None, float]:
+        """Do a sweep and keep what is to be kept, and return validation RMSE and noise: read at once."""
         latent = sweep > self.plain_sweeps
         if latent and self.sweeps.utilities.latent and not self.sweeps.drawing_cuts:
             self.sweeps.begin_cuts(state)
         utilities = self.sweeps.sweep(state, latent=latent, precisions=sweep > _SETTLE)
-        if not all(bool(torch.isfinite(rows).all()) for rows in (state.user.rows, state.item.rows)):
+        found = self._keep(sweep, state, kept, utilities)
+        rmse = state.noise_precision if found is None else found.to(state.noise_precision)
+        finite = torch.isfinite(state.user.rows).all() & torch.isfinite(state.item.rows).all()
+        read: list[float] = torch.stack([finite.double(), state.noise_precision.rsqrt(), rmse]).tolist()
+        if not read[0]:
             raise FitError(
                 f"The chain diverged in sweep {sweep}: rows are not finite. Use fewer factors, or a smaller "
                 "prior_scale."
             )
+        return None if found is None else read[2], read[1]
+
+    def _keep(self, sweep: int, state: ChainState, kept: Kept, utilities: Tensor) -> Tensor | None:
+        """Keep a state that is to be kept, and return the validation RMSE where it is looked at."""
         keep = sweep > self.first and (sweep - self.first) % self.every == 0
         if not keep and (self.average is None or sweep <= _RECORD or sweep > self.first):
             return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...numerics import factorise
 from ...numerics.segment_sums import Segments, segment_sum
 from ..kernel import Entries
 from .mean_information import Information
@@ -73,8 +74,7 @@ class CoarseLevel:
         for g, size in enumerate(self.sizes):
             blocks[g, g] += torch.diag(weights_precision * size.clamp_min(1.0))
         blocks[-1, -1] += location_prior
-        root: Tensor = torch.linalg.cholesky(blocks.transpose(1, 2).reshape(n_groups * width, -1))
-        return root
+        return factorise.cholesky(blocks.transpose(1, 2).reshape(n_groups * width, -1))
 
     def solve(self, left: Tensor, root: Tensor) -> Tensor:
         """Return the correction (n_columns + 1, D) of what is left of the system."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...numerics import factorise
 from ..kernel import Entries, conjugate_gradient
 from .chain_state import SideState
 from .coarse_level import CoarseLevel
@@ -39,11 +40,13 @@ class MeansSystem:
     ----------
     steps : int
         Steps of conjugate gradients so far.
+    last : int
+        Those of the last draw, before which nobody looks whether they are enough.
     """
 
     def __init__(self, entries: Entries, coarse: CoarseLevel, solver: Solver) -> None:
         self.entries, self.coarse, self.solver = entries, coarse, solver
-        self.steps = 0
+        self.steps = self.last = 0
 
     def draw(
         self,
@@ -71,14 +74,14 @@ class MeansSystem:
         """
         entries, n = self.entries, len(own.rows)
         location_prior = location_precision / n
-        location_noise = torch.linalg.cholesky(location_prior) @ torch.randn_like(own.location)
+        location_noise = factorise.cholesky(location_prior) @ torch.randn_like(own.location)
         location_block = information.total() / n + location_prior
 
         def back(rows: Tensor) -> Tensor:
             return rows.sum(0, keepdim=True) / math.sqrt(n)
 
         if not implicit:
-            solved = torch.linalg.solve(location_block, back(said)[0] + location_noise)
+            solved = factorise.solve(location_block, back(said)[0] + location_noise)
             own.location = solved / math.sqrt(n)
             return
 
@@ -109,6 +112,8 @@ class MeansSystem:
             torch.cat([own.weights, own.location.unsqueeze(0) * math.sqrt(n)]),
             tolerance=self.solver.tolerance,
             max_steps=self.solver.max_steps,
+            likely=self.last,
         )
         own.weights, own.location = joined[:-1].contiguous(), joined[-1] / math.sqrt(n)
         self.steps += steps
+        self.last = steps

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...model.row_noise import SHAPE_PRIOR
+from ...numerics import room
 from ...numerics.conjugate_draws import draw_gamma
 from ...numerics.slice_draw import slice_draw
 from .chain_state import ChainState, SideState
@@ -56,6 +57,8 @@ def draw_noise_shape(counts: Tensor, squares: Tensor, shape: Tensor) -> Tensor:
         The current one.
     """
     n, half, halves = len(counts), 0.5 * counts, 0.5 * squares
+    if room.waits(shape.device):
+        return _draw_shape_ahead(n, half, halves, shape)
 
     def log_density(log_a: float) -> float:
         if abs(log_a - SHAPE_PRIOR[0]) > _MOST_SDS * SHAPE_PRIOR[1]:
@@ -67,6 +70,27 @@ def draw_noise_shape(counts: Tensor, squares: Tensor, shape: Tensor) -> Tensor:
 
     drawn = slice_draw(log_density, SHAPE_PRIOR[1], math.log(float(shape)))
     return torch.full_like(shape, math.exp(drawn))
+
+
+def _draw_shape_ahead(n: int, half: Tensor, halves: Tensor, shape: Tensor) -> Tensor:
+    """Draw as `draw_noise_shape` does, with the density at several shapes at once: one wait for the device.
+
+    What is drawn is the logarithm's change, so that the shape itself is not asked for.
+    """
+    at = shape.log()
+
+    def densities(steps: list[float]) -> list[float]:
+        log_a = at + room.to_device(steps, shape.device)
+        a, column = log_a.exp(), log_a.exp().unsqueeze(1)
+        rows = (torch.lgamma(column + half) - (column + half) * (column + halves).log()).sum(1)
+        about = log_a - SHAPE_PRIOR[0]
+        found = n * (a * log_a - torch.lgamma(a)) + rows - 0.5 * (about / SHAPE_PRIOR[1]) ** 2
+        out = about.abs() > _MOST_SDS * SHAPE_PRIOR[1]
+        listed: list[float] = found.masked_fill(out, -math.inf).tolist()
+        return listed
+
+    step = slice_draw(lambda one: densities([one])[0], SHAPE_PRIOR[1], many=densities)
+    return shape * math.exp(step)
 
 
 def draw_multipliers(own: SideState, counts: Tensor, squares: Tensor) -> None:
@@ -94,9 +118,10 @@ class NoiseLevel:
     @classmethod
     def of(cls, state: ChainState, own: SideState, prior: tuple[float, float]) -> NoiseLevel:
         """Return the density at a state, for one of its sides."""
-        a, total = float(own.row_precision_shape), float(own.row_precision.double().sum())
-        slope = prior[0] - a * len(own.row_precision)
-        return cls(slope, prior[1] * float(state.noise_precision), a * total)
+        total = own.row_precision.double().sum()
+        read: list[float] = torch.stack([own.row_precision_shape, total, state.noise_precision]).tolist()
+        slope = prior[0] - read[0] * len(own.row_precision)
+        return cls(slope, prior[1] * read[2], read[0] * read[1])
 
     def __call__(self, t: float) -> float:
         """Return the log-density at t."""

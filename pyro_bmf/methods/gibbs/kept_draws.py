@@ -161,8 +161,8 @@ class RunningAverage:
         self.mean += 0.5 * (left + right).double()
         self.count += 1
 
-    def rmse(self, sweeps: Sweeps, state: ChainState) -> float:
-        """Return validation RMSE of the mean rating so far."""
+    def rmse(self, sweeps: Sweeps, state: ChainState) -> Tensor:
+        """Return validation RMSE of the mean rating so far, ()."""
         mean = self.mean / self.count
         if sweeps.drawing_cuts:
             centre = self.total / self.count
@@ -170,7 +170,7 @@ class RunningAverage:
             sweeps.utilities.remember(state.cuts, state.noise_precision.rsqrt())
             noise_factor = sweeps.pair_noise_factor(state, self.pairs)
             mean = sweeps.model.likelihood.predictive_moments(mean, variance, noise_factor)[0]
-        return float((mean - self.observed.double()).square().mean().sqrt().detach())
+        return (mean - self.observed.double()).square().mean().sqrt().detach()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums by name."""

@@ -22,6 +22,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ...numerics import factorise
 from ...numerics.room import cells_on
 from ...numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 from ..few_entries import FewConditional, RowPlan, slices
@@ -107,7 +108,7 @@ class DenseRows:
         width = features.shape[1]
         products = outer_products(features) * column_precision.unsqueeze(-1)
         said = (self.entries.sum(products) * row_precision).view(-1, width, width)
-        conditional = Conditional.of(prior_precision, said, linear)
+        conditional = Conditional.of(prior_precision, said, linear, checked=False)
         return GivenOther(conditional, lambda: DenseInformation.of(self.mask, conditional))
 
 
@@ -178,9 +179,9 @@ class DenseInformation:
         width = self.tensor.shape[-1]
         shares = self.tensor.flatten(1) * (self.mask.root_counts**2).unsqueeze(-1)
         blocks = self.mask.sum_back(shares).view(-1, width, width) + torch.diag(weights_precision)
-        root = torch.linalg.cholesky(torch.cat([blocks, location_block.unsqueeze(0)]))
+        root = factorise.cholesky(torch.cat([blocks, location_block.unsqueeze(0)]))
         # Multiplied with in every step, which takes a third of the time of solving triangles.
-        inverse = torch.cholesky_inverse(root)
+        inverse = factorise.inverse_of_root(root)
         return lambda left: (inverse @ left.unsqueeze(-1)).squeeze(-1)
 
 
@@ -357,7 +358,7 @@ class FewInformation:
         blocks = blocks.view(-1, width, width) + torch.diag(weights_precision)
         inverse = torch.cat([blocks, location_block.unsqueeze(0)])
         for part in slices(len(inverse), cells_on(inverse.device, _CELLS) // width**2):
-            inverse[part] = torch.cholesky_inverse(torch.linalg.cholesky(inverse[part]))
+            inverse[part] = factorise.inverse_of_root(factorise.cholesky(inverse[part]))
         # Of the light columns: lambda + c mean = lambda^{1/2} Q (1 + c gamma) Q^T lambda^{1/2}.
         shared = (columns.light_shares[:n_many] @ self.many.reshape(n_many, -1)).view(width, width)
         for (_, begin, at), half in zip(plan.few, self.halves, strict=True):
@@ -369,7 +370,7 @@ class FewInformation:
         gamma, turn = torch.linalg.eigh((root.unsqueeze(1) * mean * root).double())
         basis = (root.unsqueeze(1) * turn.to(root.dtype)).contiguous()
         shrink = 1.0 / (1.0 + torch.outer(columns.light_sums, gamma.clamp_min(0.0).to(root.dtype)))
-        last = torch.tensor([len(plan.entries.t_indptr) - 1], device=root.device)
+        last = columns.heavy.new_full((1,), len(plan.entries.t_indptr) - 1)
         own = torch.cat([columns.heavy, last])
 
         def solve(left: Tensor) -> Tensor:

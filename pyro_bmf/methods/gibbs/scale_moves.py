@@ -70,9 +70,9 @@ def shift_cuts(state: ChainState, kappa: float, centre: float, spread: float) ->
     spread : float
         Of the cuts' prior.
     """
-    cuts: list[float] = (state.cuts - centre).tolist()
-    location = float(state.user.location[-1])
-    pull = kappa * float(state.user.precision[-1, -1])
+    own = state.user
+    location, precision, *cuts = _numbers(own.location[-1], own.precision[-1, -1], state.cuts - centre)
+    pull = kappa * precision
 
     def log_density(d: float) -> float:
         return -0.5 * pull * (location + d) ** 2 + log_cut_prior_of([cut + d for cut in cuts], spread)
@@ -112,8 +112,8 @@ def rescale_utilities(
     n : int
         Number of utilities.
     """
-    line = _priors_line(state, model, centre, spread)
-    factor = _draw(replace(line, slope=line.slope + n, square=float(squares)), state)
+    line, (square,) = _priors_line(state, model, centre, spread, squares)
+    factor = _draw(replace(line, slope=line.slope + n, square=square), state)
     scale_by(state, model, factor, centre)
     return factor
 
@@ -135,18 +135,26 @@ def noise_line(
     state: ChainState, model: FactorizationModel, noisy: SideState, centre: float, spread: float
 ) -> Line:
     """Return the density of the scale where one side's noise takes it up."""
-    line, shape = _priors_line(state, model, centre, spread), float(noisy.row_precision_shape)
-    return replace(
-        line,
-        slope=line.slope - 2.0 * shape * len(noisy.row_precision),
-        rate=line.rate + shape * float(noisy.row_precision.double().sum()),
+    multipliers = noisy.row_precision
+    line, (shape, total) = _priors_line(
+        state, model, centre, spread, noisy.row_precision_shape, multipliers.double().sum()
     )
+    slope = line.slope - 2.0 * shape * len(multipliers)
+    return replace(line, slope=slope, rate=line.rate + shape * total)
 
 
-def _priors_line(state: ChainState, model: FactorizationModel, centre: float, spread: float) -> Line:
-    """Return the density of the scale by the priors of hyperparameters and cuts alone."""
+def _numbers(*tensors: Tensor) -> list[float]:
+    """Return tensors, () or (n,), as one list: one wait for the device."""
+    found: list[float] = torch.cat([one.double().reshape(-1) for one in tensors]).tolist()
+    return found
+
+
+def _priors_line(
+    state: ChainState, model: FactorizationModel, centre: float, spread: float, *more: Tensor
+) -> tuple[Line, list[float]]:
+    """Return the density of the scale by the priors of hyperparameters and cuts alone, and more numbers."""
     k = model.n_factors
-    slope, rate = float(len(state.cuts)), 0.0
+    slope, terms, factors = float(len(state.cuts)), list[Tensor](), list[float]()
     scaled = [
         (model.user_prior, state.user.precision[:k, :k]),
         (model.user_bias_prior, state.user.precision[-1, -1]),
@@ -154,16 +162,22 @@ def _priors_line(state: ChainState, model: FactorizationModel, centre: float, sp
     ]
     for prior, precision in scaled:
         if prior is not None and prior.conjugate is not None:
-            terms = prior.conjugate.scale_terms(precision)
-            slope, rate = slope + terms[0], rate + float(terms[1])
+            change, term = prior.conjugate.scale_terms(precision)
+            slope += change
+            terms.append(term)
+            factors.append(1.0)
     if model.implicit is not None:
         own, other = state.user.weights_precision, state.item.weights_precision[k:]
         slope -= 2.0 * (len(own) + len(other))
-        rate += model.implicit.scale**2 * float(own.double().sum() + other.double().sum())
-    return Line(slope, rate, 0.0, (state.cuts - centre).tolist(), spread)
+        terms.append(own.double().sum() + other.double().sum())
+        factors.append(model.implicit.scale**2)
+    read = _numbers(*terms, *more, state.cuts - centre)
+    rate = sum((factor * one for factor, one in zip(factors, read, strict=False)), 0.0)
+    end = len(terms) + len(more)
+    return Line(slope, rate, 0.0, read[end:], spread), read[len(terms) : end]
 
 
 def _draw(line: Line, state: ChainState) -> Tensor:
     """Draw a factor."""
     width = _WIDTH * (2.0 * abs(line.slope)) ** -0.5
-    return torch.tensor(math.exp(slice_draw(line, width)), dtype=torch.float64, device=state.cuts.device)
+    return state.cuts.new_full((), math.exp(slice_draw(line, width)))

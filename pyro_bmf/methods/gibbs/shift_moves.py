@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...numerics import factorise
 from .chain_state import ChainState, SideState
 
 
@@ -62,7 +63,7 @@ def shift_factors(moved: SideState, other: SideState, kappa: float, other_means:
     precision_of_bias = other.precision[-1, -1].double()
     precision = pull + precision_of_bias * factors.mT @ factors
     linear = precision_of_bias * factors.mT @ about - pull @ moved.location[:-1].double()
-    root = torch.linalg.cholesky(precision)
+    root = factorise.cholesky(precision)
     mean = torch.cholesky_solve(linear.unsqueeze(-1), root)
     noise = torch.randn_like(mean)
     shift = (mean + torch.linalg.solve_triangular(root.mT, noise, upper=True)).squeeze(-1)

@@ -25,6 +25,7 @@ from ...estimate import DENSE_CELLS
 from ...model import FactorizationModel
 from ...model.feedback import Feedback
 from ...model.sides import SIDES, Side, Sides
+from ...numerics import factorise
 from ...numerics.conjugate_draws import draw_gamma
 from ...numerics.segment_sums import segment_sum
 from ..few_entries import slices
@@ -111,7 +112,7 @@ class Sweeps:
         self.ratings = ratings.to(dtype)
         self.observed = self.utilities.observe(ratings)
         self.centre = float(model.centre)
-        self.start_cuts = self.utilities.start_cuts()
+        self.start_cuts = self.utilities.start_cuts().to(ratings.device)
         self.drawing_cuts = False
 
     # ---------------------------------------------------------------- start
@@ -141,8 +142,7 @@ class Sweeps:
             )
 
         noise_precision = torch.tensor(noise_sd**-2, dtype=torch.float64, device=device)
-        cuts = self.start_cuts.to(device)
-        return ChainState(side_state("user"), side_state("item"), noise_precision, cuts)
+        return ChainState(side_state("user"), side_state("item"), noise_precision, self.start_cuts)
 
     def begin_cuts(self, state: ChainState) -> None:
         """Begin with latent utilities: at the likelihood's own spread, with cuts at their most likely."""
@@ -258,7 +258,7 @@ class Sweeps:
         if not self.model.biases:
             return other.rows
         features = other.rows.clone()
-        features[:, -1] = 1.0
+        features[:, -1].fill_(1.0)
         return features
 
     # ---------------------------------------------------------------- the updates
@@ -319,7 +319,7 @@ class Sweeps:
             draw_multipliers(state.of(side), self.entries.of(side).indptr.diff().double(), totals)
         # Latent utilities have a fixed spread, but not while ratings stand in for them.
         if self.utilities.learned_noise or (self.utilities.latent and not latent):
-            shape = squares.new_tensor(NOISE_PRIOR[0] + 0.5 * len(squares))
+            shape = squares.new_full((), NOISE_PRIOR[0] + 0.5 * len(squares))
             total = (squares * self._pair_precision(state)).sum()
             state.noise_precision = draw_gamma(shape, NOISE_PRIOR[1] + 0.5 * total)
             for side in noisy:
@@ -348,7 +348,7 @@ class Sweeps:
         own, entries, prior = state.of(side), self.entries.of(side), state.of(side).precision
         # Noise with covariance G, from noise of the prior (a) and of the ratings (c), without factorising G:
         # a - Lambda P^-1 (a + c) has it, as Lambda P^-1 S = G.
-        a = torch.randn_like(own.rows) @ torch.linalg.cholesky(prior).mT
+        a = torch.randn_like(own.rows) @ factorise.cholesky(prior).mT
         features = self.features(side, state) * state.opposite(side).row_precision.sqrt().unsqueeze(-1)
         epsilon = torch.randn(len(entries.rows), dtype=self.dtype, device=prior.device)
         c = entries.sum(features, epsilon) * self._row_precision(side, state).sqrt()

@@ -20,6 +20,7 @@ import math
 import torch
 from torch import Tensor
 
+from ...numerics import room
 from ...numerics.slice_draw import slice_draw
 from .chain_state import SideState
 from .mean_information import Information
@@ -45,10 +46,13 @@ def rescale_weights(
     scale : float
         s of the prior of the weights' precisions.
     """
-    quadratic = information.products(means).double().tolist()
     about = said - information.apply(own.location.expand_as(means))
-    linear = (means * about).double().sum(0).tolist()
-    rates = (scale**2 * own.weights_precision.double()).tolist()
+    tables = (
+        (scale**2 * own.weights_precision.double()).unsqueeze(0),
+        (means * about).double().sum(0).unsqueeze(0),
+        information.products(means).double(),
+    )
+    rates, linear, *quadratic = torch.cat(tables).tolist()
     g = [1.0] * len(rates)
     for k, rate in enumerate(rates):
         row = quadratic[k]
@@ -61,6 +65,6 @@ def rescale_weights(
             return factor * (pull - 0.5 * square * factor) - 2.0 * t - rate / factor**2
 
         g[k] = math.exp(slice_draw(log_density, _WIDTH))
-    drawn = torch.tensor(g, dtype=torch.float64).to(own.weights)
+    drawn = room.to_device(g, own.weights.device).to(own.weights.dtype)
     own.weights = own.weights * drawn
     own.weights_precision = own.weights_precision / drawn**2

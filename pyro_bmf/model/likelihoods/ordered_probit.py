@@ -25,7 +25,13 @@ from torch import Tensor
 
 from ...errors import SettingsError
 from ...numerics.normal_cells import Cells, cell_ends, cell_probabilities, cell_probability, midway
-from ...numerics.ordered_cuts import cuts_ahead, draw_cuts_and_utilities, fit_cuts, log_cut_prior
+from ...numerics.ordered_cuts import (
+    about_rare_levels,
+    cuts_ahead,
+    draw_cuts_and_utilities,
+    fit_cuts,
+    log_cut_prior,
+)
 from ...numerics.truncated_normal import draw_in_cells, truncated_mean, truncated_moments
 from ..pair_terms import Relative
 from ..standard_units import standardised
@@ -218,6 +224,8 @@ class CellUtilities(Utilities):
         self.middles = midway(standardised(likelihood.levels, likelihood.units))
         self.noise_sd = float(likelihood.utility_sd)
         self.cut_spread = CUT_SPREAD * self.noise_sd
+        #: The cells of the last draw, and which cuts are moved by slices: the same in all sweeps.
+        self._drawn: tuple[Tensor, list[slice]] | None = None
 
     def remember(self, cuts: Tensor, noise_sd: Tensor) -> None:
         """Put the cut points and the utilities' spread in place."""
@@ -243,7 +251,9 @@ class CellUtilities(Utilities):
 
     def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Draw cut points by Metropolis-Hastings, then utilities in their cells."""
-        return draw_cuts_and_utilities(cuts, eta, sd, observed, self.cut_spread)
+        if self._drawn is None or self._drawn[0] is not observed:
+            self._drawn = observed, about_rare_levels(observed, self.n_cuts)
+        return draw_cuts_and_utilities(cuts, eta, sd, observed, self.cut_spread, self._drawn[1])
 
     def log_cut_prior(self, cuts: Tensor) -> float:
         """Return the log-density of cut points about the centre, up to a constant."""
