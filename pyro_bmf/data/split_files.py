@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pyarrow.csv as pcsv
 from numpy.typing import NDArray
 
 from ..errors import DataError, PyroBmfError, SavedFileError
-from ..files import temporary_folder, write_json
+from ..files import temporary_folder, write_error, write_json
 from .ratings import Ratings
 from .reading import times
 from .reading.counts import ReadCounts
@@ -188,7 +189,7 @@ def _reported(target: Path) -> Iterator[None]:
     except PyroBmfError:
         raise
     except OSError as error:
-        raise DataError(f"cannot write the split to {target}: {error.strerror or error}") from None
+        raise DataError(f"the split {write_error(target, error.errno or errno.EIO)}") from None
 
 
 def _replace(temporary: Path, old: Path, target: Path) -> None:

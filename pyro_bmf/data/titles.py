@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from ..errors import DataError
 from .notices import notice
 from .reading.column_names import known_columns
 from .reading.containers import open_source
+from .reading.foreign import FOREIGN_PARQUET, located
 from .reading.head_lines import decoded
 from .vocabulary import Vocabulary
 
@@ -106,6 +108,13 @@ def titles_of(given: Titles, vocabulary: Vocabulary, name: str) -> NDArray[Any]:
     known = pd.Index(vocabulary.ids.astype(str).astype(object))
     places = known.get_indexer(pd.Index(keys.to_numpy(dtype=object)))
     there = places >= 0
+    if len(places) and not there.any():
+        raise DataError(
+            f"none of the {len(places):,} titles in {what} is of an item of {name}: ids there are such as "
+            f"{str(ids[0])[:40]!r}, here {str(vocabulary.ids[0])[:40]!r}; give a file whose columns "
+            "are called item and title, or come first"
+        )
+    _check_lines(keys[there], np.array(texts, dtype=object)[there], known, what)
     titles = _one_each(places[there], np.array(texts, dtype=object)[there], vocabulary, what)
     parts = [f"{len(places):,} titles read from {what}"]
     if not there.all():
@@ -114,6 +123,18 @@ def titles_of(given: Titles, vocabulary: Vocabulary, name: str) -> NDArray[Any]:
         parts.append(f"{without:,} items have no title")
     notice(f"{name}: {'; '.join(parts)}")
     return titles
+
+
+def _check_lines(keys: pd.Series[str], texts: NDArray[Any], known: pd.Index[Any], what: str) -> None:
+    """Refuse a title that holds the line of another item: a quote that opens it was not closed."""
+    several = pd.Series(texts, dtype=object).str.contains("\n", regex=False).to_numpy() == True  # noqa: E712
+    for key, text in zip(keys[several], texts[several], strict=True):
+        for line in text.split("\n")[1:]:
+            if re.split("[,;]", line)[0].strip().strip('"') in known:
+                raise DataError(
+                    f"the title of the item {key!r} in {what} holds the line {line[:40]!r}, which is another "
+                    "item's: close the quote before it"
+                )
 
 
 def column_titles(
@@ -178,8 +199,11 @@ def _columns_of(given: Titles) -> tuple[str, list[Any], list[Any]]:
     with file.open() as stream:
         data = stream.read()
     if ".parquet" in file.suffixes or data.startswith(b"PAR1"):
-        return _of_table(pd.read_parquet(io.BytesIO(data)), str(file))
-    rows = _rows_of(decoded(data), file.suffixes[-1] if file.suffixes else "")
+        with located(f"{file} is damaged, or cannot be read as parquet", "write it again", FOREIGN_PARQUET):
+            return _of_table(pd.read_parquet(io.BytesIO(data)), str(file))
+    if data.lstrip()[:1] in (b"{", b"["):
+        raise DataError(f"{file} is JSON, of which titles are not read: give CSV, TSV or parquet")
+    rows = _rows_of(decoded(data), file.suffixes[-1] if file.suffixes else "", str(file))
     if not rows:
         raise DataError(f"{file} is empty: a file of titles has an item id and a title in each line")
     places = _places(rows[0][1])
@@ -217,7 +241,7 @@ def _places(names: list[str]) -> tuple[int, int] | None:
     return None if item is None else (item, title)
 
 
-def _rows_of(text: str, suffix: str) -> list[tuple[int, list[str]]]:
+def _rows_of(text: str, suffix: str, name: str) -> list[tuple[int, list[str]]]:
     """Cut text into rows, each with the line that it ends in."""
     clean = text.replace("\r\n", "\n").replace("\r", "\n")
     head = clean.lstrip("\n").split("\n", 1)[0]
@@ -225,7 +249,16 @@ def _rows_of(text: str, suffix: str) -> list[tuple[int, list[str]]]:
     if delimiter not in head or not delimiter:
         delimiter = next((mark for mark in ("::", "\t", "|", ";", ",") if mark in head), ",")
     if delimiter in (",", ";"):
-        reader = csv.reader(io.StringIO(clean, newline=""), delimiter=delimiter)
-        return [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+        reader = csv.reader(io.StringIO(clean, newline=""), delimiter=delimiter, strict=True)
+        rows: list[tuple[int, list[str]]] = []
+        try:
+            rows.extend((reader.line_num, row) for row in reader)
+        except csv.Error as error:
+            begun = rows[-1][0] + 1 if rows else 1
+            raise DataError(
+                f"the entry that begins in line {begun} of {name} cannot be read ({error}): close its "
+                "quotes, and double those within a quoted title"
+            ) from None
+        return [(number, row) for number, row in rows if any(map(str.strip, row))]
     lines = enumerate(clean.split("\n"), 1)
     return [(number, line.split(delimiter)) for number, line in lines if line.strip()]

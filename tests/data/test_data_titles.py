@@ -92,6 +92,15 @@ def test_a_frame_a_series_or_a_mapping_also_for_a_sparse_matrix() -> None:
     [
         ("10,Heat\n10,Cold\n", "gives two titles of the item 10, 'Heat' and 'Cold': leave one"),
         ("10,Heat\n20\n", "line 2 of .*t.csv has no title"),
+        ('10,"Heat\n20,Cold\n', "begins in line 1 of .*t.csv cannot be read .*close its quotes"),
+        ('10,Heat\n20,"Cold" one\n', "begins in line 2 of .*double those within a quoted title"),
+        ('10,"Heat\n20,Cold"\n', "title of the item '10' .* holds the line '20,Cold'.*close the quote"),
+        (
+            '{"item": 10, "title": "Heat"}\n',
+            "is JSON, of which titles are not read: give CSV, TSV or parquet",
+        ),
+        ("a,Heat\nb,Cold\n", "none of the 2 titles in .*: ids there are such as 'a', here '10'"),
+        (f"10,{'x' * 200_000}\n", "begins in line 1 of .*field larger than field limit"),
         ("\n", "is empty: a file of titles has an item id and a title in each line"),
     ],
 )
@@ -99,6 +108,20 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, content: str, words: str) 
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(DataError, match=words):
         load_ratings(FRAME, titles=tmp_path / "t.csv", scale="1:5:1")
+
+
+def test_damaged_parquet_titles_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1" + bytes(100) + b"PAR1")
+    with pytest.raises(DataError, match=r"t\.parquet is damaged, or cannot be read as parquet"):
+        load_ratings(FRAME, titles=tmp_path / "t.parquet", scale="1:5:1")
+
+
+def test_a_title_may_hold_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('10,"Heat,\n The"\n30,Élan\n', encoding="utf-8")
+    with pytest.warns(DataNotice, match="2 titles read"):
+        made = load_ratings(FRAME, titles=tmp_path / "t.csv", scale="1:5:1")
+    assert made.item_titles is not None
+    assert made.item_titles.tolist()[0] == "Heat,\n The"
 
 
 def test_misuse_is_named(tmp_path: Path) -> None:
