@@ -215,7 +215,6 @@ class Once:
 def measure(made: Any, steps: int) -> dict[str, dict[str, float]]:
     """Count and time both kinds of steps, in turn."""
     from pyro_bmf.methods.cross_feedback.descent import descent_of
-    from pyro_bmf.methods.cross_feedback.recorded import RecordedDescent
 
     order, settings = made.steps.order(1), made.settings
     rest = (made.objective, made.steps.nested, made.optimizer, settings.clip_norm)
@@ -231,8 +230,7 @@ def measure(made: Any, steps: int) -> dict[str, dict[str, float]]:
         for number in range(2):
             step(kind, number)
         found[kind] = count(lambda kind=kind: step(kind, 0), 2)
-    recorded = RecordedDescent(descent_of("joint", *rest), Once())
-    found["recorded"] = count(lambda: recorded(order[0], settings.beta(0.5), 1e-4), 2)
+    found["recorded"] = measure_host(made, steps)
     for number in range(steps):
         for kind in kinds:
             started, worked = time.perf_counter(), time.process_time()
@@ -247,6 +245,31 @@ def measure(made: Any, steps: int) -> dict[str, dict[str, float]]:
             "iteration_s": float(np.median(times)) * len(order),
             "blocks": len(order),
         }
+    return found
+
+
+def measure_host(made: Any, steps: int) -> dict[str, float]:
+    """Count and time what the host does a step beside a recording, whose replay does nothing.
+
+    The copies of a block's tensors into place are made by the CPU here, and by the card there.
+    """
+    from pyro_bmf.methods.cross_feedback.descent import descent_of
+    from pyro_bmf.methods.cross_feedback.recorded import RecordedDescent
+
+    joint = descent_of("joint", made.objective, made.steps.nested, made.optimizer, made.settings.clip_norm)
+    made.descend, order = RecordedDescent(joint, Once()), made.steps.order(1)
+    found = count(lambda: made.descend(order[0], made.settings.beta(0.5), 1e-4), 2)
+    loss_sum, parts = torch.zeros((), dtype=torch.float64), dict[str, torch.Tensor]()
+    for kind, of_step in (
+        ("host_ms", lambda step: made._block(step, 0.5, loss_sum, parts)),
+        ("copies_ms", lambda step: made.descend.fill(step)),
+    ):
+        times = []
+        for number in range(10 * steps):
+            worked = time.process_time()
+            of_step(order[number % len(order)])
+            times.append(time.process_time() - worked)
+        found[kind] = 1e3 * float(np.median(times))
     return found
 
 
@@ -268,6 +291,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="paper", choices=("paper", "literal", "amortized"))
+    parser.add_argument("--host", action="store_true", help="only what is beside a recording")
     parser.add_argument("--methods", action="store_true", help="the exact head and the chain")
     parser.add_argument("--hidden", action="store_true", help="one hidden layer in each tower")
     parser.add_argument("--data", help="a named set or a file; generated ratings when not given")
@@ -292,7 +316,13 @@ def main() -> None:
         return
     changes = {"n_tower_layers": 1, "n_tower_outputs": 25} if options.hidden else {}
     with computing(torch.device("cpu"), threads=options.threads, deterministic=False):
-        found = measure(algorithm(options.preset, ratings, **changes), options.steps)
+        made = algorithm(options.preset, ratings, **changes)
+        if options.host:
+            found = {"recorded": measure_host(made, options.steps)}
+            print(found)
+            write(found, options)
+            return
+        found = measure(made, options.steps)
     print(
         "| steps | operations | launches | host reads | median (ms) | of the processor | an iteration (s) |"
     )
@@ -306,16 +336,20 @@ def main() -> None:
             f"| {kind} | {row['operations']:.0f} | {row['launches']:.0f} | {row['host_reads']:.0f} | "
             f"{row['median_ms']:.1f} | {row['processor_ms']:.1f} | {row['iteration_s']:.2f} |"
         )
-    load = os.getloadavg()[0]
-    print(f"{options.threads} threads, load {load:.1f}, {found['joint']['blocks']} blocks")
+    print(
+        f"{options.threads} threads, load {os.getloadavg()[0]:.1f}, {found['joint']['blocks']} blocks; "
+        f"beside a recording {found['recorded']['host_ms']:.2f} ms a step"
+    )
+    more = {"threads": options.threads, "load": os.getloadavg()[0], "data": options.data or "generated"}
+    write(found | more, options)
+
+
+def write(found: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write the figures beside those that the file has."""
     if options.out is not None:
         all_found = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
         key = f"{options.preset}{' hidden' if options.hidden else ''} {options.threads}"
-        all_found[key] = found | {
-            "threads": options.threads,
-            "load": load,
-            "data": options.data or "generated",
-        }
+        all_found[key] = all_found.get(key, {}) | found
         options.out.write_text(json.dumps(all_found, indent=2) + "\n", "utf-8")
 
 

@@ -273,10 +273,20 @@ def launches_table() -> str:
         for kind in ("plain", "joint", "recorded"):
             row = kinds[kind]
             counts = [f"{row[of]:.0f}" for of in ("operations", "launches")]
-            time = f"{row['processor_ms']:.0f}" if "processor_ms" in row else "–"
+            time = f"{row['processor_ms']:.0f}" if "processor_ms" in row else f"{row['host_ms']:.2f}"
             said = name.removesuffix(f" {kinds['threads']}").replace(" hidden", ", a hidden layer a tower")
             rows.append([said, kind, *counts, time])
     return table(["preset", "steps", "operations", "launches", "ms of the processor"], rows, 1)
+
+
+def waits_table() -> str:
+    """Return what an iteration of the exact head and a sweep ask a card for."""
+    rows = [
+        [name, *(f"{row[of]:.0f}" for of in ("operations", "launches", "waits"))]
+        for name, row in read("results/waits.json").items()
+        if isinstance(row, dict)
+    ]
+    return table(["", "operations", "launches", "waits"], rows, 1)
 
 
 def iteration_table() -> str:
@@ -614,6 +624,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "large catalogues": large_table,
     "bases": bases_table,
     "launches": launches_table,
+    "waits": waits_table,
     "iteration": iteration_table,
     "rating units": units_table,
     "heavy rows": heavy_table,

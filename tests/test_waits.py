@@ -201,3 +201,12 @@ def test_the_solver_stops_where_it_would_stop_if_it_was_watched(likely: int) -> 
         torch.testing.assert_close(found[0], x, rtol=1e-12, atol=1e-12)
         assert found[1] == steps
         assert found[2] == pytest.approx(left, rel=1e-6)
+
+
+def test_a_recorded_step_waits_for_nothing() -> None:
+    """And its copies and sums are a small part of a millisecond of the host, of blocks this small."""
+    ratings = synthetic_ratings(60, 40, 900, n_factors=3, scale="1:5:1", seed=0).ratings
+    found = launches.measure_host(launches.algorithm("paper", ratings), 2)
+    assert found["waits"] == 0
+    assert found["launches"] <= 5
+    assert 0.0 < found["copies_ms"] < found["host_ms"] < 20.0

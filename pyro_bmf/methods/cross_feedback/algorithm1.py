@@ -39,7 +39,7 @@ from .rating_histogram import style_edges
 from .recorded import descent_on
 from .settings import CrossFeedback
 from .size import estimate_parameters
-from .steps import Steps
+from .steps import Step, Steps
 from .warm_start import carry_over
 
 #: A validation RMSE so many times that of predicting the model's centre everywhere, as a fit begins by, is
@@ -234,22 +234,15 @@ class Algorithm1:
         number = state.iteration + 1
         # Everything random in an iteration follows from its number: see `checkpoint`.
         torch.manual_seed(int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
-        record: dict[str, Any] = {"iteration": number}
-        parts: dict[str, Tensor] = {}
+        record, parts = dict[str, Any](iteration=number), dict[str, Tensor]()
         order = self.steps.order(number)
         self.descend.begin()
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         for done, step in enumerate(order):
             progress = state.iteration + done / len(order)
-            beta = self.settings.beta(progress)
-            rate = self.settings.learning_rate_at(progress)
-            loss, named = self.descend(step, beta, rate)
-            loss_sum += self.steps.share * loss
-            for name, value in named.items():
-                value = self.steps.share * value
-                parts[name] = parts[name] + value if name in parts else value
-            if self.device.type == "cpu" and not bool(torch.isfinite(loss)):
-                return f"the loss became {float(loss)} in block {step} of iteration {number}"
+            own = self._block(step, progress, loss_sum, parts)
+            if self.device.type == "cpu" and not bool(torch.isfinite(own)):
+                return f"the loss became {float(own)} in block {step} of iteration {number}"
             self.reporter.block()
         if not bool(torch.isfinite(loss_sum)):
             return f"the loss became {float(loss_sum)} in iteration {number}"
@@ -261,13 +254,12 @@ class Algorithm1:
                 f"in iteration {number}"
             )
         record |= {name: float(value) for name, value in parts.items()}
-        record["loss"] = float(loss_sum)
-        record["loss_per_rating"] = float(loss_sum) / len(self.train)
-        record["valid_rmse"] = rmse
+        loss = float(loss_sum)
+        record |= {"loss": loss, "loss_per_rating": loss / len(self.train), "valid_rmse": rmse}
         if watched is not None:
             record["watched_rmse"] = watched
-        record["beta_user"], record["beta_item"] = beta
-        record["learning_rate"] = rate
+        record["beta_user"], record["beta_item"] = self.settings.beta(progress)
+        record["learning_rate"] = self.settings.learning_rate_at(progress)
         record["noise"] = self._noise()
         record["seconds"] = time.perf_counter() - started
         record["processor_seconds"] = time.process_time() - worked
@@ -275,9 +267,17 @@ class Algorithm1:
         state.iteration = number
         return None
 
+    def _block(self, step: Step, progress: float, loss_sum: Tensor, parts: dict[str, Tensor]) -> Tensor:
+        """Descend the loss of a block, add it and its parts up, and return it."""
+        beta, rate = self.settings.beta(progress), self.settings.learning_rate_at(progress)
+        loss, named = self.descend(step, beta, rate)
+        loss_sum += self.steps.share * loss
+        for name, value in named.items():
+            parts[name] = parts.get(name, 0.0) + self.steps.share * value
+        return loss
+
     def _noise(self) -> float | None:
-        noise_sd = self.model.likelihood.noise_sd
-        return None if noise_sd is None else float(noise_sd.detach())
+        return None if (sd := self.model.likelihood.noise_sd) is None else float(sd.detach())
 
     @torch.no_grad()
     def _finish(self, state: FitState, number: int) -> tuple[float | None, float | None]:

@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 from ...model.blocks import TrainingBlocks
 from ...model.feedback import Feedback
 from ...model.sides import SIDES, Side, Sides
+from ...numerics import room
 from ...numerics.segment_sums import PIECE, Pieces, Segments
 from ...tensor_files import first_line
 from .descent import Descent, JointDescent, Loss, StepInput
@@ -197,17 +198,21 @@ class RecordedDescent:
 
     def __call__(self, step: Step, beta: tuple[float, float], rate: float) -> Loss:
         """Descend the loss of a block."""
+        self.fill(step)
         p, q = step.user_batch, step.item_batch
-        block = self.blocks[p * len(self.steps.blocks.item_batches) + q]
-        for own, given in zip(self.static, _by_type(tensors_of(block)), strict=True):
-            torch._foreach_copy_(own, given)
         given_input = self.steps.input(p, q, beta)
         weights, betas = given_input.weights, given_input.beta
         numbers = [weights.user, weights.item, betas.user, betas.item, *rates(self.steps.optimizer, rate)]
-        self.numbers.copy_(torch.tensor(numbers), non_blocking=True)
+        self.numbers.copy_(room.to_device(numbers, self.numbers.device))
         self.replay()
         loss, *parts = self.result.clone().unbind(0)
         return loss, dict(zip(self.names, parts, strict=True))
+
+    def fill(self, step: Step) -> None:
+        """Copy a block's tensors to where the recording reads them."""
+        block = self.blocks[step.user_batch * len(self.steps.blocks.item_batches) + step.item_batch]
+        for own, given in zip(self.static, _by_type(tensors_of(block)), strict=True):
+            torch._foreach_copy_(own, given)
 
     def _warm_up(self) -> None:
         loss, _ = self.steps.loss(self.place)
