@@ -176,6 +176,20 @@ def write_json(path: Path | str, content: Any) -> None:
         temporary.write_bytes(data)
 
 
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON in UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def sha256_file(path: Path | str) -> str:
     """Return the SHA-256 of a file's bytes, as hexadecimal digits."""
     with open(path, "rb") as file:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from pyro_bmf.errors import WriteError
-from pyro_bmf.files import atomic_write, reserve, temporary_folder, write_json
+from pyro_bmf.files import atomic_write, read_json, reserve, temporary_folder, write_json
 
 
 @pytest.fixture(autouse=True)
@@ -167,3 +167,11 @@ def test_json_has_no_infinity() -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json("a.json", {"x": float("inf")})
     assert os.listdir() == []
+
+
+def test_json_that_is_nested_too_deeply_is_a_value_error(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(tmp_path / "deep.json")
+    write_json(tmp_path / "some.json", {"a": [1, "é"]})
+    assert read_json(tmp_path / "some.json") == {"a": [1, "é"]}

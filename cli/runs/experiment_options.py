@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyro_bmf.errors import SettingsError
+from pyro_bmf.files import read_json
 
 from ..named_values import plain_value
 from ..printing.text import shell_word
@@ -207,7 +207,7 @@ def spread(given: Mapping[str, int], models: list[str]) -> dict[str, int]:
 def chosen_settings(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Read chosen settings, by set (``*``: any) and model."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise SettingsError(f"--settings {path} is not JSON ({error}): give a table3-chosen.json.") from error
     whole = isinstance(content, dict) and all(

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.files import make_folder, write_error
+from pyro_bmf.files import make_folder, read_json, write_error
 
 NAME = ".lock"
 _TRIES = 3  # as the file may vanish while it is being opened, when its holder ends
@@ -57,7 +57,7 @@ def locked(folder: Path) -> Iterator[None]:
 def _holder(path: Path) -> str:
     """Return which process holds a lock, in brackets, if its file tells."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return f" (process {int(content['pid'])} on {str(content['host'])[:80]})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyro_bmf.errors import SettingsError
-from pyro_bmf.files import make_folder, write_json
+from pyro_bmf.files import make_folder, read_json, write_json
 
 from ..options import Asked
 from ..printing.output import note
@@ -129,7 +128,7 @@ def _run(
 def _read(folder: Path) -> dict[str, Any] | None:
     """Return what is recorded of a folder that this module made; None of any other."""
     try:
-        content = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        content = read_json(folder / _RECORD)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

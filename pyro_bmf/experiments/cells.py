@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from pyro_bmf import __version__
 from pyro_bmf.errors import FitError, SavedFileError
 from pyro_bmf.experiments.claims import Claims
-from pyro_bmf.files import atomic_write, make_folder, write_json
+from pyro_bmf.files import atomic_write, make_folder, read_json, write_json
 
 _FORMAT, _VERSION = "pyro-bmf cell", 1
 _PAUSE = 1.0  # seconds between two looks, while others run the cells that are left
@@ -109,7 +109,7 @@ class CellStore:
             return None
         path = self.path(cell)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             if content["format"] != _FORMAT or content["key"] != cell.key:
                 raise ValueError("it is of another cell")
             return dict(content["result"])

@@ -99,7 +99,7 @@ def named_set(name: str, data_dir: Path | None = None) -> DataSet:
     if name not in SOURCES:
         raise DataError(
             f"There is no named set {name!r}: choose from {', '.join(SOURCES)}, or describe a file in a file "
-            "of sets (--sets)."
+            "of sets (--sets), which are all run and are not named with --data."
         )
     title = PAPERS_SETS.get(name, SOURCES[name].title)
     return DataSet(name, title, name, {} if data_dir is None else {"data_dir": data_dir})

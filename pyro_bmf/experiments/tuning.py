@@ -16,7 +16,7 @@ from pyro_bmf.errors import FitError, SavedFileError, SettingsError
 from pyro_bmf.experiments.contenders import Contender, Running
 from pyro_bmf.experiments.grids import Grid
 from pyro_bmf.experiments.studies import Asked, Direction, Sampler, SharedStudy, quiet
-from pyro_bmf.files import make_folder, write_json
+from pyro_bmf.files import make_folder, read_json, write_json
 from pyro_bmf.progress import Reporter, Silent
 from pyro_bmf.systems.contract import Predictor
 
@@ -241,15 +241,13 @@ class Tuning:
 
     def _write_record(self) -> None:
         """Write what the study is of; refuse a folder that holds another."""
-        import json
-
         make_folder(self.folder)
         path, own = self.folder / _RECORD, self._record()
         if not path.is_file():
             write_json(path, own)
             return
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
+            known = read_json(path)
             assert isinstance(known, dict)
         except (ValueError, AssertionError) as error:
             raise SavedFileError(f"{path} is damaged: take it from a copy, or give another --out.") from error

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pyro_bmf.errors import DataError
+from pyro_bmf.errors import DataError, SavedFileError
 from pyro_bmf.experiments.ledger.claims import CLAIMS
 from pyro_bmf.experiments.ledger.judgements import NOT_RUN, PRINTED, _closest
 from pyro_bmf.experiments.ledger.page import ledger_page
@@ -277,3 +277,24 @@ def test_rows_of_other_seeds_are_not_paired() -> None:
     assert gaps == pytest.approx([0.05, 0.03, 0.04])
     assert _closest([0.9, 0.9, 0.9], {"half": [0.9, 0.8]}, 1.0) == ("half", [])
     assert paired([], []) == []
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[" * 100_000, "[1]", '{"a": 3}', "\ufeff\x00", '"word"'], ids=lambda text: text[:8]
+)
+def test_a_damaged_file_of_an_experiment_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "table3").mkdir()
+    for ending in ("chosen", "claims"):
+        (tmp_path / "table3" / f"table3-{ending}.json").write_text(content, encoding="utf-8")
+    runs = Runs(tmp_path)
+    for read in (lambda: runs.chosen("table3", "ml100k", "i-rec"), lambda: runs.claims("table3")):
+        with pytest.raises(SavedFileError, match=r"is damaged .*run 'pyro-bmf experiment table3' again"):
+            read()
+
+
+@pytest.mark.parametrize("content", ["", 'set,metric\n"ml100k,rmse\nx,y,z\n1,2,3,4,5\n', "\x00" * 9])
+def test_a_damaged_table_of_an_experiment_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "table3").mkdir()
+    (tmp_path / "table3" / "table3.csv").write_text(content, encoding="utf-8")
+    with pytest.raises((SavedFileError, DataError), match=r"Run that command again|is damaged .*again"):
+        _ = Runs(tmp_path).tables

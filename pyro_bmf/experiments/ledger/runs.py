@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyro_bmf.data.sources import SOURCES
-from pyro_bmf.errors import DataError
+from pyro_bmf.errors import DataError, SavedFileError
 from pyro_bmf.experiments.datasets import PAPERS_SETS
 from pyro_bmf.experiments.papers.judging import interval
 from pyro_bmf.experiments.reports import mean_and_se
+from pyro_bmf.files import read_json
+from pyro_bmf.tensor_files import first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +86,13 @@ class Runs:
             path = self.folder / name / f"{name}.csv"
             if not path.is_file():
                 continue
-            table = pd.read_csv(path, keep_default_na=False, na_values={"value": [""], "seed": [""]})
+            try:
+                table = pd.read_csv(path, keep_default_na=False, na_values={"value": [""], "seed": [""]})
+            except (OSError, ValueError) as error:  # pandas' own errors among them
+                raise SavedFileError(
+                    f"{path} is damaged ({first_line(error)}): run 'pyro-bmf experiment {name}' again; "
+                    "finished cells are kept."
+                ) from error
             for column in ("protocol", "users"):
                 if column not in table:
                     table[column] = ""
@@ -127,19 +134,18 @@ class Runs:
 
     def chosen(self, name: str, data: str, model: str) -> str:
         """Return the settings that tuning chose for a model on a set, as text."""
-        content = self._json(name, "chosen") or {}
-        settings = content.get(data, {}).get(model)
+        settings = self._json(name, "chosen", dict).get(data, {}).get(model)
         if settings is None:
             return "as they stand"
         return ", ".join(f"{key} {value}" for key, value in settings.items())
 
     def claims(self, name: str) -> list[dict[str, Any]]:
         """Return the verdicts that an experiment gave; none where it was not run."""
-        return list(self._json(name, "claims") or [])
+        return list(self._json(name, "claims", list))
 
     def paired(self) -> list[dict[str, Any]]:
         """Return the differences by user of pairs of models; none where they were not measured."""
-        return list(self._json("significance", "paired") or [])
+        return list(self._json("significance", "paired", list))
 
     def command(self, name: str) -> str:
         """Return the command that an experiment was run by, or else one that would run it."""
@@ -150,9 +156,22 @@ class Runs:
                     return f"{line.strip('`')} --out {self.folder.as_posix()}/{name}"
         return EXPERIMENTS[name].format(self.folder.as_posix())
 
-    def _json(self, name: str, ending: str) -> Any:
+    def _json(self, name: str, ending: str, kind: type[dict[str, Any]] | type[list[Any]]) -> Any:
+        """Return a file's content, whose entries are mappings; nothing where there is none."""
         path = self.folder / name / f"{name}-{ending}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return kind()
+        try:
+            content = read_json(path)
+            entries = content.values() if isinstance(content, dict) else content
+            if not isinstance(content, kind) or not all(isinstance(entry, dict) for entry in entries):
+                raise ValueError(f"it holds no {kind.__name__} of mappings")
+        except (OSError, ValueError) as error:
+            raise SavedFileError(
+                f"{path} is damaged ({first_line(error)}): run 'pyro-bmf experiment {name}' again; finished "
+                "cells are kept."
+            ) from error
+        return content
 
 
 def title_of(name: str) -> str:

@@ -12,6 +12,7 @@ from pyro_bmf.errors import SavedFileError, SettingsError
 from pyro_bmf.experiments.contender import Contender, Fitted, Running
 from pyro_bmf.experiments.contenders import OurPreset, contender
 from pyro_bmf.experiments.datasets import DataSet
+from pyro_bmf.files import read_json
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.progress import Silent
 
@@ -51,7 +52,7 @@ def finals(folder: Path) -> Iterator[Final]:
     """
     for file in sorted((folder / "cells").glob("final-*.json")):
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
             told, result = content["identity"], content["result"]
             if "failed" in result:
                 continue
