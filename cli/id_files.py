@@ -126,11 +126,17 @@ def _read(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         separator = "\t" if path.suffix in (".tsv", ".tab") else ","
-        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FOREIGN_PARQUET as error:  # pandas' own are ValueErrors
         raise DataError(
             f"{path} cannot be read ({reason(error)}): give a CSV, TSV or parquet file with a header."
         ) from error
+    if not isinstance(table.index, pd.RangeIndex):  # the first field was taken for a name of the row
+        raise DataError(
+            f"{path}: its lines have more fields than the first line, which names {', '.join(table.columns)}"
+            ": name every column there."
+        )
+    return table
 
 
 def _texts(values: Any) -> list[str]:

@@ -280,3 +280,25 @@ def test_folders_that_are_no_finished_run(cli: Run, tiny_run: Path, tmp_path: Pa
     assert f"Go on with 'pyro-bmf fit --resume {unfinished}'" in err(unfinished)
     (unfinished / "model.safetensors").write_bytes(b"no tensors")
     assert "not a safetensors file, or a damaged one" in err(unfinished)
+
+
+@pytest.mark.parametrize(
+    ("command", "header", "lines"),
+    [
+        (("predict", "--pairs"), "user_id,item_id", "1,2,5\n3,4,4\n"),
+        (("recommend", "--users"), "user_id", "1,7\n2,8\n"),
+        (("fold-in", "--ratings"), "item_id,rating", "1,3,5\n2,4,4\n"),
+    ],
+    ids=["predict", "recommend", "fold-in"],
+)
+def test_fields_without_a_name_are_refused(
+    cli: Run, tiny_run: Path, tmp_path: Path, command: tuple[str, str], header: str, lines: str
+) -> None:
+    """They were taken for the columns beside them: the pair (1, 2) was answered with (2, 5)."""
+    (tmp_path / "f.csv").write_text(f"{header}\n{lines}", encoding="utf-8")
+    outcome = cli(command[0], tiny_run, command[1], "f.csv")
+    assert outcome.code == 1
+    assert f"more fields than the first line, which names {header.replace(',', ', ')}" in outcome.err
+    named = "\n".join([f"{header},more", *lines.splitlines()])
+    (tmp_path / "f.csv").write_text(f"{named}\n", encoding="utf-8")
+    assert cli(command[0], tiny_run, command[1], "f.csv").code == 0
