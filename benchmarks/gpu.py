@@ -11,6 +11,8 @@ too, and what needs a card is skipped by name.
 
 sums      segment sums and the encoders' products against the CPU in double precision; twice the same bits
 steps     a step of the encoders: Pyro's, joint, recorded; host time against device time by the profiler
+iterations  one of the exact head, its pairs on the card and streamed to it: the same bits, times; what the
+          host waits for in it and in a sweep
 methods   each method at ML-1M's size: an iteration, to the end, peak memory, deterministic and not
 twenty    an iteration of each method at 20 million ratings, peak memory
 tests     the tests that name a device
@@ -260,6 +262,75 @@ def time_steps(place: Place, descend: Any, order: list[Any]) -> dict[str, Any]:
     return record
 
 
+# ---------------------------------------------------------------- single iterations
+
+
+def iterations(place: Place) -> None:
+    """Compare an exact head whose pairs are on the device with one that streams them, and count waits."""
+    from launches import iterations as work_of
+
+    from pyro_bmf.methods.exact_head.run import ExactHeadRun, _tensors
+    from pyro_bmf.methods.exact_head.updates import HeadUpdates
+    from pyro_bmf.methods.job import Job
+    from pyro_bmf.methods.settings import preset
+    from pyro_bmf.process import computing
+    from pyro_bmf.progress import reporter_of
+
+    split, found = ml1m(place), place.found.setdefault("iterations", {})
+    settings = preset("guide").replace(**({"n_factors": 4} if place.tiny else {}))
+    ends = []
+    for name, chunk in (("on the device", 0), ("streamed", 500 if place.tiny else 100_000)):
+        with computing(place.device, threads=None, deterministic=True):
+            job = Job(split.train, None, settings, None, None, None, place.device, reporter_of(False))
+            model = ExactHeadRun(job, settings.method).model
+            model.start(split.train.ratings)
+            made = HeadUpdates(
+                model.to(place.device),
+                split.train,
+                settings.method,
+                seed=0,
+                device=place.device,
+                host_chunk=chunk,
+            )
+            made.iteration()
+            record: dict[str, Any] = {"chunk": chunk}
+            with place.peak(record):
+                for _ in range(3):
+                    made.iteration()
+            record["iteration_s"] = record.pop("seconds") / 3
+            ends.append(_tensors(made))
+        found[name] = record
+        print(f"exact head, pairs {name}: {told(record)}", flush=True)
+    same = all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    place.check("exact head, pairs streamed: the same bits", same, f"{len(ends[0])} tensors")
+    if not place.card:
+        place.skip(
+            "what the host waits for", "torch tells of it on a card; benchmarks/launches.py counts here"
+        )
+        return
+    for name, kind, most in (("exact head", "head", 1), ("sweep", "chain", 20)):
+        with computing(place.device, threads=None, deterministic=True):
+            work = work_of(split.train, kind, "normal", device=place.device)
+            work()
+            waits = synchronisations(work)
+        found[f"waits, {name}"] = waits
+        place.check(f"waits in an iteration, {name}", len(waits) <= most, f"{len(waits)}, at most {most}")
+        print("\n".join(waits[:30]), flush=True)
+
+
+def synchronisations(work: Callable[[], Any]) -> list[str]:
+    """Return where the host waits for the card in some work, as torch sees it."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    said = [one for one in seen if "synchronizing" in str(one.message)]
+    return [f"{Path(one.filename).name}:{one.lineno}" for one in said]
+
+
 # ---------------------------------------------------------------- whole methods
 
 
@@ -391,7 +462,8 @@ SECTIONS: dict[str, tuple[Callable[[Place], None], float]] = {
     # Each with the seconds that it is expected to take on an H100.
     "sums": (sums, 10.0),
     "steps": (steps, 30.0),
-    "methods": (methods, 90.0),
+    "iterations": (iterations, 10.0),
+    "methods": (methods, 80.0),
     "twenty": (twenty, 70.0),
     "tests": (tests, 30.0),
 }

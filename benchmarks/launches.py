@@ -139,7 +139,9 @@ def algorithm(preset_name: str, ratings: Any, **changes: Any) -> Any:
     return made
 
 
-def iterations(train: Any, kind: str, likelihood: str, **changes: Any) -> Any:
+def iterations(
+    train: Any, kind: str, likelihood: str, *, device: torch.device | None = None, **changes: Any
+) -> Any:
     """Return what does one iteration of the exact head ("head") or one sweep ("chain") of a default fit.
 
     Of an ordered likelihood with utilities that are drawn, as in all iterations but the first.
@@ -153,12 +155,13 @@ def iterations(train: Any, kind: str, likelihood: str, **changes: Any) -> Any:
     from pyro_bmf.progress import reporter_of
 
     settings = preset("guide" if kind == "head" else "gibbs").replace(likelihood=likelihood, **changes)
-    job = Job(train, None, settings, None, None, None, torch.device("cpu"), reporter_of(False))
+    place = torch.device("cpu") if device is None else device
+    job = Job(train, None, settings, None, None, None, place, reporter_of(False))
     torch.manual_seed(0)
     if kind == "head":
         model = ExactHeadRun(job, settings.method).model
         model.start(train.ratings)
-        updates = HeadUpdates(model, train, settings.method, seed=0, device=job.device)
+        updates = HeadUpdates(model.to(place), train, settings.method, seed=0, device=place)
         for _ in range(2):
             updates.iteration()
         updates.iterations = settings.method.plain_iterations

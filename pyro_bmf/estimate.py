@@ -142,16 +142,19 @@ def estimate_chain(
     )
 
 
-def estimate_head(n_train: int, n_users: int, n_items: int, width: int, *, device: str) -> Needs:
+def estimate_head(
+    n_train: int, n_users: int, n_items: int, width: int, *, device: str, pairs_on_host: bool = False
+) -> Needs:
     """Estimate the memory of a fit with an exact head from its sizes, before anything is allocated.
 
     One covariance a row of both sides and its factor, those of the larger side's once more with their second
     moments; some tables of D numbers a row; the ratings both ways with what they say of their predictors.
+    Pairs that stay with the host are less by both ways' rows and columns, in use and in the making.
     """
     n_rows, larger = n_users + n_items, max(n_users, n_items)
     matrices = 4 * width**2 * (n_rows + 2 * larger) + 4 * 4 * 16_000_000
     tables = 4 * width * 12 * n_rows
-    memory = matrices + tables + n_train * 150 + _RUNTIME
+    memory = matrices + tables + n_train * (110 if pairs_on_host else 150) + _RUNTIME
     return Needs(
         n_rows * width, memory, available_memory(device), device, SWEEPS_ADVICE, "numbers of the encoders"
     )

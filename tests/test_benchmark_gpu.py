@@ -37,6 +37,13 @@ def test_sums(tmp_path: Path) -> None:
     assert "all checks passed" in said
 
 
+def test_iterations(tmp_path: Path) -> None:
+    said, found = run(tmp_path / "found.json", "--only", "iterations")
+    assert "ok    exact head, pairs streamed: the same bits" in said
+    assert "skip  what the host waits for" in said
+    assert set(found["iterations"]) == {"on the device", "streamed"}
+
+
 def test_a_budget_that_is_over_skips_and_says_so(tmp_path: Path) -> None:
     said, found = run(tmp_path / "found.json", "--budget", "0")
     assert "skip  twenty: the 0 s are over" in said

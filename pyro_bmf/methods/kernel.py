@@ -16,8 +16,8 @@ the other side is itself uncertain, the same holds with :math:`E[f_j f_j^T]` (co
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -27,7 +27,9 @@ from torch import Tensor
 
 from ..model.feedback import Feedback
 from ..numerics import factorise, room
+from ..numerics.chunks import chunks
 from ..numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
+from .streamed import CHUNK, row_parts, streamed, with_host
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +47,13 @@ class Entries:
         The other side's view.
     root_counts : Tensor, shape (n_rows,)
         One over the root of each row's number of entries (of one, for a row without).
-    edges : ndarray, shape (n_rows + 1,)
-        `indptr` where the host reads it without waiting for the device.
+    edges, t_edges : ndarray, shape (n_rows + 1,) and (n_columns + 1,)
+        `indptr` and `t_indptr` where the host reads them without waiting for the device.
     pieces, t_pieces : Pieces or None
         Of `indptr` and `t_indptr`, on devices that need them.
+    host_chunk : int
+        Where `indices`, `rows` and `t_indices` lie with the host: how many entries of them are on the device
+        at a time (`pyro_bmf.methods.streamed`). 0 where they are on the device.
     """
 
     n_rows: int
@@ -60,8 +65,10 @@ class Entries:
     t_indices: Tensor
     root_counts: Tensor
     edges: NDArray[np.int32]
+    t_edges: NDArray[np.int32]
     pieces: Pieces | None
     t_pieces: Pieces | None
+    host_chunk: int = 0
 
     @classmethod
     def build(
@@ -82,6 +89,7 @@ class Entries:
             t_indices=t_indices,
             root_counts=counts.to(dtype).clamp_min(1.0).rsqrt(),
             edges=indptr.cpu().numpy(),
+            t_edges=t_indptr.cpu().numpy(),
             pieces=device_pieces(indptr),
             t_pieces=device_pieces(t_indptr),
         )
@@ -96,16 +104,85 @@ class Entries:
         """Make the view of the columns of `feedback`: their entries are those at its `t_order`."""
         return cls.build(feedback.t_indptr, feedback.t_indices, feedback.indptr, feedback.indices, dtype)
 
+    def streaming(self, device: torch.device, chunk: int = CHUNK) -> Entries:
+        """Return the same pairs, of a CPU, for a device that holds only so many of them at a time."""
+        indptr, t_indptr = self.indptr.to(device), self.t_indptr.to(device)
+        return replace(
+            self,
+            indptr=indptr,
+            indices=with_host(self.indices, device),
+            rows=with_host(self.rows.int(), device),
+            t_indptr=t_indptr,
+            t_indices=with_host(self.t_indices, device),
+            root_counts=self.root_counts.to(device),
+            pieces=device_pieces(indptr),
+            t_pieces=device_pieces(t_indptr),
+            host_chunk=chunk,
+        )
+
     def sum(self, table: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sum the table's rows (n_columns, width) over each row's entries, weighted: (n_rows, width)."""
+        if self.host_chunk:
+            return self.part_sum(slice(0, self.n_rows), table.contiguous(), weights)
         return bag_sum(table.contiguous(), self.indices, self.indptr, weights, self.pieces)
 
     def part_sum(self, part: slice, table: Tensor, weights: Tensor | None = None) -> Tensor:
         """Do as `sum` for some rows, (n_part, width), of a table that is contiguous."""
-        own = slice(int(self.edges[part.start]), int(self.edges[part.stop]))
-        indptr = self.indptr[part.start : part.stop + 1] - own.start
-        pieces = None if self.pieces is None else self.pieces.part(part, own.start)
-        return bag_sum(table, self.indices[own], indptr, None if weights is None else weights[own], pieces)
+        return self._part_sum(part, self.edges, self.indptr, self.indices, self.pieces, table, weights)
+
+    def _part_sum(
+        self,
+        part: slice,
+        edges: NDArray[np.int32],
+        indptr: Tensor,
+        indices: Tensor,
+        pieces: Pieces | None,
+        table: Tensor,
+        weights: Tensor | None,
+    ) -> Tensor:
+        """Sum over some rows of this view or of the other side's."""
+
+        def summed(rows: slice, at: Tensor) -> Tensor:
+            first = int(edges[rows.start])
+            own = None if weights is None else weights[first : int(edges[rows.stop])]
+            cut = None if pieces is None else pieces.part(rows, first)
+            return bag_sum(table, at, indptr[rows.start : rows.stop + 1] - first, own, cut)
+
+        if not self.host_chunk:
+            return summed(part, indices[int(edges[part.start]) : int(edges[part.stop])])
+        parts = row_parts(edges, part, self.host_chunk)
+        entries = [slice(int(edges[one.start]), int(edges[one.stop])) for one in parts]
+        found = table.new_zeros(part.stop - part.start, table.shape[1])
+        for rows, (at,) in zip(parts, streamed(entries, (indices,), table.device), strict=True):
+            found[rows.start - part.start : rows.stop - part.start] = summed(rows, at)
+        return found
+
+    def pairs(self, size: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Give runs of at most so many entries with the row and the column of each, on the device."""
+        if self.host_chunk:
+            parts = list(chunks(len(self.rows), min(size, self.host_chunk)))
+            found = streamed(parts, (self.rows, self.indices), self.indptr.device)
+            for part, (rows, columns) in zip(parts, found, strict=True):
+                yield part, rows.long(), columns.long()
+            return
+        for part in chunks(len(self.rows), size):
+            yield part, self.rows[part], self.indices[part].long()
+
+    def at_rows(self, values: Tensor) -> Tensor:
+        """Return each entry's row's number of (n_rows,): (nnz,)."""
+        return self._at(values, self.rows)
+
+    def at_columns(self, values: Tensor) -> Tensor:
+        """Return each entry's column's number of (n_columns,): (nnz,)."""
+        return self._at(values, self.indices)
+
+    def _at(self, values: Tensor, index: Tensor) -> Tensor:
+        if not self.host_chunk:
+            return values[index.long()]
+        found, parts = values.new_empty(len(index)), list(chunks(len(index), self.host_chunk))
+        for part, (at,) in zip(parts, streamed(parts, (index,), values.device), strict=True):
+            found[part] = values[at.long()]
+        return found
 
     def row_sums(self, values: Tensor) -> Tensor:
         """Return the sum of each row's own numbers (nnz,), in their dtype: (n_rows,)."""
@@ -118,6 +195,11 @@ class Entries:
 
     def sum_back(self, table: Tensor) -> Tensor:
         """Sum the table's rows (n_rows, width) over each column's entries: (n_columns, width)."""
+        if self.host_chunk:
+            every, table = slice(0, self.n_columns), table.contiguous()
+            return self._part_sum(
+                every, self.t_edges, self.t_indptr, self.t_indices, self.t_pieces, table, None
+            )
         return bag_sum(table.contiguous(), self.t_indices, self.t_indptr, None, self.t_pieces)
 
     def means(self, weights: Tensor) -> Tensor:

@@ -245,7 +245,7 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
         """Return q of new rows: their encoded prior means, then the head, their own utilities and noise."""
         own, noisy = self.of(side), side in self.row_noise
         entries, other = Entries.of(feedback, own.loc.dtype), self.moments(side)
-        values, at = feedback.values.to(own.loc.dtype), entries.indices.long()
+        values = feedback.values.to(own.loc.dtype)
         unknown, observed = self._observe(values)
         shape = rate = own.row_precision_shape.expand(entries.n_rows)
         target, share = values, None
@@ -253,7 +253,7 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
         for step in range(1 + (_LOCAL_STEPS if unknown.latent or noisy else 0)):
             row_precision = (self.noise_precision * shape / rate).to(values.dtype)
             if step:
-                precision = row_precision[entries.rows] * other.precision[at]
+                precision = entries.at_rows(row_precision) * entries.at_columns(other.precision)
                 terms = rating_terms(unknown, self.cuts - self.centre, eta, precision, observed)
                 target, share = terms.target, terms.share
                 if noisy:
@@ -279,10 +279,10 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
         """Return the head of a side's training rows at the present state of everything else."""
         own, other = self.of(side), self.moments(side)
         entries = Entries.of(feedback, own.loc.dtype)
-        values, at = feedback.values.to(own.loc.dtype), entries.indices.long()
+        values = feedback.values.to(own.loc.dtype)
         unknown, observed = self._observe(values)
         row_precision = self.noise_precision.to(values.dtype) * own.row_precision
-        precision = row_precision[entries.rows] * other.precision[at]
+        precision = entries.at_rows(row_precision) * entries.at_columns(other.precision)
         eta = other.predictors(own.loc, entries)
         terms = rating_terms(unknown, self.cuts - self.centre, eta, precision, observed)
         return entries, head_of(
@@ -374,8 +374,7 @@ def noise_squares(
     A predictor that is uncertain moves with its utility: of its variance the share :math:`\rho^2` is left.
     """
     weight = None if terms.share is None else terms.share**2
-    at = entries.indices.long()
-    own = entries.row_sums((other.precision[at] * terms.squares).double())
+    own = entries.row_sums((entries.at_columns(other.precision) * terms.squares).double())
     return own + predictor_variances(other, entries, weight, loc, covariance, eta)
 
 

@@ -81,10 +81,9 @@ class Moments:
 
     def predictors(self, loc: Tensor, entries: Entries) -> Tensor:
         """Return E[eta] less the centre of every entry, (nnz,), for rows of these means (n, D)."""
-        at = entries.indices.long()
-        found = self.bias[at]
-        for part in slices(len(at), cells_on(loc.device, _CELLS) // max(loc.shape[1], 1)):
-            found[part] += (self.mean[at[part]] * loc[entries.rows[part]]).sum(-1)
+        found = entries.at_columns(self.bias)
+        for part, rows, columns in entries.pairs(cells_on(loc.device, _CELLS) // max(loc.shape[1], 1)):
+            found[part] += (self.mean[columns] * loc[rows]).sum(-1)
         return found
 
 
@@ -219,10 +218,10 @@ def predictor_variances(
         E[eta] of the entries.
     """
     width, precision = loc.shape[1], other.precision.unsqueeze(-1)
-    at = entries.indices.long()
-    per_entry = other.precision[at].double() if weight is None else (other.precision[at] * weight).double()
+    per_entry = entries.at_columns(other.precision)
+    per_entry = per_entry.double() if weight is None else (per_entry * weight).double()
     # E[eta^2] = f^T E[w w^T] f + 2 w^T E[f c] + E[c^2], and then what the means make of it.
-    total = entries.row_sums(per_entry * (other.bias_second[at].double() - eta.double() ** 2))
+    total = entries.row_sums(per_entry * (entries.at_columns(other.bias_second).double() - eta.double() ** 2))
     total += 2.0 * (loc.double() * entries.sum(other.with_bias * precision, weight).double()).sum(-1)
     products = other.products * precision
     for part in slices(entries.n_rows, cells_on(entries.indptr.device, _CELLS) // width**2):

@@ -96,7 +96,7 @@ class Collapsed:
             Pairs of the implicit feedback, where these are not the rated ones.
         """
         mask = entries if mask is None else mask
-        own, conditional, at = guide.of(side), head.conditional, entries.indices.long()
+        own, conditional = guide.of(side), head.conditional
         prior = conditional.prior_precision.double()
         n = entries.n_rows
         constant = 0.5 * n * torch.logdet(prior) - _log_diagonals(conditional.precision_tril)
@@ -105,11 +105,11 @@ class Collapsed:
         spread = (diagonals.double() * variance.double()).sum()
         constant = constant - 0.5 * (spread + (total.double() * own.location_covariance.double()).sum())
         row_precision = guide.noise_precision.to(other.bias.dtype) * own.row_precision
-        precision = (row_precision[entries.rows] * other.precision[at]).double()
+        precision = (entries.at_rows(row_precision) * entries.at_columns(other.precision)).double()
         if terms.share is not None:
             precision = precision * terms.share
-        gap = (terms.target - other.bias[at]).double() ** 2
-        doubt = (other.bias_second - other.bias**2)[at].double()
+        gap = (terms.target - entries.at_columns(other.bias)).double() ** 2
+        doubt = entries.at_columns(other.bias_second - other.bias**2).double()
         said = terms.constant - 0.5 * (precision * (gap + doubt)).sum()
         weights = torch.zeros_like(said)
         if guide.implicit:

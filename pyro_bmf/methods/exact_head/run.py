@@ -20,13 +20,14 @@ from ...checkpoint import (
     write_tensors,
 )
 from ...errors import FitError
-from ...estimate import check_needs, estimate_head
+from ...estimate import Needs, check_needs, estimate_head
 from ...model import FactorizationModel
 from ...model.sides import SIDES, Side
 from ..build_model import build_model
 from ..gibbs.chain import check_gibbs
 from ..gibbs.chain_state import ChainState, SideState
 from ..job import Checkpoints, Fitted, Handover, Job
+from ..streamed import CHUNK
 from .settings import ExactHead
 from .updates import HeadUpdates
 
@@ -59,7 +60,7 @@ class ExactHeadRun:
     def __call__(self, start: Handover | None, kept: Checkpoints) -> Fitted:
         """Run the iterations that are left."""
         job, settings, model, train = self.job, self.settings, self.model, self.job.train
-        self._check_size()
+        host_chunk = self._check_size()
         model.start(train.ratings)
         updates = HeadUpdates(
             model.to(job.device),
@@ -68,6 +69,7 @@ class ExactHeadRun:
             seed=job.settings.seed,
             device=job.device,
             implicit=job.implicit,
+            host_chunk=host_chunk,
         )
         history = list[dict[str, Any]]()
         if kept.resume and kept.file is not None:
@@ -105,22 +107,35 @@ class ExactHeadRun:
             model, updates.guide, rows, history, last, "max-iterations", info, lambda: chain_state(updates)
         )
 
-    def _check_size(self) -> None:
-        """Say what the fit needs, and refuse it if the machine has not got it."""
+    def _check_size(self) -> int:
+        """Say what the fit needs, and refuse it if the machine has not got it.
+
+        Returns
+        -------
+        int
+            How many pairs are on the device at a time; 0 for all.
+        """
         train, model = self.job.train, self.model
-        needs = estimate_head(
-            len(train),
-            train.n_users,
-            train.n_items,
-            model.n_factors + model.biases,
-            device=str(self.job.device),
+        sizes = len(train), train.n_users, train.n_items, model.n_factors + model.biases
+        needs, streamed = (
+            estimate_head(*sizes, device=str(self.job.device), pairs_on_host=on_host)
+            for on_host in (False, True)
         )
+        stay = pairs_stay(needs, streamed)
+        needs = streamed if stay else needs
         check_needs(needs)
+        if stay:
+            self.job.reporter.note(
+                "The card has no room for all pairs: they stay in the host's memory, from where the card "
+                f"gets {CHUNK:,} at a time. An iteration takes longer."
+            )
         self.job.reporter.note(
             f"{len(train):,} training ratings of {train.n_users:,} users on {train.n_items:,} items: "
             f"{self.settings.max_iterations} iterations by SVI, then each row by its conditional, about "
             f"{needs.memory / 1e9:.2f} GB of memory ({needs.available / 1e9:.1f} GB free on {needs.device})."
         )
+
+        return CHUNK if stay else 0
 
     def _validate(self, updates: HeadUpdates) -> float | None:
         done = updates.iterations
@@ -130,6 +145,11 @@ class ExactHeadRun:
         return self.job.validate(
             self.model, (updates.guide.known_rows("user"), updates.guide.known_rows("item"))
         )
+
+
+def pairs_stay(needs: Needs, streamed: Needs) -> bool:
+    """Return whether the pairs are to stay with the host: on a card that has room without them alone."""
+    return needs.on_card and streamed.memory <= needs.available < needs.memory
 
 
 def chain_state(updates: HeadUpdates) -> ChainState:

@@ -24,7 +24,6 @@ from ...model.row_noise import SHAPE_PRIOR
 from ...model.sides import SIDES, Side, Sides
 from ...numerics import factorise, room
 from ...numerics.normal_cells import LOG_DENSITY
-from ..few_entries import slices
 from ..gibbs.chain_state import block_precision
 from ..gibbs.known_parts import conjugate_priors, latent_utilities
 from ..gibbs.sweeps import NOISE_PRIOR, START_WIDTH, WEIGHTS_START_WIDTH
@@ -58,6 +57,9 @@ class HeadUpdates:
     device : torch.device
     implicit : Ratings, optional
         Whose pairs are the implicit feedback; those of `train` when not given.
+    host_chunk : int
+        Entries on the device at a time, where the pairs stay with the host (`Entries.streaming`); 0 where all
+        are on the device.
 
     Attributes
     ----------
@@ -78,17 +80,20 @@ class HeadUpdates:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         implicit: Ratings | None = None,
+        host_chunk: int = 0,
     ) -> None:
         self.model, self.settings, self.device, self.dtype = model, settings, device, dtype
         self.unknown = latent_utilities(model)
-        feedback = _feedback_of(train, device)
-        self.entries = self.mask = _both_views(feedback, dtype)
+        place = torch.device("cpu") if host_chunk else device
+        feedback = _feedback_of(train, place)
+        self.entries = self.mask = _both_views(feedback, dtype, device, host_chunk)
         if implicit is not None:
-            self.mask = _both_views(_feedback_of(implicit, device), dtype)
-        self.item_order = feedback.t_order.long()
+            self.mask = _both_views(_feedback_of(implicit, place), dtype, device, host_chunk)
+        self.item_order = feedback.t_order.to(device).long()
         self.centre = float(model.centre)
-        values = (feedback.values - self.centre).to(dtype)
-        self.observed = self.unknown.observe(feedback.values) if self.unknown.latent else values
+        given = feedback.values.to(device)
+        values = (given - self.centre).to(dtype)
+        self.observed = self.unknown.observe(given) if self.unknown.latent else values
         #: Ratings as utilities, by which an ordered likelihood begins.
         nothing = torch.zeros((), dtype=torch.float64, device=device)
         self.plain = RatingTerms(values, None, torch.zeros_like(values), nothing)
@@ -210,10 +215,9 @@ class HeadUpdates:
         """Return E[eta] less the centre of every rating, (nnz,), in the users' order."""
         user, item, k = self.guide.user.loc, self.guide.item.loc, self.model.n_factors
         entries = self.entries.user
-        at = entries.indices.long()
-        found = user.new_zeros(len(at))
-        for part in slices(len(at), _PAIRS):
-            u, v = user[entries.rows[part]], item[at[part]]
+        found = user.new_zeros(len(entries.rows))
+        for part, rows, columns in entries.pairs(_PAIRS):
+            u, v = user[rows], item[columns]
             found[part] = (u[:, :k] * v[:, :k]).sum(-1)
             if self.model.biases:
                 found[part] += u[:, k] + v[:, k]
@@ -240,8 +244,8 @@ class HeadUpdates:
     def _precision(self, dtype: torch.dtype) -> Tensor:
         """Return the precision of every rating's utility, (nnz,), in the users' order."""
         guide, pairs = self.guide, self.entries.user
-        own = guide.noise_precision.to(dtype) * guide.user.row_precision[pairs.rows]
-        return own * guide.item.row_precision[pairs.indices.long()]
+        own = guide.noise_precision.to(dtype) * pairs.at_rows(guide.user.row_precision)
+        return own * pairs.at_columns(guide.item.row_precision)
 
     @torch.no_grad()
     def _cuts_ahead(self) -> tuple[Tensor | None, Tensor]:
@@ -387,5 +391,10 @@ def _feedback_of(ratings: Ratings, device: torch.device) -> Feedback:
     return Feedback.from_coo(users, items, values, ratings.n_users, ratings.n_items)
 
 
-def _both_views(feedback: Feedback, dtype: torch.dtype) -> Sides[Entries]:
-    return Sides(Entries.of(feedback, dtype), Entries.of_transpose(feedback, dtype))
+def _both_views(
+    feedback: Feedback, dtype: torch.dtype, device: torch.device, host_chunk: int
+) -> Sides[Entries]:
+    views = Sides(Entries.of(feedback, dtype), Entries.of_transpose(feedback, dtype))
+    if not host_chunk:
+        return views
+    return Sides(*(own.streaming(device, host_chunk) for own in (views.user, views.item)))
