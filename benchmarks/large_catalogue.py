@@ -13,6 +13,7 @@ least: what is kept, and so the memory, is then less.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -81,13 +82,14 @@ def one(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         [*command, "fit", "--data", str(data), "--out", str(run), *threads, *shorter], folder / "fit.log"
     )
     evaluated = measured([*command, "evaluate", str(run)], folder / "evaluate.log")
-    history = (run / "history.csv").read_text(encoding="utf-8").splitlines()
+    with (run / "history.csv").open(encoding="utf-8", newline="") as file:
+        sweeps = sum(bool(row.get("sweep")) for row in csv.DictReader(file))
     figures = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["evaluations"]
     return {
         "n_users": n_users,
         "n_items": n_items,
         "n_ratings": n_ratings,
-        "sweeps": len(history) - 1,
+        "sweeps": sweeps,
         "fit": fitted,
         "evaluate": evaluated,
         "model_file_gb": round((run / "model.safetensors").stat().st_size / 1e9, 2),

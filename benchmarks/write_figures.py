@@ -254,15 +254,14 @@ def large_table() -> str:
     rows = [
         [
             f"{row['n_users']:,} × {row['n_items']:,}",
-            *(f"{row['n_ratings']:,}", str(row["threads"])),
-            *(f"{row[step]['peak_gb']:.2f}" if step in row else "–" for step in ("fit", "evaluate")),
-            *(f"{row[step]['seconds']:,.0f}" if step in row else "–" for step in ("fit", "evaluate")),
+            *(f"{row['n_ratings']:,}", str(row["sweeps"])),
+            *(f"{row[step]['peak_gb']:.2f}" for step in ("fit", "evaluate")),
+            *(f"{row[step]['cpu_seconds']:,.0f}" for step in ("fit", "evaluate")),
             f"{row['model_file_gb']:.2f}",
         ]
         for row in read("results/large_catalogue.json").values()
-        if isinstance(row, dict)
     ]
-    header = ["users × items", "ratings", "threads", "fit: peak GB", "evaluate: peak GB"]
+    header = ["users × items", "ratings", "sweeps", "fit: peak GB", "evaluate: peak GB"]
     return table([*header, "fit, s", "evaluate, s", "saved model, GB"], rows)
 
 

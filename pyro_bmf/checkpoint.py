@@ -34,8 +34,9 @@ CHECKPOINT = Kind("pyro-bmf checkpoint", 3, "checkpoint", _REMEDY, oldest=3, out
 #: Between two sweeps of a chain. Version 2 had other names of tensors.
 CHAIN_CHECKPOINT = Kind("pyro-bmf chain checkpoint", 3, "checkpoint", _REMEDY, oldest=3, outdated=_REMEDY)
 
-#: Settings that are younger than checkpoints of this format, with what fits did before there were any.
-_LATER: Mapping[str, Any] = MappingProxyType(
+#: Settings that are younger than checkpoints of this format and the first cells of experiments, with what
+#: fits did before there were any.
+LATER: Mapping[str, Any] = MappingProxyType(
     {
         "composite_prior": 0.0,
         "iteration_order": "nested",
@@ -143,7 +144,7 @@ def _agrees(known: Any, expected: Any) -> bool:
     later = {name: value for name, value in expected.items() if name not in known}
     return (
         known.keys() <= expected.keys()
-        and all(name in _LATER and _LATER[name] == value for name, value in later.items())
+        and all(name in LATER and LATER[name] == value for name, value in later.items())
         and all(_agrees(value, expected[name]) for name, value in known.items())
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 from pyro_bmf.baselines import BASELINES, NEURAL_BASELINES, Baseline
 from pyro_bmf.baselines.neural.network_baseline import NetworkBaseline
 from pyro_bmf.baselines.neural.settings import NetworkSettings
+from pyro_bmf.checkpoint import LATER
 from pyro_bmf.data import Split
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.experiments.contender import Contender, Fitted, Running, Values
@@ -27,15 +28,6 @@ _TITLES: Mapping[str, str] = {
     "i-rec": "I-Rec",
     "vae-cf": "VAE-CF",
     "dae-cf": "DAE-CF",
-}
-
-#: Settings that are younger than the first cells, with the value that all had before.
-LATER: Mapping[str, Any] = {
-    "latent_input": "concatenation",
-    "iteration_order": "nested",
-    "composite_prior": 0.0,
-    "optimizer": "adam",
-    "weight_scale": None,
 }
 
 _POWERS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)

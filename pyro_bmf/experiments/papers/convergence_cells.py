@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from pyro_bmf.baselines import BiasOnly
+from pyro_bmf.checkpoint import LATER
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.experiments.cells import Cell, CellStore
-from pyro_bmf.experiments.contenders import LATER
 from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.experiments.tuning import measure
 from pyro_bmf.methods.settings import Settings, preset
