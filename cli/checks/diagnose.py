@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pyro_bmf.errors import SavedFileError
 from pyro_bmf.files import write_json
 
 from ..given import refuse_unread
@@ -139,14 +140,13 @@ def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, t
 def _variational(
     folder: RunFolder, posterior: Posterior, file: Path, asked: _Asked, tables: TableWriter
 ) -> None:
-    import pandas as pd
-
     from pyro_bmf.checking.diagnosis_plot import plot_diagnosis
     from pyro_bmf.checking.gradient_noise import gradient_noise
     from pyro_bmf.checking.remedies import REMEDIES, ObjectiveTrace, remedy
     from pyro_bmf.checking.row_diagnosis import diagnose_rows
     from pyro_bmf.evaluation.plain_values import json_ready
 
+    history = _history(folder.history)
     name = folder.path.resolve().name
     # Every row twice: its k-hat, then its gaps.
     sides: tuple[Side, Side] = ("user", "item")
@@ -206,7 +206,6 @@ def _variational(
         "seed": asked.seed,
         "rows": summaries,
     }
-    history = pd.read_csv(folder.history) if folder.history.is_file() else pd.DataFrame()
     if posterior.guide.has_gradients:
         noise = gradient_noise(posterior, folder.settings(folder.read_config()), seed=asked.seed)
         content["gradient_noise"] = noise.to_dict()
@@ -236,6 +235,35 @@ def _variational(
         f"Every row is in {file.with_name(file.stem + '-users.csv')} and its neighbour for items, the figure "
         f"in {file.with_suffix('.png')}. Joint R-hat says nothing of a variational posterior."
     )
+
+
+def _history(file: Path) -> pd.DataFrame:
+    """Return what a fit recorded of its iterations, nothing where there is no file.
+
+    Raises
+    ------
+    SavedFileError
+        If the file is damaged.
+    """
+    import pandas as pd
+
+    from pyro_bmf.tensor_files import first_line
+
+    if not file.exists():
+        return pd.DataFrame()
+    try:
+        table = pd.read_csv(file)
+        for name in ("iteration", "loss_per_rating", "valid_rmse"):
+            if name in table:
+                table[name] = pd.to_numeric(table[name])
+        if len(table) and "iteration" not in table:
+            raise ValueError("it has no column iteration")
+    except (OSError, ValueError) as error:  # pandas' own errors among them
+        raise SavedFileError(
+            f"{file} is damaged ({first_line(error)}): take it from a copy, or delete it; the diagnosis then "
+            "does without the course of the objective."
+        ) from error
+    return table
 
 
 def _write(table: pd.DataFrame, file: Path, side: str) -> None:

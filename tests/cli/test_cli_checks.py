@@ -81,3 +81,22 @@ def test_elicit_asks_of_old_and_new_users(cli: Cli, run: Path) -> None:
         assert rows[0]["title"].startswith("Film")
     assert cli("elicit", run, "--user", 7, "--rating", "3=5").code == 2
     assert cli("elicit", run, "--user", "nobody").code == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00\xff\xfe",
+        b'a,"b\n',
+        b"iteration,loss_per_rating\n1,x\n",
+        b"loss_per_rating\n1\n",
+        b"a\n1\n2,3\n",
+    ],
+)
+def test_diagnose_names_a_damaged_history(cli: Cli, run: Path, content: bytes) -> None:
+    (run / "history.csv").write_bytes(content)
+    outcome = cli("diagnose", run, "--draws", 100)
+    assert outcome.code == 1
+    assert "history.csv is damaged (" in outcome.err
+    assert "take it from a copy, or delete it" in outcome.err
