@@ -22,14 +22,21 @@ from pyro_bmf import __version__
 from pyro_bmf.baselines.files import read_baseline, write_baseline
 from pyro_bmf.baselines.new_users import NewUser, NewUserAnswers
 from pyro_bmf.data import Ratings, Split
-from pyro_bmf.errors import DataError, SettingsError
+from pyro_bmf.errors import SettingsError
 from pyro_bmf.numerics.cell_arrays import normal_pmf
 from pyro_bmf.numerics.ranked_lists import Exclusion, best_columns, ordered_by
 from pyro_bmf.systems.contract import BasePredictor, FittedTo, TrainedOn
 from pyro_bmf.systems.known_rows import KnownRows
 from pyro_bmf.systems.new_ratings import NewRatings, checked_one
 from pyro_bmf.systems.predictions import rating_columns
-from pyro_bmf.systems.raw_ids import candidate_indices, check_count, exclusion_of, pair_indices, titled
+from pyro_bmf.systems.raw_ids import (
+    candidate_indices,
+    check_count,
+    checked_indices,
+    exclusion_of,
+    pair_indices,
+    titled,
+)
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -247,11 +254,4 @@ class Baseline(KnownRows, BasePredictor):
         return u, i
 
     def _checked(self, indices: ArrayLike, kind: str) -> Indices:
-        size = self.n_users if kind == "user" else self.n_items
-        found: NDArray[Any] = np.atleast_1d(np.asarray(indices))
-        if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
-            raise SettingsError(f"{kind} indices must be a one-dimensional array of integers.")
-        outside = (found < 0) | (found >= size)
-        if outside.any():
-            raise DataError(f"{kind} index {found[outside][0]} is outside 0..{size - 1}.")
-        return found.astype(np.int64, copy=False)
+        return checked_indices(indices, self.n_users if kind == "user" else self.n_items, kind)

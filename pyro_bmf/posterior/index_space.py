@@ -21,7 +21,7 @@ from ..numerics.ranked_lists import Exclusion
 from ..systems.contract import FittedTo, TrainedOn, lists_by_score
 from ..systems.known_rows import KnownRows
 from ..systems.predictions import DrawnPredictions, LevelPredictions, NormalPredictions, PairPredictions
-from ..systems.raw_ids import check_count, check_interval
+from ..systems.raw_ids import check_count, check_interval, checked_indices
 from .predictive import PairPredictive
 from .screening import Screen
 
@@ -104,22 +104,22 @@ class IndexedPosterior(KnownRows):
 
     def predict_mean(self, users: Indices, items: Indices) -> NDArray[np.float64]:
         """Return the (n,) posterior-predictive means, unclipped, in rating units."""
-        return self.pairs.rating_moments(users, items)[0]
+        return self.pairs.rating_moments(*self._at(users, items))[0]
 
     def predict_sd(self, users: Indices, items: Indices) -> NDArray[np.float64]:
         """Return the (n,) posterior-predictive standard deviations."""
-        return self.pairs.rating_moments(users, items)[1]
+        return self.pairs.rating_moments(*self._at(users, items))[1]
 
     def predict_pmf(self, users: Indices, items: Indices, levels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the (n, n_levels) probability of each rating of a discrete scale; rows sum to 1."""
-        return self.pairs.pmf(users, items, levels)
+        return self.pairs.pmf(*self._at(users, items), levels)
 
     def predict_pairs(
         self, users: Indices, items: Indices, levels: NDArray[np.float64] | None
     ) -> PairPredictions:
         """Return means, standard deviations, and probabilities of levels, with the intervals printed."""
-        mean, sd = self.pairs.rating_moments(users, items)
-        pmf = None if levels is None else self.pairs.pmf(users, items, levels)
+        mean, sd = self.pairs.rating_moments(*self._at(users, items))
+        pmf = None if levels is None else self.pairs.pmf(*self._at(users, items), levels)
         if self.pairs.likelihood.predicts_normals():
             return NormalPredictions(mean, sd, pmf)
         if pmf is not None and levels is not None:
@@ -130,11 +130,13 @@ class IndexedPosterior(KnownRows):
         self, users: Indices, items: Indices, probability: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the (n,) lower and upper ends of central posterior-predictive intervals, unclipped."""
-        return self.pairs.rating_interval(users, items, check_interval(probability), self.scale.levels)
+        return self.pairs.rating_interval(
+            *self._at(users, items), check_interval(probability), self.scale.levels
+        )
 
     def score_items(self, users: Indices) -> NDArray[np.float32]:
         """Return the posterior-predictive mean of every item, shape (len(users), n_items)."""
-        return self.pairs.score(users, np.arange(self.n_items))
+        return self.pairs.score(checked_indices(users, self.n_users, "user"), np.arange(self.n_items))
 
     @property
     def screens_catalogue(self) -> bool:
@@ -157,6 +159,9 @@ class IndexedPosterior(KnownRows):
             left_out = Exclusion.of_pairs(*_NO_PAIRS, self.n_users) if exclusion is None else exclusion
             return self._screen.best_items(users, n, left_out, advance)[0]
         return lists_by_score(self.score_items, users, n, exclusion, advance)
+
+    def _at(self, users: Indices, items: Indices) -> tuple[Indices, Indices]:
+        return checked_indices(users, self.n_users, "user"), checked_indices(items, self.n_items, "item")
 
     @cached_property
     def _screen(self) -> Screen | None:

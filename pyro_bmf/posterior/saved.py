@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..data.ratings import Ratings
 from ..errors import PyroBmfError, SavedFileError
-from ..files import write_json
+from ..files import make_folder, write_json
 from ..methods.coordinate_ascent.guide import ConjugateGuide
 from ..methods.cross_feedback.guide import CrossFeedbackGuide
 from ..methods.exact_head.guide import ExactHeadGuide
@@ -89,7 +89,7 @@ def save_parts(
     target = Path(path)
     folder = target.suffix != ".safetensors"
     if folder:
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
         target = target / FILE_NAME
     tensors: dict[str, Tensor] = {}
     for side, rows in (("users", user_rows), ("items", item_rows)):

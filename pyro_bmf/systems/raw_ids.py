@@ -54,6 +54,25 @@ def check_count(name: str, value: int) -> int:
     return int(value)
 
 
+def checked_indices(indices: ArrayLike, size: int, kind: str) -> Indices:
+    """Return indices of rows as int64, shape (n,).
+
+    Raises
+    ------
+    SettingsError
+        If they are not integers in one dimension.
+    DataError
+        Naming the first that is outside 0..size - 1: -1 is not the last row.
+    """
+    found: NDArray[Any] = np.atleast_1d(np.asarray(indices))
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise SettingsError(f"{kind} indices must be a one-dimensional array of integers.")
+    outside = (found < 0) | (found >= size)
+    if outside.any():
+        raise DataError(f"{kind} index {found[outside][0]} is outside 0..{size - 1}.")
+    return found.astype(np.int64, copy=False)
+
+
 def candidate_indices(candidates: ArrayLike | None, vocabulary: Vocabulary) -> Indices:
     """Return the columns to choose from, ascending, each once: all when `candidates` is None."""
     if candidates is None:

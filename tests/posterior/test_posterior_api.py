@@ -11,7 +11,7 @@ import torch
 from posteriors import PoissonLikelihood, handmade, planted, random_rows, train_posterior
 
 from pyro_bmf.data import Ratings, random_split
-from pyro_bmf.errors import DataError, FitError, SettingsError, UnknownIdError
+from pyro_bmf.errors import DataError, FitError, SettingsError, UnknownIdError, WriteError
 from pyro_bmf.evaluation import evaluate_with_references
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.fitted import NormalRowsGuide
@@ -287,3 +287,33 @@ def test_smallest_sets_are_those_of_the_probabilities(
     assert best["smallest_set"].tolist() == again["smallest_set"].tolist()
     new = posterior.fold_in({int(posterior.item_vocabulary.ids[0]): 4.0})
     assert {"smallest_set", "set_probability"} <= set(new.predict([int(posterior.item_vocabulary.ids[1])]))
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "message"),
+    [
+        (-1, DataError, r"user index -1 is outside 0\.\."),
+        (10**6, DataError, r"user index 1000000 is outside 0\.\."),
+        (0.5, SettingsError, "user indices must be a one-dimensional array of integers"),
+    ],
+)
+def test_an_index_that_is_of_no_row_is_refused(
+    posterior: Posterior, index: float, error: type[Exception], message: str
+) -> None:
+    """-1 was answered for the last row."""
+    users, items = np.array([index]), np.array([0])
+    for ask in (
+        lambda: posterior.predict_mean(users, items),
+        lambda: posterior.predict_sd(users, items),
+        lambda: posterior.predict_interval(users, items, 0.9),
+        lambda: posterior.score_items(users),
+    ):
+        with pytest.raises(error, match=message):
+            ask()
+    with pytest.raises(DataError, match="item index -1"):
+        posterior.predict_mean(items, np.array([-1]))
+
+
+def test_a_place_that_cannot_be_made_is_named(posterior: Posterior) -> None:
+    with pytest.raises(WriteError, match="/dev/full cannot be written"):
+        posterior.save("/dev/full")
