@@ -276,11 +276,11 @@ def rows_options(models: str) -> Callable[[Callable[..., Any]], Callable[..., An
             "cuts",
             multiple=True,
             callback=cuts_by_model,
-            metavar="MODEL:NAME=V,V",
+            metavar="MODEL[@SET]:NAME=V,V",
             group=ROWS,
             common=True,
-            help="Tune a model over these values of a setting alone; may be given again, and is said in the "
-            "report.",
+            help="Tune a model (on one set) over these values of a setting alone; may be given again, and is "
+            "said in the report.",
         )
         @option(
             "--sampler",

@@ -173,13 +173,15 @@ def numbers_by_model(
 def cuts_by_model(
     context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
 ) -> dict[str, dict[str, tuple[Any, ...]]]:
-    """Read ``MODEL:NAME=V[,V]``."""
+    """Read ``MODEL[@SET]:NAME=V[,V]``."""
     found: dict[str, dict[str, tuple[Any, ...]]] = {}
     for text in given:
         model, colon, rest = text.partition(":")
         name, equals, values = rest.partition("=")
         if not (colon and equals and model.strip() and name.strip() and values.strip()):
-            raise click.BadParameter(f"{text!r}: write MODEL:NAME=VALUE,VALUE", param=parameter)
+            raise click.BadParameter(
+                f"{text!r}: write MODEL:NAME=VALUE,VALUE, or MODEL@SET:NAME=VALUE,VALUE", param=parameter
+            )
         axis = tuple(plain_value(value.strip()) for value in values.split(","))
         found.setdefault(model.strip(), {})[name.strip()] = axis
     return found

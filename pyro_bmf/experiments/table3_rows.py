@@ -50,7 +50,7 @@ class Choices:
     iterations : mapping
         By row, or ``ROW@SET``, iterations of each fit at most.
     cuts : mapping
-        By row and setting, the values that are left of its grid.
+        By row, or ``ROW@SET``, and setting, the values that are left of its grid.
     chosen : mapping
         By set and row, settings that were chosen already; such a row is not tuned.
     sampler : {"grid", "tpe"}
@@ -162,7 +162,7 @@ class Table3Rows:
                     "what is chosen for it, or add it."
                 )
         columns = [data.name for data in self.sets]
-        for name in (*self.choices.trials, *self.choices.iterations):
+        for name in (*self.choices.trials, *self.choices.iterations, *self.choices.cuts):
             column = name.partition("@")[2]
             if column and column not in columns:
                 raise SettingsError(
@@ -237,7 +237,8 @@ class Table3Rows:
 
     def _cuts(self, model: Contender, data: DataSet) -> dict[str, tuple[Any, ...]]:
         large = CUTS.get(model.name, {}) if len(data.ratings) > LARGE else {}
-        return {**large, **self.choices.cuts.get(model.name, {})}
+        cuts = self.choices.cuts
+        return {**large, **cuts.get(model.name, {}), **cuts.get(f"{model.name}@{data.name}", {})}
 
     def _tuning(
         self,

@@ -81,10 +81,16 @@ def test_a_share_trains_and_the_rest_is_halved(tiny: DataSet, tmp_path: Path) ->
 
 
 def test_what_is_chosen_for_a_set_is_for_its_shares(tiny: DataSet, tmp_path: Path) -> None:
-    choices = Choices({"i-rec@tiny": 2, "i-rec@tiny-20%": 3}, chosen={"tiny": {"u-rec": {"n_factors": 5}}})
+    choices = Choices(
+        {"i-rec@tiny": 2, "i-rec@tiny-20%": 3},
+        cuts={"i-rec@tiny": {"l2": (0.1,)}},
+        chosen={"tiny": {"u-rec": {"n_factors": 5}}},
+    )
     experiment = Sparsity(("i-rec", "u-rec"), (tiny,), (10, 20), 1, choices, threads=1)
     cells = experiment.cells(CellStore(tmp_path))
-    assert [cell.identity["trials"] for cell in cells if cell.kind == "tuning"] == [2, 3]
+    tuning = [cell for cell in cells if cell.kind == "tuning"]
+    assert [cell.identity["trials"] for cell in tuning] == [2, 3]
+    assert [cell.identity["settings"]["grid"]["l2"] for cell in tuning] == [[0.1], [0.1]]
     finals = [cell for cell in cells if cell.kind == "final"]
     assert [cell.identity["settings"]["n_factors"] for cell in finals] == [5, 5]
 

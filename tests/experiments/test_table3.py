@@ -148,6 +148,8 @@ def test_a_cell_is_known_by_what_decides_it(tiny: DataSet, tmp_path: Path) -> No
         table3(tiny, iterations={"i-rec@tiny": 3, "i-rec": 2}).cells(store)[0].key
         == others[1].cells(store)[0].key
     )
+    on_one_set = {"i-rec": {"l2": (0.1, 1.0)}, "i-rec@tiny": {"l2": (0.01, 0.1)}}
+    assert table3(tiny, cuts=on_one_set).cells(store)[0].key == others[2].cells(store)[0].key
     keys = {other.cells(store)[0].key for other in others}
     assert len(keys | {one.key}) == 5
     finals = table3(tiny, trials={"i-rec": 0}).cells(store)
@@ -236,6 +238,7 @@ def test_a_fit_that_fails_is_said_in_the_table(tiny: DataSet, tmp_path: Path) ->
         (("--trials", "many"), "write a whole number, or MODEL=NUMBER"),
         (("--models", "i-rec", "--grid", "l2=1"), "write MODEL:NAME=VALUE,VALUE"),
         (("--models", "i-rec", "--grid", "i-rec:l2=7"), "l2=7 is not of the grid"),
+        (("--models", "i-rec", "--grid", "i-rec@ml1m:l2=0.1"), "ml1m is not among the sets of the table"),
         (("--settings", "bad.json"), "settings by set and model are needed"),
         (("--sets", "bad.toml"), "[mine] names no file"),
     ],

@@ -174,9 +174,10 @@ def test_cells_are_shared_with_table_3(tiny: DataSet, tmp_path: Path) -> None:
     assert all(store.has(cell) for cell in experiment.cells(store)), "they were copied"
 
 
-def test_what_is_chosen_for_the_preset_is_for_its_parts(tiny: DataSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whose", ["paper", "paper@tiny"])
+def test_what_is_chosen_for_the_preset_is_for_its_parts(tiny: DataSet, tmp_path: Path, whose: str) -> None:
     rows = ("paper", "paper-no-attention", "paper-no-feedback", "paper-no-data-input")
-    cuts = {"paper": {"n_factors": (10,), "attention_scope": ("local",)}}
+    cuts = {whose: {"n_factors": (10,), "attention_scope": ("local",)}}
     experiment = table4(tiny, rows, cuts=cuts, trials={"paper": 2, "paper-no-feedback": 3})
     found = {
         json.dumps(cell.identity["settings"]["fixed"]): cell for cell in experiment.cells(CellStore(tmp_path))

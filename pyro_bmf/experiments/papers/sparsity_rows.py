@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from pyro_bmf.data import Ratings, Split
 from pyro_bmf.data.splits import subsample_split
@@ -112,7 +113,7 @@ class SparsityRows(Table3Rows):
 def _on_every_share(choices: Choices, shares: Sequence[Subsample]) -> Choices:
     """Return choices in which those of a whole set are those of each of its shares."""
 
-    def spread(given: dict[str, int]) -> dict[str, int]:
+    def spread(given: Mapping[str, Any]) -> dict[str, Any]:
         found = dict(given)
         for name, value in given.items():
             model, _, column = name.partition("@")
@@ -128,7 +129,8 @@ def _on_every_share(choices: Choices, shares: Sequence[Subsample]) -> Choices:
             chosen[share.name] = chosen[share.base]
     return replace(
         choices,
-        trials=spread(dict(choices.trials)),
-        iterations=spread(dict(choices.iterations)),
+        trials=spread(choices.trials),
+        iterations=spread(choices.iterations),
+        cuts=spread(choices.cuts),
         chosen=chosen,
     )

@@ -166,7 +166,8 @@ def for_every_part(choices: Choices, models: Sequence[Contender]) -> Choices:
 
 def _axes(models: Sequence[Contender], name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the axes of a variant's grid; of what is named itself every axis, so that an error is told."""
+    row = name.partition("@")[0]
     for model in models:
-        if model.name == name and model.base != name:
+        if model.name == row and model.base != row:
             return model.grid().axes
     return given
