@@ -40,7 +40,8 @@ def cells_on(
     """Return how many cells a chunk of rows may have on a device.
 
     On a CPU the given number, which its caches are made for. On a card as many as memory allows: each chunk
-    is a few launches, and a card with room for all rows takes all of them at once.
+    is a few launches, and a card with room for all rows takes all of them at once. A power of two, so that
+    fits on one card cut rows alike though what is free varies: sums over chunks then have the same bits.
 
     Parameters
     ----------
@@ -54,7 +55,8 @@ def cells_on(
     """
     if device.type == "cpu":
         return cells
-    return min(max(free(device) // (_PARTS * itemsize), 1), _MOST)
+    room = max(free(device) // (_PARTS * itemsize), 1)
+    return int(min(1 << (room.bit_length() - 1), _MOST))
 
 
 def exceptions(mask: Tensor) -> Tensor | slice | None:
