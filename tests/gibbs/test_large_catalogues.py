@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def run(split: Split, **how: Any) -> Any:
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take every catalogue for a large one."""
     monkeypatch.setattr(estimate, "SINGLE_NUMBERS", 0)
-    monkeypatch.setitem(Sweeps.__init__.__kwdefaults__, "dense_cells", 0)
+    monkeypatch.setattr(Sweeps, "__init__", functools.partialmethod(Sweeps.__init__, dense_cells=0))
 
 
 def test_draws_in_half_precision_predict_the_same_to_its_rounding(
