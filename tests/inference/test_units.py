@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -24,6 +25,7 @@ from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.counts import PoissonLikelihood
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.likelihoods.student_t import StudentTLikelihood
+from pyro_bmf.model.standard_units import InUnits
 from pyro_bmf.posterior import Posterior
 
 pytestmark = pytest.mark.filterwarnings("ignore::pyro_bmf.data.notices.DataNotice")
@@ -318,3 +320,16 @@ def test_a_likelihood_in_units_is_the_one_of_converted_ratings() -> None:
             kind.log_prob_observed(eta, places, levels),
             plain.log_prob_observed(eta, places, (levels - 30.0) / 4.0),
         )
+
+
+def test_draws_of_ratings_are_in_their_unit() -> None:
+    eta = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
+    units = Units(centre=3.5, spread=2.0)
+    law = InUnits(dist.Normal(eta, 0.5), units)
+    torch.manual_seed(5)
+    drawn = law.sample((20_000,))
+    assert torch.allclose(drawn.mean(0), 2.0 * eta + 3.5, atol=0.04)
+    assert torch.allclose(drawn.mean(0), law.mean, atol=0.04)
+    assert torch.allclose(drawn.var(0), law.variance, rtol=0.05)
+    exact = torch.distributions.Normal(2.0 * eta + 3.5, 1.0).log_prob(drawn)
+    assert torch.allclose(law.log_prob(drawn), exact)
