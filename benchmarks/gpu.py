@@ -27,6 +27,7 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,9 @@ LARGE: dict[str, tuple[str, dict[str, Any]]] = {
         {"n_factors": 50, "n_tower_layers": 1, "n_units": 100, "n_tower_outputs": 50, "stop_after": 2},
     ),
 }
+
+#: What the host calls to give a card work.
+LAUNCHES = ("cudaLaunchKernel", "cudaGraphLaunch", "cuLaunchKernel", "cudaMemcpyAsync", "cudaMemsetAsync")
 
 
 @dataclass
@@ -250,15 +254,8 @@ def time_steps(place: Place, descend: Any, order: list[Any]) -> dict[str, Any]:
             place.wait()
         averages = seen.key_averages()
         device_us = sum(getattr(one, "self_device_time_total", 0.0) for one in averages)
-        launched = (
-            "cudaLaunchKernel",
-            "cudaGraphLaunch",
-            "cuLaunchKernel",
-            "cudaMemcpyAsync",
-            "cudaMemsetAsync",
-        )
         record["device_ms"] = device_us / 3e3
-        record["launches"] = sum(one.count for one in averages if one.key.startswith(launched)) / 3
+        record["launches"] = sum(one.count for one in averages if one.key.startswith(LAUNCHES)) / 3
     return record
 
 
@@ -313,9 +310,39 @@ def iterations(place: Place) -> None:
             work = work_of(split.train, kind, "normal", device=place.device)
             work()
             waits = synchronisations(work)
+            record = found[f"one {name}"] = time_work(place, work)
+        print(f"one iteration, {name}: {told(record)}", flush=True)
         found[f"waits, {name}"] = waits
         place.check(f"waits in an iteration, {name}", len(waits) <= most, f"{len(waits)}, at most {most}")
         print("\n".join(waits[:30]), flush=True)
+
+
+def time_work(place: Place, work: Callable[[], Any]) -> dict[str, Any]:
+    """Return milliseconds of some work on a card: in all, of the host, of the card; and its launches."""
+    from torch.profiler import ProfilerActivity, profile
+
+    n = 5
+    place.wait()
+    started = time.perf_counter()
+    for _ in range(n):
+        work()
+    host = time.perf_counter() - started
+    place.wait()
+    whole = time.perf_counter() - started
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        work()
+        place.wait()
+    averages = seen.key_averages()
+    kernels = [one for one in averages if str(one.device_type).endswith("CUDA")]
+    kernels.sort(key=lambda one: -one.self_device_time_total)
+    for one in kernels[:12]:
+        print(f"    {one.self_device_time_total / 1e3:8.3f} ms {one.count:6d} x {one.key[:90]}", flush=True)
+    return {
+        "ms": 1e3 * whole / n,
+        "host_ms": 1e3 * host / n,
+        "device_ms": sum(one.self_device_time_total for one in kernels) / 1e3,
+        "launches": sum(one.count for one in averages if one.key.startswith(LAUNCHES)),
+    }
 
 
 def synchronisations(work: Callable[[], Any]) -> list[str]:
@@ -368,6 +395,7 @@ def timed_fit(place: Place, split: Any, name: str, settings: Any, *, determinist
         place.check(name, False, record["error"])
         return record
     own = [one["seconds"] for one in result.history]
+    record["iterations"] = len(own)
     record["first_s"], record["iteration_s"] = own[0], float(np.median(own[1:] or own))
     test = split.test
     if len(test):
@@ -508,7 +536,11 @@ def main() -> int:
             continue
         started = time.perf_counter()
         print(f"--- {name}", flush=True)
-        run(place)
+        try:
+            run(place)
+        except Exception as error:  # a section that breaks off must not cost those after it
+            traceback.print_exc(limit=-8, file=sys.stdout)
+            place.check(name, False, f"{type(error).__name__}: {str(error)[:300]}")
         place.found[f"{name}_s"] = time.perf_counter() - started
         print(f"    {place.found[f'{name}_s']:.1f} s", flush=True)
     place.found.pop("_ml1m", None)
