@@ -296,7 +296,7 @@ def has_joint_descent(objective: Objective) -> bool:
 
 def _analytic(objective: Objective) -> bool:
     """Return whether Normals have an analytic KL to each of the priors."""
-    zero = torch.zeros(1, objective.model.n_factors)
+    zero = objective.model.centre.new_zeros(1, objective.model.n_factors)  # on the device of the priors
     for site, prior, width in objective.model.row_priors():
         normal: Any = dist.Normal(zero, 1.0).to_event(1) if width else dist.Normal(zero[:, 0], 1.0)  # type: ignore[no-untyped-call]
         try:
