@@ -102,6 +102,31 @@ def test_every_method(name: str, device: torch.device, split: Split, tmp_path: A
     np.testing.assert_allclose(read.predict_mean(users, items), predicted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "prior", ["hierarchical-normal", "lkj", "normal-wishart", "student-t", "laplace", "horseshoe"]
+)
+def test_every_prior(prior: str, device: torch.device, split: Split) -> None:
+    """Of encoders, which sample them: what a prior makes for itself is where the model is."""
+    settings = preset("amortized").replace(n_factors=3, max_iterations=1, prior=prior)
+    fitted = fit(split, settings, threads=1, device=str(device), progress=False)
+    assert np.isfinite(fitted.posterior.predict_mean(split.test.users, split.test.items)).all()
+
+
+def test_positive_priors(device: torch.device) -> None:
+    settings = preset("amortized").replace(
+        n_factors=3,
+        max_iterations=1,
+        prior="gamma",
+        likelihood="poisson:link=identity",
+        biases=False,
+        centred=False,
+    )
+    counts = synthetic_ratings(n_users=30, n_items=20, n_ratings=250, scale="1:5:1", seed=0).ratings
+    counted = random_split(counts, seed=0)
+    fitted = fit(counted, settings, threads=1, device=str(device), progress=False)
+    assert np.isfinite(fitted.posterior.predict_mean(counts.users, counts.items)).all()
+
+
 # ---------------------------------------------------------------- which device
 
 

@@ -60,7 +60,8 @@ class ImplicitFeedback(nn.Module):
         for side, feedback in (("user", block.user_feedback), ("item", block.item_feedback)):
             bias = f"{side}_bias" in priors
             width = n_factors + bias
-            gamma = dist.Gamma(torch.ones(width), self.scale**2).to_event(1)  # type: ignore[no-untyped-call]
+            ones = torch.ones(width, device=feedback.values.device)
+            gamma = dist.Gamma(ones, self.scale**2).to_event(1)  # type: ignore[no-untyped-call]
             precision = pyro.sample(f"{side}_weights_precision", gamma)
             normal = dist.Normal(0.0, precision.rsqrt()).expand([feedback.n_columns, width]).to_event(2)  # type: ignore[no-untyped-call]
             means = feedback_means(feedback, pyro.sample(f"{side}_weights", normal))

@@ -291,6 +291,12 @@ def test_steps_are_recorded_where_there_is_a_recorder() -> None:
     assert "(operation not permitted when stream is capturing)" in notes[0]
 
 
+def test_joint_steps_are_taken_wherever_the_model_is() -> None:
+    """On torch's device without numbers, which every build has: on a card it is the same."""
+    with pyro.validation_enabled(False):  # which reads numbers
+        assert has_joint_descent(objective_of().to("meta"))
+
+
 def test_a_prior_without_an_analytic_kl_goes_by_pyro() -> None:
     class Heavy(type(FactorizationModel(K).user_prior)):  # type: ignore[misc]
         def forward(self, side: str, n_factors: int | None) -> Any:

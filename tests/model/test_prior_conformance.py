@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
@@ -45,6 +47,37 @@ def test_conformance(name: str) -> None:
     check_prior(make(), **more)
     assert make().settings()["kind"] == name
     assert make().density
+
+
+class _Own(Prior):
+    """A prior of a user's own, which makes its tensors in `forward`."""
+
+    def forward(self, side: str, n_factors: int | None) -> Any:
+        del side
+        shape = () if n_factors is None else (n_factors,)
+        rows: Any = dist.Laplace(torch.zeros(shape), torch.full(shape, 0.5))
+        return rows.to_event(len(shape))
+
+
+# Torch cannot draw correlations and precisions without numbers.
+_MATRICES = {("lkj", 3), ("normal-wishart", 3)}
+
+
+@pytest.mark.parametrize(
+    ("name", "n_factors"),
+    [(name, n) for name in (*CASES, "own") for n in (3, None) if (name, n) not in _MATRICES],
+)
+def test_a_prior_is_where_its_model_is(name: str, n_factors: int | None) -> None:
+    """On torch's device without numbers, which every build has: on a card it is the same."""
+    prior = _Own() if name == "own" else CASES[name][0]()
+    prior.prepare(n_factors)
+    before = list(prior.state_dict())
+    prior.to("meta")
+    with pyro.validation_enabled(False):  # which reads numbers
+        drawn = poutine.trace(lambda: pyro.sample("row", prior("user_factors", n_factors))).get_trace()
+    sites = [drawn.nodes[site]["value"] for site in drawn.stochastic_nodes]
+    assert {value.device.type for value in sites} == {"meta"}
+    assert list(prior.state_dict()) == before
 
 
 def test_a_broken_prior_does_not_pass() -> None:

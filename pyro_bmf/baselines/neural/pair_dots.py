@@ -54,6 +54,8 @@ class _PairDots(torch.autograd.Function):
         with warnings.catch_warnings():
             # It is called a beta once a process; what is used of it is held against dense products by tests.
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            # Torch 2.11 says so even where the checks are declined below: the layout is the ratings' own.
+            warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
             shape = (len(rows), len(columns))
             zeros = rows.new_zeros(len(indices))
             cells = torch.sparse_csr_tensor(indptr, indices, zeros, shape, check_invariants=False)

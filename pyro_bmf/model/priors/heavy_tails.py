@@ -188,7 +188,7 @@ class HorseshoePrior(Prior):
 
     def forward(self, side: str, n_factors: int | None) -> TorchDistribution:
         """Sample the global scale, and return the prior of one row given it."""
-        tau = pyro.sample(f"{side}_tau", dist.HalfCauchy(torch.tensor(self._scale)))
+        tau = pyro.sample(f"{side}_tau", dist.HalfCauchy(torch.full((), self._scale)))
         return _event(Horseshoe(tau.expand(() if n_factors is None else (n_factors,))))
 
     def guide(self, side: str, n_factors: int | None) -> None:

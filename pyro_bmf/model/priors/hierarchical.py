@@ -165,7 +165,7 @@ class LKJPrior(Prior):
             return dist.Normal(location, spread)
         if n_factors == 1:
             return _event(dist.Normal(location, spread))
-        concentration = torch.tensor(self.concentration, dtype=zero.dtype)
+        concentration = torch.full((), self.concentration, dtype=zero.dtype)
         root = pyro.sample(f"{side}_correlation", dist.LKJCholesky(n_factors, concentration))
         tril = spread.unsqueeze(-1) * root
         return cast(TorchDistribution, dist.MultivariateNormal(location, scale_tril=tril))

@@ -8,6 +8,7 @@ variational posterior.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any, cast
 
 import pyro.distributions as dist
@@ -31,6 +32,19 @@ class Prior(nn.Module):
     positive: bool = False
     #: Whether the object holds a q of hyperparameters: then one object serves one side only.
     learned: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Most priors have no tensor of their own: this one moves with the model, and is not saved.
+        self.register_buffer("_place", torch.zeros(()), persistent=False)
+
+    _place: Tensor
+
+    def __call__(self, side: str, n_factors: int | None) -> TorchDistribution:
+        """Run `forward`: the tensors that it makes are where the model is."""
+        device = self._place.device
+        with nullcontext() if device.type == "cpu" else device:
+            return cast(TorchDistribution, super().__call__(side, n_factors))
 
     def prepare(self, n_factors: int | None) -> None:
         """Make what the hyperparameters' q needs for rows of this width: nothing by default."""

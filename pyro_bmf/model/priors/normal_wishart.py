@@ -94,7 +94,7 @@ class NormalWishartPrior(Prior):
         # In float64: Bartlett's factors of a few degrees of freedom are near singular in single precision.
         degrees = n_factors + self.extra_degrees
         eye = torch.eye(n_factors, dtype=torch.float64)
-        wishart = _Wishart(torch.tensor(degrees, dtype=torch.float64), eye / (degrees * self._scale**2))
+        wishart = _Wishart(torch.full((), degrees, dtype=torch.float64), eye / (degrees * self._scale**2))
         precision = pyro.sample(f"{side}_precision", wishart)
         location = pyro.sample(
             f"{side}_location",
@@ -181,7 +181,7 @@ class NormalWishartPrior(Prior):
             shape = torch.full_like(mean, 1.0 + 0.5 * (n + 1))
             return cast(TorchDistribution, dist.Gamma(shape, shape / mean))
         degrees = len(mean) + self.extra_degrees + n + 1
-        return _Wishart(torch.tensor(degrees, dtype=mean.dtype), covariance_matrix=mean / degrees)
+        return _Wishart(mean.new_full((), degrees), covariance_matrix=mean / degrees)
 
     def scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:
         """Return how the precision's density changes when rows are multiplied by a factor."""
