@@ -192,8 +192,9 @@ def steps(place: Place) -> None:
     """Time a step of the encoders by each kind, and tell host time from device time."""
     from pyro_bmf.methods.cross_feedback.algorithm1 import Algorithm1
     from pyro_bmf.methods.cross_feedback.descent import JointDescent, PlainDescent
-    from pyro_bmf.methods.cross_feedback.recorded import CudaRecorder, RecordedDescent
+    from pyro_bmf.methods.cross_feedback.recorded import RecordedDescent
     from pyro_bmf.methods.job import Job
+    from pyro_bmf.methods.recording import CudaRecorder
     from pyro_bmf.methods.settings import preset
     from pyro_bmf.process import computing
     from pyro_bmf.progress import reporter_of

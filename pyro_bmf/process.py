@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pyro
 import torch
+from torch.utils import deterministic as torch_deterministic
 
 from .errors import SettingsError
 
@@ -94,6 +95,9 @@ def computing(device: torch.device, threads: int | None, deterministic: bool) ->
         # cuBLAS reads this when its first handle is made; without it, deterministic mode refuses to work.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    was_filled = torch_deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    # Else every new tensor is filled before it is written: a launch more for most operations.
+    torch_deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         with (
             torch.random.fork_rng(devices=cuda),
@@ -104,6 +108,7 @@ def computing(device: torch.device, threads: int | None, deterministic: bool) ->
             warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
             yield device
     finally:
+        torch_deterministic.fill_uninitialized_memory = was_filled  # type: ignore[attr-defined]
         torch.set_num_threads(before)
         if torch.are_deterministic_algorithms_enabled() != was_deterministic:
             # Only where it changed: the call imports torch's compiler, seconds of work on a CPU.

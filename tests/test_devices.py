@@ -160,6 +160,10 @@ def test_what_is_too_large_for_a_card_may_go_to_the_cpu() -> None:
 
 def test_deterministic_kernels_are_put_back(device: torch.device) -> None:
     before = torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     with computing(device, threads=1, deterministic=True):
         assert torch.are_deterministic_algorithms_enabled() == (device.type == "cuda")
+        # Filling new tensors before they are written would be a launch more for most operations.
+        assert not torch.utils.deterministic.fill_uninitialized_memory
     assert torch.are_deterministic_algorithms_enabled() == before
+    assert torch.utils.deterministic.fill_uninitialized_memory == filled

@@ -16,7 +16,7 @@ the other side is itself uncertain, the same holds with :math:`E[f_j f_j^T]` (co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..model.feedback import Feedback
-from ..numerics import factorise, room
+from ..numerics import factorise
 from ..numerics.chunks import chunks
 from ..numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 from .streamed import CHUNK, row_parts, streamed, with_host
@@ -294,98 +294,3 @@ class Conditional:
 def _solve_triangular(tril: Tensor, right: Tensor, *, upper: bool) -> Tensor:
     solved: Tensor = torch.linalg.solve_triangular(tril, right, upper=upper)
     return solved
-
-
-def conjugate_gradient(
-    operator: Callable[[Tensor], Tensor],
-    precondition: Callable[[Tensor], Tensor],
-    target: Tensor,
-    start: Tensor,
-    *,
-    tolerance: float,
-    max_steps: int,
-    likely: int = 0,
-) -> tuple[Tensor, int, float]:
-    """Solve ``operator(x) = target`` for a symmetric positive definite operator.
-
-    Parameters
-    ----------
-    operator, precondition : callable
-    target, start : Tensor
-    tolerance : float
-        Of the residual's norm, relative to the target's.
-    max_steps : int
-    likely : int
-        How many steps it will probably take: a card is asked for so many before the first look. What comes
-        after the last one that is needed leaves all as it is, so the result does not depend on this.
-
-    Returns
-    -------
-    x : Tensor
-    steps : int
-    residual : float
-        Norm of what is left, relative to the target's.
-    """
-    if room.waits(target.device):
-        return _conjugate_gradient_ahead(
-            operator, precondition, target, start, tolerance, max_steps, max(likely, 1)
-        )
-    x = start.clone()
-    left = target - operator(x)
-    size = float(target.norm())
-    if size == 0.0:
-        return torch.zeros_like(target), 0, 0.0
-    residual = float(left.norm()) / size
-    moved = precondition(left)
-    direction, product = moved.clone(), (left * moved).sum()
-    steps = 0
-    while steps < max_steps and residual > tolerance:
-        image = operator(direction)
-        length = product / (direction * image).sum()
-        x += length * direction
-        left -= length * image
-        steps += 1
-        residual = float(left.norm()) / size
-        moved = precondition(left)
-        after = (left * moved).sum()
-        direction = moved + (after / product) * direction
-        product = after
-    return x, steps, residual
-
-
-def _conjugate_gradient_ahead(
-    operator: Callable[[Tensor], Tensor],
-    precondition: Callable[[Tensor], Tensor],
-    target: Tensor,
-    start: Tensor,
-    tolerance: float,
-    max_steps: int,
-    likely: int,
-) -> tuple[Tensor, int, float]:
-    """Do as `conjugate_gradient` with a look at the residual after many steps, and not after each."""
-    size = target.norm()
-    x = torch.where(size > 0.0, start, 0.0)
-    left = torch.where(size > 0.0, target - operator(x), 0.0)
-    residual = left.norm() / size.clamp_min(torch.finfo(size.dtype).tiny)
-    moved = precondition(left)
-    direction, product = moved, (left * moved).sum()
-    taken, asked = torch.zeros_like(size), 0
-    while asked < max_steps:
-        for _ in range(min(likely, max_steps - asked)):
-            going = residual > tolerance
-            image = operator(direction)
-            length = torch.where(going, product / (direction * image).sum(), 0.0)
-            x = x + length * direction
-            left = left - length * image
-            residual = torch.where(going, left.norm() / size, residual)
-            moved = precondition(left)
-            after = (left * moved).sum()
-            direction = torch.where(going, moved + (after / product) * direction, direction)
-            product = torch.where(going, after, product)
-            taken = taken + going
-            asked += 1
-        steps, found = torch.stack([taken, residual]).tolist()
-        if not found > tolerance:
-            break
-        likely = max(likely // 4, 1)
-    return x, int(steps), found

@@ -170,7 +170,7 @@ def test_the_weights_spread_is_where_the_bound_is_highest(beta: float) -> None:
 def test_iterations_of_a_normal_likelihood_climb() -> None:
     """With the means of the weights held, every update is the best of its block, and the loss falls."""
     small = make(noisy=False)
-    for optimizer in (small.updates.optimizers.user, small.updates.optimizers.item):  # type: ignore[union-attr]
+    for _, optimizer in small.updates.weight_steps.optimizers.by_side():  # type: ignore[union-attr]
         optimizer.param_groups[0]["lr"] = 0.0
     losses = [small.updates.iteration()["loss"] for _ in range(30)]
     assert all(after < before for before, after in pairwise(losses))

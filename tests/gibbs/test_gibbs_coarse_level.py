@@ -8,11 +8,14 @@ from tiny_chain import random_state, tiny_model, tiny_sweeps
 
 from pyro_bmf.methods.gibbs.coarse_level import CoarseLevel
 from pyro_bmf.methods.gibbs.mean_information import DenseInformation
+from pyro_bmf.numerics import room
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
 @pytest.mark.parametrize("n_groups", [1, 3])
-def test_the_coarse_system_is_the_restricted_one(side: str, n_groups: int) -> None:
+def test_the_coarse_system_is_the_restricted_one(
+    side: str, n_groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweeps = tiny_sweeps(tiny_model())
     state = random_state(sweeps)
     own, entries = state.of(side), sweeps.entries.of(side)
@@ -41,8 +44,13 @@ def test_the_coarse_system_is_the_restricted_one(side: str, n_groups: int) -> No
     used = torch.nn.functional.one_hot(coarse.segments.index[:-1], n_groups).sum(0) > 0
     assert bool(used.all())
     restricted = spread.T @ system @ spread
-    root = coarse.factor(DenseInformation(entries, information), own.weights_precision, location_prior)
-    torch.testing.assert_close(root @ root.T, restricted)
+    given = DenseInformation(entries, information), own.weights_precision, location_prior
+    solver = coarse.solver(*given)
+    torch.testing.assert_close(solver.root @ solver.root.T, restricted)
     left = torch.randn(m + 1, width, dtype=torch.float64)
     expected = spread @ torch.linalg.solve(restricted, spread.T @ left.flatten())
-    torch.testing.assert_close(coarse.solve(left, root).flatten(), expected)
+    torch.testing.assert_close(solver(left).flatten(), expected)
+    monkeypatch.setattr(room, "waits", lambda device: True)
+    on_a_card = coarse.solver(*given)
+    assert on_a_card.inverse is not None
+    torch.testing.assert_close(on_a_card(left).flatten(), expected)

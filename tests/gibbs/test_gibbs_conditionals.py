@@ -21,11 +21,11 @@ from pyro_bmf.methods.gibbs.hyper_draws import (
     shift_noise,
 )
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
-from pyro_bmf.methods.kernel import conjugate_gradient
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.numerics.conjugate_draws import draw_normal_gamma, draw_normal_wishart
+from pyro_bmf.numerics.conjugate_gradients import conjugate_gradient
 from pyro_bmf.numerics.ordered_cuts import _at, draw_cuts_and_utilities, fit_cuts
 
 

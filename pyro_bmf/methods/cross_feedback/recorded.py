@@ -5,7 +5,7 @@ graph asks once. It needs inputs of one shape at one place, so that every block 
 no entries and no weight, entries and ratings of weight zero. What is filled in adds zeros to every sum, so
 that loss and gradients are those of the block, to rounding.
 
-Nothing here knows CUDA but `CudaRecorder`: recording is what a `Recorder` does.
+Recording is what a `Recorder` does (`pyro_bmf.methods.recording`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,37 +24,10 @@ from ...model.sides import SIDES, Side, Sides
 from ...numerics import room
 from ...numerics.segment_sums import PIECE, Pieces, Segments
 from ...tensor_files import first_line
+from ..recording import CudaRecorder, Recorder
 from .descent import Descent, JointDescent, Loss, StepInput
 from .optimizer import rates
 from .steps import Step
-
-#: Runs before a recording: libraries then have the memory that they take at their first use.
-_WARM_UPS = 3
-
-
-class Recorder(Protocol):
-    """What turns work into something that does it again."""
-
-    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
-        """Return what does `work` again, on the same memory; `warm_up` may be run, any number of times."""
-
-
-class CudaRecorder:
-    """Records a CUDA graph."""
-
-    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
-        """Warm up beside the current stream, then record."""
-        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(_WARM_UPS):
-                warm_up()
-        torch.cuda.current_stream().wait_stream(beside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            work()
-        replay: Callable[[], object] = graph.replay
-        return replay
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,11 @@ from ..build_model import build_model
 from ..gibbs.chain import check_gibbs
 from ..gibbs.chain_state import ChainState, SideState
 from ..job import Checkpoints, Fitted, Handover, Job
+from ..recording import Recording
 from ..streamed import CHUNK
 from .settings import ExactHead
 from .updates import HeadUpdates
+from .weight_steps import start_adam
 
 #: Validation RMSE is a matter of seconds: it is looked at so often.
 _WATCH = 5
@@ -70,6 +72,7 @@ class ExactHeadRun:
             device=job.device,
             implicit=job.implicit,
             host_chunk=host_chunk,
+            recording=Recording.on(job.device, job.reporter.note),
         )
         history = list[dict[str, Any]]()
         if kept.resume and kept.file is not None:
@@ -191,8 +194,8 @@ def _tensors(updates: HeadUpdates) -> dict[str, Tensor]:
     for side in SIDES:
         own = updates.guide.of(side)
         found |= {f"{side}.loc": own.loc, f"{side}.covariance": own.covariance}
-        if updates.optimizers is not None:
-            state = updates.optimizers.of(side).state_dict()["state"].get(0, {})
+        if updates.weight_steps is not None:
+            state = updates.weight_steps.optimizers.of(side).state_dict()["state"].get(0, {})
             found |= {f"optimizer.{side}.{name}": value for name, value in state.items()}
     return found
 
@@ -219,15 +222,9 @@ def load(path: Path, updates: HeadUpdates, identity: dict[str, Any], history: li
         if len(header["history"]) != header["iteration"]:
             raise ValueError(f"{header['iteration']} iterations with {len(header['history'])} records")
         all_finite(tensors)
-        for optimizer in (
-            () if updates.optimizers is None else (updates.optimizers.user, updates.optimizers.item)
-        ):
-            parameter = optimizer.param_groups[0]["params"][0]
-            optimizer.state[parameter] = {
-                "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
+        if updates.weight_steps is not None:
+            for _, optimizer in updates.weight_steps.optimizers.by_side():
+                start_adam(optimizer)
         places = _tensors(updates)
         same_kinds(tensors, places, "state")
         with torch.no_grad():

@@ -28,12 +28,14 @@ from ..gibbs.chain_state import block_precision
 from ..gibbs.known_parts import conjugate_priors, latent_utilities
 from ..gibbs.sweeps import NOISE_PRIOR, START_WIDTH, WEIGHTS_START_WIDTH
 from ..kernel import Entries
+from ..recording import NOT_RECORDED, Recording
 from .guide import ExactHeadGuide, noise_squares
 from .head import Head, Moments, head_of
 from .hyperparameters import SidePriors, by_block, expected_precision, times_kappa
 from .objective import Collapsed, CollapsedELBO
 from .rating_terms import RatingTerms, rating_terms
 from .settings import ExactHead
+from .weight_steps import WeightSteps
 
 #: Iterations before precisions of weights and rows, and rows' noise, leave their guesses.
 _HOLD = 2
@@ -60,11 +62,13 @@ class HeadUpdates:
     host_chunk : int
         Entries on the device at a time, where the pairs stay with the host (`Entries.streaming`); 0 where all
         are on the device.
+    recording : Recording
+        How steps of the weights are recorded.
 
     Attributes
     ----------
     guide : ExactHeadGuide
-    optimizers : Sides of torch.optim.Adam, or None
+    weight_steps : WeightSteps, or None
         Of the weights, where the model has implicit feedback.
     iterations : int
         Number of iterations done.
@@ -81,6 +85,7 @@ class HeadUpdates:
         dtype: torch.dtype = torch.float32,
         implicit: Ratings | None = None,
         host_chunk: int = 0,
+        recording: Recording = NOT_RECORDED,
     ) -> None:
         self.model, self.settings, self.device, self.dtype = model, settings, device, dtype
         self.unknown = latent_utilities(model)
@@ -100,13 +105,12 @@ class HeadUpdates:
         self.guide = self._start(train, seed)
         self.priors = self.guide_priors()
         self.guide.know(self.priors)
-        self.optimizers = None
-        if model.implicit is not None:
-            weights = (self.guide.user.weights, self.guide.item.weights)
-            self.optimizers = Sides(*(torch.optim.Adam([own], lr=settings.learning_rate) for own in weights))
         # Adam's steps do not depend on the scale; its guard against division by zero does.
         self.scale = len(train) / 100.0
         self.loss = CollapsedELBO(self.scale)(model, self.guide)
+        self.weight_steps = None
+        if model.implicit is not None:
+            self.weight_steps = WeightSteps(self.guide, self.loss, settings, recording)
         self.iterations = 0
         #: Predictors of the present state, where it has not been put back from a file.
         self._eta: Tensor | None = None
@@ -176,7 +180,8 @@ class HeadUpdates:
         They are read once, at the end: a card is asked for a whole iteration ahead. What is not finite, or
         could not be factorised, makes a loss of NaN.
         """
-        self._set_rates()
+        if self.weight_steps is not None:
+            self.weight_steps.set_rates(self.iterations)
         begun = self.latent and self.iterations == self.settings.plain_iterations
         for side in SIDES:
             terms = self._terms(fit_cuts=side == "user", begun=begun and side == "user")
@@ -196,15 +201,6 @@ class HeadUpdates:
             for tensor in (own.loc, own.covariance.diagonal(dim1=1, dim2=2), own.precision):
                 found = found & torch.isfinite(tensor.sum())
         return found
-
-    def _set_rates(self) -> None:
-        """Let the steps' length fall along half a cosine."""
-        if self.optimizers is None:
-            return
-        fall = 0.5 * (1.0 + math.cos(math.pi * self.iterations / self.settings.max_iterations))
-        rate = self.settings.learning_rate * (0.005 + 0.995 * fall)
-        for optimizer in (self.optimizers.user, self.optimizers.item):
-            optimizer.param_groups[0]["lr"] = rate
 
     def remember(self) -> None:
         """Put learned noise and cut points into the model's likelihood."""
@@ -295,20 +291,11 @@ class HeadUpdates:
 
     def _step_weights(self, side: Side, given: Collapsed) -> Tensor:
         """Move the means of a side's weights up the collapsed bound."""
-        if self.optimizers is None:
+        if self.weight_steps is None:
             with torch.no_grad():
-                return self._loss(given)
-        optimizer = self.optimizers.of(side)
-        for _ in range(self.settings.weight_steps):
-            optimizer.zero_grad()
-            loss = self._loss(given)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        return loss.detach()
-
-    def _loss(self, given: Collapsed) -> Tensor:
-        loss: Tensor = self.loss(given)
-        return loss
+                loss: Tensor = self.loss(given)
+                return loss
+        return self.weight_steps(side, given)
 
     def _update_location(self, side: Side, head: Head, total: Tensor, beta: float) -> None:
         """Put q(mu) at its best, given the weights."""

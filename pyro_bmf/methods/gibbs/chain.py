@@ -31,6 +31,7 @@ from ...model import FactorizationModel
 from ...model.feedback import Feedback
 from ...progress import Reporter
 from ..job import Handover
+from ..recording import Recording
 from .chain_state import ChainState, SideState
 from .collapsed_means import Solver
 from .kept_draws import Kept, RunningAverage
@@ -82,6 +83,7 @@ class Chain:
             solver=Solver(settings.solver_tolerance),
             scale_moves=settings.scale_moves,
             mask=None if implicit is None else _feedback_of(implicit, device),
+            recording=Recording.on(device, reporter.note),
         )
         self.average = None if valid is None else RunningAverage(valid)
         self.n_draws = settings.kept_draws

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...numerics import factorise
+from ...numerics import factorise, room
 from ...numerics.segment_sums import Segments, segment_sum
 from ..kernel import Entries
 from .mean_information import Information
@@ -57,8 +57,10 @@ class CoarseLevel:
             means=torch.cat([entries.means(members), location], dim=1),
         )
 
-    def factor(self, information: Information, weights_precision: Tensor, location_prior: Tensor) -> Tensor:
-        """Return the Cholesky factor of the system restricted to the groups.
+    def solver(
+        self, information: Information, weights_precision: Tensor, location_prior: Tensor
+    ) -> CoarseSolver:
+        """Return the solver of the system restricted to the groups.
 
         Parameters
         ----------
@@ -74,12 +76,34 @@ class CoarseLevel:
         for g, size in enumerate(self.sizes):
             blocks[g, g] += torch.diag(weights_precision * size.clamp_min(1.0))
         blocks[-1, -1] += location_prior
-        return factorise.cholesky(blocks.transpose(1, 2).reshape(n_groups * width, -1))
+        root = factorise.cholesky(blocks.transpose(1, 2).reshape(n_groups * width, -1))
+        # Triangles are solved for one number after the other, which is slow on a card, not on a CPU.
+        inverse = factorise.inverse_of_root(root) if room.waits(root.device) else None
+        return CoarseSolver(self.segments, root, inverse)
 
-    def solve(self, left: Tensor, root: Tensor) -> Tensor:
+
+@dataclass(frozen=True, eq=False)
+class CoarseSolver:
+    """The solver of the system restricted to the groups.
+
+    Attributes
+    ----------
+    segments : Segments
+        Group of each column.
+    root : Tensor, shape (n_groups * D, n_groups * D)
+        Cholesky factor of the restricted system.
+    inverse : Tensor or None
+        Of that system, where products are faster.
+    """
+
+    segments: Segments
+    root: Tensor
+    inverse: Tensor | None
+
+    def __call__(self, left: Tensor) -> Tensor:
         """Return the correction (n_columns + 1, D) of what is left of the system."""
-        n_groups, width = self.means.shape[1], left.shape[1]
-        sums = segment_sum(left, self.segments)
-        solved = torch.cholesky_solve(sums.reshape(-1, 1), root).view(n_groups, width)
-        correction: Tensor = solved[self.segments.index]
+        n_groups, width = len(self.segments), left.shape[1]
+        sums = segment_sum(left, self.segments).reshape(-1, 1)
+        solved = torch.cholesky_solve(sums, self.root) if self.inverse is None else self.inverse @ sums
+        correction: Tensor = solved.view(n_groups, width)[self.segments.index]
         return correction

@@ -14,15 +14,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...numerics import factorise
-from ..kernel import Entries, conjugate_gradient
+from ...numerics.conjugate_gradients import Progress, Steps, conjugate_gradient, take_step, take_steps
+from ...numerics.segment_sums import Segments
+from ..few_entries import RowPlan
+from ..kernel import Entries
+from ..recording import NOT_RECORDED, Recorded, Recording
 from .chain_state import SideState
-from .coarse_level import CoarseLevel
-from .mean_information import Information
+from .coarse_level import CoarseLevel, CoarseSolver
+from .mean_information import ColumnPlan, Information
+from .mean_information import Solver as BlockSolver
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,94 @@ class Solver:
 
     tolerance: float = 1e-3
     max_steps: int = 100
+
+
+def _back(rows: Tensor) -> Tensor:
+    """Return what the transpose of the location's column makes of rows (n, D): (1, D)."""
+    return rows.sum(0, keepdim=True) / math.sqrt(len(rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """The system's matrix, applied to weights and, last, the scaled location: (n_columns + 1, D).
+
+    Attributes
+    ----------
+    entries : Entries
+    information : Information
+        G_i.
+    weights_precision : Tensor, shape (D,)
+    location_prior : Tensor, shape (D, D)
+        Of the scaled location.
+    """
+
+    entries: Entries
+    information: Information
+    weights_precision: Tensor
+    location_prior: Tensor
+
+    def __call__(self, joined: Tensor) -> Tensor:
+        """Return the image."""
+        weights, location = joined[:-1], joined[-1:]
+        means = self.entries.means(weights) + location / math.sqrt(self.entries.n_rows)
+        image = self.information.apply(means)
+        return torch.cat(
+            [
+                self.entries.means_back(image) + self.weights_precision * weights,
+                _back(image) + location @ self.location_prior,
+            ]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Preconditioner:
+    """Block Jacobi, and a coarse level beside it."""
+
+    blocks: BlockSolver
+    coarse: CoarseSolver
+
+    def __call__(self, left: Tensor) -> Tensor:
+        """Return what is left of the system, preconditioned: (n_columns + 1, D)."""
+        return self.blocks(left) + self.coarse(left)
+
+
+#: A system and where its solution stands.
+_Begun = tuple[Any, Any, Progress]
+
+
+class RecordedSteps:
+    """Steps of conjugate gradients, recorded at the first draw and run again in all others.
+
+    A system is copied to where the recording reads it. Where nothing is recorded, steps are taken as they
+    are.
+    """
+
+    #: What is the same in every draw.
+    FIXED = (Entries, Segments, RowPlan, ColumnPlan)
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.recorded: Recorded[_Begun] | None = None
+
+    def __call__(
+        self, operator: Any, precondition: Any, at: Progress, tolerance: float, times: int
+    ) -> Progress:
+        """Take so many steps, and return where they led."""
+        given = (operator, precondition, at)
+        if self.recorded is None and self.recording.recorder is not None:
+            self.recorded = self.recording.of(
+                "A step of the solver", given, lambda own: take_step(*own, tolerance), fixed=self.FIXED
+            )
+            if self.recorded is None:
+                self.recording = NOT_RECORDED
+        if self.recorded is None:
+            return take_steps(operator, precondition, at, tolerance, times)
+        placed: Progress = self.recorded.place[2]
+        if at is not placed:
+            self.recorded.fill(given)
+        for _ in range(times):
+            self.recorded.replay()
+        return placed
 
 
 class MeansSystem:
@@ -44,9 +138,17 @@ class MeansSystem:
         Those of the last draw, before which nobody looks whether they are enough.
     """
 
-    def __init__(self, entries: Entries, coarse: CoarseLevel, solver: Solver) -> None:
+    def __init__(
+        self, entries: Entries, coarse: CoarseLevel, solver: Solver, recording: Recording = NOT_RECORDED
+    ) -> None:
         self.entries, self.coarse, self.solver = entries, coarse, solver
         self.steps = self.last = 0
+        self._steps: Steps = RecordedSteps(recording)
+
+    @classmethod
+    def of(cls, entries: Entries, solver: Solver | None, recording: Recording) -> MeansSystem:
+        """Make the system of one side's entries, with a coarse level of its own."""
+        return cls(entries, CoarseLevel.build(entries), Solver() if solver is None else solver, recording)
 
     def draw(
         self,
@@ -77,43 +179,28 @@ class MeansSystem:
         location_noise = factorise.cholesky(location_prior) @ torch.randn_like(own.location)
         location_block = information.total() / n + location_prior
 
-        def back(rows: Tensor) -> Tensor:
-            return rows.sum(0, keepdim=True) / math.sqrt(n)
-
         if not implicit:
-            solved = factorise.solve(location_block, back(said)[0] + location_noise)
+            solved = factorise.solve(location_block, _back(said)[0] + location_noise)
             own.location = solved / math.sqrt(n)
             return
 
         weights_noise = own.weights_precision.sqrt() * torch.randn_like(own.weights)
-        target = torch.cat([entries.means_back(said) + weights_noise, back(said) + location_noise])
-
-        def operator(joined: Tensor) -> Tensor:
-            weights, location = joined[:-1], joined[-1:]
-            means = entries.means(weights) + location / math.sqrt(n)
-            image = information.apply(means)
-            return torch.cat(
-                [
-                    entries.means_back(image) + own.weights_precision * weights,
-                    back(image) + location @ location_prior,
-                ]
-            )
-
-        blocks = information.block_solver(own.weights_precision, location_block)
-        coarse_root = self.coarse.factor(information, own.weights_precision, location_prior)
-
-        def precondition(left: Tensor) -> Tensor:
-            return blocks(left) + self.coarse.solve(left, coarse_root)
+        target = torch.cat([entries.means_back(said) + weights_noise, _back(said) + location_noise])
 
         joined, steps, _ = conjugate_gradient(
-            operator,
-            precondition,
+            Operator(entries, information, own.weights_precision, location_prior),
+            Preconditioner(
+                information.block_solver(own.weights_precision, location_block),
+                self.coarse.solver(information, own.weights_precision, location_prior),
+            ),
             target,
             torch.cat([own.weights, own.location.unsqueeze(0) * math.sqrt(n)]),
             tolerance=self.solver.tolerance,
             max_steps=self.solver.max_steps,
             likely=self.last,
+            steps=self._steps,
         )
-        own.weights, own.location = joined[:-1].contiguous(), joined[-1] / math.sqrt(n)
+        # Copies, as a recorded solver's next draw is at the same place.
+        own.weights, own.location = joined[:-1].clone(), joined[-1] / math.sqrt(n)
         self.steps += steps
         self.last = steps

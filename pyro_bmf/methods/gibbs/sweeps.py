@@ -30,9 +30,9 @@ from ...numerics.conjugate_draws import draw_gamma
 from ...numerics.segment_sums import segment_sum
 from ..few_entries import slices
 from ..kernel import Entries
+from ..recording import NOT_RECORDED, Recording
 from .amplitude_moves import Parts, draw_amplitudes
 from .chain_state import ChainState, SideState, block_precision
-from .coarse_level import CoarseLevel
 from .collapsed_means import MeansSystem, Solver
 from .hyper_draws import draw_multipliers, draw_weights_precision, shift_noise
 from .known_parts import conjugate_priors, latent_utilities
@@ -73,6 +73,8 @@ class Sweeps:
         (`pyro_bmf.methods.few_entries`); they never are with a `mask`.
     mask : Feedback, optional
         Users' pairs of the implicit feedback, where these are not the rated ones.
+    recording : Recording
+        Of the solver's steps.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Sweeps:
         scale_moves: bool = True,
         dense_cells: int = DENSE_CELLS,
         mask: Feedback | None = None,
+        recording: Recording = NOT_RECORDED,
     ) -> None:
         self.model, self.dtype, self.scale_moves = model, dtype, scale_moves
         self.priors, self.utilities = conjugate_priors(model), latent_utilities(model)
@@ -100,11 +103,7 @@ class Sweeps:
             if few
             else Sides(DenseRows(users, self.mask.user), DenseRows(items, self.mask.item))
         )
-        solver = Solver() if solver is None else solver
-        self.means = Sides(
-            MeansSystem(self.mask.user, CoarseLevel.build(self.mask.user), solver),
-            MeansSystem(self.mask.item, CoarseLevel.build(self.mask.item), solver),
-        )
+        self.means = Sides(*(MeansSystem.of(own, solver, recording) for _, own in self.mask.by_side()))
         # Utilities are kept in the users' order; items read them in their own.
         self.item_order = feedback.t_order.long()
         self.pairs = Sides(users.rows, users.indices.long())
@@ -385,15 +384,15 @@ class Sweeps:
         own = state.of(side).row_precision
         return (own * state.noise_precision.to(self.dtype)).unsqueeze(-1)
 
-    def _pair_precision(self, state: ChainState) -> Tensor:
-        """Return w_i w'_j of every rating, float64."""
+    def _pair_precision(self, state: ChainState, pairs: Sides[Tensor] | None = None) -> Tensor:
+        """Return w_i w'_j of pairs, of every rating when not given, float64."""
+        at = self.pairs if pairs is None else pairs
         user, item = state.user.row_precision.double(), state.item.row_precision.double()
-        return user[self.pairs.user] * item[self.pairs.item]
+        return user[at.user] * item[at.item]
 
     def pair_noise_factor(self, state: ChainState, pairs: Sides[Tensor]) -> Tensor:
         """Return what the rows of pairs multiply the noise's standard deviation by, (n,), float64."""
-        user, item = state.user.row_precision.double(), state.item.row_precision.double()
-        return (user[pairs.user] * item[pairs.item]).rsqrt()
+        return self._pair_precision(state, pairs).rsqrt()
 
     def _noise_sd(self, state: ChainState) -> Tensor:
         """Return the standard deviation of each utility, float64."""

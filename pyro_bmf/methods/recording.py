@@ -1,0 +1,185 @@
+"""Work that a device does again and again on the same memory, recorded once: the host then gives one order.
+
+A step of many small kernels keeps a card waiting for its host, which needs longer to ask for a kernel than
+the card to run it. Recorded as a CUDA graph, the whole step is one launch. A recording reads and writes fixed
+places: `Recorded` copies what it is given there. Nothing here knows CUDA but `CudaRecorder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..tensor_files import first_line
+
+#: Runs before a recording: libraries then have the memory that they take at their first use.
+_WARM_UPS = 3
+
+T = TypeVar("T")
+
+
+class Recorder(Protocol):
+    """What turns work into something that does it again."""
+
+    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
+        """Return what does `work` again, on the same memory; `warm_up` may be run, any number of times."""
+
+
+class CudaRecorder:
+    """Records a CUDA graph."""
+
+    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
+        """Warm up beside the current stream, then record."""
+        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(_WARM_UPS):
+                warm_up()
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+        replay: Callable[[], object] = graph.replay
+        return replay
+
+
+def tensors_in(given: Any, fixed: tuple[type, ...] = ()) -> Iterator[Tensor]:
+    """Give the tensors of a tensor, a dataclass or a tuple of such, in an order of their own.
+
+    Parameters
+    ----------
+    given : Tensor, dataclass, tuple, or a plain value, which has none
+    fixed : tuple of type
+        Whose tensors are always the same ones, and are left out.
+
+    Raises
+    ------
+    TypeError
+        For anything else, which might hold tensors that nobody sees.
+    """
+    if isinstance(given, Tensor):
+        yield given
+    elif isinstance(given, fixed) or given is None or isinstance(given, (bool, int, float, str)):
+        return
+    elif isinstance(given, tuple):
+        for one in given:
+            yield from tensors_in(one, fixed)
+    elif is_dataclass(given):
+        for field in fields(given):
+            yield from tensors_in(getattr(given, field.name), fixed)
+    else:
+        raise TypeError(f"{type(given).__name__} is no dataclass: its tensors cannot be found")
+
+
+def at_own_places(given: T, fixed: tuple[type, ...] = ()) -> T:
+    """Return the same with a copy of each tensor that `tensors_in` gives."""
+    found: Any = given
+    if isinstance(given, Tensor):
+        found = given.clone(memory_format=torch.contiguous_format)
+    elif isinstance(given, tuple):
+        found = tuple(at_own_places(one, fixed) for one in given)
+    elif is_dataclass(given) and not isinstance(given, fixed):
+        own = {field.name: at_own_places(getattr(given, field.name), fixed) for field in fields(given)}
+        found = replace(given, **own)  # type: ignore[type-var]
+    result: T = found
+    return result
+
+
+def copy_tensors(places: list[Tensor], given: list[Tensor]) -> None:
+    """Copy tensors to their places, those of one type in one launch."""
+    groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for place, one in zip(places, given, strict=True):
+        if place.shape != one.shape or place.dtype != one.dtype:
+            raise ValueError(f"{tuple(one.shape)}, {one.dtype}: the place is {tuple(place.shape)}")
+        own, theirs = groups.setdefault(place.dtype, ([], []))
+        own.append(place)
+        theirs.append(one)
+    for own, theirs in groups.values():
+        torch._foreach_copy_(own, theirs)
+
+
+class Recorded(Generic[T]):
+    """Work on one thing, recorded, that is done again on others of the same shapes.
+
+    Parameters
+    ----------
+    recorder : Recorder
+    given : dataclass or tuple
+        The first of them.
+    work : callable
+        Does the work on what stands at the places.
+    warm_up : callable, optional
+        Runs the same kernels before the recording; the work itself when not given, on the places' copies.
+    fixed : tuple of type
+        As of `tensors_in`.
+
+    Attributes
+    ----------
+    place : dataclass or tuple
+        What the recording reads and writes.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        given: T,
+        work: Callable[[T], object],
+        *,
+        warm_up: Callable[[T], object] | None = None,
+        fixed: tuple[type, ...] = (),
+    ) -> None:
+        self.fixed = fixed
+        self.place = at_own_places(given, fixed)
+        self.tensors = list(tensors_in(self.place, fixed))
+        before = work if warm_up is None else warm_up
+        self.replay = recorder.record(lambda: before(self.place), lambda: work(self.place))
+
+    def fill(self, given: T) -> None:
+        """Copy tensors to where the recording reads them."""
+        copy_tensors(self.tensors, list(tensors_in(given, self.fixed)))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How work is recorded, and who is told where it cannot be.
+
+    Attributes
+    ----------
+    recorder : Recorder or None
+        None where nothing is.
+    note : callable
+    """
+
+    recorder: Recorder | None
+    note: Callable[[str], object]
+
+    @classmethod
+    def on(cls, device: torch.device, note: Callable[[str], object]) -> Recording:
+        """Return how a device records: CUDA graphs, and nothing elsewhere."""
+        return cls(CudaRecorder() if device.type == "cuda" else None, note)
+
+    def of(
+        self,
+        what: str,
+        given: T,
+        work: Callable[[T], object],
+        *,
+        warm_up: Callable[[T], object] | None = None,
+        fixed: tuple[type, ...] = (),
+    ) -> Recorded[T] | None:
+        """Record work as `Recorded` does; None, and a note, where that failed, or where nothing is."""
+        if self.recorder is None:
+            return None
+        try:
+            return Recorded(self.recorder, given, work, warm_up=warm_up, fixed=fixed)
+        except RuntimeError as error:
+            self.note(f"{what} could not be recorded as a CUDA graph ({first_line(error)}): it takes longer.")
+            return None
+
+
+#: Where nothing is recorded.
+NOT_RECORDED = Recording(None, lambda text: None)

@@ -1,0 +1,52 @@
+"""Steps of the weights that are recorded once are those of every iteration, and their rate falls."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from small_head import make
+
+from pyro_bmf.methods.exact_head.weight_steps import WeightSteps
+from pyro_bmf.methods.recording import NOT_RECORDED, Recording
+
+
+class OnTheSpot:
+    """Does the work again each time that it is asked for: what a card does, without one."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
+        warm_up()
+
+        def again() -> None:
+            self.runs += 1
+            work()
+
+        return again
+
+
+def test_iterations_are_the_same_to_the_bit() -> None:
+    plain = make(ordered=True).updates
+    recorded = copy.deepcopy(plain)
+    recorder = OnTheSpot()
+    for updates, recording in ((plain, NOT_RECORDED), (recorded, Recording(recorder, print))):
+        updates.weight_steps = WeightSteps(updates.guide, updates.loss, updates.settings, recording)
+    figures = [[updates.iteration() for _ in range(4)] for updates in (plain, recorded)]
+    assert figures[0] == figures[1]
+    assert recorder.runs == 8  # a side's steps at once
+    for name, value in plain.guide.state_dict().items():
+        assert torch.equal(value, recorded.guide.state_dict()[name]), name
+
+
+def test_a_rate_that_lies_on_the_device_is_changed_in_place() -> None:
+    updates = make().updates
+    steps = updates.weight_steps
+    assert steps is not None
+    group = steps.optimizers.user.param_groups[0]
+    group["lr"] = rate = torch.tensor(1.0)
+    steps.set_rates(5)
+    assert group["lr"] is rate
+    torch.testing.assert_close(float(rate), steps.optimizers.item.param_groups[0]["lr"])
