@@ -87,7 +87,7 @@ class Entries:
             rows=rows,
             t_indptr=t_indptr,
             t_indices=t_indices,
-            root_counts=counts.to(dtype).clamp_min(1.0).rsqrt(),
+            root_counts=_root_counts(indptr, dtype),
             edges=indptr.cpu().numpy(),
             t_edges=t_indptr.cpu().numpy(),
             pieces=device_pieces(indptr),
@@ -114,7 +114,8 @@ class Entries:
             rows=with_host(self.rows.int(), device),
             t_indptr=t_indptr,
             t_indices=with_host(self.t_indices, device),
-            root_counts=self.root_counts.to(device),
+            # There, and not moved: a card rounds roots in a way of its own.
+            root_counts=_root_counts(indptr, self.root_counts.dtype),
             pieces=device_pieces(indptr),
             t_pieces=device_pieces(t_indptr),
             host_chunk=chunk,
@@ -209,6 +210,11 @@ class Entries:
     def means_back(self, table: Tensor) -> Tensor:
         """Return the transpose of `means`."""
         return self.sum_back(table * self.root_counts.unsqueeze(-1))
+
+
+def _root_counts(indptr: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return one over the root of the number of entries of each row, of one for a row without: (n_rows,)."""
+    return indptr.diff().to(dtype).clamp_min(1.0).rsqrt()
 
 
 def outer_products(features: Tensor) -> Tensor:

@@ -73,14 +73,19 @@ def streamed(
             if beside is not None:
                 full[place] = beside.record_event()
 
-    fill(0)
-    for number, part in enumerate(parts):
-        if number + 1 < len(parts):
-            fill(number + 1)
-        place = number % 2
-        ready = full[place]
-        if ready is not None:
-            torch.cuda.current_stream(device).wait_event(ready)
-        yield tuple(buffer[: part.stop - part.start] for buffer in buffers[place])
+    try:
+        fill(0)
+        for number, part in enumerate(parts):
+            if number + 1 < len(parts):
+                fill(number + 1)
+            place = number % 2
+            ready = full[place]
+            if ready is not None:
+                torch.cuda.current_stream(device).wait_event(ready)
+            yield tuple(buffer[: part.stop - part.start] for buffer in buffers[place])
+            if beside is not None:
+                used[place] = torch.cuda.current_stream(device).record_event()
+    finally:
         if beside is not None:
-            used[place] = torch.cuda.current_stream(device).record_event()
+            # Who stops early gives the buffers back while a copy may still be on its way into them.
+            torch.cuda.current_stream(device).wait_stream(beside)
