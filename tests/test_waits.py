@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from pyro_bmf.data import random_split, synthetic_ratings
+from pyro_bmf.methods.conjugate_gradients import conjugate_gradient
 from pyro_bmf.methods.gibbs.hyper_draws import draw_noise_shape
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model.sides import SIDES
-from pyro_bmf.numerics.conjugate_gradients import conjugate_gradient
 from pyro_bmf.numerics.ordered_cuts import draw_cuts_and_utilities
 from pyro_bmf.numerics.slice_draw import slice_draw
 

@@ -11,6 +11,7 @@ from scipy import stats
 from tiny_chain import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, tiny_sweeps
 from torch import Tensor
 
+from pyro_bmf.methods.conjugate_gradients import conjugate_gradient
 from pyro_bmf.methods.gibbs.chain_state import ChainState
 from pyro_bmf.methods.gibbs.collapsed_means import Solver
 from pyro_bmf.methods.gibbs.hyper_draws import (
@@ -25,7 +26,6 @@ from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.numerics.conjugate_draws import draw_normal_gamma, draw_normal_wishart
-from pyro_bmf.numerics.conjugate_gradients import conjugate_gradient
 from pyro_bmf.numerics.ordered_cuts import _at, draw_cuts_and_utilities, fit_cuts
 
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ...numerics import factorise
-from ...numerics.conjugate_gradients import Progress, Steps, conjugate_gradient, take_step, take_steps
 from ...numerics.segment_sums import Segments
+from ..conjugate_gradients import Progress, Steps, conjugate_gradient, take_step, take_steps
 from ..few_entries import RowPlan
 from ..kernel import Entries
 from ..recording import NOT_RECORDED, Recorded, Recording

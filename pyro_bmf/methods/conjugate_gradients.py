@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from . import room
+from ..numerics import room
 
 Operator = Callable[[Tensor], Tensor]
 
