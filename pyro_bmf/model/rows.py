@@ -160,7 +160,10 @@ class RowPosterior:
     def sample(
         self, num_samples: int | None = None, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Draw factors (…, n, n_factors) and biases (…, n); `num_samples` adds a leading axis of draws."""
+        """Draw factors (…, n, n_factors) and biases (…, n); `num_samples` adds a leading axis of draws.
+
+        A `generator` is of the rows' device.
+        """
         shape = () if num_samples is None else (num_samples,)
 
         def noise(loc: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def test_loss_and_gradients_are_those_of_the_published_objective(split: Split, c
         small(n_factors=3, n_units=4, l2=0.2, offset_l2=0.3, content_weight=0.7), content=content
     )
     torch.manual_seed(3)
-    system.network = system.build(split.train)  # type: ignore[assignment]
+    system.network = system.build(split.train).to(system.device)  # type: ignore[assignment]
     with torch.no_grad():
         for one in system.network.parameters():
             one.add_(0.3 * torch.randn_like(one))
@@ -72,10 +72,12 @@ def test_loss_and_gradients_are_those_of_the_published_objective(split: Split, c
     found = torch.autograd.grad(loss, parameters)
 
     train, p = split.train, dict(system.network.named_parameters())
-    users, items = (torch.from_numpy(one[cases.numpy()].copy()) for one in (train.users, train.items))
-    ratings = torch.from_numpy(train.ratings[cases.numpy()].copy())
+    users, items, ratings = (
+        torch.from_numpy(one[cases.cpu().numpy()].copy()).to(system.device)
+        for one in (train.users, train.items, train.ratings)
+    )
     unique = torch.tensor(sorted(set(items.tolist())))
-    x = dense_content(content)[unique]
+    x = dense_content(content)[unique].to(system.device)
     loc, log_variance = encoded(system, x)
     torch.manual_seed(8)
     z = loc + torch.exp(log_variance / 2) * torch.randn_like(loc)
@@ -102,8 +104,8 @@ def test_loss_and_gradients_are_those_of_the_published_objective(split: Split, c
 def test_predictions_are_products_with_encoded_content(split: Split, content: ItemContent) -> None:
     system = CollaborativeVAE(small(), content=content).fit(split)
     p = dict(system.network.named_parameters())
-    factors = encoded(system, dense_content(content))[0] + p["items.weight"]
-    full = (split.train.ratings.mean() + p["users.weight"] @ factors.T).detach().numpy()
+    factors = encoded(system, dense_content(content).to(system.device))[0] + p["items.weight"]
+    full = (split.train.ratings.mean() + p["users.weight"] @ factors.T).detach().cpu().numpy()
     users, items = (one.ravel() for one in np.indices(full.shape))
     np.testing.assert_allclose(system.predict_mean(users, items), full.ravel(), rtol=1e-10)
     np.testing.assert_allclose(system.score_items(np.array([4, 0])), full[[4, 0]], rtol=1e-6)

@@ -58,7 +58,7 @@ def test_loss_and_gradients_are_those_of_one_hot_rows(split, kind, settings, lit
     train = split.train
     system = kind(settings)
     torch.manual_seed(3)
-    system.network = system.build(train)
+    system.network = system.build(train).to(system.device)
     with torch.no_grad():
         for p in system.network.parameters():
             p.add_(0.3 * torch.randn_like(p))
@@ -69,10 +69,13 @@ def test_loss_and_gradients_are_those_of_one_hot_rows(split, kind, settings, lit
     found = torch.autograd.grad(loss, weights)
 
     parts = dict(system.network.named_parameters())
-    users, items = (torch.from_numpy(one.copy())[cases] for one in (train.users, train.items))
+    cases = cases.cpu()
+    users, items = (
+        torch.from_numpy(one.copy())[cases].to(system.device) for one in (train.users, train.items)
+    )
     u = one_hot(users, 30) @ parts["users.weight"]
     v = one_hot(items, 20) @ parts["items.weight"]
-    observed = torch.from_numpy(train.ratings.copy())[cases]
+    observed = torch.from_numpy(train.ratings.copy())[cases].to(system.device)
     error = (train.ratings.mean() + literal(parts, u, v) - observed) ** 2
     layers = [p for name, p in parts.items() if p.dim() == 2 and name not in ("users.weight", "items.weight")]
     norms = ((u**2).sum(1) + (v**2).sum(1)).mean() + sum((p**2).sum() for p in layers)
@@ -83,15 +86,14 @@ def test_loss_and_gradients_are_those_of_one_hot_rows(split, kind, settings, lit
 
     system.network.requires_grad_(False)
     system.refresh()
-    np.testing.assert_allclose(
-        system.pair_means(users, items), train.ratings.mean() + literal(parts, u, v).detach(), rtol=1e-12
-    )
-    every = system.item_means(torch.tensor([4, 0]))
+    wanted = train.ratings.mean() + literal(parts, u, v).detach()
+    torch.testing.assert_close(system.pair_means(users, items), wanted, rtol=1e-12, atol=0)
+    every = system.item_means(torch.tensor([4, 0], device=system.device))
     all_items = parts["items.weight"].detach()
     for row, user in zip(every, (4, 0), strict=True):
         same = parts["users.weight"][user].detach().expand(20, -1)
         wanted = train.ratings.mean() + literal(parts, same, all_items).detach()
-        np.testing.assert_allclose(row, wanted, rtol=1e-12)
+        torch.testing.assert_close(row, wanted, rtol=1e-12, atol=0)
 
 
 def test_rows_without_ratings_have_the_embedding_zero(split) -> None:

@@ -31,7 +31,7 @@ def dense(train: Ratings, side: str) -> tuple[Tensor, Tensor]:
 def started(system: RowAutoencoder, train: Ratings) -> Tensor:
     """Build a network with weights far from their start; returns the cases."""
     torch.manual_seed(3)
-    system.network = system.build(train)
+    system.network = system.build(train).to(system.device)
     with torch.no_grad():
         for p in system.network.parameters():
             p.add_(0.3 * torch.randn_like(p))
@@ -70,8 +70,7 @@ def test_loss_and_gradients_are_those_of_dense_matrices(split, kind, n_layers, h
     weights = list(system.network.parameters())
     found = torch.autograd.grad(loss, weights)
 
-    matrix, mask = dense(split.train, system.side)
-    matrix, mask = matrix[cases], mask[cases]
+    matrix, mask = (one.to(system.device)[cases] for one in dense(split.train, system.side))
     error = mask * (ratings_of(system, hidden_of(system, matrix)) - matrix) ** 2
     norms = sum((p**2).sum() for name, p in system.network.named_parameters() if name.endswith("weight"))
     expected = error.sum() / mask.sum() + l2 / 2 * norms
@@ -87,7 +86,7 @@ def test_loss_and_gradients_are_those_of_dense_matrices(split, kind, n_layers, h
 def test_predictions_are_cells_of_the_dense_output(split, kind) -> None:
     system = kind(AutoRecSettings(n_factors=3, n_layers=1, n_units=4, max_iterations=2)).fit(split)
     matrix, _ = dense(split.train, system.side)
-    full = ratings_of(system, hidden_of(system, matrix)).detach().numpy()
+    full = ratings_of(system, hidden_of(system, matrix.to(system.device))).detach().cpu().numpy()
     full = full if system.side == "user" else full.T
     users, items = (one.ravel() for one in np.indices(full.shape))
     np.testing.assert_allclose(system.predict_mean(users, items), full.ravel(), rtol=1e-10)
@@ -127,9 +126,11 @@ def test_columns_without_ratings_are_predicted_at_the_mean(split) -> None:
 
 def read_by(matrix: Tensor, mask: Tensor, share: float, *, normalize: bool) -> Tensor:
     """Return what a denoising encoder reads; draws from torch's generator what dropout draws."""
-    norm = matrix.norm(dim=1, keepdim=True) if normalize else torch.ones(len(matrix), 1)
+    norm = matrix.norm(dim=1, keepdim=True) if normalize else matrix.new_ones(len(matrix), 1)
     kept = torch.zeros_like(mask)
-    kept[mask.bool()] = (torch.rand(int(mask.sum())) >= share).to(mask.dtype) / (1 - share)
+    kept[mask.bool()] = (torch.rand(int(mask.sum()), device=mask.device) >= share).to(mask.dtype) / (
+        1 - share
+    )
     return kept * matrix / norm
 
 
@@ -146,8 +147,7 @@ def test_a_denoising_autoencoder_is_its_dense_statement(split, n_layers, normali
     torch.manual_seed(11)
     loss, _ = system.batch_loss(cases, 0.0)
 
-    matrix, mask = dense(split.train, "user")
-    matrix, mask = matrix[cases], mask[cases]
+    matrix, mask = (one.to(system.device)[cases] for one in dense(split.train, "user"))
     torch.manual_seed(11)
     read = read_by(matrix, mask, 0.3, normalize=normalize)
     error = mask * (ratings_of(system, hidden_of(system, read)) - matrix) ** 2
@@ -171,8 +171,7 @@ def test_a_variational_autoencoder_is_its_dense_statement(split, n_layers) -> No
     torch.manual_seed(11)
     loss, _ = system.batch_loss(cases, 2.5)
 
-    matrix, mask = dense(split.train, "user")
-    matrix, mask = matrix[cases], mask[cases]
+    matrix, mask = (one.to(system.device)[cases] for one in dense(split.train, "user"))
     torch.manual_seed(11)
     read = read_by(matrix, mask, 0.3, normalize=True)
     parts = dict(system.network.named_parameters())
@@ -180,7 +179,7 @@ def test_a_variational_autoencoder_is_its_dense_statement(split, n_layers) -> No
     if n_layers:
         h = torch.tanh(h) @ parts["encoder.2.weight"].T + parts["encoder.2.bias"]
     loc, scale = h[:, :3], (0.5 * h[:, 3:]).exp()
-    drawn = loc + scale * torch.randn(3, 3)
+    drawn = loc + scale * torch.randn(3, 3, device=loc.device)
     out = drawn
     if n_layers:
         out = torch.tanh(drawn @ parts["decoder.0.weight"].T + parts["decoder.0.bias"])

@@ -54,7 +54,7 @@ def weights(system: Any) -> dict[str, Any]:
 def started(system: Any, train: Ratings) -> Tensor:
     """Build a network with weights far from their start; returns the cases."""
     torch.manual_seed(3)
-    system.network = system.build(train)
+    system.network = system.build(train).to(system.device)
     with torch.no_grad():
         for p in system.network.parameters():
             p.add_(0.3 * torch.randn_like(p))
@@ -72,7 +72,7 @@ def positives(train: Ratings, above: float | None) -> Tensor:
 def dense_embeddings(system: Any, matrix: Tensor) -> Tensor:
     """Return E* of users and items by the literature's (I + J) x (I + J) Laplacian."""
     n_users, n_items = matrix.shape
-    adjacency = torch.zeros(n_users + n_items, n_users + n_items)
+    adjacency = matrix.new_zeros(n_users + n_items, n_users + n_items)
     adjacency[:n_users, n_users:], adjacency[n_users:, :n_users] = matrix, matrix.T
     inverse_root = torch.diag(adjacency.sum(1).clamp_min(1e-12) ** -0.5)
     laplacian = inverse_root @ adjacency @ inverse_root
@@ -84,7 +84,7 @@ def dense_embeddings(system: Any, matrix: Tensor) -> Tensor:
             layers.append(laplacian @ e)
             continue
         first, second = parts[f"of_sums.{layer}"], parts[f"of_products.{layer}"]
-        both = (laplacian + torch.eye(len(e))) @ e @ first + ((laplacian @ e) * e) @ second
+        both = (laplacian + torch.eye(len(e), device=e.device)) @ e @ first + ((laplacian @ e) * e) @ second
         both = torch.where(both > 0, both, 0.2 * both)
         norms = (both**2).sum(1, keepdim=True).sqrt()
         layers.append(torch.where(norms > 0, both / norms, both) if system.options.normalize_layers else both)
@@ -112,7 +112,7 @@ def test_loss_and_gradients_of_graphs_are_those_of_a_dense_laplacian(split, syst
     parameters = list(system.network.parameters())
     found = torch.autograd.grad(loss, parameters)
 
-    matrix = positives(split.train, above)
+    matrix = positives(split.train, above).to(system.device)
     users, liked = (one[cases] for one in matrix.nonzero(as_tuple=True))
     torch.manual_seed(8)
     other = system._negatives.draw(users)[0]
@@ -134,7 +134,7 @@ def test_loss_and_gradients_of_graphs_are_those_of_a_dense_laplacian(split, syst
 @pytest.mark.parametrize("system", [LightGCN, NGCF])
 def test_scores_are_products_of_the_dense_embeddings(split, system) -> None:
     system = system(small(system, max_iterations=2)).fit(split)
-    e = dense_embeddings(system, positives(split.train, None)).detach().numpy()
+    e = dense_embeddings(system, positives(split.train, None).to(system.device)).detach().cpu().numpy()
     n_users = split.train.n_users
     expected = e[[4, 0, 7]] @ e[n_users:].T
     np.testing.assert_allclose(system.score_items(np.array([4, 0, 7])), expected, rtol=1e-5, atol=1e-6)
@@ -149,7 +149,8 @@ def test_loss_and_gradients_of_cdae_are_those_of_dense_matrices(split) -> None:
     parameters = list(system.network.parameters())
     found = torch.autograd.grad(loss, parameters)
 
-    x = positives(split.train, 2.0)[cases]
+    matrix = positives(split.train, 2.0).to(system.device)
+    x = matrix[cases]
     parts = dict(system.network.named_parameters())
     hidden = x @ parts["input.weight"] + parts["input.bias"] + parts["users"][cases]
     chance = torch.sigmoid(torch.sigmoid(hidden) @ parts["output"].T + parts["levels"])
@@ -163,14 +164,13 @@ def test_loss_and_gradients_of_cdae_are_those_of_dense_matrices(split) -> None:
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
     for one, wanted in zip(found, torch.autograd.grad(expected, parameters), strict=True):
         torch.testing.assert_close(one, wanted, rtol=1e-9, atol=1e-12)
-    full = torch.sigmoid(
-        positives(split.train, 2.0) @ parts["input.weight"] + parts["input.bias"] + parts["users"]
-    )
+    full = torch.sigmoid(matrix @ parts["input.weight"] + parts["input.bias"] + parts["users"])
     system.refresh()
-    np.testing.assert_allclose(
-        system.user_scores(torch.arange(4)).detach().numpy(),
-        (full @ parts["output"].T + parts["levels"]).detach().numpy()[:4],
+    torch.testing.assert_close(
+        system.user_scores(torch.arange(4, device=system.device)).detach(),
+        (full @ parts["output"].T + parts["levels"]).detach()[:4],
         rtol=1e-10,
+        atol=0.0,
     )
 
 

@@ -88,7 +88,7 @@ def system_of(name: str, train: Ratings) -> Any:
     case, kind = KEPT["cases"][name], KINDS[name]
     options = case["settings"] | ({"normalize_layers": False} if name == "NGCF without norms" else {})
     system = kind(kind.settings_class(**options))
-    system.network = system.build(train)
+    system.network = system.build(train).to(system.device)
     names = NAMES | (OF_DAE if name == "MultiDAE" else {})
     given = {theirs: torch.tensor(value) for theirs, value in case["weights"].items()}
     state = {names[theirs]: value for theirs, value in given.items() if theirs in names}
@@ -107,14 +107,14 @@ def test_scores_of_all_pairs_are_theirs(name: str, train: Ratings) -> None:
     system.network.eval()
     with torch.no_grad():
         system.refresh()
-        users = torch.arange(train.n_users)
+        users = torch.arange(train.n_users, device=system.device)
         scores: Tensor = (
             system.user_scores(users) if system.figure == "valid_ndcg" else system.item_means(users)
         )
     found = torch.sigmoid(scores) if name == "CDAE" else scores
     wanted = np.array(KEPT["cases"][name]["scores"])
     assert np.ptp(wanted) > 0.1
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(found.cpu().numpy(), wanted, rtol=2e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["LightGCN", "NGCF", "NGCF without norms"])
@@ -122,7 +122,7 @@ def test_the_loss_of_triples_is_theirs(name: str, train: Ratings, monkeypatch: p
     system = system_of(name, train)
     system.network.eval()  # no dropout, as theirs was
     users, above, below = (np.array(column) for column in zip(*KEPT["triples"], strict=True))
-    drawn = torch.tensor(below), torch.ones(len(below), dtype=torch.bool)
+    drawn = torch.tensor(below).to(system.device), torch.ones(len(below), dtype=torch.bool).to(system.device)
     monkeypatch.setattr(system._negatives, "draw", lambda _: drawn)
     places = np.searchsorted(USERS * train.n_items + ITEMS, users * train.n_items + above)
     loss, n = system.batch_loss(system.cases[torch.tensor(places)], 0.0)

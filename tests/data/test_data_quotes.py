@@ -294,7 +294,7 @@ def test_whole_numbers_beyond_64_bits(write: Write) -> None:
 
 JSON = {
     "deep": (
-        '{"user": 1, "item": 2, "rating": ' + "[" * 5000 + "]" * 5000 + "}",
+        '{"user": 1, "item": 2, "rating": ' + "[" * 90000 + "]" * 90000 + "}",
         "line 1 .* nested too deeply",
     ),
     "deep elsewhere": (

@@ -61,6 +61,7 @@ def test_the_tree_is_a_chain(posterior: Posterior) -> None:
     assert attributes["chain_seed"] == 11
     followed = posterior.info["iterations"]
     assert attributes["started_from"] == ("a guide fitted in 2 iterations" if followed else "a random start")
+    posterior = posterior.to("cpu")
     guide: Any = posterior.guide
     q = tree["posterior"]
     assert q.sizes["chain"] == 1
@@ -157,7 +158,7 @@ def test_files_hold_the_same(posterior: Posterior, tmp_path: Path) -> None:
 def test_fewer_draws_are_the_first(posterior: Posterior) -> None:
     torch.manual_seed(0)
     tree = to_arviz(posterior, user_ids=[100], num_samples=6, groups=("posterior",))
-    guide: Any = posterior.guide
+    guide: Any = posterior.to("cpu").guide
     first = guide.noise_precision.numpy()[:6] ** -0.5 * posterior.model.units.scale
     np.testing.assert_allclose(tree["posterior"]["noise"].values[0], first, rtol=1e-12)
 

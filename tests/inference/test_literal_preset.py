@@ -16,8 +16,8 @@ def test_a_fit_has_standard_normal_priors_noise_one_and_raw_ratings() -> None:
     model = result.posterior.model
     for prior in (model.user_prior, model.item_prior):
         rows = prior("rows", 10)
-        assert torch.equal(rows.mean, torch.zeros(10))
-        assert torch.equal(rows.variance, torch.ones(10))
+        assert torch.equal(rows.mean.cpu(), torch.zeros(10))
+        assert torch.equal(rows.variance.cpu(), torch.ones(10))
     assert not model.biases
     assert not model.centred
     assert float(model.likelihood.noise_sd) == 1.0

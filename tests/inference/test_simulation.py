@@ -175,7 +175,7 @@ def test_new_pairs_are_new_and_as_frequent_as_the_old_ones(split: Split) -> None
 def test_new_ratings_are_of_one_joint_draw_of_the_posterior(split: Split) -> None:
     """Their residuals about that draw's predictors are Normal with that draw's noise, in rating units."""
     settings = chain_settings(likelihood="normal", row_noise="none")
-    posterior = fit(split, settings, progress=False, threads=1).posterior
+    posterior = fit(split, settings, progress=False, threads=1).posterior.to("cpu")
     pairs = new_pairs(split, 300, np.random.default_rng(0))
     drawn, truth = simulate_from(posterior, pairs, 5)
     u, v = (posterior.user_rows.draws, posterior.item_rows.draws)
@@ -197,7 +197,7 @@ def test_noise_of_rows_is_drawn_from_its_conditional() -> None:
     ratings = synthetic_ratings(30, 25, 400, n_factors=2, seed=1).ratings
     split = random_split(ratings, seed=0)
     settings = chain_settings(likelihood="normal", row_noise="user")
-    posterior = fit(split, settings, progress=False, threads=1).posterior
+    posterior = fit(split, settings, progress=False, threads=1).posterior.to("cpu")
     truth, hyper = _truth(posterior, np.array([7]), 0)
     likelihood = posterior.model.likelihood
     torch.manual_seed(0)
@@ -323,7 +323,7 @@ def test_how_much_rows_differ_in_their_noise_is_ranked(split: Split) -> None:
     assert bool((truth["user_noise_shape"] == drawn).any())
     ranks, errors = rank(posterior, split, Truth(truth, None), 0)
     place = int((drawn == truth["user_noise_shape"]).nonzero()[0])
-    spreads = drawn.double().numpy() ** -0.5
+    spreads = drawn.double().cpu().numpy() ** -0.5
     expected = (spreads[place] - spreads.mean()) / spreads.std()
     assert errors["user noise spread"] == [pytest.approx(expected)]
     below = (spreads < spreads[place]).sum()

@@ -60,14 +60,15 @@ def test_the_information_is_the_expected_log_likelihood(conjugate: Posterior) ->
     x = targets.draw(rows, 5)
     found = targets.log_likelihood(rows, x)
     train, model = conjugate.train, conjugate.model
-    f, b = targets.others.sample(40_000, generator=torch.Generator().manual_seed(0))
+    others = targets.others
+    f, b = others.sample(40_000, generator=torch.Generator(others.loc.device).manual_seed(0))
     assert b is not None
     for place, row in enumerate(rows):
         at = train.users == row
         v, c = f[:, train.items[at]], b[:, train.items[at]]
         for draw in range(5):
             eta = model.predictor_centre + v @ x[draw, place, :2] + x[draw, place, 2] + c
-            values = model.likelihood(eta).log_prob(torch.tensor(train.ratings[at])).sum(1)
+            values = model.likelihood(eta).log_prob(eta.new_tensor(train.ratings[at])).sum(1)
             assert float(found[draw, place]) == pytest.approx(
                 float(values.mean()), abs=5 * float(values.std()) / 200
             )

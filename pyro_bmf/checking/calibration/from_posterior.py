@@ -165,6 +165,8 @@ def simulate_from(posterior: Posterior, pairs: tuple[Indices, Indices], seed: in
     truth : Truth
         In standard units.
     """
+    if posterior.pairs.device.type != "cpu":
+        posterior = posterior.to("cpu")  # truths are a row each: less than the copies to and fro
     draw = np.array([posterior.sampling.one(seed)])
     truth, hyper = _truth(posterior, draw, seed)
     likelihood = copy.deepcopy(posterior.model.likelihood)
