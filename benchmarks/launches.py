@@ -151,6 +151,7 @@ def iterations(
     from pyro_bmf.methods.gibbs.chain import Chain
     from pyro_bmf.methods.gibbs.run import GibbsRun
     from pyro_bmf.methods.job import Job
+    from pyro_bmf.methods.recording import Recording
     from pyro_bmf.methods.settings import preset
     from pyro_bmf.progress import reporter_of
 
@@ -161,7 +162,10 @@ def iterations(
     if kind == "head":
         model = ExactHeadRun(job, settings.method).model
         model.start(train.ratings)
-        updates = HeadUpdates(model.to(place), train, settings.method, seed=0, device=place)
+        recording = Recording.on(place, job.reporter.note)
+        updates = HeadUpdates(
+            model.to(place), train, settings.method, seed=0, device=place, recording=recording
+        )
         for _ in range(2):
             updates.iteration()
         updates.iterations = settings.method.plain_iterations

@@ -12,6 +12,7 @@ from pyro_bmf.data import Split, random_split, synthetic_ratings
 from pyro_bmf.errors import FitError, SettingsError
 from pyro_bmf.estimate import Needs, check_needs
 from pyro_bmf.fitting import fit
+from pyro_bmf.methods.recording import CudaRecorder, Recording
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.feedback_sums import feedback_sum
@@ -167,3 +168,43 @@ def test_deterministic_kernels_are_put_back(device: torch.device) -> None:
         assert not torch.utils.deterministic.fill_uninitialized_memory
     assert torch.are_deterministic_algorithms_enabled() == before
     assert torch.utils.deterministic.fill_uninitialized_memory == filled
+
+
+def test_a_recording_that_fails_leaves_the_device_in_order(device: torch.device) -> None:
+    """Work that waits for the host cannot be recorded; what comes after it is drawn and recorded as ever."""
+    if device.type != "cuda":
+        pytest.skip("CUDA graphs need a card")
+    told: list[str] = []
+    recording = Recording.on(device, told.append)
+    at = (torch.ones(3, device=device),)
+    with torch.random.fork_rng(devices=[device]):
+        torch.manual_seed(4)
+        expected = torch.randn(5, device=device)
+        torch.manual_seed(4)
+        assert recording.of("Work", at, lambda given: float(given[0].sum())) is None
+        assert torch.equal(torch.randn(5, device=device), expected)
+    assert len(told) == 1
+    recorded = recording.of("Work", at, lambda given: given[0].mul_(2.0))
+    assert recorded is not None
+    recorded.fill((torch.full((3,), 5.0, device=device),))
+    recorded.replay()
+    assert recorded.place[0].tolist() == [10.0] * 3
+
+
+@pytest.mark.parametrize("method", ["exact head", "gibbs"])
+def test_what_is_recorded_has_the_same_bits(
+    device: torch.device, split: Split, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As steps that are taken one after the other; nothing is recorded on a CPU."""
+    if device.type != "cuda":
+        pytest.skip("CUDA graphs need a card")
+    chosen, changes = METHODS[method]
+    settings = preset(chosen).replace(likelihood="ordered-probit", **changes)
+    ends = []
+    for recorder in (None, CudaRecorder()):
+        monkeypatch.setattr(
+            Recording, "on", classmethod(lambda cls, device, note, own=recorder: cls(own, pytest.fail))
+        )
+        result = fit(split, settings, device=str(device), progress=False)
+        ends.append(result.posterior.predict_mean(split.test.users, split.test.items))
+    assert np.array_equal(ends[0], ends[1])

@@ -172,7 +172,7 @@ class RowPlan:
         information += prior_precision
         for part in slices(self.n_many, cells_on(features.device, _CELLS) // width**2):
             information[part] = factorise.cholesky(information[part])
-        return Conditional(prior_precision, information, linear[rows])
+        return Conditional.of_root(prior_precision, information, linear[rows])
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..model.feedback import Feedback
-from ..numerics import factorise
+from ..numerics import factorise, room
 from ..numerics.chunks import chunks
 from ..numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 from .streamed import CHUNK, row_parts, streamed, with_host
@@ -253,11 +253,20 @@ class Conditional:
         Lower Cholesky factors of P_i.
     linear : Tensor, shape (n, D)
         h_i: what the ratings say.
+    inverse : Tensor or None, shape (n, D, D)
+        P_i^{-1}, where products with it are faster than triangles, and can be recorded: on a card.
     """
 
     prior_precision: Tensor
     precision_tril: Tensor
     linear: Tensor
+    inverse: Tensor | None = None
+
+    @classmethod
+    def of_root(cls, prior_precision: Tensor, precision_tril: Tensor, linear: Tensor) -> Conditional:
+        """Make them of the Cholesky factors of P_i."""
+        inverse = factorise.inverse_of_root(precision_tril) if room.waits(linear.device) else None
+        return cls(prior_precision, precision_tril, linear, inverse)
 
     @classmethod
     def of(
@@ -269,10 +278,12 @@ class Conditional:
         does not wait then.
         """
         factor = torch.linalg.cholesky if checked else factorise.cholesky
-        return cls(prior_precision, factor(information + prior_precision), linear)
+        return cls.of_root(prior_precision, factor(information + prior_precision), linear)
 
     def solve(self, vectors: Tensor) -> Tensor:
         """Return P_i^{-1} x_i for (n, D)."""
+        if self.inverse is not None:
+            return (self.inverse @ vectors.unsqueeze(-1)).squeeze(-1)
         return torch.cholesky_solve(vectors.unsqueeze(-1), self.precision_tril).squeeze(-1)
 
     def mean(self, prior_mean: Tensor) -> Tensor:
@@ -285,7 +296,7 @@ class Conditional:
 
     def covariance(self) -> Tensor:
         """Return P_i^{-1}, shape (n, D, D)."""
-        return factorise.inverse_of_root(self.precision_tril)
+        return factorise.inverse_of_root(self.precision_tril) if self.inverse is None else self.inverse
 
     def mean_precision(self) -> Tensor:
         r"""Return :math:`G_i = \Lambda - \Lambda P_i^{-1} \Lambda`, (n, D, D).
@@ -293,6 +304,8 @@ class Conditional:
         With u_i integrated out, what row i's ratings say of its prior mean m_i is Normal with this precision.
         """
         prior = self.prior_precision
+        if self.inverse is not None:
+            return prior - prior @ self.inverse @ prior
         half = _solve_triangular(self.precision_tril, prior.expand_as(self.precision_tril), upper=False)
         return prior - half.mT @ half
 

@@ -33,16 +33,30 @@ class CudaRecorder:
     """Records a CUDA graph."""
 
     def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
-        """Warm up beside the current stream, then record."""
+        """Warm up beside the current stream, then record.
+
+        Raises
+        ------
+        RuntimeError
+            If the work waits for the host, or cannot be recorded for another reason.
+        """
         beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(_WARM_UPS):
                 warm_up()
         torch.cuda.current_stream().wait_stream(beside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            work()
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        before, graph = generator.get_state(), torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                work()
+        except RuntimeError:
+            # The generator's state believes that it is still recorded: it gets another one.
+            another = torch.Generator(generator.device)
+            another.set_state(before)
+            generator.graphsafe_set_state(another.graphsafe_get_state())
+            raise
         replay: Callable[[], object] = graph.replay
         return replay
 

@@ -348,7 +348,7 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
         weight = block.user_weight if side == "user" else block.item_weight
         _, head = self.best_reply(side, _feedback(block, side), beta)
         loc = head.mean(means)
-        covariance = torch.cholesky_inverse(head.conditional.precision_tril)
+        covariance = head.conditional.covariance()
         k = self.n_factors
         with pyro.plate(f"{side}s", len(loc)), poutine.scale(scale=beta * weight):
             factors = pyro.sample(

@@ -109,9 +109,9 @@ class Head:
 
     def _inverses(self) -> Iterator[tuple[slice, Tensor]]:
         """Give P_i^{-1} some rows at a time."""
-        tril = self.conditional.precision_tril
+        tril, inverse = self.conditional.precision_tril, self.conditional.inverse
         for part in slices(len(tril), cells_on(tril.device, _CELLS) // tril.shape[-1] ** 2):
-            yield part, factorise.inverse_of_root(tril[part])
+            yield part, factorise.inverse_of_root(tril[part]) if inverse is None else inverse[part]
 
     def mean_precision(self) -> tuple[Tensor, Tensor]:
         r"""Return what rows say of their prior means, :math:`C_i = \Lambda - \Lambda P_i^{-1} \Lambda`.
@@ -193,14 +193,12 @@ def head_of(
     weighted = target if share is None else target * share
     linear = entries.sum(other.mean * weight, weighted) - entries.sum(other.with_bias * weight, share)
     width = other.mean.shape[1]
-    products = other.products * weight
+    products, factor = other.products * weight, torch.linalg.cholesky if checked else factorise.cholesky
     tril = linear.new_empty(entries.n_rows, width, width)
     for part in slices(entries.n_rows, cells_on(entries.indptr.device, _CELLS) // width**2):
         sums = entries.part_sum(part, products, share) * row_precision[part].unsqueeze(-1)
-        information = unpack(sums, width)
-        part_of = Conditional.of(prior_precision, information, linear[part], checked=checked)
-        tril[part] = part_of.precision_tril
-    return Head(Conditional(prior_precision, tril, linear * row_precision.unsqueeze(-1)))
+        tril[part] = factor(unpack(sums, width) + prior_precision)
+    return Head(Conditional.of_root(prior_precision, tril, linear * row_precision.unsqueeze(-1)))
 
 
 def predictor_variances(

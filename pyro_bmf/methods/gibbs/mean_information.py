@@ -284,9 +284,10 @@ class FewInformation:
         plan, prior = conditional.plan, conditional.prior_precision
         many = prior.new_empty(plan.n_many, plan.width, plan.width)
         if conditional.many is not None:
-            tril = conditional.many.precision_tril
+            tril, inverse = conditional.many.precision_tril, conditional.many.inverse
             for part in slices(plan.n_many, cells_on(many.device, _CELLS) // plan.width**2):
-                many[part] = Conditional(prior, tril[part], prior).mean_precision()
+                own = None if inverse is None else inverse[part]
+                many[part] = Conditional(prior, tril[part], prior, own).mean_precision()
         return cls(plan, columns, many, tuple(half.to(prior.dtype) for half in conditional.halves))
 
     def total(self) -> Tensor:
