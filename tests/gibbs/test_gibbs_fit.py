@@ -75,8 +75,8 @@ def test_planted_truth_is_recovered(planted: Any, split: Split, fitted: FitResul
     at = found.calibration.levels.index(0.9)
     assert found.calibration.overall.pit_coverage[at] == pytest.approx(0.9, abs=0.04)
     mean, variance = posterior.pairs.eta_moments(test.users, test.items)
-    error = units.standard(planted.truth.eta[split.test_rows]) - mean.numpy()
-    z = error / np.sqrt(variance.numpy())
+    error = units.standard(planted.truth.eta[split.test_rows]) - mean.cpu().numpy()
+    z = error / np.sqrt(variance.cpu().numpy())
     # Posterior intervals of the identifiable predictor are as wide as they must be.
     assert z.std() == pytest.approx(1.0, abs=0.15)
 

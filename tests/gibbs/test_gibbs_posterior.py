@@ -141,7 +141,7 @@ def test_more_ratings_make_surer(fitted: FitResult) -> None:
 
 
 def test_folded_row_is_the_exact_conditional_of_each_draw(stars: Split) -> None:
-    posterior = fit(stars, PLAIN, threads=1, progress=False).posterior
+    posterior = fit(stars, PLAIN, threads=1, progress=False).posterior.to("cpu")
     ratings = ratings_of(posterior, 2)
     items = posterior.item_vocabulary.index(list(ratings))
     found = posterior.fold_in(ratings).posterior

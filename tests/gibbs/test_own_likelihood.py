@@ -65,10 +65,10 @@ class ProbitUtilities(Utilities):
         return (ratings > 0.5).long()
 
     def draw_given(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> Tensor:
-        return draw_in_cells(eta, sd, Cells.of(eta, sd, CUT, observed))
+        return draw_in_cells(eta, sd, Cells.of(eta, sd, CUT.to(eta.device), observed))
 
     def expect(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        return truncated_mean(eta, sd, CUT, observed)
+        return truncated_mean(eta, sd, CUT.to(eta.device), observed)
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def planted(
     model_names = dict(values_of(settings.model)).keys()
     settings = replace(settings, given=settings.given - model_names, unasked=settings.values())
     fitted = fit(simulated, settings, model=own, threads=1, progress=False)
-    return fitted.posterior, truth
+    return fitted.posterior.to("cpu"), truth
 
 
 def correlation(posterior: Posterior, truth: Truth, pairs: Split, *, biases: bool = False) -> float:
@@ -129,8 +129,6 @@ def test_a_hierarchical_prior_switches_off_the_factors_that_are_not_needed(pairs
     model.start(pairs.train.ratings)
     simulated, _ = simulate(model, pairs, centre=3.0, noise_prior=False, seed=2)
     wide = settings_of(n_factors=4, prior="hierarchical-normal", noise=0.5)
-    posterior = fit(
-        simulated, wide, model=build_model(wide.model, LEVELS), threads=1, progress=False
-    ).posterior
+    posterior = fit(simulated, wide, threads=1, progress=False).posterior.to("cpu")
     size = (posterior.user_rows.loc.std(0) * posterior.item_rows.loc.std(0)).sort(descending=True).values
     assert float(size[1]) < 0.25 * float(size[0])

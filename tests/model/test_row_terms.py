@@ -260,7 +260,7 @@ def test_planted_noise_of_users_is_found() -> None:
     noisy = fits["user"]
     found = noisy.user_rows.noise_factor
     assert found is not None
-    found = found.numpy()
+    found = found.cpu().numpy()
     assert np.corrcoef(np.log(found), np.log(own))[0, 1] > 0.85
     # sigma times the multiplier is what is identified.
     sigma = float(noisy.model.likelihood.noise_sd.detach()) * found
@@ -299,7 +299,7 @@ def test_planted_cut_points_of_users_are_found() -> None:
     own = found["ordered-logistic:cuts=user"]
     cuts = own.user_rows.cuts  # type: ignore[union-attr]
     assert cuts is not None
-    widths = cuts.mean(1).numpy()
+    widths = cuts.mean(1).cpu().numpy()
     assert widths[:75].mean() - widths[75:].mean() > 0.7
     assert np.corrcoef(widths, shifts[:, 0])[0, 1] > 0.8
     gain = held_out_log_prob(own, split.test) - held_out_log_prob(found["ordered-logistic"], split.test)

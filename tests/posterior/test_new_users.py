@@ -32,6 +32,7 @@ def posterior() -> Posterior:
 
 
 def test_the_integral_over_a_row_is_the_dense_normals(posterior: Posterior) -> None:
+    posterior = posterior.to("cpu")
     train, user = posterior.train, 4
     at = np.flatnonzero(train.users == user)
     items = posterior.item_rows.loc.double()  # type: ignore[union-attr]

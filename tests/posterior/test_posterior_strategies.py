@@ -39,7 +39,7 @@ def every_draw(posterior: Posterior, num_samples: int, seed: int = 0) -> np.ndar
     v, c = posterior.pairs.draw_rows("item", np.arange(posterior.n_items), draws, seed)
     eta = torch.einsum("sik,sjk->sij", u, v) + b[:, :, None] + c[:, None, :] + posterior.model.centre
     units = posterior.model.units
-    return np.asarray(eta.numpy() * units.scale + units.shift)
+    return np.asarray(eta.cpu().numpy() * units.scale + units.shift)
 
 
 def test_prob_top_is_the_share_of_draws_in_which_an_item_is_among_the_best(posterior: Posterior) -> None:
