@@ -10,9 +10,9 @@ reserve some, are not counted. A host read is one of a number by Python, for whi
 that is `recorded` what is left beside the recording is counted: copies into its place, and the result.
 
 With `--methods` an iteration of the exact head and a sweep of the chain are counted, as they are run on a
-card (`pyro_bmf.numerics.room.waits`), though here by a CPU. A wait is a number of a tensor, or a shape that
-depends on one, that the host asks a card for, and a tensor made of Python's numbers, whose copy it waits for.
-Checks that LAPACK's kernels make on a CPU alone are left out, and the optimizer's counters, which the host
+card (`pyro_bmf.numerics.room.waits`), though here by a CPU; and once more with steps that are recorded, each
+of which is one launch then. A wait is a number of a tensor, or a shape that depends on one, that the host
+asks a card for, and a tensor made of Python's numbers, whose copy it waits for. Checks that LAPACK's kernels make on a CPU alone are left out, and the optimizer's counters, which the host
 keeps.
 """
 
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 #: Operations that move no numbers.
 NO_KERNEL = frozenset(
@@ -50,6 +50,8 @@ NO_KERNEL = frozenset(
 #: Operations that are one launch, whatever a CPU makes of them.
 WHOLE = tuple(f"aten::{name}" for name in ("_foreach", "_fused", "sum", "amax", "_embedding_bag", "segment_"))
 HOST_READ = "aten::_local_scalar_dense"
+#: The range of a recording that is run again.
+RECORDED = "recorded"
 #: Operations that a card's host waits for.
 WAITS = (HOST_READ, "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::lift_fresh")
 #: What they are not waited for in: a CPU's own checks, and counters that lie with the host.
@@ -79,6 +81,31 @@ def as_on_a_card() -> Iterator[None]:
         yield
 
 
+class Marked:
+    """Does work again each time that it is asked for, in one range of the profile: as a card's recording."""
+
+    def record(self, warm_up: Any, work: Any) -> Any:
+        """Warm up, and return what does the work."""
+        warm_up()
+
+        def again() -> None:
+            with record_function(RECORDED):
+                work()
+
+        return again
+
+
+@contextmanager
+def with_recordings() -> Iterator[None]:
+    """Let what is made inside record its steps, on any device."""
+    from unittest.mock import patch
+
+    from pyro_bmf.methods.recording import Recording
+
+    with patch.object(Recording, "on", lambda device, note: Recording(Marked(), note)):
+        yield
+
+
 def count(work: Any, repeats: int = 1) -> dict[str, float]:
     """Profile `work`, called so often, and return operations, launches, host reads and waits of one call."""
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as found, _Lists() as lists:
@@ -86,7 +113,8 @@ def count(work: Any, repeats: int = 1) -> dict[str, float]:
             work()
     operations = launches = reads = waits = 0
     for event in found.events():
-        if not event.name.startswith("aten::"):
+        launches += event.name == RECORDED
+        if not event.name.startswith("aten::") or RECORDED in _above(event):
             continue
         operations += 1
         reads += event.name == HOST_READ
@@ -193,13 +221,16 @@ COUNTED = (
 
 
 def measure_methods(train: Any, repeats: int) -> dict[str, dict[str, float]]:
-    """Count iterations as on a card, and time them as on a CPU."""
+    """Count iterations as on a card, with what is recorded there and without, and time them as on a CPU."""
     found = {}
     for name, kind, likelihood in COUNTED:
         work = iterations(train, kind, likelihood)
         with as_on_a_card():
             work()
             found[name] = count(work, 2)
+            with with_recordings():
+                recorded = iterations(train, kind, likelihood)
+            found[name]["recorded"] = count(recorded, 2)["launches"]
         times = []
         for _ in range(repeats):
             worked = time.process_time()

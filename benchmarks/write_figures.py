@@ -281,11 +281,51 @@ def launches_table() -> str:
 def waits_table() -> str:
     """Return what an iteration of the exact head and a sweep ask a card for."""
     rows = [
-        [name, *(f"{row[of]:.0f}" for of in ("operations", "launches", "waits"))]
+        [name, *(f"{row[of]:.0f}" for of in ("operations", "launches", "recorded", "waits"))]
         for name, row in read("results/waits.json").items()
         if isinstance(row, dict)
     ]
-    return table(["", "operations", "launches", "waits"], rows, 1)
+    return table(["", "operations", "launches", "with recordings", "waits"], rows, 1)
+
+
+def gpu_steps_table() -> str:
+    """Return what a step of the encoders takes on a card."""
+    rows = [
+        [
+            *name.split(", "),
+            *(f"{row[of]:.1f}" for of in ("step_ms", "host_ms", "device_ms")),
+            *(f"{row['launches']:.0f}", f"{row['blocks']:,}", f"{row['iteration_s']:.2f}"),
+        ]
+        for name, row in read("results/gpu.json")["steps"].items()
+    ]
+    header = ["preset", "steps", "a step, ms", "its host, ms", "its card, ms", "launches", "blocks"]
+    return table([*header, "an iteration, s"], rows, 2)
+
+
+def gpu_iterations_table() -> str:
+    """Return what an iteration of the exact head and a sweep take on a card."""
+    found = read("results/gpu.json")
+    rows = [
+        [
+            f"{name.removeprefix('one ')}, {said}",
+            *(f"{row[of]:.0f}" for of in ("ms", "device_ms", "launches")),
+        ]
+        for key, said in (("iterations before", "before"), ("iterations", "sweeps recorded"))
+        for name, row in found[key].items()
+    ]
+    return table(["", "ms", "the card's, ms", "launches"], rows)
+
+
+def gpu_fits_table() -> str:
+    """Return fits on a card that other work shared."""
+    rows = [
+        [
+            name if name.startswith("20 M") else f"ML-1M: {name}",
+            *(f"{row['seconds']:.1f}", f"{row['iteration_s']:.2f}", f"{row['peak_gb']:.2f}"),
+        ]
+        for name, row in read("results/gpu.json")["beside tests"].items()
+    ]
+    return table(["fit", "in all, s", "an iteration, s", "peak memory, GB"], rows)
 
 
 def iteration_table() -> str:
@@ -624,6 +664,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "bases": bases_table,
     "launches": launches_table,
     "waits": waits_table,
+    "gpu steps": gpu_steps_table,
+    "gpu iterations": gpu_iterations_table,
+    "gpu fits": gpu_fits_table,
     "iteration": iteration_table,
     "rating units": units_table,
     "heavy rows": heavy_table,
