@@ -12,8 +12,8 @@ that is `recorded` what is left beside the recording is counted: copies into its
 With `--methods` an iteration of the exact head and a sweep of the chain are counted, as they are run on a
 card (`pyro_bmf.numerics.room.waits`), though here by a CPU; and once more with steps that are recorded, each
 of which is one launch then. A wait is a number of a tensor, or a shape that depends on one, that the host
-asks a card for, and a tensor made of Python's numbers, whose copy it waits for. Checks that LAPACK's kernels make on a CPU alone are left out, and the optimizer's counters, which the host
-keeps.
+asks a card for, and a tensor made of Python's numbers, whose copy it waits for. Checks that LAPACK's kernels
+make on a CPU alone are left out, and the optimizer's counters, which the host keeps.
 """
 
 from __future__ import annotations
