@@ -9,13 +9,17 @@ import pytest
 from page_blocks import blocks, words_of
 from run_page import Ran, run_page
 
+from pyro_bmf.process import ENVIRONMENT
+
 PAGE = Path(__file__).parent.parent / "docs/better-model.md"
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """Run the page's blocks, and parse its commands; figures go to a folder of their own."""
-    return run_page(PAGE, tmp_path_factory.mktemp("figures"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENVIRONMENT, "cpu")  # which is what drew the page's numbers
+        return run_page(PAGE, tmp_path_factory.mktemp("figures"))
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from small_place import make_runs, write_ratings
 from pyro_bmf.cli.main import root
 from pyro_bmf.methods.setting import settings_of
 from pyro_bmf.methods.settings import PRESETS, preset
+from pyro_bmf.process import ENVIRONMENT
 
 PAGES = {path.stem: path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 #: Pages whose code is run by a test of their own.
@@ -60,6 +61,7 @@ def here(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     """Make a working folder for a page: data, and the runs that it names and does not make itself."""
 
     def make(page: Path) -> Path:
+        monkeypatch.setenv(ENVIRONMENT, "cpu")  # which is what drew the pages' numbers
         code = [block for block in blocks(page.read_text(encoding="utf-8")) if block.language != "text"]
         named, made = set(), set()
         for block in code:
