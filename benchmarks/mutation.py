@@ -71,21 +71,21 @@ _TEXT = re.compile(r"\"[^\"]*\"")
 OUTCOMES = {0: "survived", 1: "killed", 3: "killed", 33: "no tests", 36: "timed out", -24: "timed out"}
 
 
-def changes(path: Path) -> dict[str, list[str]]:
-    """Return the changed lines of each mutant in a file that mutmut wrote."""
+def changes(path: Path, mutants: list[str]) -> dict[str, list[str]]:
+    """Return the changed lines of some mutants in a file that mutmut wrote."""
     source = path.read_text(encoding="utf-8")
+    # Once for the file: `ast.get_source_segment` would split it anew for every function.
+    lines = source.splitlines()
     bodies = {
-        node.name: ast.get_source_segment(source, node) or ""
+        node.name: lines[node.lineno - 1 : node.end_lineno]
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.FunctionDef)
     }
     found = {}
-    for name, body in bodies.items():
+    for name in mutants:
         base = re.sub(r"__mutmut_\d+$", "__mutmut_orig", name)
-        if base == name or base not in bodies:
-            continue
-        lines = difflib.unified_diff(bodies[base].splitlines(), body.splitlines(), n=0, lineterm="")
-        changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+        compared = difflib.unified_diff(bodies[base], bodies[name], n=0, lineterm="")
+        changed = [line for line in compared if line[:1] in "+-" and line[:3] not in ("+++", "---")]
         found[name] = [line for line in changed if "__mutmut_" not in line]
     return found
 
@@ -112,11 +112,11 @@ def module_result(meta: Path, root: Path) -> dict[str, Any] | None:
     run = {key: code for key, code in codes.items() if code is not None}
     if not run:
         return None
-    lines = changes(meta.with_suffix(""))
-    survivors = []
-    for key in (key for key, code in run.items() if code == 0):
-        changed = lines[key.rpartition(".")[2]]
-        survivors.append({"mutant": key.rpartition(".")[2], "change": changed, "why": why_left(changed)})
+    left = [key.rpartition(".")[2] for key, code in run.items() if code == 0]
+    survivors = [
+        {"mutant": name, "change": changed, "why": why_left(changed)}
+        for name, changed in changes(meta.with_suffix(""), left).items()
+    ]
     outcomes = Counter(OUTCOMES.get(code, f"exit {code}") for code in run.values())
     return {
         "module": str(meta.with_suffix("").relative_to(root)),
