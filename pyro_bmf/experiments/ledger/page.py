@@ -17,8 +17,8 @@ written by `pyro-bmf experiment ledger` from the folders of the [experiments](ex
 nothing that they do not. What is not run says so.
 
 **Claims.** A claim *holds* where the difference, paired by seed, has Student's 95 % interval on its side of
-zero, *does not hold* where it is on the other side, and *cannot be judged* between; of a single seed the sign
-decides. The lines of the printed tables say whether the paper's own figures bear it out.
+zero, *does not hold* where it is on the other side, and *cannot be judged* between, nor by a single seed.
+The lines of the printed tables say whether the paper's own figures bear it out.
 
 **Cells.** A cell of RMSE *holds* where the printed figure, with its rounding, lies within our interval over
 seeds, and is else *better* (ours is lower) or *worse*. The splits are ours, as the paper's are not published;

@@ -91,7 +91,7 @@ def judge(
     """Judge a claim by differences of paired seeds, each positive where its seed agrees.
 
     It holds where their mean is positive and Student's 95 % interval has no zero in it, does not hold where
-    both are on the other side, and cannot be judged between; of a single seed the sign alone decides.
+    both are on the other side, and cannot be judged between, nor by a single seed.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def judge(
     ends = interval(differences)
     text = signed(differences, decimals) + (f"; {told}" if told else "")
     if ends is None:
-        return verdict(HOLDS if mean > 0 else FAILS, mean, se, f"{text}; one seed, by the sign alone")
+        return verdict(OPEN, mean, se, f"{text}; one seed")
     if ends[0] > 0:
         return verdict(HOLDS, mean, se, text)
     if ends[1] < 0:
