@@ -160,6 +160,18 @@ def estimate_head(
     )
 
 
+def estimate_ascent(n_train: int, n_users: int, n_items: int, width: int, *, device: str) -> Needs:
+    """Estimate the memory of coordinate ascent from its sizes, before anything is allocated.
+
+    One covariance a row of both sides, those of the larger side a few times more; D numbers a rating where
+    predictors are summed up.
+    """
+    n_rows, larger = n_users + n_items, max(n_users, n_items)
+    memory = 4 * width**2 * (n_rows + 3 * larger) + n_train * (70 + 40 * width) + _RUNTIME
+    numbers = n_rows * width * (width + 3) // 2
+    return Needs(numbers, memory, available_memory(device), device, ASCENT_ADVICE, "moments of rows")
+
+
 def available_memory(device: str) -> int:
     """Return the bytes that are free on a device."""
     if device.startswith("cuda"):

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Integral
 
 import pyro
 import torch
@@ -84,13 +85,14 @@ def computing(device: torch.device, threads: int | None, deterministic: bool) ->
 
     All of it is the process's own state, so all of it is put back afterwards.
     """
-    if threads is not None and threads < 1:
-        raise SettingsError(f"threads is {threads}: give 1 or more.")
+    whole = isinstance(threads, Integral) and not isinstance(threads, bool)
+    if threads is not None and not (whole and threads >= 1):
+        raise SettingsError(f"threads is {threads!r}: give a whole number, 1 or more.")
     before = torch.get_num_threads()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     cuda = [device] if device.type == "cuda" else []
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(int(threads))
     if cuda and deterministic:
         # cuBLAS reads this when its first handle is made; without it, deterministic mode refuses to work.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -303,8 +304,9 @@ def subsample_split(ratings: Ratings, percent: float, seed: int = 0) -> Split:
 
 def seeded(seed: int) -> np.random.Generator:
     """Return the generator of a seed; raises DataError for a seed that is no whole number of at least 0."""
-    if isinstance(seed, bool) or seed != int(seed) or seed < 0:
-        raise DataError(f"seed {seed}: must be a whole number of at least 0")
+    whole = isinstance(seed, Real) and not isinstance(seed, bool) and seed == seed // 1
+    if not whole or seed < 0:
+        raise DataError(f"seed {seed!r}: must be a whole number of at least 0")
     return np.random.default_rng(int(seed))
 
 

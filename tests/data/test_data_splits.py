@@ -1,6 +1,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,3 +236,11 @@ def test_nothing_warns(small: Ratings) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         random_split(small)
+
+
+@pytest.mark.parametrize("seed", ["x", "1", None, 1.5, -1, True, float("nan")])
+def test_a_seed_that_is_no_whole_number_is_refused(seed: Any) -> None:
+    given = ratings_from_arrays([0, 1, 2, 3], [0, 0, 1, 1], [1.0, 2.0, 3.0, 4.0], scale="1:5:1")
+    with pytest.raises(DataError, match="whole number of at least 0"):
+        random_split(given, seed=seed)
+    assert random_split(given, seed=np.int64(3)).hash == random_split(given, seed=3).hash

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -237,6 +238,7 @@ def test_resume_refuses_another_fit_and_damaged_files(split: Split, tmp_path: Pa
 _KILLED = """
 import sys
 from pathlib import Path
+from typing import Any
 from pyro_bmf.data import read_split
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import Settings
@@ -486,3 +488,14 @@ def test_resume_refuses_a_best_state_that_the_history_does_not_tell(
     tensor_files.write_tensors(file, CHECKPOINT, header | changes, tensors)
     with pytest.raises(SavedFileError, match=message):
         run(split, checkpoint=file, resume=True)
+
+
+@pytest.mark.parametrize("threads", ["2", 2.5, True, 0])
+def test_threads_that_are_no_whole_number_are_refused(split: Split, threads: Any) -> None:
+    with pytest.raises(SettingsError, match=r"threads is .*: give a whole number, 1 or more"):
+        fit(split, SMALL, threads=threads, progress=False)
+
+
+def test_coordinate_ascent_that_would_not_fit_is_refused_before_it_starts(split: Split) -> None:
+    with pytest.raises(FitError, match=r"n_factors"):
+        fit(split, preset("conjugate").replace(n_factors=10**9), progress=False)

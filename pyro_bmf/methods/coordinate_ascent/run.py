@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import FitError
+from ...estimate import check_needs, estimate_ascent
 from ..build_model import build_model
 from ..job import Checkpoints, Fitted, Handover, Job
 from .ascent import Ascent
@@ -38,6 +39,11 @@ class AscentRun:
     def __call__(self, start: Handover | None, kept: Checkpoints) -> Fitted:
         """Run the iterations; there are no checkpoints."""
         job, settings, model, train = self.job, self.settings, self.model, self.job.train
+        needs = estimate_ascent(
+            *(len(train), train.n_users, train.n_items, model.n_factors + model.biases),
+            device=str(job.device),
+        )
+        check_needs(needs)
         model.start(train.ratings)
         ascent = Ascent(
             model.to(job.device), train, seed=job.settings.seed, device=job.device, point=settings.point
@@ -45,7 +51,9 @@ class AscentRun:
         job.reporter.note(
             f"{len(train):,} training ratings of {train.n_users:,} users on {train.n_items:,} items: "
             f"coordinate ascent, {model.n_factors} factors "
-            + ("at their mode." if settings.point else "with full covariances.")
+            + ("at their mode" if settings.point else "with full covariances")
+            + f", about {needs.memory / 1e9:.2f} GB of memory ({needs.available / 1e9:.1f} GB free on "
+            f"{needs.device})."
         )
         history = list[dict[str, Any]]()
         job.reporter.start(settings.last_iteration, 1, 0)
