@@ -103,3 +103,37 @@ def test_planted_rows_are_found_as_surely_as_said(side: str) -> None:
     low, high = (predictors.quantile(p, dim=0) for p in (0.05, 0.95))
     held = ((low <= eta) & (eta <= high))[~rated].double().mean()
     assert float(held) == pytest.approx(0.9, abs=0.025)
+
+
+@pytest.mark.parametrize("n_given", [1, 3, 12])
+def test_ratings_decide_what_uncertain_weights_are_believed(n_given: int) -> None:
+    """The posterior with the weights integrated out: a Normal prior as wide as their draws leave it."""
+    generator = torch.Generator().manual_seed(7)
+    n, k, n_draws, tau, spread = 12, 2, 3000, 4.0, 2.0
+    v = torch.randn(n, k, generator=generator)
+    still = v.unsqueeze(1).expand(n, n_draws, k).contiguous()
+    known = RowDraws(still, still, torch.tensor(False))
+    nobody = RowDraws(torch.zeros(1, n_draws, k), torch.zeros(1, n_draws, k), torch.tensor(False))
+    guide = ChainGuide(1, n, k, n_draws, biases=False, implicit=True, row_noise=("user",))
+    guide.user.precision.copy_(torch.eye(k).expand(n_draws, k, k))
+    guide.user.weights.copy_(0.5 + spread * torch.randn(n_draws, n, k, generator=generator))
+    guide.user.row_precision_shape.fill_(1e6)  # all rows have the same noise
+    guide.noise_precision.fill_(tau)
+    guide.attach(nobody, known, NormalLikelihood(tau**-0.5))
+    x = v[:n_given] @ torch.tensor([1.5, -1.0]) + 0.5 * torch.randn(n_given, generator=generator)
+    new = Feedback.from_coo(torch.zeros(n_given, dtype=torch.int64), torch.arange(n_given), x, 1, n)
+    found = guide.encode_side("user", new).draws[0].double()
+    means = (guide.user.weights[:, :n_given].sum(1) * n_given**-0.5).double()
+    prior = torch.diag(1.0 / (1.0 + means.var(0, correction=0)))
+    seen = v[:n_given].double()
+    precision = prior + tau * seen.T @ seen
+    expected = torch.linalg.solve(precision, prior @ means.mean(0) + tau * seen.T @ x.double())
+    sd = torch.linalg.inv(precision).diagonal().sqrt()
+    torch.testing.assert_close(found.mean(0), expected, rtol=0, atol=0.1 * float(sd.max()))
+    torch.testing.assert_close(found.std(0), sd, rtol=0.08, atol=0)
+    # Taken for known in each draw, the means are believed more, and the ratings less.
+    guide.uncertain_means = False
+    by_draws = guide.encode_side("user", new).draws[0].double()
+    sds = torch.einsum("nk,kl,nl->n", seen, torch.linalg.inv(precision), seen).sqrt()
+    gaps = (seen @ (by_draws.mean(0) - expected)).abs() / sds
+    assert (float(gaps.max()) > 0.5) == (n_given < n)

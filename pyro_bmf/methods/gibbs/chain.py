@@ -237,6 +237,7 @@ class Chain:
             "averaged": 0 if self.average is None else self.average.count,
             "drawing_cuts": self.sweeps.drawing_cuts,
             "integrates": kept.guide.integrates,
+            "uncertain_means": kept.guide.uncertain_means,
         }
         write_tensors(path, CHAIN_CHECKPOINT, tensors, header)
 
@@ -250,10 +251,9 @@ class Chain:
             return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
         with put_back(path):
-            header.setdefault("integrates", False)
-            checked(
-                header, history=list, sweep=int, kept=int, averaged=int, drawing_cuts=bool, integrates=bool
-            )
+            flags = {"integrates": bool, "uncertain_means": bool}
+            header = dict.fromkeys(flags, False) | header
+            checked(header, history=list, sweep=int, kept=int, averaged=int, drawing_cuts=bool, **flags)
             all_finite(tensors)
             self._check_history(header)
             same_kinds(part("kept."), kept.tensors(), "kept")
@@ -274,7 +274,7 @@ class Chain:
         if self.sweeps.drawing_cuts:
             self.plain_sweeps = 0  # cut points are drawn since then, or since the start: see `_start`
         # A chain of an earlier version goes on as it began.
-        kept.guide.integrates = header["integrates"]
+        kept.guide.integrates, kept.guide.uncertain_means = header["integrates"], header["uncertain_means"]
         history[:] = header["history"]
         return state, header["sweep"]
 

@@ -18,7 +18,8 @@ from ...model.likelihoods.normal import Likelihood
 from ...model.likelihoods.normal_utilities import Utilities
 from ...model.row_draws import RowDraws
 from ...model.sides import Side, Sides, TwoSides
-from .new_rows import Priors, draw_new_rows
+from .common_coordinates import Priors
+from .new_rows import draw_new_rows
 from .rows_by_draws import draw_by_draws
 
 
@@ -64,6 +65,9 @@ class ChainGuide(TwoSides[ChainSide], nn.Module):
     integrates : bool
         Whether a new row with noise of its own knows how uncertain the other side's draws are (`new_rows`);
         in chains of earlier versions it takes them for known, and goes on to do so (`rows_by_draws`).
+    uncertain_means : bool
+        Whether such a row also knows how uncertain the implicit weights leave its prior mean; in chains of
+        earlier versions it takes those of each draw for known.
     weights_dtype : torch.dtype
         Of the draws of implicit weights, which are most of what there is.
 
@@ -94,12 +98,14 @@ class ChainGuide(TwoSides[ChainSide], nn.Module):
         row_noise: tuple[str, ...] = (),
         steps: int = 15,
         integrates: bool = True,
+        uncertain_means: bool = True,
         weights_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.n_users, self.n_items, self.n_factors, self.n_draws = n_users, n_items, n_factors, n_draws
         self.biases, self.n_cuts, self.implicit = biases, n_cuts, implicit
-        self.row_noise, self.steps, self.integrates = tuple(row_noise), steps, integrates
+        self.row_noise, self.steps = tuple(row_noise), steps
+        self.integrates, self.uncertain_means = integrates, uncertain_means
         width = n_factors + biases
         self.user = ChainSide(n_draws, width, n_items if implicit else 0, weights_dtype)
         self.item = ChainSide(n_draws, width, n_users if implicit else 0, weights_dtype)
@@ -123,12 +129,13 @@ class ChainGuide(TwoSides[ChainSide], nn.Module):
             "row_noise": list(self.row_noise),
             "steps": self.steps,
             **({"integrates": True} if self.integrates else {}),
+            **({"uncertain_means": True} if self.uncertain_means else {}),
         }
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> ChainGuide:
         """Build a guide of a saved shape; its draws are to be loaded into it, and take no memory before."""
-        given = {"integrates": False, **settings}
+        given = {"integrates": False, "uncertain_means": False, **settings}
         del given["kind"]
         with torch.device("meta"):
             return cls(**{**given, "row_noise": tuple(given["row_noise"])})
@@ -220,8 +227,11 @@ class ChainGuide(TwoSides[ChainSide], nn.Module):
             self.noise_precision,
             self.cuts - self.centre,
         )
-        join = draw_new_rows if self.integrates and noisy else draw_by_draws
-        return join(feedback, other, priors, utilities, centre=self.centre, steps=self.steps)
+        how: dict[str, Any] = {"centre": self.centre, "steps": self.steps}
+        if not (self.integrates and noisy):
+            return draw_by_draws(feedback, other, priors, utilities, **how)
+        how["uncertain_means"] = self.uncertain_means
+        return draw_new_rows(feedback, other, priors, utilities, **how)
 
 
 def _devices(tensor: Tensor) -> list[torch.device]:

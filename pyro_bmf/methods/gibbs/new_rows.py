@@ -16,6 +16,16 @@ those at the row's draw before (which leaves out that a smaller row would make t
 fourteen ratings and large errors that moves the row's mean by a sixth of its standard deviation). Items that
 are new to the chain join it alike.
 
+The same holds of a row's prior mean where implicit feedback gives it: the draws of its weights y were made
+without the row's ratings, which say more of the sum of y over what it rated than all draws do. With the mean
+over draws for its prior mean, and their variance added to the prior's,
+
+.. math:: u_i \sim N\left(\bar m_i, \Lambda^{-1} + \mathrm{var}_s(m_i^{(s)})\right), \qquad
+          m_i^{(s)} = n_i^{-1/2} \sum_j y_j^{(s)},
+
+the ratings decide how much of it is believed. Taking each draw's mean for known instead, a row can only be
+what that draw of y makes of it, however far the draws are apart.
+
 :math:`C_j` is that of all draws about their mean, so that it holds what the conditional of one sweep does not
 tell: how far factors themselves differ between draws. That needs draws in common coordinates. Factors of a
 draw are scaled so that the new rows' prior has the identity for its covariance, then rotated to the mean of
@@ -25,7 +35,7 @@ independent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -33,112 +43,12 @@ from torch import Tensor
 
 from ...model.feedback import Feedback
 from ...model.likelihoods.normal_utilities import Utilities
-from ...model.row_draws import RowDraws, working_dtype
+from ...model.row_draws import RowDraws
 from ..kernel import Conditional, Entries, outer_products
+from .common_coordinates import Common, Priors
 
 #: Numbers in the tables of one chunk of draws.
 _CELLS = 8_000_000
-#: Rows, at most, by which draws are turned to each other.
-_ROWS = 5_000
-#: How often draws are turned to their mean.
-_TURNS = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Priors:
-    """Draws of what new rows are drawn by.
-
-    Attributes
-    ----------
-    location : Tensor, shape (n_draws, D)
-    precision : Tensor, shape (n_draws, D, D)
-        Of the new rows' prior.
-    weights : Tensor or None, shape (n_draws, n_other, D)
-        Of implicit feedback.
-    row_precision_shape : Tensor or None, shape (n_draws,)
-        Of the prior of a row's noise precision; None where rows have no noise of their own.
-    noise_precision : Tensor, shape (n_draws,)
-    cuts : Tensor, shape (n_draws, n_cuts)
-        Less the centre.
-    """
-
-    location: Tensor
-    precision: Tensor
-    weights: Tensor | None
-    row_precision_shape: Tensor | None
-    noise_precision: Tensor
-    cuts: Tensor
-
-    def at(self, draws: Tensor) -> Priors:
-        """Return those of some draws."""
-        changed: dict[str, Tensor] = {
-            name: value[draws]
-            for name, value in vars(self).items()
-            if value is not None and name != "weights"
-        }
-        return replace(self, **changed)
-
-
-@dataclass(frozen=True, eq=False)
-class Common:
-    r"""What is known of the other side's rows in coordinates that all draws have in common.
-
-    Attributes
-    ----------
-    columns : Tensor, shape (m,)
-        Which rows, ascending.
-    means : Tensor, shape (m, n_draws, K + 1)
-        Conditional means of factors and, last, of the level: the row's bias and what it makes of the location
-        of the new rows' prior.
-    variances : Tensor, shape (m, K + 1)
-        Of the draws about their mean.
-    turns : Tensor, shape (n_draws, K, K)
-        T of each draw: a new row's factors are :math:`T a` where they are a in the common coordinates, and
-        the other side's are :math:`T^{-T} a`.
-    """
-
-    columns: Tensor
-    means: Tensor
-    variances: Tensor
-    turns: Tensor
-
-    @classmethod
-    def of(cls, other: RowDraws, columns: Tensor, priors: Priors) -> Common:
-        """Turn draws to each other."""
-        k = other.n_factors
-        step = max(1, -(-len(other) // _ROWS))
-        tril = torch.linalg.cholesky(priors.precision[:, :k, :k].double())
-        some = other.means_of(torch.arange(0, len(other), step, device=other.device))[..., :k]
-        # As if the new rows' prior had the identity for covariance: columns are as long as they matter.
-        standard = torch.linalg.solve_triangular(tril, some.double().permute(1, 2, 0), upper=False).mT
-        turns = torch.linalg.solve_triangular(tril.mT, _rotations(standard), upper=True)
-        location = priors.location.double()
-
-        def turned(rows: Tensor) -> Tensor:
-            rows = rows.double()
-            factors = torch.einsum("msk,skl->msl", rows[..., :k], turns)
-            level = torch.einsum("msk,sk->ms", rows[..., :k], location[:, :k])
-            if other.bias:
-                level = level + rows[..., k] + location[:, k]
-            return torch.cat([factors, level.unsqueeze(-1)], -1)
-
-        means, draws = turned(other.means_of(columns)), turned(other.draws_of(columns))
-        apart = draws - means.mean(1, keepdim=True)
-        axes = torch.linalg.eigh(torch.einsum("msk,msl->kl", apart[..., :k], apart[..., :k]))[1]
-        means[..., :k], apart[..., :k] = means[..., :k] @ axes, apart[..., :k] @ axes
-        turns, variances = turns @ axes, apart.square().mean(1)
-        dtype = working_dtype(other.draws)
-        return cls(columns, means.to(dtype), variances.to(dtype), turns.to(dtype))
-
-
-def _rotations(rows: Tensor) -> Tensor:
-    """Return the rotation of each draw's rows (n_draws, n, K) that brings them closest to those of all."""
-    centre = rows[-1]
-    for _ in range(_TURNS):
-        left, _, right = torch.linalg.svd(rows.mT @ centre)
-        rotations: Tensor = left @ right
-        centre = (rows @ rotations).mean(0)
-    return rotations
 
 
 def draw_new_rows(
@@ -149,6 +59,7 @@ def draw_new_rows(
     *,
     centre: Tensor,
     steps: int,
+    uncertain_means: bool = True,
 ) -> RowDraws:
     """Return draws of new rows, in step with those of the other side.
 
@@ -164,6 +75,8 @@ def draw_new_rows(
     centre : Tensor, shape ()
     steps : int
         Gibbs steps.
+    uncertain_means : bool
+        Whether the rows know how uncertain the draws of the weights leave their prior means.
     """
     columns, places = torch.unique(feedback.indices.long(), return_inverse=True)
     common = Common.of(other, columns, priors)
@@ -172,17 +85,64 @@ def draw_new_rows(
     per_draw = m * width * (width + 3) + n * width * (3 * width + 4) + nnz * 8
     size = max(1, _CELLS // max(per_draw, 1))
     weight = None if other.noise_factor is None else other.noise_factor[columns] ** -2
-    parts = []
-    for start in range(0, n_draws, size):
-        draws = torch.arange(start, min(start + size, n_draws), device=other.device)
-        parts.append(
-            _Chunk.of(feedback, places, common, weight, priors, draws, centre).draw(utilities, steps)
-        )
+    chunks = [
+        torch.arange(start, min(start + size, n_draws), device=other.device)
+        for start in range(0, n_draws, size)
+    ]
+    expected = None
+    if priors.weights is not None and uncertain_means:
+        expected = Expected.of(feedback, places, common, priors, chunks)
+    parts = [
+        _Chunk.of(feedback, places, common, weight, priors, draws, centre, expected).draw(utilities, steps)
+        for draws in chunks
+    ]
     noise = None
     if weight is not None or priors.row_precision_shape is not None:
         noise = torch.stack([part[2] for part in parts]).sum(0) / n_draws
     draws, means = (torch.cat([part[place] for part in parts], 1) for place in (0, 1))
     return RowDraws(draws, means, other.biased, noise)
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What implicit feedback says of new rows in the common coordinates, over all draws of its weights.
+
+    Attributes
+    ----------
+    means, variances : Tensor, shape (n, D)
+        Of the rows' prior means, the location apart.
+    """
+
+    means: Tensor
+    variances: Tensor
+
+    @classmethod
+    def of(
+        cls, feedback: Feedback, places: Tensor, common: Common, priors: Priors, chunks: list[Tensor]
+    ) -> Expected:
+        """Add them up over the draws, some at a time."""
+        total = squares = torch.zeros((), dtype=torch.float64, device=places.device)
+        for draws in chunks:
+            means = _implicit_means(feedback, places, common, priors, draws).double()
+            total, squares = total + means.sum(0), squares + means.square().sum(0)
+        n, dtype = common.turns.shape[0], common.means.dtype
+        mean = total / n
+        return cls(mean.to(dtype), (squares / n - mean.square()).clamp_min(0.0).to(dtype))
+
+
+def _implicit_means(
+    feedback: Feedback, places: Tensor, common: Common, priors: Priors, draws: Tensor
+) -> Tensor:
+    """Return what implicit feedback adds to the prior means of new rows at some draws, (s, n, D)."""
+    assert priors.weights is not None
+    dtype, k, s = common.means.dtype, common.turns.shape[-1], len(draws)
+    weights = priors.weights[draws.unsqueeze(1), common.columns].to(dtype)
+    weights[..., :k] = torch.linalg.solve(common.turns[draws], weights[..., :k].mT).mT
+    indices = places.int()
+    nothing = torch.zeros(len(common.columns) + 1, dtype=torch.int32, device=places.device)
+    once = Entries.build(feedback.indptr, indices, nothing, indices[:0], dtype)
+    means = once.means(weights.transpose(0, 1).reshape(len(common.columns), -1))
+    return means.view(feedback.n_rows, s, -1).transpose(0, 1)
 
 
 @dataclass(eq=False)
@@ -233,6 +193,7 @@ class _Chunk:
         priors: Priors,
         draws: Tensor,
         centre: Tensor,
+        expected: Expected | None,
     ) -> _Chunk:
         """Gather what the draws are made of."""
         n, s, m, k = feedback.n_rows, len(draws), len(common.columns), common.turns.shape[-1]
@@ -250,22 +211,22 @@ class _Chunk:
         precision = at_draws.noise_precision.to(dtype).repeat_interleave(n)[entries.rows]
         if weight is not None:
             precision = precision * weight.to(dtype)[places].repeat(s)
-        prior = torch.zeros(s, width, width, dtype=dtype, device=device)
-        prior[:, :k, :k] = torch.eye(k, dtype=dtype, device=device)
-        if width > k:
-            prior[:, k, k] = at_draws.precision[:, k, k].to(dtype)
         turns = common.turns[draws]
-        prior_mean = torch.zeros(s * n, width, dtype=dtype, device=device)
-        if priors.weights is not None:
-            weights = priors.weights[draws.unsqueeze(1), common.columns].to(dtype)
-            weights[..., :k] = torch.linalg.solve(turns, weights[..., :k].mT).mT
-            once = Entries.build(feedback.indptr, indices, nothing, indices[:0], dtype)
-            means = once.means(weights.transpose(0, 1).reshape(m, s * width))
-            prior_mean = means.view(n, s, width).transpose(0, 1).reshape(s * n, width)
+        precisions = torch.ones(s, width, dtype=dtype, device=device)
+        if width > k:
+            precisions[:, k] = at_draws.precision[:, k, k].to(dtype)
+        if expected is not None:
+            variances = 1.0 / precisions.unsqueeze(1) + expected.variances
+            prior, prior_mean = torch.diag_embed(1.0 / variances).flatten(0, 1), expected.means.repeat(s, 1)
+        else:
+            prior = torch.diag_embed(precisions).repeat_interleave(n, 0)
+            prior_mean = torch.zeros(s * n, width, dtype=dtype, device=device)
+            if priors.weights is not None:
+                prior_mean = _implicit_means(feedback, places, common, priors, draws).flatten(0, 1)
         table = common.means[:, draws].transpose(0, 1).reshape(s * m, k + 1)
         return cls(
             common, table, at_draws, entries, feedback.values.to(dtype).repeat(s), precision,
-            prior.repeat_interleave(n, 0), prior_mean, turns, centre, n,
+            prior, prior_mean, turns, centre, n,
         )  # fmt: skip
 
     def draw(self, utilities: Utilities, steps: int) -> tuple[Tensor, Tensor, Tensor]:

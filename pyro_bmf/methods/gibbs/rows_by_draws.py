@@ -17,7 +17,7 @@ from ...model.feedback import Feedback
 from ...model.likelihoods.normal_utilities import Utilities
 from ...model.row_draws import RowDraws, working_dtype
 from ..kernel import Conditional, Entries, outer_products
-from .new_rows import Priors
+from .common_coordinates import Priors
 
 #: Numbers in the tables of one chunk of draws.
 _CELLS = 8_000_000
