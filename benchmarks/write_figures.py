@@ -288,6 +288,35 @@ def waits_table() -> str:
     return table(["", "operations", "launches", "with recordings", "waits"], rows, 1)
 
 
+def fold_in_table() -> str:
+    """Return rows folded in beside a refit."""
+    found = read("results/fold_in.json")
+    rows = []
+    for side, both in found["mean"].items():
+        for of in ("folded", "refit"):
+            row = both[of]
+            seeds = [cell[of]["rmse"] for cell in found["cells"] if cell["side"] == side]
+            rows.append(
+                [
+                    *(f"{side}s", "folded in" if of == "folded" else "a refit"),
+                    *(f"{value:.4f}" for value in (row["rmse"], *seeds)),
+                    *(f"{row['nll']:.4f}", f"{row['coverage']:.3f}", f"{row['squares']:.2f}"),
+                ]
+            )
+    n = max(sum(cell["side"] == side for cell in found["cells"]) for side in found["mean"])
+    seeds = [f"seed {seed}" for seed in range(n)]
+    header = [
+        "hidden",
+        "predicted by",
+        "RMSE",
+        *seeds,
+        "NLL",
+        "coverage of 90 %",
+        "squared error by variance",
+    ]
+    return table(header, rows, 2)
+
+
 def gpu_steps_table() -> str:
     """Return what a step of the encoders takes on a card."""
     rows = [
@@ -664,6 +693,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bases": bases_table,
     "launches": launches_table,
     "waits": waits_table,
+    "fold in": fold_in_table,
     "gpu steps": gpu_steps_table,
     "gpu iterations": gpu_iterations_table,
     "gpu fits": gpu_fits_table,

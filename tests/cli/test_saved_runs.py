@@ -30,8 +30,13 @@ def finished_of(unfinished: str) -> str:
     return max((name for name in FINISHED if unfinished.startswith(f"{name}-")), key=len)
 
 
-def assert_same(found: dict[str, torch.Tensor], name: str, *, bits: bool = True) -> None:
+def assert_same(
+    found: dict[str, torch.Tensor], name: str, *, bits: bool = True, without: tuple[str, ...] = ()
+) -> None:
     expected = load_file(RUNS / name / "expected.safetensors")
+    expected, found = (
+        {key: value for key, value in one.items() if key not in without} for one in (expected, found)
+    )
     made_by = json.loads((RUNS / "made-by.json").read_text(encoding="utf-8"))
     here = {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
     assert found.keys() == expected.keys()
@@ -89,5 +94,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(name: str, copied: Path, cl
         assert all(found[key].shape == value.shape for key, value in expected.items())
         assert all(bool(torch.isfinite(value).all()) for value in found.values())
         return
+    # Its chain begins after the guide that was interrupted, and folds rows in as chains now do.
+    without = ("folded",) if name == "exact-head-after-1-checkpoints" else ()
     # The second fit of one that is interrupted in its first begins anew, by steps that round otherwise.
-    assert_same(found, finished_of(name), bits=name != "refit-after-2-checkpoints")
+    assert_same(found, finished_of(name), bits=name != "refit-after-2-checkpoints", without=without)

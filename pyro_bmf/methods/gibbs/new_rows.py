@@ -141,8 +141,9 @@ def _implicit_means(
     indices = places.int()
     nothing = torch.zeros(len(common.columns) + 1, dtype=torch.int32, device=places.device)
     once = Entries.build(feedback.indptr, indices, nothing, indices[:0], dtype)
-    means = once.means(weights.transpose(0, 1).reshape(len(common.columns), -1))
-    return means.view(feedback.n_rows, s, -1).transpose(0, 1)
+    width = weights.shape[-1]
+    means = once.means(weights.transpose(0, 1).reshape(len(common.columns), s * width))
+    return means.view(feedback.n_rows, s, width).transpose(0, 1)
 
 
 @dataclass(eq=False)
