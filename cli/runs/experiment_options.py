@@ -235,6 +235,9 @@ def command_line() -> str:
         if name in _UNSAID or not isinstance(parameter, click.Option):
             continue
         value = context.params[name]
+        if parameter.is_flag:
+            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+            continue
         texts = (
             [",".join(f"{one:g}" if isinstance(one, float) else one for one in value)]
             if name in _LISTED

@@ -191,6 +191,9 @@ class Significance:
             f"were measured on each of its data sets ({sets}). Ranking under `full`, for users with two test "
             "ratings or more."
         )
+        left_out = ours.left_out()
+        if left_out:
+            told += f" Left out, as not all of its models were measured there: {', '.join(left_out)}."
         if not own:
             told += (
                 f" The tests need {_FEWEST_SETS} data sets and {_FEWEST_MODELS} models: they cannot be done. "

@@ -201,3 +201,28 @@ def test_refusals_of_tables(here: Path, table: Path) -> None:
     (table / "table3.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     outcome = call("experiment", "significance", "--from", table)
     assert "is damaged" in outcome.err
+
+
+def test_a_set_that_lacks_models_is_left_out_where_others_have_all(tmp_path: Path) -> None:
+    sets, models = ["a", "b", "c", "d"], ["i-rec", "ncf", "u-rec", "default"]
+    lines = [
+        {
+            "set": one, "model": model, "seed": 0, "state": "measured", "metric": "rmse",
+            "value": 0.8 + at / 10, "protocol": "", "users": "",
+        }
+        for one in sets
+        for at, model in enumerate(models)
+        if not (one == "d" and model in ("default", "u-rec"))
+    ]  # fmt: skip
+
+    def of(some: list[str]) -> Ours:
+        pd.DataFrame([line for line in lines if line["set"] in some]).to_csv(tmp_path / "table3.csv")
+        return Ours(tmp_path, {}, paired=False)
+
+    ours = of(sets)
+    assert ours.left_out() == ["d"]
+    assert list(ours.figures()["RMSE"].index) == ["a", "b", "c"]
+    assert set(ours.figures()["RMSE"].columns) == set(models)
+    few = of(["a", "b", "d"])  # too few without it: the models that all of them have
+    assert few.left_out() == []
+    assert set(few.figures()["RMSE"].columns) == {"i-rec", "ncf"}

@@ -29,6 +29,10 @@ _DRAWS = 1000
 _TABLE = "table3.csv"
 
 
+#: Data sets with every model from which on those that lack some are left out.
+_ENOUGH_SETS = 3
+
+
 @dataclass(frozen=True)
 class Ours:
     """A finished Table 3 in a folder.
@@ -83,13 +87,23 @@ class Ours:
         return [str(name) for name in dict.fromkeys(self.table["set"])]
 
     def figures(self) -> dict[str, pd.DataFrame]:
-        """Return by metric the means over seeds, sets by models that were measured on each of them."""
+        """Return by metric the means over seeds, sets by models that were measured on each of them.
+
+        Sets on which models are missing are left out where enough others have all: a set with a few models
+        would else leave these alone to be compared.
+        """
         found = {}
         for metric in METRICS:
             part = self.table[self.table["metric"] == metric]
             means = part.pivot_table(index="set", columns="model", values="value", aggfunc="mean", sort=False)
-            found[metric] = means.dropna(axis="columns")
+            whole = means.dropna(axis="index")
+            found[metric] = means.dropna(axis="columns") if len(whole) < _ENOUGH_SETS else whole
         return found
+
+    def left_out(self) -> list[str]:
+        """Return the data sets that `figures` leaves out."""
+        kept = set(map(str, self.figures()["RMSE"].index))
+        return [name for name in self.names if name not in kept]
 
     def compared(self, name: str) -> list[str]:
         """Return the models that are compared in pairs on a set, the best RMSE first."""
