@@ -16,6 +16,8 @@ iterations  one of the exact head, its pairs on the card and streamed to it: the
 methods   each method at ML-1M's size: an iteration, to the end, peak memory, deterministic and not
 twenty    an iteration of each method at 20 million ratings, peak memory
 tests     the tests that name a device
+whole     an iteration of the exact head and a sweep at 20 million ratings by the profiler, then a default fit
+          to its end, some three minutes: only where it is asked for (`--only whole --budget 300`)
 """
 
 from __future__ import annotations
@@ -441,10 +443,9 @@ def methods(place: Place) -> None:
                 place.check(f"{name}: deterministic at most 1.3 times as long", times <= 1.3, f"{times:.2f}")
 
 
-def twenty(place: Place) -> None:
-    """Time an iteration of every method at 20 million ratings."""
+def large_split(place: Place) -> tuple[Any, tuple[int, int, int]]:
+    """Return a split of 20 million generated ratings, and its shape."""
     from pyro_bmf.data import Split, synthetic_ratings
-    from pyro_bmf.methods.settings import preset
 
     shape = (400, 200, 6000) if place.tiny else (138_493, 26_744, 20_000_000)
     started = time.perf_counter()
@@ -452,6 +453,44 @@ def twenty(place: Place) -> None:
     rows = np.arange(len(ratings))
     split = Split(ratings, rows[: -shape[0]], rows[-shape[0] : -1], rows[-1:], "given")
     print(f"{len(ratings):,} ratings made in {time.perf_counter() - started:.0f} s", flush=True)
+    return split, shape
+
+
+def whole(place: Place) -> None:
+    """Look at single iterations at 20 million ratings, and run the default fit to its end."""
+    from launches import iterations as work_of
+
+    from pyro_bmf.methods.settings import preset
+    from pyro_bmf.process import computing
+
+    split, _ = large_split(place)
+    found = place.found.setdefault("whole", {})
+    for name, kind in (("exact head", "head"), ("sweep", "chain")) if place.card else ():
+        with computing(place.device, threads=None, deterministic=True):
+            work = work_of(split.train, kind, "ordered-probit", device=place.device)
+            work()
+            found[f"one {name}"] = time_work(place, work)
+        print(f"one iteration, {name}: {told(found[f'one {name}'])}", flush=True)
+        del work
+        torch.cuda.empty_cache()
+    if not place.card:
+        place.skip("single iterations at 20 million ratings", "the profiler of a card is asked")
+    settings = preset("default").replace(**(small({}, "default") if place.tiny else {}))
+    record = found["default, to the end"] = timed_fit(
+        place, split, "default, to the end", settings, deterministic=True
+    )
+    if place.card and "seconds" in record:
+        took = record["seconds"]
+        place.check(
+            "the default fit of 20 million ratings takes 3 minutes at most", took <= 180, f"{took:.0f} s"
+        )
+
+
+def twenty(place: Place) -> None:
+    """Time an iteration of every method at 20 million ratings."""
+    from pyro_bmf.methods.settings import preset
+
+    split, shape = large_split(place)
     found = place.found.setdefault("twenty", {})
     for name, (chosen, changes) in LARGE.items():
         if place.left < 15 and not place.tiny:
@@ -496,7 +535,10 @@ SECTIONS: dict[str, tuple[Callable[[Place], None], float]] = {
     "methods": (methods, 80.0),
     "twenty": (twenty, 70.0),
     "tests": (tests, 30.0),
+    "whole": (whole, 220.0),
 }
+#: Those that run where no other ones are asked for.
+USUAL = tuple(name for name in SECTIONS if name != "whole")
 
 
 def told(record: dict[str, Any]) -> str:
@@ -515,7 +557,7 @@ def main() -> int:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--tiny", action="store_true", help="a few ratings: a check of this script")
-    parser.add_argument("--only", nargs="+", choices=tuple(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--only", nargs="+", choices=tuple(SECTIONS), default=list(USUAL))
     parser.add_argument("--budget", type=float, default=230.0, help="seconds")
     parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
     options = parser.parse_args()

@@ -44,6 +44,13 @@ def test_iterations(tmp_path: Path) -> None:
     assert set(found["iterations"]) == {"on the device", "streamed"}
 
 
+@pytest.mark.slow
+def test_the_whole_fit_is_run_where_it_is_asked_for(tmp_path: Path) -> None:
+    said, found = run(tmp_path / "found.json", "--only", "whole")
+    assert "default, to the end: deterministic True" in said
+    assert set(found["whole"]) == {"default, to the end"}
+
+
 def test_a_budget_that_is_over_skips_and_says_so(tmp_path: Path) -> None:
     said, found = run(tmp_path / "found.json", "--budget", "0")
     assert "skip  twenty: the 0 s are over" in said
