@@ -248,7 +248,7 @@ class Conditional:
 
     Attributes
     ----------
-    prior_precision : Tensor, shape (D, D)
+    prior_precision : Tensor, shape (D, D), or (n, D, D)
     precision_tril : Tensor, shape (n, D, D)
         Lower Cholesky factors of P_i.
     linear : Tensor, shape (n, D)
@@ -288,6 +288,8 @@ class Conditional:
 
     def mean(self, prior_mean: Tensor) -> Tensor:
         """Return the conditional means for prior means (n, D) or (D,)."""
+        if self.prior_precision.dim() == 3:  # rows with priors of their own
+            return self.solve(self.linear + (self.prior_precision @ prior_mean.unsqueeze(-1)).squeeze(-1))
         return self.solve(self.linear + prior_mean @ self.prior_precision)
 
     def spread(self, standard: Tensor) -> Tensor:

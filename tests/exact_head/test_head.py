@@ -9,6 +9,8 @@ from torch import Tensor
 
 from pyro_bmf.methods.exact_head.head import Head, Moments, head_of, predictor_variances
 from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.rows import join
+from pyro_bmf.model.sides import Side
 from pyro_bmf.numerics.packed_symmetric import pack, unpack
 
 
@@ -92,6 +94,41 @@ def test_a_row_without_ratings_is_its_prior() -> None:
     expected = torch.linalg.inv(own.precision) + own.location_covariance
     torch.testing.assert_close(rows.loc[0], own.location[:2])
     torch.testing.assert_close(rows.covariance()[1], expected)
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_a_new_row_is_that_of_the_joint_with_weights_and_location(side: Side) -> None:
+    """Rows, weights and location together, of which the row's marginal is taken: all 3 (n + 2) numbers."""
+    small = make(noisy=False)
+    guide = small.updates.guide
+    own, other = guide.of(side), guide.opposite(side)
+    rated = torch.tensor([0, 2, 3, 5])
+    x = torch.tensor([0.7, -1.1, 0.4, 1.3], dtype=torch.float64)
+    new = Feedback.from_coo(torch.zeros(4, dtype=torch.int64), rated, x, 1, len(other.loc))
+    found = guide.encode_side(side, new)
+    size = 3 * (len(rated) + 2)
+    link = torch.zeros(3, size, dtype=torch.float64)  # the row less its prior mean
+    link[:, :3], link[:, -3:] = torch.eye(3), -torch.eye(3)
+    precision, linear = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+    for place, (j, value) in enumerate(zip(rated.tolist(), x.tolist(), strict=True)):
+        at = slice(3 + 3 * place, 6 + 3 * place)
+        link[:, at] = -torch.eye(3) / len(rated) ** 0.5
+        known = own.weights_sd[j] ** -2
+        precision[at, at] += torch.diag(known)
+        linear[at] += known * own.weights[j].detach()
+        m, c = joint_moments(other.loc[j], other.covariance[j])
+        second = c + torch.outer(m, m)
+        precision[:3, :3] += guide.noise_precision * second[:3, :3]
+        linear[:3] += guide.noise_precision * (m[:3] * value - second[:3, 3])
+    last = torch.linalg.inv(own.location_covariance)
+    precision[-3:, -3:] += last
+    linear[-3:] += last @ own.location
+    precision += link.mT @ own.precision @ link
+    joint = torch.linalg.inv(precision)
+    torch.testing.assert_close(join(found.loc, found.bias_loc)[0], (joint @ linear)[:3], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found.covariance()[0], joint[:3, :3], rtol=1e-8, atol=1e-8)
+    guide.uncertain_means = False
+    assert float((guide.encode_side(side, new).loc - found.loc).abs().max()) > 0.01
 
 
 @pytest.mark.parametrize("weighted", [True, False])

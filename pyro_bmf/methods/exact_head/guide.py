@@ -32,7 +32,7 @@ from ...model.likelihoods.normal_utilities import Utilities
 from ...model.rows import RowPosterior, join
 from ...model.sides import SIDES, Side, Sides, TwoSides
 from ..kernel import Entries
-from .head import Head, Moments, head_of, predictor_variances
+from .head import Head, Moments, head_of, predictor_variances, with_uncertain_means
 from .hyperparameters import SidePriors, sample_prior, weights_gamma
 from .rating_terms import RatingTerms, rating_terms
 
@@ -105,6 +105,8 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
         The sides whose rows have noise of their own.
     n_cuts : int
         Of an ordered likelihood; 0 for a Normal one.
+    uncertain_means : bool
+        Whether new rows know how uncertain their prior means are; those of earlier versions do not.
 
     Attributes
     ----------
@@ -130,9 +132,11 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
         implicit: bool,
         row_noise: tuple[str, ...] | list[str] = (),
         n_cuts: int = 0,
+        uncertain_means: bool = True,
     ) -> None:
         super().__init__()
         self.n_users, self.n_items, self.n_factors = n_users, n_items, n_factors
+        self.uncertain_means = uncertain_means
         self.biases, self.implicit, self.n_cuts = biases, implicit, n_cuts
         self.row_noise = tuple(row_noise)
         width = n_factors + biases
@@ -157,12 +161,15 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
             "implicit": self.implicit,
             "row_noise": list(self.row_noise),
             "n_cuts": self.n_cuts,
+            **({"uncertain_means": True} if self.uncertain_means else {}),
         }
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> ExactHeadGuide:
         """Build a guide of a saved shape; its tensors are to be loaded into it."""
-        return cls(**{name: value for name, value in settings.items() if name != "kind"})
+        given = {"uncertain_means": False, **settings}
+        del given["kind"]
+        return cls(**given)
 
     def attach(self, users: Any, items: Any, likelihood: Likelihood) -> None:
         """Put the rows' marginals and the likelihood in place, by which new rows are given theirs."""
@@ -242,7 +249,7 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
 
     @torch.no_grad()
     def encode_side(self, side: Side, feedback: Feedback) -> RowPosterior:
-        """Return q of new rows: their encoded prior means, then the head, their own utilities and noise."""
+        """Return q of new rows: their priors, then the head, their own utilities and noise."""
         own, noisy = self.of(side), side in self.row_noise
         entries, other = Entries.of(feedback, own.loc.dtype), self.moments(side)
         values = feedback.values.to(own.loc.dtype)
@@ -250,6 +257,11 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
         shape = rate = own.row_precision_shape.expand(entries.n_rows)
         target, share = values, None
         loc, covariance, eta = values, values, values  # until the first step
+        prior_mean, variance = self.encode_means(side, entries)
+        marginal = self.uncertain_means and self.implicit
+        prior = own.precision
+        if marginal:
+            prior = with_uncertain_means(prior, variance, own.location_covariance)
         for step in range(1 + (_LOCAL_STEPS if unknown.latent or noisy else 0)):
             row_precision = (self.noise_precision * shape / rate).to(values.dtype)
             if step:
@@ -261,8 +273,8 @@ class ExactHeadGuide(NormalRowsGuide, TwoSides[HeadSide], nn.Module):
                     shape = own.row_precision_shape + 0.5 * entries.indptr.diff().double()
                     rate = own.row_precision_shape + 0.5 * self.noise_precision * squares
                     row_precision = (self.noise_precision * shape / rate).to(values.dtype)
-            head = head_of(other, entries, target, share, own.precision, row_precision)
-            loc, covariance = self.rows(side, head, entries)
+            head = head_of(other, entries, target, share, prior, row_precision)
+            loc, covariance = head.marginals(prior_mean) if marginal else self.rows(side, head, entries)
             eta = other.predictors(loc, entries)
         return self.posterior(loc, covariance, *((shape, rate) if noisy else (None, None)))
 

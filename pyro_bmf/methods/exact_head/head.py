@@ -103,6 +103,10 @@ class Head:
         """Return E[w_i | m_i], (n, D)."""
         return self.conditional.mean(prior_mean)
 
+    def marginals(self, prior_mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Return means (n, D) and covariances (n, D, D) of rows whose priors are as wide as is known."""
+        return self.mean(prior_mean), self.conditional.covariance()
+
     def pull(self, prior_mean: Tensor) -> Tensor:
         r"""Return :math:`\Lambda (E[w_i] - m_i)`, (n, D): the slope of the evidence in the prior means."""
         return (self.mean(prior_mean) - prior_mean) @ self.conditional.prior_precision
@@ -197,7 +201,8 @@ def head_of(
     tril = linear.new_empty(entries.n_rows, width, width)
     for part in slices(entries.n_rows, cells_on(entries.indptr.device, _CELLS) // width**2):
         sums = entries.part_sum(part, products, share) * row_precision[part].unsqueeze(-1)
-        tril[part] = factor(unpack(sums, width) + prior_precision)
+        own = prior_precision if prior_precision.dim() == 2 else prior_precision[part]
+        tril[part] = factor(unpack(sums, width) + own)
     return Head(Conditional.of_root(prior_precision, tril, linear * row_precision.unsqueeze(-1)))
 
 
@@ -227,3 +232,21 @@ def predictor_variances(
         second = covariance[part] + loc[part].unsqueeze(2) * loc[part].unsqueeze(1)
         total[part] += (sums.double() * second.double()).sum((1, 2))
     return total.clamp_min(0.0)
+
+
+def with_uncertain_means(precision: Tensor, mean_variance: Tensor, location_covariance: Tensor) -> Tensor:
+    r"""Return the precisions (n, D, D) of new rows' priors with q(y) and q(mu) integrated out.
+
+    :math:`w_i \sim N(\hat m_i, \Lambda^{-1} + \mathrm{Var}(m_i))`. Of rows that are trained q(y) has learned,
+    and is a factor beside theirs; of new ones it says what was known before.
+
+    Parameters
+    ----------
+    precision : Tensor, shape (D, D)
+        Lambda.
+    mean_variance : Tensor, shape (n, D)
+        Of the prior means, that of the location apart.
+    location_covariance : Tensor, shape (D, D)
+    """
+    spread = factorise.inverse(precision) + location_covariance
+    return factorise.inverse(spread + torch.diag_embed(mean_variance))
