@@ -131,6 +131,9 @@ def estimate_chain(
         matrices = min(n_train * width * 40, larger * width**2 * 24) + 200_000_000
     else:
         matrices = 7 * larger * width**2 * 4
+    if device != "cpu":
+        # Rows' inverses, and what a recorded solver reads of both sides.
+        matrices += 4 * width**2 * (larger + 2 * n_rows)
     ratings = n_train * 200
     return Needs(
         n_rows * width,
@@ -153,6 +156,9 @@ def estimate_head(
     """
     n_rows, larger = n_users + n_items, max(n_users, n_items)
     matrices = 4 * width**2 * (n_rows + 2 * larger) + 4 * 4 * 16_000_000
+    if device != "cpu":
+        # Rows' inverses, and what recorded steps read: factors and inverses of both sides.
+        matrices += 4 * width**2 * (larger + 2 * n_rows)
     tables = 4 * width * 12 * n_rows
     memory = matrices + tables + n_train * (110 if pairs_on_host else 150) + _RUNTIME
     return Needs(

@@ -197,3 +197,16 @@ class Recording:
 
 #: Where nothing is recorded.
 NOT_RECORDED = Recording(None, lambda text: None)
+
+
+def start_adam(optimizer: torch.optim.Optimizer) -> None:
+    """Give Adam the state that it makes at its first step, which is not to be recorded, where it has none."""
+    for group in optimizer.param_groups:
+        counts = group["params"][0].device if group["capturable"] or group["fused"] else "cpu"
+        for parameter in group["params"]:
+            if not optimizer.state[parameter]:
+                optimizer.state[parameter] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=counts),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter),
+                }

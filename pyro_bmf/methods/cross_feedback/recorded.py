@@ -24,7 +24,7 @@ from ...model.sides import SIDES, Side, Sides
 from ...numerics import room
 from ...numerics.segment_sums import PIECE, Pieces, Segments
 from ...tensor_files import first_line
-from ..recording import CudaRecorder, Recorder
+from ..recording import CudaRecorder, Recorder, start_adam
 from .descent import Descent, JointDescent, Loss, StepInput
 from .optimizer import rates
 from .steps import Step
@@ -156,7 +156,7 @@ class RecordedDescent:
         copies = {id(one): one.clone() for one in tensors_of(first)}
         self.place = self._at(first, copies)
         self.static = _by_type(tensors_of(self.place))
-        _start_state(steps.optimizer)
+        start_adam(steps.optimizer)
         self.names: list[str] = []
         self.result = torch.zeros(0)
         for group, rate in zip(groups, self.numbers[4:], strict=True):
@@ -284,18 +284,6 @@ def _by_type(tensors: list[Tensor]) -> list[list[Tensor]]:
     for tensor in tensors:
         groups.setdefault(tensor.dtype, []).append(tensor)
     return list(groups.values())
-
-
-def _start_state(optimizer: torch.optim.Optimizer) -> None:
-    """Give Adam the state that it would make at its first step, which is not to be recorded."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if not optimizer.state[parameter]:
-                optimizer.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                    "exp_avg": torch.zeros_like(parameter),
-                    "exp_avg_sq": torch.zeros_like(parameter),
-                }
 
 
 def descent_on(

@@ -27,11 +27,10 @@ from ..build_model import build_model
 from ..gibbs.chain import check_gibbs
 from ..gibbs.chain_state import ChainState, SideState
 from ..job import Checkpoints, Fitted, Handover, Job
-from ..recording import Recording
+from ..recording import Recording, start_adam
 from ..streamed import CHUNK
 from .settings import ExactHead
 from .updates import HeadUpdates
-from .weight_steps import start_adam
 
 #: Validation RMSE is a matter of seconds: it is looked at so often.
 _WATCH = 5

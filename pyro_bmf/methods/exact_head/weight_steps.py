@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...model.sides import SIDES, Side, Sides
 from ..kernel import Entries
-from ..recording import NOT_RECORDED, Recorded, Recording
+from ..recording import NOT_RECORDED, Recorded, Recording, start_adam
 from .guide import ExactHeadGuide
 from .objective import Collapsed
 from .settings import ExactHead
@@ -107,16 +107,3 @@ def _adam(weights: nn.Parameter, settings: ExactHead) -> torch.optim.Optimizer:
         rate = torch.tensor(settings.learning_rate, device=weights.device)
         options = {"lr": rate, "fused": True, "capturable": True}
     return torch.optim.Adam([weights], **options)
-
-
-def start_adam(optimizer: torch.optim.Optimizer) -> None:
-    """Give Adam the state that it makes at its first step, where it has none."""
-    for group in optimizer.param_groups:
-        counts = group["params"][0].device if group["capturable"] or group["fused"] else "cpu"
-        for parameter in group["params"]:
-            if not optimizer.state[parameter]:
-                optimizer.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32, device=counts),
-                    "exp_avg": torch.zeros_like(parameter),
-                    "exp_avg_sq": torch.zeros_like(parameter),
-                }
