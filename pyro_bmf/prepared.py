@@ -192,6 +192,7 @@ class Prepared:
             "trained_on": self.trained_on,
             "settings": self.case.in_force(),
             "device": str(device),
+            **({} if self.implicit is None else {"implicit": self.implicit.data_hash}),
             **fitted.info,
         }
         return FitResult(

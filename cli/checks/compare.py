@@ -208,6 +208,7 @@ def _loo(
             f"k-hat > {good_k(own.n_draws):.2g}": f"{100 * own.share_high_k:.1f} %",
             **own.k_counts(),
             "draws": own.n_draws,
+            "rows": "integrated out" if own.integrated else "as drawn",
             "efficiency": f"{own.efficiency:.2f}",
         }
         screen.append(line)

@@ -4,6 +4,9 @@ r"""Leave-one-out predictive accuracy of training ratings, streamed at full size
 importance sampling (`psis`) from draws of the posterior that has seen all of them (Vehtari, Gelman and Gabry
 2017, doi 10.1007/s11222-016-9696-4). Only chunks of ratings by draws are ever held.
 
+Draws of a chain that has conditionals of its rows are not weighted as they are: the row that a rating is in
+is integrated out (`fitted.LeftOut`), without which hardly any of a flexible model's ratings can be left out.
+
 The draws of a variational posterior are taken as draws of the posterior itself; where q is too narrow, the
 estimate is too high and k-hat too low. Held-out ratings do not have that fault.
 
@@ -13,7 +16,7 @@ wrong by more than two models differ. Where more than `MOST_HIGH_K` of them are,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,11 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..data.ratings import Ratings
 from ..evaluation.elpd import ElpdRow, compare_elpd
+from ..model.fitted import LeftOut
 from ..numerics.chunks import chunks
 from ..numerics.psis import count_k_hats, good_k, leave_one_out
+from ..posterior.encoding import side_feedback
 from ..posterior.pair_draws import PairDraws
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
@@ -34,6 +40,8 @@ from ..systems.raw_ids import check_count
 Floats = NDArray[np.float64]
 #: Ratings by draws in a chunk: a few megabytes, which stay in a processor's cache.
 _CELLS = 200_000
+#: Ratings by draws held at once where rows are integrated out: a few hundred megabytes.
+_HELD = 80_000_000
 #: Share of ratings with a k-hat above its limit up to which a comparison may be believed.
 MOST_HIGH_K = 0.01
 #: Ratings whose likelihoods say how efficient the draws of a chain are.
@@ -55,11 +63,14 @@ class LooResult:
     p_loo : ndarray, shape (n,)
         What the rating itself adds: log predictive under the whole posterior less `elpd`.
     n_draws : int
+        That were weighted: several for each draw of a chain whose rows are integrated out.
     efficiency : float
         Effective sample size over draws: measured for a chain unless it was given, 1 for independent draws.
     of : {"probability", "density"}
     tempered, variational : bool
         Of the posterior.
+    integrated : bool
+        Whether the rows that the ratings are in were integrated out.
     """
 
     users: Indices
@@ -72,6 +83,7 @@ class LooResult:
     of: str
     tempered: bool
     variational: bool
+    integrated: bool = False
 
     @property
     def n_high_k(self) -> int:
@@ -111,6 +123,7 @@ class LooResult:
             "of": self.of,
             "tempered": self.tempered,
             "variational": self.variational,
+            "integrated": self.integrated,
         }
 
 
@@ -133,7 +146,7 @@ def psis_loo(
     ratings : Ratings, optional
         Ratings that the posterior was fitted to; its own training ratings when not given.
     num_samples, seed : int
-        Draws: 400 when not given, those that it kept for a chain.
+        Draws of the posterior: 400 when not given, those that it kept for a chain.
     subset : int, optional
         Take so many ratings at random instead of all.
     efficiency : float, optional
@@ -154,47 +167,93 @@ def psis_loo(
     rows = np.arange(len(observed))
     if subset is not None and subset < len(rows):
         rows = np.sort(np.random.default_rng(seed).permutation(len(rows))[: check_count("subset", subset)])
-    users, items, values = observed.users[rows], observed.items[rows], observed.ratings[rows]
-    if draws is None:
-        n_draws = posterior.number_of_draws(num_samples)
-        draws = PairDraws.draw(posterior.pairs, users, items, n_draws, seed)
-    if efficiency is None:
-        some = partial(_some_likelihoods, draws, observed, rows, seed)
-        efficiency = posterior.sampling.efficiency(some)
-    n = len(rows)
+    n, n_draws = len(rows), posterior.number_of_draws(num_samples) if draws is None else draws.n_draws
+    left_out = _left_out(posterior, n_draws, seed) if ratings is None and draws is None else None
+    if left_out is None:
+        if draws is None:
+            users, items = observed.users[rows], observed.items[rows]
+            draws = PairDraws.draw(posterior.pairs, users, items, n_draws, seed)
+        if efficiency is None:
+            some = _some(rows, seed)
+            efficiency = posterior.sampling.efficiency(lambda: _likelihoods(draws.of(observed, some)))
+        parts = _drawn(draws, observed, rows, advance)
+    else:
+        n_draws = left_out.width
+        parts = _integrated(left_out, observed, rows, advance)
     elpd, k_hat, within = np.empty(n), np.empty(n), np.empty(n)
     with torch.no_grad():
-        for part in chunks(n, _CELLS // draws.n_draws):
-            log_prob = draws.log_likelihood(users[part], items[part], values[part], observed.scale)
-            found = leave_one_out(log_prob, efficiency)
-            elpd[part], k_hat[part], within[part] = (one.cpu().numpy() for one in found)
-            if advance is not None:
-                advance(part.stop - part.start)
+        for held, fitted, scored in parts:
+            if efficiency is None:
+                chosen = torch.from_numpy(_some(np.arange(len(fitted)), seed)).to(fitted.device)
+                efficiency = posterior.sampling.efficiency(partial(_likelihoods, fitted[chosen]))
+            for part in chunks(len(fitted), _CELLS // n_draws):
+                chances = None if scored is None else scored[part].double()
+                found = leave_one_out(fitted[part].double(), efficiency, chances)
+                place = slice(held.start + part.start, held.start + part.stop)
+                elpd[place], k_hat[place], within[place] = (one.cpu().numpy() for one in found)
     return LooResult(
-        users,
-        items,
+        observed.users[rows],
+        observed.items[rows],
         elpd,
         k_hat,
         within - elpd,
-        draws.n_draws,
-        efficiency,
+        n_draws,
+        1.0 if efficiency is None else efficiency,
         "density" if observed.scale.levels is None else "probability",
         posterior.tempered,
         not posterior.sampling.settles,
+        left_out is not None,
     )
 
 
-def _some_likelihoods(draws: PairDraws, observed: Ratings, rows: Indices, seed: int) -> Floats:
-    """Return the likelihoods of some of the ratings, up to a factor each, (n, n_draws)."""
-    some = rows
-    if len(rows) > _EFFICIENCY_RATINGS:
-        some = np.random.default_rng([seed, 0xEFF]).choice(rows, _EFFICIENCY_RATINGS, replace=False)
-    with torch.no_grad():
-        log_prob = draws.log_likelihood(
-            observed.users[some], observed.items[some], observed.ratings[some], observed.scale
-        )
-    likelihood: Floats = (log_prob - log_prob.amax(1, keepdim=True)).exp().cpu().numpy()
-    return likelihood
+def _left_out(posterior: Posterior, n_draws: int, seed: int) -> LeftOut | None:
+    """Return the training ratings with their rows integrated out, where the posterior's method has it."""
+    if "implicit" in posterior.info:
+        return None  # prior means of rows come from pairs that the posterior does not hold
+    feedback, levels = side_feedback(posterior.train, posterior.model, "user"), posterior.train.scale.levels
+    given = (
+        None if levels is None else torch.tensor(levels, dtype=torch.float64, device=feedback.values.device)
+    )
+    return posterior.guide.left_out(posterior.model, feedback, given, n_draws, seed)
+
+
+#: Places among the chosen ratings; what each draw says of them under what was fitted; and of what is scored.
+_Parts = Iterator[tuple[slice, Tensor, Tensor | None]]
+
+
+def _drawn(
+    draws: PairDraws, observed: Ratings, rows: Indices, advance: Callable[[int], None] | None
+) -> _Parts:
+    """Give what draws of both rows say of ratings, some ratings at a time."""
+    for part in chunks(len(rows), _CELLS // draws.n_draws):
+        yield part, draws.of(observed, rows[part]), None
+        if advance is not None:
+            advance(part.stop - part.start)
+
+
+def _integrated(
+    left_out: LeftOut, observed: Ratings, rows: Indices, advance: Callable[[int], None] | None
+) -> _Parts:
+    """Give what draws of all else say of ratings: as many ratings as are held, since each takes all draws."""
+    # Feedback is in the order of users, then of items.
+    order = np.lexsort((observed.items, observed.users))
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    for part in chunks(len(rows), _HELD // left_out.width):
+        yield part, *left_out.log_chances(torch.from_numpy(places[rows[part]]), advance)
+
+
+def _some(rows: Indices, seed: int) -> Indices:
+    """Return some rows at random, by which the efficiency of draws is told."""
+    if len(rows) <= _EFFICIENCY_RATINGS:
+        return rows
+    return np.random.default_rng([seed, 0xEFF]).choice(rows, _EFFICIENCY_RATINGS, replace=False)
+
+
+def _likelihoods(log_prob: Tensor) -> Floats:
+    """Return likelihoods up to a factor each, (n, n_draws)."""
+    found: Floats = (log_prob - log_prob.amax(1, keepdim=True)).exp().double().cpu().numpy()
+    return found
 
 
 @dataclass(frozen=True, eq=False)

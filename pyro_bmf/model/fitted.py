@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..numerics.keyed_draws import Stream
+from .factorization import FactorizationModel
 from .feedback import Feedback
 from .likelihoods.normal import Likelihood
 from .sampling import Sampling
@@ -245,6 +246,35 @@ class ChainHyper:
     noise_precision: Tensor
 
 
+class LeftOut(Protocol):
+    """What draws of all else say of training ratings whose own rows are integrated out."""
+
+    @property
+    def width(self) -> int:
+        """Number of draws, m."""
+
+    def log_chances(
+        self, ratings: Tensor, advance: Callable[[int], None] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        r"""Return :math:`\log p(x_{ij} \mid \theta_s)` of some ratings, with neither the row nor x in it.
+
+        Parameters
+        ----------
+        ratings : Tensor, shape (n,), int64
+            Their places among the users' training feedback.
+        advance : callable, optional
+            Called with numbers of ratings that add up to n.
+
+        Returns
+        -------
+        fitted : Tensor, shape (n, m)
+            Of the likelihood that was fitted, nats: weights of draws are one over it. Draws of the rest may
+            be taken several times, with more draws of what they do not hold: m is then a multiple of theirs.
+        scored : Tensor or None, shape (n, m)
+            Of the rating's level, where that is something else.
+        """
+
+
 class Guide(Protocol):
     """What a method has learned beside the rows themselves (a `torch.nn.Module`, saved by its state)."""
 
@@ -280,6 +310,23 @@ class Guide(Protocol):
         """Return the prior of the rows with this feedback as the method learned it.
 
         None where it is the model's own.
+        """
+
+    def left_out(
+        self, model: FactorizationModel, feedback: Feedback, levels: Tensor | None, n_draws: int, seed: int
+    ) -> LeftOut | None:
+        """Return what gives training ratings' chances with their own rows integrated out.
+
+        None where the method has no conditional of rows, or draws nothing that it could rest on.
+
+        Parameters
+        ----------
+        model : FactorizationModel
+        feedback : Feedback
+            All training ratings, by user; values less the model's centre.
+        levels : Tensor or None, shape (n_levels,)
+            Of a discrete scale, in the unit of the ratings.
+        n_draws, seed : int
         """
 
     def hyperparameters(self) -> Mapping[str, Hyperparameter]:
@@ -328,6 +375,13 @@ class NormalRowsGuide:
     def row_priors(self, side: Side, feedback: Feedback) -> RowPriors | None:
         """Return None: the priors are the model's."""
         del side, feedback
+        return None
+
+    def left_out(
+        self, model: FactorizationModel, feedback: Feedback, levels: Tensor | None, n_draws: int, seed: int
+    ) -> LeftOut | None:
+        """Return None: draws of q are no draws of rows given the other side."""
+        del model, feedback, levels, n_draws, seed
         return None
 
     def hyperparameters(self) -> Mapping[str, Hyperparameter]:

@@ -196,18 +196,23 @@ def _quantiles(shares: Tensor, k: Tensor, sigma: Tensor, threshold: Tensor) -> T
 
 
 @torch.no_grad()
-def leave_one_out(log_likelihood: Tensor, efficiency: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def leave_one_out(
+    log_likelihood: Tensor, efficiency: float = 1.0, scored: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""Leave each row's observation out, reweighting draws of the posterior that has seen it.
 
     Draw s has weight :math:`w_s \propto 1 / p(x \mid \theta_s)`, smoothed, and
-    :math:`\log p(x \mid \text{the rest}) \approx \log \sum_s w_s p(x \mid \theta_s) / \sum_s w_s`.
+    :math:`\log p(x \mid \text{the rest}) \approx \log \sum_s w_s q(x \mid \theta_s) / \sum_s w_s`, where q
+    is p unless another probability is `scored` than the one that was fitted.
 
     Parameters
     ----------
     log_likelihood : Tensor, shape (n, n_draws), float64
-        Nats.
+        Of what was fitted, nats.
     efficiency : float
         Effective sample size over draws.
+    scored : Tensor, optional, shape (n, n_draws), float64
+        What each draw says of what is predicted, nats: `log_likelihood` when not given.
 
     Returns
     -------
@@ -218,9 +223,15 @@ def leave_one_out(log_likelihood: Tensor, efficiency: float = 1.0) -> tuple[Tens
     n_draws = log_likelihood.shape[1]
     smooth = smooth_tail(-log_likelihood, efficiency)
     n_tail = smooth.tail.shape[1]
-    weights = smooth.rest + smooth.tail.exp().sum(1)
+    chances = log_likelihood if scored is None else scored
+    within = torch.logsumexp(chances, 1) - math.log(n_draws)
+    if scored is not None:
+        order = (-log_likelihood).argsort(1)
+        below = -log_likelihood.gather(1, order[:, :-n_tail]) - smooth.largest[:, None]
+        weights = torch.cat([below, smooth.tail], 1)
+        chosen = torch.logsumexp(weights + scored.gather(1, order), 1)
+        return chosen - torch.logsumexp(weights, 1), smooth.k_hat, within
+    total = smooth.rest + smooth.tail.exp().sum(1)
     # Below the tail weight times likelihood is the same for all draws, exp(-largest).
     weighted = (n_draws - n_tail) + (smooth.tail - smooth.raw_tail).exp().sum(1)
-    without = weighted.log() - weights.log() - smooth.largest
-    within = torch.logsumexp(log_likelihood, 1) - math.log(n_draws)
-    return without, smooth.k_hat, within
+    return weighted.log() - total.log() - smooth.largest, smooth.k_hat, within

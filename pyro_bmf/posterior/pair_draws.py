@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.ratings import Ratings
 from ..data.scale import RatingScale, level_positions
 from ..model.fitted import Side
 from ..numerics.chunks import chunks
@@ -90,6 +91,13 @@ class PairDraws:
         return rating_log_prob(
             self.pairs.likelihood, self.eta(users, items), ratings, scale, self.terms(users, items)
         )
+
+    def of(self, observed: Ratings, rows: Indices) -> Tensor:
+        """Return the same of some of a set's ratings, without gradients."""
+        with torch.no_grad():
+            return self.log_likelihood(
+                observed.users[rows], observed.items[rows], observed.ratings[rows], observed.scale
+            )
 
 
 def rating_log_prob(

@@ -94,6 +94,32 @@ def test_equal_weights_need_no_smoothing() -> None:
     torch.testing.assert_close(together.tail[1:2], smooth_tail(plain).tail)
 
 
+def test_what_is_scored_may_be_another_probability_than_was_fitted() -> None:
+    rng = np.random.default_rng(8)
+    fitted = torch.tensor(rng.normal(size=(30, 200)) * rng.uniform(0.1, 2.0, (30, 1)))
+    plain = leave_one_out(fitted)
+    for found, expected in zip(leave_one_out(fitted, 1.0, fitted), plain, strict=True):
+        torch.testing.assert_close(found, expected)
+    # Scored by the indicator of one draw, an observation gets that draw's weight: they rise with 1 / p, add
+    # up to one, and below the smoothed tail they are in the ratio of 1 / p.
+    weights = torch.stack(
+        [
+            leave_one_out(fitted, 1.0, torch.full_like(fitted, -1e9).index_fill(1, torch.tensor([s]), 0.0))[0]
+            for s in range(200)
+        ],
+        1,
+    ).exp()
+    torch.testing.assert_close(weights.sum(1), torch.ones(30, dtype=torch.float64))
+    order = (-fitted).argsort(1)
+    assert bool((weights.gather(1, order).diff() >= -1e-12).all())
+    below = order[:, : 200 - tail_length(200)]
+    ratio = weights.gather(1, below) * fitted.gather(1, below).exp()
+    torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio))
+    chances = torch.tensor(rng.normal(size=(30, 200)))
+    expected = (weights * chances.exp()).sum(1).log()
+    torch.testing.assert_close(leave_one_out(fitted, 1.0, chances)[0], expected)
+
+
 def test_too_few_draws_are_refused() -> None:
     with pytest.raises(SettingsError, match="25 or more"):
         tail_length(24)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import SettingsError
+from ...model import FactorizationModel
 from ...model.feedback import Feedback
 from ...model.fitted import Hyperparameter, RowPriors
 from ...model.implicit_feedback import feedback_means
@@ -19,6 +20,7 @@ from ...model.likelihoods.normal_utilities import Utilities
 from ...model.row_draws import RowDraws
 from ...model.sides import Side, Sides, TwoSides
 from .common_coordinates import Priors
+from .left_out import ChainLeftOut
 from .new_rows import draw_new_rows
 from .rows_by_draws import draw_by_draws
 
@@ -188,6 +190,12 @@ class ChainGuide(TwoSides[ChainSide], nn.Module):
     def attach(self, users: RowDraws, items: RowDraws, likelihood: Likelihood) -> None:
         """Put the rows that the draws go with, and the likelihood, in place; they are saved apart."""
         self._rows, self._utilities = Sides(users, items), likelihood.utilities()
+
+    def left_out(
+        self, model: FactorizationModel, feedback: Feedback, levels: Tensor | None, n_draws: int, seed: int
+    ) -> ChainLeftOut:
+        """Return the training ratings' chances with rows integrated out; see `fitted.Guide`."""
+        return ChainLeftOut(model, self._attached()[0], self, feedback, levels, n_draws=n_draws, seed=seed)
 
     def encode_side(self, side: Side, feedback: Feedback) -> RowDraws:
         """Return draws of new rows of one side.
