@@ -220,6 +220,38 @@ def paper_tuned(what: str) -> str:
     return f"{statistics.mean(rmse):.4f} ± {statistics.stdev(rmse) / len(rmse) ** 0.5:.4f}"
 
 
+def loo_ranking_table() -> str:
+    """Return what held-out ratings and PSIS-LOO say of models, best held-out first."""
+    found = read("results/loo_ranking.json")["rows"]
+    rows = [
+        [
+            *(f"`{name}`", f"{row['held_out']:.4f}", f"{row['left_out']:.4f}"),
+            *(f"{100 * row['share_high_k']:.1f} %", str(row["n_draws"]), f"{row['efficiency']:.2f}"),
+            *("integrated out" if row["integrated"] else "as drawn", f"{row['loo_seconds']:.0f}"),
+        ]
+        for name, row in sorted(found.items(), key=lambda item: -item[1]["held_out"])
+    ]
+    header = ["preset / prior / likelihood", "held out", "left out", "bad k-hats", "draws", "efficiency"]
+    return table([*header, "rows", "s"], rows)
+
+
+def loo_pairs() -> str:
+    """Return in how many pairs PSIS-LOO ranks as held-out ratings do, in words."""
+    content = read("results/loo_ranking.json")
+    pairs, rows = content["pairs"], content["rows"]
+
+    def counted(chosen: list[dict[str, Any]]) -> str:
+        return f"{sum(pair['agree'] for pair in chosen)} of {len(chosen)}"
+
+    integrated = [pair for pair in pairs if any(rows[name]["integrated"] for name in pair["rows"])]
+    others = [pair for pair in pairs if pair not in integrated]
+    believed = [pair for pair in pairs if all(rows[name]["share_high_k"] <= 0.01 for name in pair["rows"])]
+    return (
+        f"{counted(integrated)} in which a chain takes part are in the same order both ways, and "
+        f"{counted(others)} of the others; `compare` would rank {len(believed)}, of which {counted(believed)} rightly"
+    )
+
+
 def simulation_table() -> str:
     """Return calibration by simulation of each configuration."""
     configurations = {
@@ -697,6 +729,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ranking peers": lambda: ranking_peers("ml100k"),
     "ranking calibration": lambda: ranking_calibration("ml100k_guide", "0"),
     "metrics": metrics_reference,
+    "loo ranking": loo_ranking_table,
     "peers ml1m": lambda: peers_table("ml1m"),
     "peers ml100k": lambda: peers_table("ml100k"),
     "leaderboard ml1m": lambda: leaderboard_table("ml1m"),
@@ -733,6 +766,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "first fit test rmse": lambda: f"{first_fit()['rmse']:.4f}",
     "paper tuned ml1m valid": lambda: paper_tuned("valid"),
     "paper tuned ml1m test": lambda: paper_tuned("test"),
+    "loo pairs": loo_pairs,
     "first fit r-hat": lambda: f"{first_fit()['worst_rhat']:.1f}",
     "first fit coverage by pit": lambda: f"{first_fit()['pit_coverage_90']:.2f}",
     "first fit interval holds": lambda: f"{first_fit()['interval_coverage_90']:.3f}",
