@@ -248,7 +248,8 @@ def loo_pairs() -> str:
     believed = [pair for pair in pairs if all(rows[name]["share_high_k"] <= 0.01 for name in pair["rows"])]
     return (
         f"{counted(integrated)} in which a chain takes part are in the same order both ways, and "
-        f"{counted(others)} of the others; `compare` would rank {len(believed)}, of which {counted(believed)} rightly"
+        f"{counted(others)} of the others; `compare` would rank {len(believed)}, and "
+        f"{counted(believed)} rightly"
     )
 
 
