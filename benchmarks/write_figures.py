@@ -681,6 +681,17 @@ def ranking_table(name: str) -> str:
     return table(["ranked by", "NDCG@20", "Recall@20", "less ours by liked (upper 95 % bound)"], rows)
 
 
+def hidden_users_table(data: str) -> str:
+    """Return rankings for users who came after the fit, best first."""
+    content = read(f"results/hidden_users_{data}.json")
+    rows = []
+    for name, row in sorted(content["summary"].items(), key=lambda item: -item[1]["ndcg"]):
+        low, high = row["interval"]
+        less = "" if name == "ours by liked" else f"{row['less_ours']:+.4f} ({low:+.4f} to {high:+.4f})"
+        rows.append([name, f"{row['ndcg']:.4f}", f"{content['recall'][name]:.4f}", less])
+    return table(["ranked by", "NDCG@20", "Recall@20", "NDCG@20 less ours by liked"], rows)
+
+
 def ranking_peers(name: str) -> str:
     """Return how other libraries' rankers were tuned, and how long a fit takes."""
     seeds = read(f"results/ranking_peers_{name}.json")["seeds"]
@@ -729,6 +740,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ranking ml1m": lambda: ranking_table("ml1m_guide"),
     "ranking peers": lambda: ranking_peers("ml100k"),
     "ranking calibration": lambda: ranking_calibration("ml100k_guide", "0"),
+    "hidden users ml100k": lambda: hidden_users_table("ml100k"),
     "metrics": metrics_reference,
     "loo ranking": loo_ranking_table,
     "peers ml1m": lambda: peers_table("ml1m"),
