@@ -58,6 +58,13 @@ class Rows(Protocol):
         """Standard deviation of the logarithm of `noise_factor`, (n,); None where it stands at one value."""
 
     @property
+    def noise_spread(self) -> Tensor | None:
+        """Standard deviation of the logarithm of `noise_factor`, (n,), over which predictions average.
+
+        `noise_factor` is then its mean. None where predictions take `noise_factor` as it stands.
+        """
+
+    @property
     def cuts(self) -> Tensor | None:
         """Means of the shifts of a user's cut points, (n, n_shifts); None where cuts are shared."""
 

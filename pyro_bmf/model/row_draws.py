@@ -54,12 +54,15 @@ class RowDraws:
         Whether the last column is a bias.
     noise_factor : Tensor or None, shape (n,)
         Posterior mean of what each row multiplies the likelihood's standard deviation by.
+    noise_spread : Tensor or None, shape (n,)
+        Standard deviation of its logarithm over draws; None in chains of earlier versions.
     """
 
     draws: Tensor
     means: Tensor
     biased: Tensor
     noise_factor: Tensor | None = None
+    noise_spread: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -142,7 +145,8 @@ class RowDraws:
     def select(self, rows: Tensor) -> RowDraws:
         """Return the draws of the given rows, in the given order."""
         noise = None if self.noise_factor is None else self.noise_factor[rows]
-        return RowDraws(self.draws[rows], self.means[rows], self.biased, noise)
+        spread = None if self.noise_spread is None else self.noise_spread[rows]
+        return RowDraws(self.draws[rows], self.means[rows], self.biased, noise, spread)
 
     def with_each(self, change: Callable[[Tensor], Tensor]) -> RowDraws:
         """Return the rows with each tensor changed."""

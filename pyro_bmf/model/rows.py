@@ -81,6 +81,10 @@ class RowPosterior:
         return len(self.loc)
 
     @property
+    def noise_spread(self) -> None:
+        """None: predictions take noise multipliers at the median of their q."""
+
+    @property
     def n_factors(self) -> int:
         """Number of factors."""
         return self.loc.shape[-1]

@@ -20,11 +20,11 @@ from torch import Tensor
 from ..model import FactorizationModel
 from ..model.fitted import RowPairs, Rows, Side
 from ..model.likelihoods.normal import Likelihood
-from ..model.pair_terms import pair_terms
 from ..numerics.chunks import CELLS, chunks
 from ..numerics.generators import own_generator
-from ..numerics.keyed_draws import TERMS, Stream, draw_seed, row_noise
+from ..numerics.keyed_draws import Stream, draw_seed, row_noise
 from ..numerics.quadrature import normal_nodes
+from .pair_noise import draw_terms, noise_nodes, relative_noise
 
 _NODES = 32
 _INTERVAL_DRAWS = 2_000
@@ -75,59 +75,43 @@ class PairPredictive:
         return self.rows.moments(users, items)
 
     def relative_noise(self, users: Indices, items: Indices) -> tuple[Any, ...]:
-        """Return the pairs' noise multipliers, (n,), and users' cut points, as a likelihood's argument.
+        """Return the pairs' terms at their posterior means; see `pair_noise.relative_noise`."""
+        return relative_noise(self.users, self.items, users, items)
 
-        None where rows have nothing of their own. What they have enters at its posterior mean (median).
-        """
-        own, other = (torch.tensor(at, device=self.device) for at in (users, items))
-        noises = [
-            rows.noise_factor[at].double()
-            for rows, at in ((self.users, own), (self.items, other))
-            if rows.noise_factor is not None
-        ]
-        cuts = self.users.cuts
-        return pair_terms(noises, None if cuts is None else cuts[own].double())
+    def noise_nodes(self, users: Indices, items: Indices) -> list[tuple[float, tuple[Any, ...]]]:
+        """Return settings of the pairs' terms with their weights; see `pair_noise.noise_nodes`."""
+        return noise_nodes(self.users, self.items, users, items)
 
     @torch.no_grad()
     def draw_terms(self, users: Indices, items: Indices, draws: Indices, seed: int) -> tuple[Any, ...]:
-        """Draw what `relative_noise` gives the means of: terms of the shape (n_draws, n).
-
-        Keyed by row, as `draw_rows`. What has no spread (of a chain, say) stands as it is.
-        """
-        noises: list[Tensor] = []
-        cuts: Tensor | None = None
-        for rows, at, stream in (
-            (self.users, users, self.user_stream),
-            (self.items, items, self.item_stream),
-        ):
-            own = torch.tensor(at, device=self.device)
-            spread = rows.noise_factor_log_sd
-            if rows.noise_factor is not None and spread is None:
-                noises.append(rows.noise_factor[own].double().expand(len(draws), len(at)))
-            if spread is None and rows.cuts is None:
-                continue
-            width = (spread is not None) + (0 if rows.cuts is None else rows.cuts.shape[1])
-            distinct, place = np.unique(at, return_inverse=True)
-            normal = torch.from_numpy(row_noise(seed, TERMS[stream], distinct, draws, width)).to(self.device)
-            normal = normal[:, torch.tensor(place, device=self.device)]
-            if rows.noise_factor is not None and spread is not None:
-                noises.append(rows.noise_factor[own].double() * (spread[own].double() * normal[..., 0]).exp())
-            if rows.cuts is not None and rows.cuts_scale is not None:
-                deviation = rows.cuts_scale[own].double() * normal[..., int(spread is not None) :]
-                cuts = rows.cuts[own].double() + deviation
-        return pair_terms(noises, cuts)
+        """Draw the pairs' terms, of the shape (n_draws, n); see `pair_noise.draw_terms`."""
+        sides = (self.users, users, self.user_stream), (self.items, items, self.item_stream)
+        return draw_terms(sides, draws, seed)
 
     @torch.no_grad()
     def rating_moments(self, users: Indices, items: Indices) -> tuple[Floats, Floats]:
         """Return mean and sd of the posterior predictive of each pair's rating, shape (n,)."""
         size = CELLS // (4 * max(self.users.n_factors, _NODES))
-        parts = [
-            self.likelihood.predictive_moments(
-                *self.eta_moments(users[part], items[part]), *self.relative_noise(users[part], items[part])
-            )
-            for part in chunks(len(users), size)
-        ]
+        parts = [self._moments(users[part], items[part]) for part in chunks(len(users), size)]
         return _joined([p[0] for p in parts]), _joined([p[1].clamp_min(0.0).sqrt() for p in parts])
+
+    def _moments(self, users: Indices, items: Indices) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of the posterior predictive of each pair's rating, (n,)."""
+        return self._moments_of(*self.eta_moments(users, items), users, items)
+
+    def _moments_of(
+        self, mean: Tensor, variance: Tensor, users: Indices, items: Indices
+    ) -> tuple[Tensor, Tensor]:
+        """Return the same for given moments of the predictors."""
+        found = [
+            (weight, *self.likelihood.predictive_moments(mean, variance, *terms))
+            for weight, terms in self.noise_nodes(users, items)
+        ]
+        if len(found) == 1:
+            return found[0][1], found[0][2]
+        centre = torch.stack([weight * own for weight, own, _ in found]).sum(0)
+        parts = [weight * (spread + (own - centre) ** 2) for weight, own, spread in found]
+        return centre, torch.stack(parts).sum(0)
 
     @torch.no_grad()
     def mean_moments(self, users: Indices, items: Indices) -> tuple[Floats, Floats]:
@@ -165,14 +149,20 @@ class PairPredictive:
         at = torch.tensor(levels, dtype=torch.float64, device=self.device)
         size = CELLS // max(4 * self.users.n_factors, 2 * _NODES * len(levels))
         parts = [
-            self.likelihood.predictive_pmf(
-                *self.eta_moments(users[part], items[part]),
-                at,
-                *self.relative_noise(users[part], items[part]),
-            )
+            self._pmf(*self.eta_moments(users[part], items[part]), at, users[part], items[part])
             for part in chunks(len(users), size)
         ]
         return _joined(parts, (0, len(levels)))
+
+    def _pmf(self, mean: Tensor, variance: Tensor, levels: Tensor, users: Indices, items: Indices) -> Tensor:
+        """Return the probability of each level for given moments of the predictors, (n, n_levels)."""
+        found = [
+            (weight, self.likelihood.predictive_pmf(mean, variance, levels, *terms))
+            for weight, terms in self.noise_nodes(users, items)
+        ]
+        if len(found) == 1:
+            return found[0][1]
+        return torch.stack([weight * own for weight, own in found]).sum(0)
 
     @torch.no_grad()
     def rating_interval(
@@ -194,14 +184,16 @@ class PairPredictive:
         tail, normal = (1.0 - probability) / 2.0, self.likelihood.predicts_normals()
         for part in chunks(len(users), size):
             mean, variance = self.eta_moments(users[part], items[part])
-            noise = self.relative_noise(users[part], items[part])
             if normal:
-                centre, spread = self.likelihood.predictive_moments(mean, variance, *noise)
+                centre, spread = self._moments_of(mean, variance, users[part], items[part])
                 reach = _normal_quantile(1.0 - tail) * spread.sqrt()
                 low, high = centre - reach, centre + reach
             elif levels is not None:
-                low, high = self._level_quantiles(mean, variance, levels, tail, *noise)
+                at = torch.tensor(levels, dtype=torch.float64, device=mean.device)
+                pmf = self._pmf(mean, variance, at, users[part], items[part])
+                low, high = _level_quantiles(pmf, at, tail)
             else:
+                noise = self.relative_noise(users[part], items[part])
                 low, high = self._drawn_quantiles(mean, variance, tail, *noise)
             lower.append(low)
             upper.append(high)
@@ -249,9 +241,7 @@ class PairPredictive:
         mean, variance = mean.flatten(), variance.flatten()
         own, other = users.repeat(len(items)), np.tile(items, len(users))
         values = [
-            self.likelihood.predictive_moments(
-                mean[block], variance[block], *self.relative_noise(own[block], other[block])
-            )[0]
+            self._moments_of(mean[block], variance[block], own[block], other[block])[0]
             for block in chunks(len(mean), CELLS // 4)
         ]
         found: NDArray[np.float32] = torch.cat(values).reshape(shape).float().cpu().numpy()
@@ -336,17 +326,6 @@ class PairPredictive:
             result[part] = values.float().cpu().numpy()
         return result
 
-    def _level_quantiles(
-        self, mean: Tensor, variance: Tensor, levels: Floats, tail: float, *noise: Any
-    ) -> tuple[Tensor, Tensor]:
-        at = torch.tensor(levels, dtype=torch.float64, device=mean.device)
-        below = self.likelihood.predictive_pmf(mean, variance, at, *noise).cumsum(-1)
-        below = below / below[:, -1:]
-        # The smallest level with at least this much probability at or below it.
-        low = (below < tail).sum(-1).clamp_max(len(at) - 1)
-        high = (below < 1.0 - tail).sum(-1).clamp_max(len(at) - 1)
-        return at[low], at[high]
-
     def _drawn_quantiles(
         self, mean: Tensor, variance: Tensor, tail: float, *noise: Any
     ) -> tuple[Tensor, Tensor]:
@@ -363,6 +342,16 @@ class PairPredictive:
             lows.append(low)
             highs.append(high)
         return torch.cat(lows), torch.cat(highs)
+
+
+def _level_quantiles(pmf: Tensor, levels: Tensor, tail: float) -> tuple[Tensor, Tensor]:
+    """Return both ends of central intervals of levels with these probabilities, (n,) each."""
+    below = pmf.cumsum(-1)
+    below = below / below[:, -1:]
+    # The smallest level with at least this much probability at or below it.
+    low = (below < tail).sum(-1).clamp_max(len(levels) - 1)
+    high = (below < 1.0 - tail).sum(-1).clamp_max(len(levels) - 1)
+    return levels[low], levels[high]
 
 
 def in_rating_units(eta: Tensor, model: FactorizationModel) -> Tensor:

@@ -278,7 +278,7 @@ def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: Factorization
         if "tril" in found:
             shapes["tril"] = (n, width, width)
     own_noise = model.row_noise is not None and side.removesuffix("s") in model.row_noise.sides
-    for name in ("noise_factor", "noise_factor_log_sd"):
+    for name in ("noise_factor", "noise_factor_log_sd", "noise_spread"):
         if name in found or (own_noise and name == "noise_factor"):
             shapes[name] = (n,)
     if model.row_cuts is not None and side == "users":

@@ -121,6 +121,14 @@ def test_resumed_chain_repeats_the_bits(tmp_path: Path, stars: Split, starred: F
     assert torch.equal(resumed.posterior.user_rows.draws, starred.posterior.user_rows.draws)  # type: ignore[union-attr]
     assert torch.equal(resumed.posterior.item_rows.means, starred.posterior.item_rows.means)  # type: ignore[union-attr]
     assert torch.equal(resumed.posterior.guide.cuts, starred.posterior.guide.cuts)  # type: ignore[attr-defined]
+    for one, two in (
+        (resumed.posterior.user_rows, starred.posterior.user_rows),
+        (resumed.posterior.item_rows, starred.posterior.item_rows),
+    ):
+        assert one.noise_spread is not None
+        assert two.noise_spread is not None
+        assert torch.equal(one.noise_spread, two.noise_spread)
+        assert bool((one.noise_spread > 0.0).all())
     assert len(resumed.history) == len(starred.history)
     with pytest.raises(SavedFileError, match="another fit"):
         run(stars, SMALL.replace(seed=5), checkpoint=file, resume=True)
@@ -154,6 +162,23 @@ def test_a_chains_counts_that_do_not_agree_are_refused(
     write_tensors(file, CHAIN_CHECKPOINT, document | changes, tensors)
     with pytest.raises(SavedFileError, match=message):
         run(stars, checkpoint=file, checkpoint_every=3, resume=True)
+
+
+def test_a_chain_that_an_earlier_version_began_goes_on_as_it_began(
+    stars: Split, starred: FitResult, interrupted: Path, tmp_path: Path
+) -> None:
+    document, tensors = read_tensors(interrupted, CHAIN_CHECKPOINT)
+    later = {"kept.user.log_noise", "kept.user.log_noise_squares"}
+    later |= {name.replace("user", "item") for name in later}
+    assert later <= tensors.keys()
+    older = {name: tensor for name, tensor in tensors.items() if name not in later}
+    file = tmp_path / "chain.safetensors"
+    header = {name: value for name, value in document.items() if name != "noise_spread"}
+    write_tensors(file, CHAIN_CHECKPOINT, header, older)
+    resumed = run(stars, checkpoint=file, checkpoint_every=3, resume=True).posterior
+    assert torch.equal(resumed.user_rows.draws, starred.posterior.user_rows.draws)  # type: ignore[union-attr]
+    assert resumed.user_rows.noise_spread is None
+    assert torch.equal(resumed.user_rows.noise_factor, starred.posterior.user_rows.noise_factor)  # type: ignore[arg-type]
 
 
 def test_a_state_whose_squares_are_infinite_is_refused(

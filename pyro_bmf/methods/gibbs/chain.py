@@ -238,6 +238,7 @@ class Chain:
             "drawing_cuts": self.sweeps.drawing_cuts,
             "integrates": kept.guide.integrates,
             "uncertain_means": kept.guide.uncertain_means,
+            "noise_spread": kept.has_noise_spread,
         }
         write_tensors(path, CHAIN_CHECKPOINT, tensors, header)
 
@@ -251,11 +252,13 @@ class Chain:
             return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
         with put_back(path):
-            flags = {"integrates": bool, "uncertain_means": bool}
+            flags = {"integrates": bool, "uncertain_means": bool, "noise_spread": bool}
             header = dict.fromkeys(flags, False) | header
             checked(header, history=list, sweep=int, kept=int, averaged=int, drawing_cuts=bool, **flags)
             all_finite(tensors)
             self._check_history(header)
+            if not header["noise_spread"]:
+                kept.without_noise_spread()
             same_kinds(part("kept."), kept.tensors(), "kept")
             kept.load(part("kept."), header["kept"])
             if self.average is not None:

@@ -239,6 +239,7 @@ class ChainGuide(TwoSides[ChainSide], nn.Module):
         if not (self.integrates and noisy):
             return draw_by_draws(feedback, other, priors, utilities, **how)
         how["uncertain_means"] = self.uncertain_means
+        how["noise_spread"] = any(one.noise_spread is not None for one in (rows.user, rows.item))
         return draw_new_rows(feedback, other, priors, utilities, **how)
 
 

@@ -29,11 +29,15 @@ class KeptSide:
         (`kept_dtype`).
     noise_factor : Tensor, shape (n,), float64
         Sum over draws of what each row multiplies the noise's standard deviation by.
+    log_noise, log_noise_squares : Tensor or None, shape (n,), float64
+        Sums of its logarithm and of that one's square; None in chains that an earlier version began.
     """
 
     draws: Tensor
     means: Tensor
     noise_factor: Tensor
+    log_noise: Tensor | None
+    log_noise_squares: Tensor | None
 
     @classmethod
     def empty(cls, n: int, n_draws: int, width: int, dtype: torch.dtype, device: torch.device) -> KeptSide:
@@ -41,19 +45,36 @@ class KeptSide:
         return cls(
             torch.zeros(n, n_draws, width, device=device, dtype=dtype),
             torch.zeros(n, n_draws, width, device=device, dtype=dtype),
-            torch.zeros(n, dtype=torch.float64, device=device),
+            *(torch.zeros(n, dtype=torch.float64, device=device) for _ in range(3)),
         )
 
     def add(self, s: int, state: SideState, means: Tensor) -> None:
         """Keep draw s."""
         self.draws[:, s], self.means[:, s] = state.rows, means
         self.noise_factor += state.row_precision.double().rsqrt()
+        if self.log_noise is not None and self.log_noise_squares is not None:
+            log_noise = -0.5 * state.row_precision.double().log()
+            self.log_noise += log_noise
+            self.log_noise_squares += log_noise.square()
 
     def rows(self, count: int, biases: bool, noisy: bool) -> RowDraws:
         """Return the draws so far."""
         factor = (self.noise_factor / count).float() if noisy else None
+        spread = None
+        if noisy and self.log_noise is not None and self.log_noise_squares is not None:
+            spread = log_spread(self.log_noise, self.log_noise_squares, count)
         biased = torch.tensor(biases, device=self.draws.device)
-        return RowDraws(self.draws[:, :count], self.means[:, :count], biased, factor)
+        return RowDraws(self.draws[:, :count], self.means[:, :count], biased, factor, spread)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, those that there are."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+def log_spread(total: Tensor, squares: Tensor, count: int) -> Tensor:
+    """Return the standard deviation, float32, of logarithms of which these are the sums over draws."""
+    return (squares / count - (total / count).square()).clamp_min(0.0).sqrt().float()
 
 
 @dataclass(eq=False)
@@ -103,6 +124,16 @@ class Kept:
             self.guide.cuts[s] = state.cuts
         self.count += 1
 
+    def without_noise_spread(self) -> None:
+        """Keep nothing of how uncertain rows' noise is, as earlier versions did."""
+        for _, kept in self.sides.by_side():
+            kept.log_noise = kept.log_noise_squares = None
+
+    @property
+    def has_noise_spread(self) -> bool:
+        """Whether it is kept how uncertain rows' noise is."""
+        return self.sides.user.log_noise is not None
+
     def rows(self, model: FactorizationModel) -> tuple[RowDraws, RowDraws]:
         """Return both sides' draws."""
         noisy = () if model.row_noise is None else model.row_noise.sides
@@ -114,20 +145,20 @@ class Kept:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for a checkpoint."""
         named = {
-            f"{side}.{field.name}": getattr(kept, field.name)
+            f"{side}.{name}": tensor
             for side, kept in self.sides.by_side()
-            for field in fields(kept)
+            for name, tensor in kept.tensors().items()
         }
         return {**named, **{f"guide.{name}": value for name, value in self.guide.state_dict().items()}}
 
     def load(self, tensors: dict[str, Tensor], count: int) -> None:
         """Take what `tensors` gave in the places of what there is."""
         for side, kept in self.sides.by_side():
-            for field in fields(kept):
-                given = tensors[f"{side}.{field.name}"]
-                if given.shape != getattr(kept, field.name).shape:
-                    raise ValueError(f"{side}.{field.name} has the shape {tuple(given.shape)}")
-                setattr(kept, field.name, given)
+            for name, room in kept.tensors().items():
+                given = tensors[f"{side}.{name}"]
+                if given.shape != room.shape:
+                    raise ValueError(f"{side}.{name} has the shape {tuple(given.shape)}")
+                setattr(kept, name, given)
         prefix = "guide."
         self.guide.load_state_dict(
             {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)},

@@ -60,6 +60,7 @@ def draw_new_rows(
     centre: Tensor,
     steps: int,
     uncertain_means: bool = True,
+    noise_spread: bool = True,
 ) -> RowDraws:
     """Return draws of new rows, in step with those of the other side.
 
@@ -77,6 +78,8 @@ def draw_new_rows(
         Gibbs steps.
     uncertain_means : bool
         Whether the rows know how uncertain the draws of the weights leave their prior means.
+    noise_spread : bool
+        Whether predictions of the rows average over what is unknown of their noise.
     """
     columns, places = torch.unique(feedback.indices.long(), return_inverse=True)
     common = Common.of(other, columns, priors)
@@ -96,11 +99,14 @@ def draw_new_rows(
         _Chunk.of(feedback, places, common, weight, priors, draws, centre, expected).draw(utilities, steps)
         for draws in chunks
     ]
-    noise = None
+    noise = spread = None
     if weight is not None or priors.row_precision_shape is not None:
-        noise = torch.stack([part[2] for part in parts]).sum(0) / n_draws
+        every = torch.cat([part[2] for part in parts])
+        noise = every.sum(0) / n_draws
+        if noise_spread:
+            spread = every.log().std(0, correction=0)
     draws, means = (torch.cat([part[place] for part in parts], 1) for place in (0, 1))
-    return RowDraws(draws, means, other.biased, noise)
+    return RowDraws(draws, means, other.biased, noise, spread)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +237,7 @@ class _Chunk:
         )  # fmt: skip
 
     def draw(self, utilities: Utilities, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return draws (n, s, D), conditional means (n, s, D) and summed noise (n,)."""
+        """Return draws (n, s, D), conditional means (n, s, D) and multipliers of the noise (s, n)."""
         noisy, of = self.priors.row_precision_shape is not None, self.entries.rows
         observed = utilities.observe(self.values + self.centre) if utilities.latent else self.values
         cuts = self.priors.cuts.repeat_interleave(len(self.values) // len(self.turns), 0)
@@ -249,7 +255,7 @@ class _Chunk:
             rows, mean = self._draw_rows(z, own, unknown)
         shape = len(self.turns), self.n
         draws, means = (self._as_drawn(one).view(*shape, -1).transpose(0, 1) for one in (rows, mean))
-        return draws, means, own.rsqrt().view(shape).sum(0)
+        return draws, means, own.rsqrt().view(shape)
 
     @cached_property
     def at(self) -> Tensor:
