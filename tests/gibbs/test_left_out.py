@@ -15,7 +15,7 @@ from pyro_bmf.data import Split, random_split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.gibbs.guide import ChainGuide
-from pyro_bmf.methods.gibbs.left_out import REPEATS, ChainLeftOut
+from pyro_bmf.methods.gibbs.left_out import LEAST_DRAWS, ChainLeftOut
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model import FactorizationModel, RowNoise
 from pyro_bmf.model.feedback import Feedback
@@ -92,7 +92,8 @@ def test_a_rating_is_left_out_as_if_it_had_never_been(dtype: torch.dtype, tolera
     assert scored is None
     assert sum(done) == len(rated)
     # Nothing but rows is drawn of this model: all repeats of a draw agree.
-    repeated = found.view(len(rated), N_DRAWS, REPEATS)
+    assert left_out.width == LEAST_DRAWS
+    repeated = found.view(len(rated), N_DRAWS, -1)
     assert bool((repeated == repeated[..., :1]).all())
 
     def without(side: str, e: int, s: int) -> tuple[np.ndarray, np.ndarray]:
@@ -248,7 +249,7 @@ def test_loo_of_a_chain_integrates_its_rows(stars: Split, likelihood: str) -> No
     done: list[int] = []
     every = psis_loo(result.posterior, advance=done.append)
     assert every.integrated
-    assert every.n_draws == 100 * REPEATS
+    assert every.n_draws == LEAST_DRAWS
     assert sum(done) == len(stars.train)
     assert every.of == "probability"
     assert np.isfinite(every.elpd).all()

@@ -54,8 +54,8 @@ from .chain_state import ChainState, SideState
 from .hyper_draws import draw_row_noise
 from .sweeps import Sweeps
 
-#: How often each draw of the chain is taken.
-REPEATS = 5
+#: How often each draw of the chain is taken at least, and how many draws that is to come to at least.
+REPEATS, LEAST_DRAWS = 5, 600
 #: Gibbs steps of utilities and multipliers at the chain's first draw, at each draw after it, and in between.
 FIRST_STEPS, STEPS, REPEAT_STEPS = 12, 4, 2
 #: Ratings whose rows' covariances are gathered at once.
@@ -114,6 +114,7 @@ class ChainLeftOut:
     ) -> None:
         self.model, self.rows, self.hyper = model, rows, hyper
         self.n_draws, self.seed = n_draws, seed
+        self.repeats = max(REPEATS, -(-LEAST_DRAWS // n_draws))
         ratings = feedback.values + model.centre.to(feedback.values)
         dtype = working_dtype(rows.user.draws)
         self.sweeps = Sweeps(model, feedback, ratings, dtype=dtype)
@@ -128,7 +129,7 @@ class ChainLeftOut:
     @property
     def width(self) -> int:
         """Number of draws that chances are of."""
-        return self.n_draws * REPEATS
+        return self.n_draws * self.repeats
 
     @torch.no_grad()
     def log_chances(
@@ -142,7 +143,7 @@ class ChainLeftOut:
         noise = self._mean_multipliers()
         with own_generator(device) as reseed:
             for draw in range(total):
-                s, again = divmod(draw, REPEATS)
+                s, again = divmod(draw, self.repeats)
                 if not again:
                     reseed(int(np.random.SeedSequence([self.seed, 0x100, s]).generate_state(1)[0]))
                 state = self._state(s, noise)
