@@ -681,6 +681,28 @@ def ranking_table(name: str) -> str:
     return table(["ranked by", "NDCG@20", "Recall@20", "less ours by liked (upper 95 % bound)"], rows)
 
 
+def small_data_table() -> str:
+    """Return the default on small sets beside the best trivial reference of each."""
+    sets = read("results/small_data.json")["sets"]
+    rows = []
+    for name, one in sets.items():
+        cells = [f"`{name}`", str(len(one["cells"]))]
+        for metric in ("nll", "rmse"):
+            own = one["summary"][metric]
+            digits = 4 if own["model"] < 10 else 2
+            cells += [f"{own['model']:.{digits}f}", f"{own['reference']:.{digits}f} ({own['best']})"]
+            cells.append(f"{own['difference']:+.{digits}f} ± {own['reach']:.{digits}f}")
+        rows.append(cells)
+    header = ["set", "seeds", "NLL", "best reference", "difference", "RMSE", "best reference", "difference"]
+    return table(header, rows, 1)
+
+
+def mixing(part: str, name: str, spelled: str) -> str:
+    """Return a figure of how well the default's first seed mixes."""
+    (cell,) = (one for one in read("results/mixing.json")["cells"] if one["seed"] == 0)
+    return format(cell[part][name], spelled)
+
+
 def hidden_users_table(data: str) -> str:
     """Return rankings for users who came after the fit, best first."""
     content = read(f"results/hidden_users_{data}.json")
@@ -740,6 +762,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ranking ml1m": lambda: ranking_table("ml1m_guide"),
     "ranking peers": lambda: ranking_peers("ml100k"),
     "ranking calibration": lambda: ranking_calibration("ml100k_guide", "0"),
+    "small data": small_data_table,
     "hidden users ml100k": lambda: hidden_users_table("ml100k"),
     "metrics": metrics_reference,
     "loo ranking": loo_ranking_table,
@@ -776,6 +799,13 @@ TABLES: dict[str, Callable[[], str]] = {
 _NEAREST = "myfm-svdpp-probit-32"
 FIGURES: dict[str, Callable[[], str]] = {
     "first fit valid rmse": lambda: f"{first_fit()['valid_rmse']:.4f}",
+    "u1 rmse": lambda: f"{read('results/splits_ml100k_default.json')['splits']['1']['rmse']:.4f}",
+    "mixing good": lambda: mixing("test_pairs", "share_r_hat_good", ".1%").replace("%", " %"),
+    "mixing ess": lambda: mixing("test_pairs", "median_ess", ".0f"),
+    "mixing ess 100": lambda: mixing("test_pairs", "share_ess_100", ".0%").replace("%", " %"),
+    "mixing mean": lambda: mixing("against_reference", "median_mean_apart", ".3f"),
+    "mixing sd": lambda: mixing("against_reference", "median_sd_ratio", ".3f"),
+    "mixing reference": lambda: mixing("reference_r_hat", "share_r_hat_good", ".0%").replace("%", " %"),
     "first fit test rmse": lambda: f"{first_fit()['rmse']:.4f}",
     "paper tuned ml1m valid": lambda: paper_tuned("valid"),
     "paper tuned ml1m test": lambda: paper_tuned("test"),
