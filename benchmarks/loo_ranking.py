@@ -32,6 +32,7 @@ from pyro_bmf.data.scale import level_positions
 from pyro_bmf.files import write_json
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import preset
+from pyro_bmf.numerics.psis import good_k
 
 Floats = NDArray[np.float64]
 #: Rows that are fitted where none are named: two of each method, and those next to each other.
@@ -57,7 +58,7 @@ def terms(split: Split, name: str, n_ratings: int) -> dict[str, Any]:
         "left": left.elpd,
         "users": left.users,
         "share_high_k": left.share_high_k,
-        "k_limit": 0.0 if not left.n_draws else float(left.to_dict()["good_k"]),
+        "k_limit": good_k(left.n_draws),
         "n_draws": left.n_draws,
         "efficiency": left.efficiency,
         "integrated": left.integrated,

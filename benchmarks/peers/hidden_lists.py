@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ranking_fits import draw_als
+from ranking_fits import als_model, draw_als
 from scipy import sparse
 
 N, ABOVE = 20, 3.0
@@ -54,8 +54,6 @@ def ndcg(lists: Any, wanted: Any) -> float:
 
 def main() -> None:
     """Choose settings for each input and seed, and write the test users' lists."""
-    from implicit.cpu.als import AlternatingLeastSquares
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -74,15 +72,7 @@ def main() -> None:
             weights = {name: matrix(parts, name, what, mean) for name in ("fitted", "given", "test")}
             tried: list[tuple[float, Any, Any]] = []
             for settings in draws:
-                model = AlternatingLeastSquares(
-                    factors=settings["factors"],
-                    regularization=settings["penalty"],
-                    alpha=settings["alpha"],
-                    iterations=settings["sweeps"],
-                    num_threads=1,
-                    random_state=seed,
-                )
-                model.fit(weights["fitted"], show_progress=False)
+                model = als_model(weights["fitted"], settings, seed)
                 everything = matrix(parts, "given", "rated", mean)
                 own = lists_of(model, weights["given"], everything, parts["chosen_by"])
                 everything = matrix(parts, "test", "rated", mean)

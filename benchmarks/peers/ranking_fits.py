@@ -47,8 +47,8 @@ def draw_als(rng: np.random.Generator) -> Settings:
     }
 
 
-def fit_als(weights: Any, settings: Settings, seed: int) -> Score:
-    """Fit implicit's ALS, whose confidences are alpha times the weights."""
+def als_model(weights: Any, settings: Settings, seed: int) -> Any:
+    """Fit implicit's ALS, whose confidences are alpha times the weights, and return the library's model."""
     from implicit.cpu.als import AlternatingLeastSquares
 
     model = AlternatingLeastSquares(
@@ -60,6 +60,12 @@ def fit_als(weights: Any, settings: Settings, seed: int) -> Score:
         random_state=seed,
     )
     model.fit(weights.astype(np.float32), show_progress=False)
+    return model
+
+
+def fit_als(weights: Any, settings: Settings, seed: int) -> Score:
+    """Fit implicit's ALS."""
+    model = als_model(weights, settings, seed)
     return lambda users: model.user_factors[users] @ model.item_factors.T
 
 

@@ -2,10 +2,12 @@ r"""Leave-one-out predictive accuracy of training ratings, streamed at full size
 
 :math:`\mathrm{elpd}_{loo} = \sum_{ij} \log p(x_{ij} \mid \text{all other ratings})`, by Pareto-smoothed
 importance sampling (`psis`) from draws of the posterior that has seen all of them (Vehtari, Gelman and Gabry
-2017, doi 10.1007/s11222-016-9696-4). Only chunks of ratings by draws are ever held.
+2017, doi 10.1007/s11222-016-9696-4). Only chunks of ratings by draws are ever held: small ones where draws
+of both rows are in hand, and as many ratings as `_HELD` allows where each takes all draws of a chain.
 
-Draws of a chain that has conditionals of its rows are not weighted as they are: the row that a rating is in
-is integrated out (`fitted.LeftOut`), without which hardly any of a flexible model's ratings can be left out.
+Draws of a chain that has conditionals of its rows are not weighted as they are: both rows that a rating is in
+are integrated out (`fitted.LeftOut`), as they have followed it. Ratings that are given, and not the
+posterior's own, are weighted by draws of both rows.
 
 The draws of a variational posterior are taken as draws of the posterior itself; where q is too narrow, the
 estimate is too high and k-hat too low. Held-out ratings do not have that fault.

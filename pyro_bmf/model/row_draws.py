@@ -94,7 +94,7 @@ class RowDraws:
 
     @property
     def noise_factor_log_sd(self) -> None:
-        """None: a chain keeps means of the noise multipliers alone."""
+        """None: what a chain knows of how uncertain its noise multipliers are is `noise_spread`."""
 
     @property
     def cuts(self) -> None:
