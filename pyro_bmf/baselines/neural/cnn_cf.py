@@ -16,7 +16,9 @@ _SCALE = 0.3
 class CNNNetwork(PairNetwork):
     """u vᵀ → convolutions of 2 × 2 kernels with stride 2 under ReLU → linear → rating.
 
-    Kernels do not overlap, so that each layer is one matrix product over the map's 2 × 2 patches.
+    Kernels do not overlap, so that each layer is one matrix product over the map's 2 × 2 patches. The first
+    reads an outer product, whose patches are of rank 1: there v meets the kernels once for each row of a
+    patch, and u their products, so that u vᵀ and its many gradients of 4 numbers are never written.
     """
 
     def __init__(
@@ -36,13 +38,17 @@ class CNNNetwork(PairNetwork):
     def of_embeddings(self, users: Tensor, items: Tensor) -> Tensor:
         """Return the network's values about the mean rating."""
         n, half = len(users), users.shape[1] // 2
-        pairs = users.view(n, half, 1, 2, 1) * items.view(n, 1, half, 1, 2)
-        maps: Tensor = pairs.reshape(n, half, half, 4)
-        for place, kernel in enumerate(self.kernels):
-            if place:
-                half //= 2
-                patches = maps.view(n, half, 2, half, 2, -1).transpose(2, 3)
-                maps = patches.reshape(n, half, half, -1)
+        weight, bias = self.kernels.get_parameter("0.weight"), self.kernels.get_parameter("0.bias")
+        # (channels, rows, columns) of a patch to columns × (rows, channels).
+        of_columns = weight.view(-1, 2, 2).permute(2, 1, 0).reshape(2, -1)
+        columns = (items.reshape(n * half, 2) @ of_columns).view(n, half, 2, -1)
+        of_rows = columns.transpose(1, 2).reshape(n, 2, -1)
+        pairs = torch.baddbmm(bias.repeat(half), users.view(n, half, 2), of_rows)
+        maps = torch.relu(pairs.view(n, half, half, -1))
+        for kernel in self.kernels[1:]:
+            half //= 2
+            patches = maps.view(n, half, 2, half, 2, -1).transpose(2, 3)
+            maps = patches.reshape(n, half, half, -1)
             maps = torch.relu(kernel(maps))
         values: Tensor = self.output(maps.reshape(n, -1)).squeeze(1)
         return values + self.mean
