@@ -420,6 +420,18 @@ def iteration_table() -> str:
     return table([*header, "peak memory, GB"], rows)
 
 
+def allocator_table() -> str:
+    """Return sweeps with and without freed memory that is kept."""
+    rows = [
+        [
+            *(kind, f"{row['seconds']:.1f}", f"{row['system_s']:.1f}"),
+            *(f"{row['faults']:,.0f}", f"{row['peak_mb']:,.0f}"),
+        ]
+        for kind, row in read("results/allocator.json")["medians"].items()
+    ]
+    return table(["freed memory", "seconds", "of the system", "page faults", "peak memory, MB"], rows)
+
+
 def units_table() -> str:
     """Return fits of the same ratings in other units."""
     found = read("results/rating_units.json")
@@ -784,6 +796,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu iterations": gpu_iterations_table,
     "gpu fits": gpu_fits_table,
     "iteration": iteration_table,
+    "allocator": allocator_table,
     "rating units": units_table,
     "heavy rows": heavy_table,
     "encoders ml1m": lambda: encoders_table("ml1m"),

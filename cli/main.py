@@ -23,6 +23,7 @@ import pyro_bmf
 from pyro_bmf.errors import PyroBmfError
 from pyro_bmf.files import write_error
 
+from .allocator import keep_freed_memory
 from .printing.output import note, one_line
 from .printing.text import shown
 
@@ -194,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(
                 errors="backslashreplace"
             )  # a terminal that lacks a character is no reason to stop
+    keep_freed_memory()
     sys.exit(run(root, sys.argv[1:] if argv is None else argv))
 
 
