@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyro_bmf.cli.main import root, run
@@ -19,6 +20,10 @@ class Outcome:
     code: int
     out: str
     err: str
+
+
+#: What the fixture `cli` is.
+Cli = Callable[..., Outcome]
 
 
 def call(*arguments: object) -> Outcome:

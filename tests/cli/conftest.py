@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import Outcome, call
+from command_line import Cli, Outcome, call
 
 N_USERS, N_ITEMS = 40, 30
 #: Quick settings: one block, narrow layers.
@@ -16,9 +16,6 @@ QUICK = (
     *("--preset", "amortized", "--threads", "1", "--batch-users", "100", "--batch-items", "100"),
     *("--factors", "4", "--tower-outputs", "8"),
 )
-
-
-Cli = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-#: The fixture that runs a command in this process.
-Cli = Any
+from command_line import Cli
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Cli
+from command_line import Cli
 
 from pyro_bmf.cli.printing import ranked_by
 from pyro_bmf.selection import Recommender
