@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import torch
+from recorders import OnTheSpot
 from small_head import make
 
 from pyro_bmf.methods.exact_head.weight_steps import WeightSteps
 from pyro_bmf.methods.recording import NOT_RECORDED, Recording
-
-
-class OnTheSpot:
-    """Does the work again each time that it is asked for: what a card does, without one."""
-
-    def __init__(self) -> None:
-        self.runs = 0
-
-    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
-        warm_up()
-
-        def again() -> None:
-            self.runs += 1
-            work()
-
-        return again
 
 
 def test_iterations_are_the_same_to_the_bit() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from recorders import OnTheSpot
 from tiny_chain import ITEMS, USERS, random_state, tiny_model, tiny_pairs
 
 from pyro_bmf.methods.gibbs.collapsed_means import Solver
@@ -13,23 +14,6 @@ from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.methods.recording import NOT_RECORDED, Recording
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.numerics import room
-
-
-class OnTheSpot:
-    """Does the work again each time that it is asked for: what a card does, without one."""
-
-    def __init__(self) -> None:
-        self.recorded = self.runs = 0
-
-    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
-        warm_up()
-        self.recorded += 1
-
-        def again() -> None:
-            self.runs += 1
-            work()
-
-        return again
 
 
 def sweeps_of(recording: Recording, dense_cells: int) -> Sweeps:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from objective_tools import N_ITEMS, N_USERS, K, Problem, make_model
+from recorders import Failing, OnTheSpot
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -166,28 +166,6 @@ def test_they_take_fewer_launches_and_wait_for_nothing() -> None:
 # ---------------------------------------------------------------- recorded
 
 
-class OnTheSpot:
-    """Does the work again each time that it is asked for: what a card does, without one."""
-
-    def __init__(self) -> None:
-        self.warm_ups = self.runs = 0
-
-    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
-        warm_up()
-        self.warm_ups += 1
-
-        def again() -> None:
-            self.runs += 1
-            work()
-
-        return again
-
-
-class Failing:
-    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
-
-
 def ragged(n_factors: int = 16) -> tuple[Objective, TrainingBlocks]:
     """Blocks of 8 users on 7 or 6 items, of unlike numbers of ratings.
 
@@ -226,7 +204,7 @@ def test_filling_up_changes_nothing(clip: float | None) -> None:
     steps = RecordedDescent(JointDescent(recorded, blocks, adam(recorded), clip), recorder, piece=4)
     found = run(steps, blocks)
     expected = run(JointDescent(joint, blocks, adam(joint), clip), blocks)
-    assert (recorder.warm_ups, recorder.runs) == (1, 9)
+    assert (recorder.recorded, recorder.runs) == (1, 9)
     # The learning rate and the weights of the KL stand on the device in single precision.
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
     for name, value in joint.state_dict().items():

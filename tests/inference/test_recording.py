@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from recorders import Failing, OnTheSpot
 from torch import Tensor
 
 from pyro_bmf.methods.recording import Recording, at_own_places, copy_tensors, tensors_in
@@ -31,19 +31,6 @@ class Work:
     out: Tensor
     more: tuple[Tensor, ...]
     nothing: Tensor | None = None
-
-
-class OnTheSpot:
-    """Does the work again each time that it is asked for: what a card does, without one."""
-
-    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
-        warm_up()
-        return work
-
-
-class Failing:
-    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
 
 def work_on(values: list[float]) -> Work:

@@ -1,0 +1,35 @@
+"""Recorders of repeated steps that need no card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class OnTheSpot:
+    """Does the work again each time that it is asked for: what a card does, without one.
+
+    Attributes
+    ----------
+    recorded, runs : int
+        Recordings made, and how often one was run.
+    """
+
+    def __init__(self) -> None:
+        self.recorded = self.runs = 0
+
+    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
+        warm_up()
+        self.recorded += 1
+
+        def again() -> None:
+            self.runs += 1
+            work()
+
+        return again
+
+
+class Failing:
+    """Cannot record."""
+
+    def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
