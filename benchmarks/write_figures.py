@@ -524,7 +524,7 @@ def presets_table() -> str:
         uv = None if name is None else simulated(name, "uv")
         return [
             *(title, f"{figures['rmse']:.4f}", f"{figures['nll']:.3f}", f"{figures['rps']:.3f}"),
-            *(f"{coverage:.3f}", f"{figures['fit_seconds']:.0f}", "" if uv is None else held(uv)),
+            *(f"{coverage:.3f}", f"{figures['fit_seconds']:.0f}", "not measured" if uv is None else held(uv)),
         ]
 
     amortized = {figure: encoders("ml1m", figure) for figure in ("rmse", "nll", "rps")}
@@ -538,9 +538,13 @@ def presets_table() -> str:
                     "fit_seconds": starts_mean(key, "seconds"),
                 },
                 starts_mean(key, "pit_coverage_90"),
-                None,
+                simulation,
             )
-            for name, key in (("default", "b default"), ("guide", "guide"), ("gibbs", _PRIOR))
+            for name, key, simulation in (
+                ("default", "b default", "default"),
+                ("guide", "guide", None),
+                ("gibbs", _PRIOR, "gibbs"),
+            )
         ),
         row(
             "`amortized`",

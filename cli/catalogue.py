@@ -115,7 +115,7 @@ def _show(
             f"{key}={'(of the scale)' if default is None else default}"
             for key, default in arguments_of(kind).items()
         ]
-        presets = ["default"] * (name in sweeps) + ["conjugate"] * (name in conjugate)
+        presets = ["default", "guide", "gibbs"] * (name in sweeps) + ["conjugate"] * (name in conjugate)
         rows.append(
             {
                 "name": name,

@@ -80,8 +80,8 @@ def command(
 ) -> None:
     """Fit the model to ratings, measure it on the test part and save the run.
 
-    The model is fitted to the train part; validation ratings say when to stop; test ratings are read once,
-    at the end, beside simple references.
+    Validation ratings stop encoders and ascent and calibrate what gets rated;
+    test ratings are read once, at the end, beside simple references.
 
     \b
     Examples:

@@ -266,4 +266,5 @@ def _written(value: Any) -> list[str]:
         return found
     if isinstance(value, tuple):
         return [str(one) for one in value]
-    return [Path(value).name if isinstance(value, Path) else str(value)]
+    # Where a machine keeps its files says nothing to others.
+    return [value.name if isinstance(value, Path) and value.is_absolute() else str(value)]

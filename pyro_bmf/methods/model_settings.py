@@ -110,7 +110,7 @@ class ModelSettings(Following):
         common=True,
     )
     implicit: bool = setting(
-        False, "Prior means from which pairs were rated, as in SVD++ (sweeps).", "--implicit/--no-implicit"
+        False, "Prior means follow from which pairs were rated, as in SVD++.", "--implicit/--no-implicit"
     )
     row_noise: Literal["none", "user", "item", "both"] = setting(
         "none", "Which rows have own noise.", "--row-noise"

@@ -391,7 +391,7 @@ def default_preset() -> Settings:
 
 
 def guide_preset() -> Settings:
-    """Return the guide with an exact head alone, by SVI: as accurate as sweeps in less time."""
+    """Return the guide with an exact head alone, by SVI: nearly as accurate as sweeps, sooner."""
     model = ModelSettings(
         n_factors=32, prior_scale=0.2, bias_scale=0.2, likelihood="auto", implicit=True, row_noise="both"
     )
@@ -407,7 +407,7 @@ def gibbs_preset() -> Settings:
 
 
 def conjugate_preset() -> Settings:
-    """Return exact coordinate ascent with full-covariance rows: the fastest that has no sampling noise."""
+    """Return exact coordinate ascent with full-covariance rows: nothing is drawn, and the bound is known."""
     model = ModelSettings(n_factors=10, prior_scale=1.0, bias_scale=0.5, likelihood="auto")
     return Settings(model, CoordinateAscent(max_iterations=60, patience=5))
 

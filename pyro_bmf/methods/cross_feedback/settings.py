@@ -274,7 +274,7 @@ class CrossFeedback(Following):
         1.0, "Weight of the items' KL (Eq. 7).", "--beta-item", metavar="B", limits=NOT_NEGATIVE
     )
     warmup_iterations: float = setting(
-        5, "Iterations over which both grow.", "--warmup", metavar="N", limits=NOT_NEGATIVE
+        5, "Iterations over which the weights of both KLs grow.", "--warmup", metavar="N", limits=NOT_NEGATIVE
     )
     composite_prior: float = setting(
         0.0, "Weight of a row's last posterior in its prior (RecVAE).", limits=SHARE_BELOW_ONE
