@@ -23,7 +23,7 @@ row i-rec,u-rec,dae-cf,vae-cf
 row ncf,default
 row cnn-cf
 row paper
-row literal --iterations "literal=${LITERAL_ITERATIONS:-2}"
+row literal --iterations "literal=${LITERAL_ITERATIONS:-12}"
 # All rows side by side, from their finished cells.
 # shellcheck disable=SC2086
-pyro-bmf experiment table3 $common --timeout 0 --iterations "literal=${LITERAL_ITERATIONS:-2}"
+pyro-bmf experiment table3 $common --timeout 0 --iterations "literal=${LITERAL_ITERATIONS:-12}"
