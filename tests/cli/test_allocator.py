@@ -12,8 +12,14 @@ import pytest
 _FAULTS = """
 import resource, sys
 from pyro_bmf.cli.allocator import keep_freed_memory
+from pyro_bmf.cli.main import main
 import numpy as np
 kept = keep_freed_memory() if "keep" in sys.argv else False
+if "command" in sys.argv:
+    try:
+        main(["data", "--help"])
+    except SystemExit:
+        pass
 np.ones(5_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
@@ -29,7 +35,7 @@ def faults(*arguments: str, **variables: str) -> tuple[bool, int]:
     plain.pop("GLIBC_TUNABLES", None)
     command = [sys.executable, "-c", _FAULTS, *arguments]
     found = subprocess.run(command, env=plain | variables, capture_output=True, text=True, check=True)
-    kept, n = found.stdout.split()
+    kept, n = found.stdout.splitlines()[-1].split()
     return bool(int(kept)), int(n)
 
 
@@ -39,6 +45,8 @@ def test_arrays_come_from_memory_that_was_freed() -> None:
     assert kept
     _, without = faults()
     assert n < without / 10
+    _, after_the_command = faults("command")
+    assert after_the_command < without / 10
 
 
 def test_the_environment_has_the_last_word() -> None:
