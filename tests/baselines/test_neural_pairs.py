@@ -96,6 +96,24 @@ def test_loss_and_gradients_are_those_of_one_hot_rows(split, kind, settings, lit
         torch.testing.assert_close(row, wanted, rtol=1e-12, atol=0)
 
 
+@pytest.mark.usefixtures("double")
+def test_a_batch_in_parts_is_the_batch(split) -> None:
+    system = CNNCF(CNNCFSettings(n_factors=8, n_layers=2, n_channels=3))
+    torch.manual_seed(5)
+    system.network = network = system.build(split.train).to(system.device)
+    u, v = (torch.randn(7, 8, device=system.device, requires_grad=True) for _ in range(2))
+    weights = [*list(network.kernels.parameters()), *network.output.parameters()]
+    wanted = network.mean + convolutions(dict(network.named_parameters()), u, v)
+    gradients = torch.autograd.grad(wanted.square().sum(), (u, v, *weights))
+    for size in (0, 1, 3, 7):
+        network._part = size
+        found = network.of_embeddings(u, v)
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+        again = torch.autograd.grad(found.square().sum(), (u, v, *weights))
+        for one, other in zip(again, gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
 def test_rows_without_ratings_have_the_embedding_zero(split) -> None:
     rows = split.train_rows[split.ratings.items[split.train_rows] != 3]
     rest = np.setdiff1d(np.arange(len(split.ratings)), rows)

@@ -8,9 +8,18 @@ from torch import Tensor, nn
 from pyro_bmf.baselines.neural.embeddings import EmbeddingBaseline, PairNetwork, embedding
 from pyro_bmf.baselines.neural.row_autoencoder import linear
 from pyro_bmf.baselines.neural.settings import CNNCFSettings
+from pyro_bmf.numerics.chunks import CELLS, chunks
 
 #: Standard deviation of the embeddings at the start.
 _SCALE = 0.3
+
+#: Numbers of maps in a part of a batch on a CPU: what one layer writes, the next finds in the cache.
+_PART = 2 * CELLS
+
+
+def cells_of_a_pair(settings: CNNCFSettings) -> int:
+    """Return how many numbers a pair's first maps hold."""
+    return (settings.n_factors // 2) ** 2 * (4 + settings.n_channels)
 
 
 class CNNNetwork(PairNetwork):
@@ -19,6 +28,8 @@ class CNNNetwork(PairNetwork):
     Kernels do not overlap, so that each layer is one matrix product over the map's 2 × 2 patches. The first
     reads an outer product, whose patches are of rank 1: there v meets the kernels once for each row of a
     patch, and u their products, so that u vᵀ and its many gradients of 4 numbers are never written.
+    On a CPU a batch goes through the layers some pairs at a time; pairs do not meet, so that only the sums
+    of the weights' gradients are taken in another order.
     """
 
     def __init__(
@@ -34,9 +45,15 @@ class CNNNetwork(PairNetwork):
         left = settings.n_factors // 2**settings.n_layers
         self.output = linear(channels * left**2, 1)
         self.mean = mean
+        self._part = _PART // cells_of_a_pair(settings)
 
     def of_embeddings(self, users: Tensor, items: Tensor) -> Tensor:
         """Return the network's values about the mean rating."""
+        if users.device.type != "cpu" or len(users) <= self._part:
+            return self._of_part(users, items)
+        return torch.cat([self._of_part(users[part], items[part]) for part in chunks(len(users), self._part)])
+
+    def _of_part(self, users: Tensor, items: Tensor) -> Tensor:
         n, half = len(users), users.shape[1] // 2
         weight, bias = self.kernels.get_parameter("0.weight"), self.kernels.get_parameter("0.bias")
         # (channels, rows, columns) of a patch to columns × (rows, channels).
@@ -67,4 +84,4 @@ class CNNCF(EmbeddingBaseline[CNNCFSettings]):
     @property
     def cells_per_pair(self) -> int:
         """Numbers of a pair's first maps."""
-        return (self.options.n_factors // 2) ** 2 * (4 + self.options.n_channels)
+        return cells_of_a_pair(self.options)
