@@ -32,7 +32,7 @@ TRIALS: Mapping[str, tuple[int, int | None]] = {
     "vae-cf": (12, 60),
     "paper": (6, 30),
 }
-#: Values that are left of a grid where a set has more ratings than `LARGE`: wider ones take minutes to hours a fit.
+#: Values left of a grid where a set has more ratings than `LARGE`: wider ones take minutes to hours a fit.
 LARGE = 500_000
 CUTS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {"cnn-cf": {"n_factors": (8, 16)}}
 _TUNING_SEED = 0
