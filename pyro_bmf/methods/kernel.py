@@ -312,6 +312,32 @@ class Conditional:
         return prior - half.mT @ half
 
 
+def mean_precision_of(prior_precision: Tensor, information: Tensor) -> Tensor:
+    r"""Return :math:`G_i` as `Conditional.mean_precision` does, without a difference: for tight priors.
+
+    In single precision :math:`\Lambda - \Lambda P_i^{-1} \Lambda` is off by what rounds :math:`\Lambda`, and
+    that may be more than all that ratings say. With :math:`S_i = F^T F` and
+    :math:`C C^T = I + F \Lambda^{-1} F^T` it is :math:`H^T H`, :math:`H = C^{-1} F`, and positive whatever is
+    rounded.
+
+    Parameters
+    ----------
+    prior_precision : Tensor, shape (D, D)
+    information : Tensor, shape (n, D, D)
+        S_i.
+    """
+    eye = torch.eye(len(prior_precision), dtype=information.dtype, device=information.device)
+    # Rows with fewer ratings than features have singular sums: a root takes as much as these are rounded by.
+    size = information.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True).unsqueeze(-1)
+    size = size.clamp_min(torch.finfo(information.dtype).tiny)
+    root = factorise.cholesky(information / size + 4.0 * torch.finfo(information.dtype).eps * eye).mT
+    root = root * size.sqrt()
+    whiten = factorise.inverse(factorise.cholesky(prior_precision.double())).to(information.dtype)
+    white = root @ whiten.mT
+    half = _solve_triangular(factorise.cholesky(white @ white.mT + eye), root, upper=False)
+    return half.mT @ half
+
+
 def _solve_triangular(tril: Tensor, right: Tensor, *, upper: bool) -> Tensor:
     solved: Tensor = torch.linalg.solve_triangular(tril, right, upper=upper)
     return solved

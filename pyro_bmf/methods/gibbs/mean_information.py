@@ -22,16 +22,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...numerics import factorise
+from ...numerics import factorise, room
 from ...numerics.room import cells_on
 from ...numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 from ..few_entries import FewConditional, RowPlan, slices
-from ..kernel import Conditional, Entries, RowConditional, outer_products
+from ..kernel import Conditional, Entries, RowConditional, mean_precision_of, outer_products
 from .block_solvers import DenseBlocks, FewBlocks
 
 Solver = Callable[[Tensor], Tensor]
 
 _CELLS = 8_000_000
+#: How far a prior's precision may be rounded before what ratings say is computed without it.
+_ROUNDED = 2.0**-6
 
 
 class Information(Protocol):
@@ -110,7 +112,21 @@ class DenseRows:
         products = outer_products(features) * column_precision.unsqueeze(-1)
         said = (self.entries.sum(products) * row_precision).view(-1, width, width)
         conditional = Conditional.of(prior_precision, said, linear, checked=False)
-        return GivenOther(conditional, lambda: DenseInformation.of(self.mask, conditional))
+
+        def information() -> DenseInformation:
+            if _tight(prior_precision):
+                return DenseInformation(self.mask, mean_precision_of(prior_precision, said))
+            return DenseInformation.of(self.mask, conditional)
+
+        return GivenOther(conditional, information)
+
+
+def _tight(prior_precision: Tensor) -> bool:
+    """Whether a prior is so narrow that its rounding would hide what ratings say; a card is not asked."""
+    if room.waits(prior_precision.device):
+        return False
+    eps = torch.finfo(prior_precision.dtype).eps
+    return bool(prior_precision.diagonal().amax() * eps > _ROUNDED)
 
 
 @dataclass(frozen=True, eq=False)
