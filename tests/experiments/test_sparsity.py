@@ -15,6 +15,7 @@ from pyro_bmf.data.splits import subsample_split
 from pyro_bmf.experiments.cells import CellStore
 from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.experiments.papers.sparsity import Sparsity
+from pyro_bmf.experiments.papers.sparsity_report import _end
 from pyro_bmf.experiments.papers.sparsity_rows import SCOPES
 from pyro_bmf.experiments.table3_rows import Choices
 
@@ -58,6 +59,13 @@ def test_models_on_two_shares(here: Path) -> None:
     assert "not measured: cnn-cf, u-rec, dae-cf" in ncf["told"]
     for name in ("sparsity.png", "sparsity.svg", "sparsity-chosen.json"):
         assert (here / "figure" / name).stat().st_size > 100
+
+
+def test_a_row_far_above_the_baselines_does_not_flatten_the_others() -> None:
+    rows = {"i-rec": (1.10, 1.05), "ncf": (1.00, 0.95), "paper": (1.08, 0.99)}
+    assert _end(rows) is None
+    assert _end({"paper": (2.0, 1.5)}) is None
+    assert _end(rows | {"literal": (2.2, 1.1)}) == pytest.approx(1.10 + 0.3 * 0.15)
 
 
 @pytest.fixture

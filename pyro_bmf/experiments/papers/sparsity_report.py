@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyro_bmf.experiments.cells import CellStore, software
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 #: By share, its rows by the models' names.
 Shares = Sequence[tuple[Subsample, Mapping[str, Scored]]]
+
+
+#: Times the highest baseline's RMSE from which on a row is left to run out of the picture.
+_FAR = 1.2
 
 
 def report_sparsity(experiment: SparsityRows, store: CellStore, command: str) -> Report:
@@ -183,7 +187,8 @@ def _figures(by_set: Sequence[tuple[DataSet, Shares]]) -> dict[str, Figure]:
             axes.set_title(f"{data.title}: {metric}", fontsize=10)
             axes.set_xlabel("ratings that were trained on (%)")
             axes.set_ylabel("test RMSE (rating units)" if metric == "RMSE" else f"{metric}, whole catalogue")
-        line[0].legend(fontsize=6)
+    named = {title: mark for mark, title in zip(*_legend(every[:, 0]), strict=True)}
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=6, fontsize=8)
     figure.suptitle(
         "Means over seeds; bars: one standard error. RMSE: lower is better; others: higher", fontsize=10
     )
@@ -191,6 +196,7 @@ def _figures(by_set: Sequence[tuple[DataSet, Shares]]) -> dict[str, Figure]:
 
 
 def _lines(axes: Any, shares: Shares, metric: str) -> None:
+    drawn = dict[str, tuple[float, ...]]()
     for place, (name, first) in enumerate(shares[0][1].items()):
         found = [
             (share.percent, *mean_and_se(values))
@@ -200,6 +206,7 @@ def _lines(axes: Any, shares: Shares, metric: str) -> None:
         if not found:
             continue
         x, means, errors = zip(*found, strict=True)
+        drawn[name] = means
         ours = name not in BASELINES
         axes.errorbar(
             x,
@@ -214,3 +221,24 @@ def _lines(axes: Any, shares: Shares, metric: str) -> None:
         )
     axes.set_xticks([share.percent for share, _ in shares])
     axes.grid(alpha=0.3)
+    top = _end(drawn) if metric == "RMSE" else None
+    if top is not None:
+        axes.set_ylim(top=top)
+        axes.text(
+            0.02, 0.98, "some lines go on above the axis", transform=axes.transAxes, va="top", fontsize=6
+        )
+
+
+def _legend(panels: Iterable[Any]) -> tuple[list[Any], list[str]]:
+    """Return the marks and titles of all rows of some panels."""
+    found = [axes.get_legend_handles_labels() for axes in panels]
+    return [mark for marks, _ in found for mark in marks], [title for _, titles in found for title in titles]
+
+
+def _end(drawn: Mapping[str, Sequence[float]]) -> float | None:
+    """Return where an axis of RMSE ends that one row far above the baselines would flatten all others on."""
+    baselines = [max(means) for name, means in drawn.items() if name in BASELINES]
+    if not baselines or max(map(max, drawn.values())) < _FAR * max(baselines):
+        return None
+    lowest = min(map(min, drawn.values()))
+    return max(baselines) + 0.3 * (max(baselines) - lowest)
