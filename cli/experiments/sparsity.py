@@ -6,7 +6,7 @@ import click
 
 from ..printing.option_groups import GroupedCommand, option
 from ..printing.output import TableWriter, table_options
-from ..runs.experiment_options import SparsitySpec, numbers
+from ..runs.experiment_options import SparsitySpec, numbers_by_set
 from ..runs.experiments import run_experiment
 from .options import ROWS, Asked, Shared, experiment_options, rows_options
 
@@ -15,16 +15,18 @@ from .options import ROWS, Asked, Shared, experiment_options, rows_options
 @rows_options("those of Table 3: the paper's six baselines; ours: literal, paper, default")
 @option(
     "--percents",
-    callback=numbers,
-    default="1,2,3,5,10",
-    metavar="P,P",
+    multiple=True,
+    callback=numbers_by_set,
+    metavar="[SET=]P,P",
     group=ROWS,
     common=True,
-    help="Shares of the ratings that are trained on. [default: 1,2,3,5,10]",
+    help="Shares of the ratings that are trained on, of every set or of one. [default: 1,2,3,5,10]",
 )
 @experiment_options
 @table_options
-def sparsity(asked: Asked, percents: tuple[float, ...], shared: Shared, tables: TableWriter) -> None:
+def sparsity(
+    asked: Asked, percents: dict[str, tuple[float, ...]], shared: Shared, tables: TableWriter
+) -> None:
     """Compare the paper's models on small shares of the ratings: its Figure 3.
 
     A random share trains, the rest is halved into validation and test ratings; each model is tuned anew at

@@ -93,7 +93,7 @@ class Table4Spec(RowsSpec):
 class SparsitySpec(RowsSpec):
     """What Figure 3 is made of."""
 
-    percents: tuple[float, ...]
+    percents: Mapping[str, tuple[float, ...]]
 
     def open(self) -> Sparsity:
         """Return the experiment."""
@@ -187,12 +187,20 @@ def cuts_by_model(
     return found
 
 
-def numbers(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
-    """Read numbers with commas between, each once."""
-    try:
-        return tuple(dict.fromkeys(float(part) for part in value.split(",")))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r}: write numbers with commas between", param=parameter) from error
+def numbers_by_set(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, tuple[float, ...]]:
+    """Read ``P,P`` (of every set, under the name ``*``) and ``SET=P,P``, each number once."""
+    found: dict[str, tuple[float, ...]] = {}
+    for text in given:
+        name, equals, values = text.rpartition("=")
+        try:
+            listed = tuple(dict.fromkeys(float(part) for part in values.split(",")))
+        except ValueError as error:
+            message = f"{text!r}: write numbers with commas between, or SET=NUMBER,NUMBER"
+            raise click.BadParameter(message, param=parameter) from error
+        found[name.strip() if equals else "*"] = listed
+    return found
 
 
 def listed(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -238,17 +246,13 @@ def command_line() -> str:
         if parameter.is_flag:
             words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
             continue
-        texts = (
-            [",".join(f"{one:g}" if isinstance(one, float) else one for one in value)]
-            if name in _LISTED
-            else _written(value)
-        )
+        texts = [",".join(value)] if name in _LISTED else _written(value)
         words += [f"{parameter.opts[0]} {shell_word(text)}" for text in texts]
     return " ".join(words)
 
 
 #: Options of names with commas between.
-_LISTED = frozenset(("models", "variants", "literal_variants", "percents"))
+_LISTED = frozenset(("models", "variants", "literal_variants"))
 _UNSAID = frozenset(
     {"out", "jobs", "timeout", "quiet", "as_json", "csv_path", "csv_safe", "data_dir", "earlier"}
 )
@@ -261,8 +265,9 @@ def _written(value: Any) -> list[str]:
         for name, inner in value.items():
             if isinstance(inner, Mapping):
                 found += [f"{name}:{key}={','.join(map(str, axis))}" for key, axis in inner.items()]
-            else:
-                found.append(str(inner) if name == "*" else f"{name}={inner}")
+                continue
+            text = ",".join(f"{one:g}" for one in inner) if isinstance(inner, tuple) else str(inner)
+            found.append(text if name == "*" else f"{name}={text}")
         return found
     if isinstance(value, tuple):
         return [str(one) for one in value]

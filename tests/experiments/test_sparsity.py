@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def tiny(small_data: Path) -> DataSet:
 
 def test_a_share_trains_and_the_rest_is_halved(tiny: DataSet, tmp_path: Path) -> None:
     choices = Choices({"i-rec": 2}, {"i-rec": 1})
-    experiment = Sparsity(("i-rec",), (tiny,), (20, 10), 2, choices, threads=1)
+    experiment = Sparsity(("i-rec",), (tiny,), {"tiny": (20, 10)}, 2, choices, threads=1)
     assert [share.name for share in experiment.sets] == ["tiny-10%", "tiny-20%"]
     for share, percent in zip(experiment.sets, (10, 20), strict=True):
         split = share.split(1)
@@ -94,7 +95,7 @@ def test_what_is_chosen_for_a_set_is_for_its_shares(tiny: DataSet, tmp_path: Pat
         cuts={"i-rec@tiny": {"l2": (0.1,)}},
         chosen={"tiny": {"u-rec": {"n_factors": 5}}},
     )
-    experiment = Sparsity(("i-rec", "u-rec"), (tiny,), (10, 20), 1, choices, threads=1)
+    experiment = Sparsity(("i-rec", "u-rec"), (tiny,), {"*": (10, 20)}, 1, choices, threads=1)
     cells = experiment.cells(CellStore(tmp_path))
     tuning = [cell for cell in cells if cell.kind == "tuning"]
     assert [cell.identity["trials"] for cell in tuning] == [2, 3]
@@ -105,7 +106,9 @@ def test_what_is_chosen_for_a_set_is_for_its_shares(tiny: DataSet, tmp_path: Pat
 
 def test_scopes_of_attention_follow_the_paper_s_row(tiny: DataSet, tmp_path: Path) -> None:
     store = CellStore(tmp_path)
-    experiment = Sparsity(("paper",), (tiny,), (20,), 1, Choices({"paper": 1}, {"paper": 1}), threads=1)
+    experiment = Sparsity(
+        ("paper",), (tiny,), {"*": (20,)}, 1, Choices({"paper": 1}, {"paper": 1}), threads=1
+    )
     assert experiment.n_cells() == 4
     while left := [cell for cell in experiment.cells(store) if not store.has(cell)]:
         store.run(left[0])
@@ -119,9 +122,33 @@ def test_scopes_of_attention_follow_the_paper_s_row(tiny: DataSet, tmp_path: Pat
     assert one["difference"] is not None
 
 
+def test_a_set_may_have_shares_of_its_own(tiny: DataSet, tmp_path: Path) -> None:
+    other = replace(tiny, name="other", title="Other")
+    experiment = Sparsity(("i-rec",), (tiny, other), {"*": (5, 10), "other": (20,)}, 1, threads=1)
+    assert [share.name for share in experiment.sets] == ["tiny-5%", "tiny-10%", "other-20%"]
+    lead = experiment.report(CellStore(tmp_path), "a command").sections[0].text
+    assert "Trained on random 5 and 10 % of Tiny, 20 % of Other, one seed" in lead
+    default = Sparsity(("i-rec",), (tiny, other), {"other": (20,)}, 1, threads=1)
+    assert [share.percent for share in default.sets] == [1, 2, 3, 5, 10, 20]
+
+
+def test_the_command_is_written_as_it_was_given(here: Path) -> None:
+    outcome = call(
+        *("experiment", "sparsity", "--data", "ml100k", "--models", "bias-only", "--percents", "2.5,10"),
+        *("--percents", "ml100k=20,5", "--seeds", 1, "--threads", 1, "--quiet", "--out", "figure"),
+    )
+    assert outcome.code == 0, outcome.err
+    text = (here / "figure/sparsity.md").read_text(encoding="utf-8")
+    assert "--percents 2.5,10 --percents ml100k=20,5" in text
+    assert "Trained on random 5 and 20 % of the ratings" in text
+
+
 def test_refusals(here: Path) -> None:
     outcome = call("experiment", "sparsity", "--data", "ml100k", "--percents", "0,5")
     assert outcome.code == 1
     assert "Shares to train on are 0 %: give some between 0 and 100 percent" in outcome.err
     outcome = call("experiment", "sparsity", "--data", "ml100k", "--percents", "few")
-    assert "write numbers with commas between" in outcome.err
+    assert "'few': write numbers with commas between, or SET=NUMBER,NUMBER" in outcome.err
+    outcome = call("experiment", "sparsity", "--data", "ml100k", "--percents", "ml1m=1")
+    assert outcome.code == 1
+    assert "Shares of ml1m are given, and the sets are ml100k" in outcome.err

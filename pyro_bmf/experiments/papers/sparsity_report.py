@@ -72,13 +72,25 @@ _RULE = (
 def _lead(experiment: SparsityRows, command: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in software().items())
     seeds = f"{experiment.seeds} seeds" if experiment.seeds > 1 else "one seed"
-    percents = ", ".join(f"{one:g}" for one in experiment.percents)
+    by_set = {data.title: _listed(experiment.percents[data.name]) for data in experiment.whole}
+    titles: dict[str, list[str]] = {}
+    for title, listed in by_set.items():
+        titles.setdefault(listed, []).append(title)
+    shares = [
+        f"{listed} % of the ratings" if len(titles) == 1 else f"{listed} % of {' and '.join(one)}"
+        for listed, one in titles.items()
+    ]
     return (
         f"`{command}`\n\n"
-        f"Trained on random {percents} % of the ratings, {seeds}: the rest is halved into validation and "
+        f"Trained on random {', '.join(shares)}, {seeds}: the rest is halved into validation and "
         "test ratings. Each model is tuned anew at each share, by validation RMSE on seed 0; test parts were "
         f"scored once. ± is the standard error over seeds. The best of a column is in bold. {versions}."
     )
+
+
+def _listed(percents: Sequence[float]) -> str:
+    *most, last = [f"{one:g}" for one in percents]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _shares(experiment: SparsityRows, scored: Sequence[Scored], data: DataSet) -> Shares:

@@ -70,34 +70,31 @@ class SparsityRows(Table3Rows):
         Rows; with ``paper`` among them it has two more, one for each scope of its attention.
     sets : sequence of DataSet
         Whole sets.
-    percents : sequence of float
-        Shares that are trained on.
+    percents : mapping of str to sequence of float
+        Shares that are trained on, in percent, by the name of a set; ``*`` is any that is not named.
     seeds, choices, device, threads
         As of `Table3Rows`. What is chosen for a row on a whole set is for all its shares.
 
     Raises
     ------
     SettingsError
-        For a share that is not between 0 and 100 percent.
+        For a share that is not between 0 and 100 percent, and for shares of a set that is not among them.
     """
 
     def __init__(
         self,
         models: Sequence[str | Contender],
         sets: Sequence[DataSet],
-        percents: Sequence[float] = PERCENTS,
+        percents: Mapping[str, Sequence[float]] | None = None,
         seeds: int = 3,
         choices: Choices | None = None,
         *,
         device: str = "auto",
         threads: int | None = None,
     ) -> None:
-        wrong = [percent for percent in percents if not 0 < percent < 100]
-        if wrong or not percents:
-            told = f"{wrong[0]:g} %" if wrong else "none"
-            raise SettingsError(f"Shares to train on are {told}: give some between 0 and 100 percent.")
-        self.whole, self.percents = tuple(sets), tuple(sorted(dict.fromkeys(percents)))
-        shares = [Subsample.of(data, percent) for data in sets for percent in self.percents]
+        self.whole = tuple(sets)
+        self.percents = _shares_of(self.whole, percents or {})
+        shares = [Subsample.of(data, percent) for data in sets for percent in self.percents[data.name]]
         scopes = [replace(PARTS[name], title=f"ours, paper: {PARTS[name].title}") for name in SCOPES]
         super().__init__(
             models,
@@ -108,6 +105,20 @@ class SparsityRows(Table3Rows):
             threads=threads,
             derived=[Derived(one.variant(), "paper") for one in scopes] if "paper" in models else (),
         )
+
+
+def _shares_of(sets: Sequence[DataSet], given: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
+    """Return the shares of each set in ascending order, by its name."""
+    names = [data.name for data in sets]
+    for name, percents in given.items():
+        if name not in (*names, "*"):
+            raise SettingsError(f"Shares of {name} are given, and the sets are {', '.join(names)}.")
+        wrong = [percent for percent in percents if not 0 < percent < 100]
+        if wrong or not percents:
+            told = f"{wrong[0]:g} %" if wrong else "none"
+            raise SettingsError(f"Shares to train on are {told}: give some between 0 and 100 percent.")
+    every = given.get("*", PERCENTS)
+    return {name: tuple(sorted(set(given.get(name, every)))) for name in names}
 
 
 def _on_every_share(choices: Choices, shares: Sequence[Subsample]) -> Choices:
