@@ -723,6 +723,22 @@ def small_data_table() -> str:
     return table(header, rows, 1)
 
 
+def ratings_a_row_table() -> str:
+    """Return the default with and without implicit feedback by ratings a row, fewest first."""
+    rows = []
+    for name, cells in read("results/ratings_a_row.json").items():
+        found = list(cells.values())
+        density = fmean(2 * one["n_train"] / (one["users"] + one["items"]) for one in found)
+        line = [name, f"{fmean(one['n_train'] for one in found):,.0f}", f"{density:.1f}"]
+        for metric in ("rmse", "nll"):
+            both = [fmean(one[how][metric] for one in found) for how in ("with", "without")]
+            line += [f"{value:.4f}" for value in both] + [f"{both[1] - both[0]:+.4f}"]
+        rows.append((density, line))
+    header = ["set", "training ratings", "a row", "RMSE with", "without", "difference"]
+    header += ["NLL with", "without", "difference"]
+    return table(header, [line for _, line in sorted(rows)], 1)
+
+
 def mixing(part: str, name: str, spelled: str) -> str:
     """Return a figure of how well the default's first seed mixes."""
     (cell,) = (one for one in read("results/mixing.json")["cells"] if one["seed"] == 0)
@@ -789,6 +805,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ranking peers": lambda: ranking_peers("ml100k"),
     "ranking calibration": lambda: ranking_calibration("ml100k_guide", "0"),
     "small data": small_data_table,
+    "ratings a row": ratings_a_row_table,
     "hidden users ml100k": lambda: hidden_users_table("ml100k"),
     "metrics": metrics_reference,
     "loo ranking": loo_ranking_table,

@@ -23,7 +23,7 @@ from .runs.config import config_of_options
 from .runs.folder import RUN, RunFolder
 from .runs.job import Job, ctrl_c, fit_and_save, how_to_go_on
 from .runs.selection import recommender_if_any
-from .settings_options import Changes, case_on, chosen, settings_options
+from .settings_options import Changes, case_on, chosen, settings_options, suited
 from .shared_options import Running, running_options
 from .splitting import check_data_dir, make_split
 
@@ -121,8 +121,7 @@ def command(
         earlier = None if warm_start is None else WarmStart.of(warm_start)
         running = _with_machine(running)
         split = _split(asked, refit, recommend_for)
-        n_ratings = len(split.train_rows) + (len(split.valid_rows) if refit else 0)
-        case = case_on(settings.lengthened(n_ratings), split)
+        case = case_on(suited(settings, split, refit=refit), split)
         changes.check(case)
         job = _new(out, asked, split, case, earlier, refit, running)
     with ctrl_c() as pressed:

@@ -161,6 +161,12 @@ def case_on(settings: Settings, split: Split) -> Case:
     return Case.of(settings, levels=split.ratings.scale.levels, validated=len(split.valid_rows) > 0)
 
 
+def suited(settings: Settings, split: Split, *, refit: bool = False) -> Settings:
+    """Return the settings as they go with the ratings that are fitted to."""
+    n_ratings = len(split.train_rows) + (len(split.valid_rows) if refit else 0)
+    return settings.suited(n_ratings, split.ratings.n_users + split.ratings.n_items)
+
+
 def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a click command the options above, and one argument `changes`."""
 

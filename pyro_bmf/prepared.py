@@ -20,7 +20,7 @@ from .in_units import posterior_in_ratings, record_in_ratings, settings_in, unit
 from .methods.cross_feedback.settings import CrossFeedback
 from .methods.job import Fitted, Handover, Job
 from .methods.reading import Case
-from .methods.settings import Settings, preset
+from .methods.settings import IMPLICIT_FROM, Settings, preset
 from .model import FactorizationModel
 from .model.fitted import Rows
 from .posterior import Posterior
@@ -110,7 +110,7 @@ class Prepared:
         split.warn_of_unknown()
         train = split.train_valid if refit else split.train
         valid = None if refit or len(split.valid) == 0 else split.valid
-        settings = settings.lengthened(len(train))
+        settings = settings.suited(len(train), train.n_users + train.n_items)
         case = Case.of(settings, levels=train.scale.levels, validated=refit or valid is not None, own=own)
         case.check()
         if implicit is not None:
@@ -121,6 +121,18 @@ class Prepared:
         valid = None if valid is None else units.of_ratings(valid)
         seen = None if watched is None else units.of_ratings(watched)
         return cls(split, settings, case, units, train, units.of_ratings(train), valid, implicit, seen)
+
+    @property
+    def left_out(self) -> str | None:
+        """What is said of a part of the model that too few ratings leave out, if there is one."""
+        n_rows = self.raw.n_users + self.raw.n_items
+        if self.case.own is not None or not self.settings.too_few(len(self.raw), n_rows):
+            return None
+        return (
+            f"Users and items have {2 * len(self.raw) / n_rows:.1f} training ratings on average: implicit "
+            f"feedback, which takes {IMPLICIT_FROM:g}, is left out (--implicit keeps it; in Python, "
+            "implicit=True)."
+        )
 
     def validate(self) -> Callable[[FactorizationModel, tuple[Rows, Rows]], float] | None:
         """Return what gives validation RMSE by the posterior's predictions, if there are such ratings."""
@@ -158,7 +170,9 @@ class Prepared:
         device: torch.device,
         reporter: Reporter,
     ) -> Job:
-        """Return what every stage of the fit is given."""
+        """Return what every stage of the fit is given, and tell what of the model is left out."""
+        if (sentence := self.left_out) is not None:
+            reporter.note(sentence)
         valid, settings, more = self.valid, self.case.settings, (self.implicit, self.watched)
         return Job(self.train, valid, settings, own, self.validate(), warm_start, device, reporter, *more)
 

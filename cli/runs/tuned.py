@@ -13,7 +13,7 @@ from pyro_bmf.files import make_folder, read_json, write_json
 
 from ..options import Asked
 from ..printing.output import note
-from ..settings_options import case_on
+from ..settings_options import case_on, suited
 from ..shared_options import Running
 from .config import config_of_options
 from .folder import RunFolder
@@ -106,8 +106,7 @@ def _run(
     from pyro_bmf.process import pick_device
 
     split = tuning.split
-    settings = one.chosen(values, tuning.plan.seed).lengthened(len(split.train_rows))
-    case = case_on(settings, split)
+    case = case_on(suited(one.chosen(values, tuning.plan.seed), split), split)
     running = Running(str(pick_device(device)), threads or torch.get_num_threads(), True, 10)
     run = RunFolder.create(folder, "best")
     with run.locked():

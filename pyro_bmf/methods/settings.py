@@ -33,6 +33,9 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
     {kind.word: kind for kind in (ExactHead, Gibbs, CoordinateAscent, CrossFeedback)}
 )
 
+#: Ratings a row, over users and items, from which on presets that have implicit feedback keep it.
+IMPLICIT_FROM = 5.0
+
 #: How a setting with a value is written: in Python, or as its flag.
 Spelling = Callable[[str, Any], str]
 
@@ -205,7 +208,37 @@ class Settings:
             {name: value for name, value in self.unasked.items() if name not in given},
         )
 
-    def lengthened(self, n_ratings: int) -> Settings:
+    def suited(self, n_ratings: int, n_rows: int) -> Settings:
+        """Return the settings as they go with the ratings, where nobody asked for others.
+
+        There are more sweeps the fewer ratings there are (`Gibbs.lengthened`), and without some ratings a row
+        there is no implicit feedback (`too_few`).
+
+        Parameters
+        ----------
+        n_ratings, n_rows : int
+            Of the ratings that are fitted to: how many there are, and how many users and items together.
+        """
+        found = self._lengthened(n_ratings)
+        if not (self.model.implicit and self.too_few(n_ratings, n_rows)):
+            return found
+        unasked = {**found.unasked, "implicit": False}
+        return replace(found, model=replace(found.model, implicit=False), unasked=unasked)
+
+    def too_few(self, n_ratings: int, n_rows: int) -> bool:
+        """Whether implicit feedback, which a preset has and nobody asked for, has too few ratings.
+
+        What it adds to a row's prior mean is learned for every item (and every user), and with three ratings
+        a row there is nothing to learn it from: predictions are better without. See docs/decisions.md.
+        """
+        return (
+            self.name in PRESETS
+            and preset(self.name).model.implicit
+            and self._is_unasked(self.model, "implicit")
+            and 2 * n_ratings < IMPLICIT_FROM * n_rows
+        )
+
+    def _lengthened(self, n_ratings: int) -> Settings:
         """Return the settings with as many sweeps as go with the ratings, where nobody asked for a number."""
         gibbs = self.gibbs
         if gibbs is None:

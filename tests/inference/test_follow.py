@@ -191,22 +191,48 @@ def test_fewer_ratings_take_more_sweeps(n_ratings: int, expected: tuple[int, int
     after = tuple(
         round(n * short / usual) for n, short, usual in zip(expected[:2], (130, 30), (150, 50), strict=True)
     )
-    lengthened = preset().lengthened(n_ratings).gibbs
+    lengthened = preset().suited(n_ratings, 20).gibbs
     assert lengthened is not None
     assert (lengthened.sweeps, lengthened.burn_in, lengthened.kept_draws) == (*after, expected[2])
-    assert preset().lengthened(n_ratings).lengthened(n_ratings) == preset().lengthened(n_ratings)
+    assert preset().suited(n_ratings, 20).suited(n_ratings, 20) == preset().suited(n_ratings, 20)
     for start in (preset("gibbs"), preset("conjugate").replace(then=Gibbs())):
-        longer = start.lengthened(n_ratings)
+        longer = start.suited(n_ratings, 20)
         gibbs = longer.gibbs
         assert gibbs is not None
         assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws) == expected
         assert gibbs.plain_sweeps == 15
         # Once they are as many as go with the ratings, they stay, and no one has asked for them.
-        assert longer.lengthened(n_ratings) == longer
+        assert longer.suited(n_ratings, 20) == longer
         assert longer.asked() == start.asked()
 
 
 @pytest.mark.parametrize("given", [{"sweeps": 150}, {"burn_in": 50}, {"kept_draws": 100}])
 def test_sweeps_that_were_asked_for_stay(given: dict[str, int]) -> None:
     for start in (preset("gibbs").replace(**given), Settings(method=Gibbs(**given))):
-        assert start.lengthened(1_000) == start
+        assert start.suited(1_000, 20) == start
+
+
+@pytest.mark.parametrize("name", ["default", "guide", "gibbs"])
+def test_few_ratings_a_row_leave_implicit_feedback_out(name: str) -> None:
+    few, enough = (249, 100), (250, 100)
+    assert preset(name).suited(*enough).model == preset(name).model
+    left = preset(name).suited(*few)
+    assert not left.model.implicit
+    assert left.model == preset(name).replace(implicit=False).model
+    assert left.too_few(*few)
+    assert not preset(name).suited(*enough).too_few(*enough)
+    # Nobody asked for it: the same settings go with more ratings, and are no reason to refuse another method.
+    assert left.asked() == set()
+    assert left.suited(*few) == left
+    again = Settings.from_dict(left.to_dict())
+    assert again.suited(*few) == again
+
+
+def test_implicit_feedback_that_was_asked_for_stays() -> None:
+    asked = preset().replace(implicit=True)
+    assert asked.suited(10, 100).model.implicit
+    assert not asked.too_few(10, 100)
+    own = Settings(ModelSettings(implicit=True), Gibbs())
+    assert own.suited(10, 100).model.implicit
+    without = preset().replace(implicit=False)
+    assert not without.too_few(10, 100)

@@ -241,6 +241,7 @@ def simulate_like(split: Split, settings: Settings, seed: int) -> tuple[Split, S
         For a fit to them as they are (``units=AS_GIVEN``).
     truth : Truth
     """
+    settings = settings.suited(len(split.train), split.train.n_users + split.train.n_items)
     conjugate = settings.conjugate
     # Truths and fits are in the real ratings' standard units: those of simulated ones would be others.
     units = units_of(settings.model, split.train)
