@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from pyro_bmf.data.splits import subsample_split
 from pyro_bmf.experiments.cells import CellStore
 from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.experiments.papers.sparsity import Sparsity
-from pyro_bmf.experiments.papers.sparsity_report import _end
-from pyro_bmf.experiments.papers.sparsity_rows import SCOPES
+from pyro_bmf.experiments.papers.sparsity_report import _end, _smallest_margin
+from pyro_bmf.experiments.papers.sparsity_rows import SCOPES, Subsample
 from pyro_bmf.experiments.table3_rows import Choices
 
 
@@ -53,7 +54,7 @@ def test_models_on_two_shares(here: Path) -> None:
             *("lowest-rmse", "lowest-rmse-default", "ncf-second"),
             *("vae-cf-second-ranking", "i-rec-suffers-most", "local-or-global"),
         )
-    ]
+    ] + [(None, "smallest-margin")]
     (ncf,) = [one for one in claims if (one["percent"], one["key"]) == (10.0, "ncf-second")]
     means = {name: np.mean([found[10.0, name, seed] for seed in "01"]) for name in ("ncf", "i-rec", "vae-cf")}
     assert ncf["difference"] == pytest.approx(min(means["i-rec"], means["vae-cf"]) - means["ncf"])
@@ -152,3 +153,29 @@ def test_refusals(here: Path) -> None:
     outcome = call("experiment", "sparsity", "--data", "ml100k", "--percents", "ml1m=1")
     assert outcome.code == 1
     assert "Shares of ml1m are given, and the sets are ml100k" in outcome.err
+
+
+class _Known:
+    """A row whose RMSE by seed is known."""
+
+    def __init__(self, *rmse: float) -> None:
+        self.rmse = list(rmse)
+
+    def values(self, *_: object) -> list[float]:
+        return self.rmse
+
+
+def test_the_smallest_margin_is_of_all_shares(tiny: DataSet) -> None:
+    def share(percent: float, paper: tuple[float, ...], ncf: tuple[float, ...]) -> Any:
+        return Subsample.of(tiny, percent), {"paper": _Known(*paper), "ncf": _Known(*ncf)}
+
+    wide = share(1, (0.90, 0.91, 0.92), (1.00, 1.01, 1.02))
+    narrow = share(3, (0.90, 0.91, 0.92), (0.908, 0.9181, 0.9279))
+    one = _smallest_margin(tiny, [wide, narrow])
+    assert (one.set, one.verdict) == ("tiny", "holds")
+    assert one.difference == pytest.approx(0.003, abs=1e-6)
+    assert "the smallest margin is +0.0080, at 3 %, against ncf" in one.told
+    assert _smallest_margin(tiny, [wide, share(3, (0.9, 0.91, 0.92), (0.9, 0.9101, 0.9201))]).verdict == (
+        "does not hold"
+    )
+    assert _smallest_margin(tiny, [(wide[0], {"ncf": wide[1]["ncf"]})]).verdict == "cannot be judged"
