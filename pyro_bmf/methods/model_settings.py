@@ -55,7 +55,7 @@ class ModelSettings(Following):
         discrete and has 20 levels at most, and Normal otherwise. `noise` is that of a Normal one.
     implicit : bool
         Whether rows' prior means come from which pairs were rated (SVD++ on both sides). A preset that has it
-        goes without where users and items have fewer than five ratings on average and nobody asked for it.
+        goes without where users and items have fewer than 3.5 ratings on average and nobody asked for it.
     row_noise : {"none", "user", "item", "both"}
         Which rows have noise of their own.
     standardised : bool

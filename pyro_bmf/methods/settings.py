@@ -34,7 +34,7 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
 )
 
 #: Ratings a row, over users and items, from which on presets that have implicit feedback keep it.
-IMPLICIT_FROM = 5.0
+IMPLICIT_FROM = 3.5
 
 #: How a setting with a value is written: in Python, or as its flag.
 Spelling = Callable[[str, Any], str]

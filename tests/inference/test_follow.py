@@ -214,7 +214,7 @@ def test_sweeps_that_were_asked_for_stay(given: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("name", ["default", "guide", "gibbs"])
 def test_few_ratings_a_row_leave_implicit_feedback_out(name: str) -> None:
-    few, enough = (249, 100), (250, 100)
+    few, enough = (174, 100), (175, 100)
     assert preset(name).suited(*enough).model == preset(name).model
     left = preset(name).suited(*few)
     assert not left.model.implicit
