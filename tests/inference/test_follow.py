@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from pyro_bmf.data import random_split, synthetic_ratings
 from pyro_bmf.errors import SettingsError
+from pyro_bmf.fitting import fit
 from pyro_bmf.methods.coordinate_ascent.settings import CoordinateAscent
 from pyro_bmf.methods.cross_feedback.settings import CrossFeedback, EncoderSettings
 from pyro_bmf.methods.gibbs.settings import Gibbs
 from pyro_bmf.methods.model_settings import ModelSettings
 from pyro_bmf.methods.reading import Case
 from pyro_bmf.methods.settings import Settings, preset
+from pyro_bmf.progress import Silent
 
 #: Settings, what is given, and what follows: burn-in, kept draws, sweeps, plain sweeps.
 CHAINS: list[tuple[str, dict[str, int], tuple[int, int, int, int]]] = [
@@ -236,3 +239,28 @@ def test_implicit_feedback_that_was_asked_for_stays() -> None:
     assert own.suited(10, 100).model.implicit
     without = preset().replace(implicit=False)
     assert not without.too_few(10, 100)
+
+
+class _Notes(Silent):
+    """A reporter that keeps what the user should read."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"), [({}, True), ({"implicit": True}, False), ({"implicit": False}, False)]
+)
+def test_a_fit_tells_that_it_leaves_implicit_feedback_out(changes: dict[str, bool], left: bool) -> None:
+    short = {"sweeps": 3, "burn_in": 2, "kept_draws": 1, "max_iterations": 1, "plain_iterations": 1}
+    ratings = synthetic_ratings(60, 50, 150, n_factors=2, scale="1:5:1", seed=0).ratings
+    split, notes = random_split(ratings, seed=0), _Notes()
+    fitted = fit(split, preset().replace(**short, **changes), progress=notes, threads=1)
+    assert fitted.settings.model.implicit == changes.get("implicit", False)
+    told = [one for one in notes.told if "implicit feedback, which takes 3.5, is left out" in one]
+    assert len(told) == left
+    density = 2 * len(split.train) / (split.train.n_users + split.train.n_items)
+    assert all(f"have {density:.1f} training ratings on average" in one for one in told)
