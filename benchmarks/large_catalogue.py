@@ -78,7 +78,7 @@ def one(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         shorter = ["--sweeps", str(options.sweeps), "--burn-in", str(burnt)]
         shorter += ["--kept-draws", str(options.sweeps - burnt)]
     threads = ["--threads", str(options.threads)]
-    # The smaller shares of ratings a row leave implicit feedback out of the default, the larger part of it.
+    # With three ratings a row the default would leave implicit feedback out, which is most of the work.
     asked = ["fit", "--data", str(data), "--out", str(run), "--implicit", *threads, *shorter]
     fitted = measured([*command, *asked], folder / "fit.log")
     evaluated = measured([*command, "evaluate", str(run)], folder / "evaluate.log")

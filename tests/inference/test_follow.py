@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pyro_bmf.checking.calibration.from_prior import simulate_like
 from pyro_bmf.data import random_split, synthetic_ratings
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.fitting import fit
@@ -264,3 +265,11 @@ def test_a_fit_tells_that_it_leaves_implicit_feedback_out(changes: dict[str, boo
     assert len(told) == left
     density = 2 * len(split.train) / (split.train.n_users + split.train.n_items)
     assert all(f"have {density:.1f} training ratings on average" in one for one in told)
+
+
+@pytest.mark.parametrize(("n_ratings", "implicit"), [(150, False), (600, True)])
+def test_a_simulation_draws_from_the_model_that_is_fitted(n_ratings: int, implicit: bool) -> None:
+    ratings = synthetic_ratings(60, 50, n_ratings, n_factors=2, scale="1:5:1", seed=0).ratings
+    split = random_split(ratings, seed=0)
+    _, settings, _ = simulate_like(split, preset(), 0)
+    assert settings.model.implicit == implicit
