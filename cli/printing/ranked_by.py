@@ -31,7 +31,10 @@ def horizon_of(split: Split, part: Part, seen: float) -> Horizon:
     n = len(split.ratings)
     rows = split.test_rows if part == "test" else split.valid_rows
     known = (n - len(split.test_rows)) / n if part == "test" else seen
-    return Horizon(known, len(rows) / n, f"the {_WORDS[part]} ratings, {100 * len(rows) / n:.3g} % of all")
+    period = split.period(part)
+    when = "" if period is None else f", {period}"
+    words = f"the {_WORDS[part]} ratings, {100 * len(rows) / n:.3g} % of all{when}"
+    return Horizon(known, len(rows) / n, words)
 
 
 _WORDS = {"test": "test", "valid": "validation"}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .overlap import Unknown, unknown_ratings, warn_of_unknown
 from .ratings import Ratings
-from .reading.times import first_at, in_seconds
+from .reading.times import first_at, in_seconds, period_words
 
 PARTS = ("train", "valid", "test")
 
@@ -98,6 +98,24 @@ class Split:
     def train_valid(self) -> Ratings:
         """Train and validation together, for a refit with settings already chosen."""
         return self.ratings.take(np.concatenate((self.train_rows, self.valid_rows)))
+
+    def period(self, *parts: str) -> str | None:
+        """Return the time of some parts in words; None where it is not after that of those before.
+
+        Parameters
+        ----------
+        *parts
+            Of `PARTS`, in that order.
+        """
+        stamps = self.ratings.timestamps
+        rows = np.concatenate([self.rows[part] for part in parts])
+        if stamps is None or not len(rows):
+            return None
+        own = stamps[rows]
+        before = [self.rows[part] for part in PARTS[: PARTS.index(parts[0])]]
+        if any(len(earlier) and stamps[earlier].max() >= own.min() for earlier in before):
+            return None
+        return period_words(int(own.min()), int(own.max()), self.ratings.ticks_per_second)
 
     @cached_property
     def hash(self) -> str:

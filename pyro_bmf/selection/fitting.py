@@ -150,6 +150,7 @@ def fit_selection(
         "shares": list(shares),
         "seconds": round(time.perf_counter() - started, 3),
         "split_hash": split.hash,
+        "period": split.period(*(("test",) if refit else ("valid", "test"))),
     }
     return Selection(found, known, new, len(whole) / n_all, replace(whole, timestamps=None), info)
 

@@ -146,10 +146,7 @@ class Recommender:
 
     def fold_in(self, ratings: NewRatings) -> NewUsers:
         """Recommend to one new user from ratings; see `Posterior.fold_in`."""
-        table = pd.DataFrame({"item_id": pd.Series(dtype=object), "rating": pd.Series(dtype=float)})
-        row = self.posterior.fold_in(ratings)
-        del table
-        return NewUsers(self, row.all_rows)
+        return NewUsers(self, self.posterior.fold_in(ratings).all_rows)
 
     def fold_in_users(self, ratings: ManyNewRatings) -> NewUsers:
         """Recommend to many new users from their ratings; see `Posterior.fold_in_users`."""

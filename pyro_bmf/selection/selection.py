@@ -51,9 +51,13 @@ class Selection:
 
     @cached_property
     def horizon(self) -> Horizon:
-        """All that was held out of the fit: what a probability is about where nothing else is said."""
-        share = 1.0 - self.seen
-        return Horizon(self.seen, share, f"the {100 * share:.3g} % of ratings that were held out")
+        """All that was held out of the fit: what a probability is about where nothing else is said.
+
+        Where all of it is later than what was not, its words name the period.
+        """
+        share, period = 1.0 - self.seen, self.info.get("period")
+        when = f", {period}" if isinstance(period, str) else ""
+        return Horizon(self.seen, share, f"the {100 * share:.3g} % of ratings that were held out{when}")
 
     def rates(self, rated: RatedSets) -> Floats:
         """Return the probability of every pair to be in the completed data, (n_users, J), in (0, 1)."""

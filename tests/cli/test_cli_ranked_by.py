@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,28 @@ def test_python_and_the_command_line_have_the_same_words(
     shown = cli("recommend", tiny_run, "--user", 7, "--n", 5, "--by", by).out.splitlines()
     assert f"by {by}; chosen: among the 30.1 % of ratings that were held out" in shown[0]
     assert "liked if chosen" in shown[1]
+
+
+def test_a_split_by_time_names_its_period(cli: Cli, data_dir: Path, tmp_path: Path) -> None:
+    asked = (
+        "--data",
+        "ml100k",
+        "--data-dir",
+        data_dir,
+        "--scheme",
+        "time",
+        "--iterations",
+        2,
+        "--preset",
+        "guide",
+    )
+    printed = cli("fit", *asked, "--out", tmp_path / "run")
+    assert printed.code == 0, printed.err
+    shown = cli("recommend", tmp_path / "run", "--user", 7, "--n", 3).out.splitlines()[0]
+    found = re.search(r"of ratings that were held out, (from time \d+ to \d+);", shown)
+    assert found is not None, shown
+    part = cli("evaluate", tmp_path / "run").out
+    assert re.search(r"chosen: among the test ratings, [\d.]+ % of all,\s+from time \d+ to \d+;", part), part
 
 
 def test_liked_is_what_decides_by_default(cli: Cli, tiny_run: Path) -> None:

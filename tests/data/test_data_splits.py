@@ -1,5 +1,6 @@
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pyro_bmf.data import (
     subsample_split,
     time_split,
 )
+from pyro_bmf.data.reading.times import period_words
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import DataError
 
@@ -180,6 +182,37 @@ def test_time_split(small: Ratings) -> None:
         time_split(small, points=(2, 1))
     with pytest.raises(DataError, match="leaves no test"):
         time_split(small, points=(1_050, 9_999))
+
+
+def test_a_period_is_that_of_parts_after_all_before_them(small: Ratings) -> None:
+    split = time_split(small, points=(1_050, 1_100))
+    assert small.timestamps is not None
+    assert split.period("valid", "test") == f"from time 1050 to {small.timestamps.max()}"
+    assert split.period("valid") == "from time 1050 to 1099"
+    assert split.period("test") == f"from time 1100 to {small.timestamps.max()}"
+    # Nothing is after the rest in a random split, nor at the same instant after it.
+    assert random_split(small).period("test") is None
+    rows = np.arange(len(small))
+    at_once = replace(small, timestamps=np.zeros(len(small), dtype=np.int64))
+    assert Split(at_once, rows[:400], rows[400:600], rows[600:], "given").period("test") is None
+    untimed = replace(small, timestamps=None)
+    assert random_split(untimed).period("valid", "test") is None
+    assert time_split(small, fractions=(0.7, 0.0, 0.3)).period("valid") is None
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "ticks", "words"),
+    [
+        (889_000_000, 891_000_000, 1, "from 1998-03-04 to 1998-03-27"),
+        (889_000_000_000, 889_000_000_500, 1_000, "of 1998-03-04"),
+        (5, 9, 1, "from time 5 to 9"),
+        (7, 7, 1, "of time 7"),
+        (-1_500, 2_250, 1_000, "from time -1.5 to 2.25"),
+        (5, 889_000_000, 1, "from time 5 to 889000000"),
+    ],
+)
+def test_a_period_in_words(first: int, last: int, ticks: int, words: str) -> None:
+    assert period_words(first, last, ticks) == words
 
 
 @pytest.mark.filterwarnings("ignore:.* has one rating")

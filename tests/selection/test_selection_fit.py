@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from plants import planted_rates, planted_split, ratings_of, split_of
 
-from pyro_bmf.data.splits import Split
+from pyro_bmf.data.splits import Split, time_split
 from pyro_bmf.errors import SavedFileError
 from pyro_bmf.selection import Horizon, Selection, fit_selection
 from pyro_bmf.selection.both_heads import BothHeads
@@ -96,6 +97,25 @@ def test_a_refit_keeps_the_calibration_and_reads_both_parts() -> None:
     expected = selection.chosen(selection.rated)[left].sum()
     assert RatedSets.of(split.test).matrix.sum() == pytest.approx(expected, rel=0.25)
     del truth
+
+
+def test_held_out_ratings_of_a_split_by_time_name_their_period() -> None:
+    split, _ = planted_split(120, 40)
+    random = fit_selection(split, head="factors")
+    assert random.horizon.words.endswith("of ratings that were held out")
+    n = len(split.ratings)
+    order = np.random.default_rng(0).permutation(n)
+    dated = time_split(replace(split.ratings, timestamps=900_000_000 + 86_400 * order))
+    later = int(900_000_000 + 86_400 * (n - 1))
+    found = fit_selection(dated, head="factors")
+    period = dated.period("valid", "test")
+    assert period is not None
+    assert period.endswith(f"to {datetime.fromtimestamp(later, UTC):%Y-%m-%d}")
+    assert found.horizon.words == f"the 30 % of ratings that were held out, {period}"
+    # Of a refit test ratings alone were held out.
+    refit = fit_selection(dated, head="factors", refit=True)
+    assert refit.horizon.words.endswith(f" % of ratings that were held out, {dated.period('test')}")
+    assert dated.period("test") != period
 
 
 def test_without_validation_ratings_some_of_train_are_kept_aside() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
@@ -26,6 +27,8 @@ _DECIMAL = r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 _BEGINS_AS_DATE = r"^[-+]?[0-9]{4}"
 _FINER = r"\.[0-9]{9}[0-9]*[1-9]"
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+#: Seconds since 1970 that are read as dates: what counts from elsewhere is rarely among them.
+_SINCE_1980, _UNTIL_2100 = 315_532_800, 4_102_444_800
 _REMEDY = "use numbers or ISO dates throughout, or name only the user, item and rating columns"
 
 Stamps = tuple[NDArray[np.int64], int]
@@ -272,3 +275,17 @@ def _decimals(values: pa.Array, codes: NDArray[Any], place: Callable[[int], str]
     raise DataError(
         f"the timestamp in {place(row)} is {values[codes[row]].as_py()!r}, more than 64 bits hold"
     )
+
+
+def period_words(first: int, last: int, ticks_per_second: int) -> str:
+    """Return the time from one instant to another in words.
+
+    Days in UTC where both lie in a year from 1980 to 2100 as seconds since 1970, else the numbers in seconds.
+    """
+    instants = first, last
+    seconds = [instant // ticks_per_second for instant in instants]
+    if all(_SINCE_1980 <= instant < _UNTIL_2100 for instant in seconds):
+        days = [f"{datetime.fromtimestamp(instant, UTC):%Y-%m-%d}" for instant in seconds]
+        return f"of {days[0]}" if days[0] == days[1] else f"from {days[0]} to {days[1]}"
+    begin, end = (in_seconds(instant, ticks_per_second) for instant in instants)
+    return f"of time {begin}" if first == last else f"from time {begin} to {end}"
