@@ -78,8 +78,9 @@ def one(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         shorter = ["--sweeps", str(options.sweeps), "--burn-in", str(burnt)]
         shorter += ["--kept-draws", str(options.sweeps - burnt)]
     threads = ["--threads", str(options.threads)]
-    # With three ratings a row the default would leave implicit feedback out, which is most of the work.
-    asked = ["fit", "--data", str(data), "--out", str(run), "--implicit", *threads, *shorter]
+    # With so few ratings a row the default would have fewer factors, and leave implicit feedback out.
+    whole = ["--implicit", "--factors", "24"]
+    asked = ["fit", "--data", str(data), "--out", str(run), *whole, *threads, *shorter]
     fitted = measured([*command, *asked], folder / "fit.log")
     evaluated = measured([*command, "evaluate", str(run)], folder / "evaluate.log")
     with (run / "history.csv").open(encoding="utf-8", newline="") as file:

@@ -124,15 +124,25 @@ class Prepared:
 
     @property
     def left_out(self) -> str | None:
-        """What is said of a part of the model that too few ratings leave out, if there is one."""
-        n_rows = self.raw.n_users + self.raw.n_items
-        if self.case.own is not None or not self.settings.too_few(len(self.raw), n_rows):
+        """What is said of parts of the model that too few ratings leave out, if there are some."""
+        asked, sizes = self.settings, (len(self.raw), self.raw.n_users + self.raw.n_items)
+        if self.case.own is not None:
             return None
-        return (
-            f"Users and items have {2 * len(self.raw) / n_rows:.1f} training ratings on average: implicit "
-            f"feedback, which takes {IMPLICIT_FROM:g}, is left out (--implicit keeps it; in Python, "
-            "implicit=True)."
-        )
+        parts = []
+        if (n_factors := asked.factors_for(*sizes)) is not None:
+            parts.append(
+                f"there {'is 1 factor' if n_factors == 1 else f'are {n_factors} factors'} in place of "
+                f"{preset(asked.name).model.n_factors} (--factors N gives N; in Python, n_factors=N)"
+            )
+        if asked.too_few(*sizes):
+            parts.append(
+                f"implicit feedback, which takes {IMPLICIT_FROM:g}, is left out (--implicit keeps it; in "
+                "Python, implicit=True)"
+            )
+        if not parts:
+            return None
+        mean = f"Users and items have {2 * sizes[0] / sizes[1]:.1f} training ratings on average"
+        return f"{mean}: {', and '.join(parts)}."
 
     def validate(self) -> Callable[[FactorizationModel, tuple[Rows, Rows]], float] | None:
         """Return what gives validation RMSE by the posterior's predictions, if there are such ratings."""

@@ -106,6 +106,19 @@ class Contender(ABC):
         del values
         return 0
 
+    def suited(self, values: Values, n_ratings: int, n_rows: int) -> dict[str, Any]:
+        """Return what of the model follows the number of ratings, as nobody asked for it.
+
+        Parameters
+        ----------
+        values
+            Those that were given.
+        n_ratings, n_rows : int
+            Training ratings; users and items.
+        """
+        del values, n_ratings, n_rows
+        return {}
+
     def for_data(self, name: str) -> Values:
         """Return settings that go with a data set."""
         del name

@@ -16,6 +16,7 @@ from pyro_bmf.data import Split
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.experiments.contender import Contender, Fitted, Running, Values
 from pyro_bmf.experiments.grids import Grid
+from pyro_bmf.methods.setting import values_of
 from pyro_bmf.methods.settings import Settings, preset
 
 Rule = Callable[[dict[str, Any]], Mapping[str, Any] | None]
@@ -143,6 +144,12 @@ class OurPreset(Contender):
         """
         later = {one: value for one, value in LATER.items() if one not in values}
         return self.chosen(values, seed).to_dict(lambda name, part: name not in later)
+
+    def suited(self, values: Values, n_ratings: int, n_rows: int) -> dict[str, Any]:
+        """Return what of the model is others for so few ratings."""
+        asked = self.chosen(values, 0)
+        found = values_of(asked.suited(n_ratings, n_rows).model)
+        return {name: value for name, value in found if value != getattr(asked.model, name)}
 
     def fit(self, split: Split, values: Values, *, seed: int, running: Running) -> Fitted:
         """Fit by `pyro_bmf.fit`."""

@@ -46,6 +46,7 @@ class DataSet:
     source: str
     reading: Mapping[str, Any] = field(default_factory=dict)
     _hashes: dict[int, str] = field(default_factory=dict, repr=False)
+    _sizes: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
     _last: list[tuple[int, Split]] = field(default_factory=list, repr=False)
 
     @property
@@ -76,8 +77,10 @@ class DataSet:
     def split(self, seed: int) -> Split:
         """Return the paper's random split, 70 % train, 15 % validation, 15 % test; the last one is kept."""
         if not self._last or self._last[0][0] != seed:
-            self._last[:] = [(seed, self._split(seed))]
-            self._hashes[seed] = self._last[0][1].hash
+            made = self._split(seed)
+            self._last[:] = [(seed, made)]
+            self._hashes[seed] = made.hash
+            self._sizes[seed] = len(made.train_rows), made.ratings.n_users + made.ratings.n_items
         return self._last[0][1]
 
     def _split(self, seed: int) -> Split:
@@ -86,6 +89,12 @@ class DataSet:
     def split_hash(self, seed: int) -> str:
         """Return the hash of `split`, without making the split again."""
         return self._hashes[seed] if seed in self._hashes else self.split(seed).hash
+
+    def train_size(self, seed: int) -> tuple[int, int]:
+        """Return how many ratings a split trains on, and how many users and items there are together."""
+        if seed not in self._sizes:
+            self.split(seed)
+        return self._sizes[seed]
 
 
 def named_set(name: str, data_dir: Path | None = None) -> DataSet:

@@ -296,6 +296,8 @@ class Table3Rows:
             "settings": settings,
             # What sweeps draw, and from which prior, is not among their settings.
             **({"sweeps": SWEEPS_VERSION} if settings.get("gibbs") else {}),
+            # Nor is what the model leaves out where there are few ratings.
+            **({"suited": suited} if (suited := model.suited(values, *data.train_size(seed))) else {}),
             "data": data.name,
             "data_hash": data.ratings.data_hash,
             "split_hash": data.split_hash(seed),

@@ -211,8 +211,8 @@ class Settings:
     def suited(self, n_ratings: int, n_rows: int) -> Settings:
         """Return the settings as they go with the ratings, where nobody asked for others.
 
-        There are more sweeps the fewer ratings there are (`Gibbs.lengthened`), and without some ratings a row
-        there is no implicit feedback (`too_few`).
+        There are more sweeps the fewer ratings there are (`Gibbs.lengthened`), no more factors than a row has
+        ratings (`factors_for`), and without some ratings a row no implicit feedback (`too_few`).
 
         Parameters
         ----------
@@ -220,10 +220,25 @@ class Settings:
             Of the ratings that are fitted to: how many there are, and how many users and items together.
         """
         found = self._lengthened(n_ratings)
-        if not (self.model.implicit and self.too_few(n_ratings, n_rows)):
+        changes: dict[str, Any] = {}
+        if (n_factors := self.factors_for(n_ratings, n_rows)) is not None:
+            changes["n_factors"] = n_factors
+        if self.model.implicit and self.too_few(n_ratings, n_rows):
+            changes["implicit"] = False
+        if not changes:
             return found
-        unasked = {**found.unasked, "implicit": False}
-        return replace(found, model=replace(found.model, implicit=False), unasked=unasked)
+        return replace(found, model=replace(found.model, **changes), unasked={**found.unasked, **changes})
+
+    def factors_for(self, n_ratings: int, n_rows: int) -> int | None:
+        """Return how many factors few ratings leave of a preset's; None where they leave it at its number.
+
+        That is as many as users and items have ratings on average. More are known by their prior alone, in
+        which they make room for products that nothing tells of. See docs/decisions.md.
+        """
+        if not self._suits("n_factors"):
+            return None
+        most = max(1, round(2 * n_ratings / max(n_rows, 1)))
+        return most if most < preset(self.name).model.n_factors else None
 
     def too_few(self, n_ratings: int, n_rows: int) -> bool:
         """Whether implicit feedback, which a preset has and nobody asked for, has too few ratings.
@@ -231,11 +246,12 @@ class Settings:
         What it adds to a row's prior mean is learned for every item (and every user), and with three ratings
         a row there is nothing to learn it from: predictions are better without. See docs/decisions.md.
         """
+        return self._suits("implicit") and 2 * n_ratings < IMPLICIT_FROM * n_rows
+
+    def _suits(self, name: str) -> bool:
+        """Whether a setting goes with the ratings: of presets whose model has implicit feedback."""
         return (
-            self.name in PRESETS
-            and preset(self.name).model.implicit
-            and self._is_unasked(self.model, "implicit")
-            and 2 * n_ratings < IMPLICIT_FROM * n_rows
+            self.name in PRESETS and preset(self.name).model.implicit and self._is_unasked(self.model, name)
         )
 
     def _lengthened(self, n_ratings: int) -> Settings:

@@ -20,6 +20,7 @@ from pyro_bmf.experiments.papers.sparsity import Sparsity
 from pyro_bmf.experiments.papers.sparsity_report import _end, _smallest_margin
 from pyro_bmf.experiments.papers.sparsity_rows import SCOPES, Subsample
 from pyro_bmf.experiments.table3_rows import Choices
+from pyro_bmf.methods.settings import preset
 
 
 def test_models_on_two_shares(here: Path) -> None:
@@ -121,6 +122,29 @@ def test_scopes_of_attention_follow_the_paper_s_row(tiny: DataSet, tmp_path: Pat
     claims = experiment.report(store, "a command").documents["claims"]
     (one,) = [claim for claim in claims if claim["key"] == "local-or-global"]
     assert one["difference"] is not None
+
+
+def test_a_cell_knows_what_few_ratings_leave_out(tiny: DataSet, tmp_path: Path) -> None:
+    """Else a cell from before a rule changed would be taken for finished."""
+    store = CellStore(tmp_path)
+    experiment = Sparsity(("default", "literal", "bias-only"), (tiny,), {"*": (5, 90)}, 1, threads=1)
+    found = {
+        (cell.identity["model"], cell.identity["data"]): cell.identity.get("suited")
+        for cell in experiment.cells(store)
+    }
+    few, many = (one.train_size(0) for one in experiment.sets)
+    assert few == (round(0.05 * len(tiny.ratings)), tiny.ratings.n_users + tiny.ratings.n_items)
+    for share, size in (("tiny-5%", few), ("tiny-90%", many)):
+        expected = preset().suited(*size).model
+        told = {"n_factors": expected.n_factors}
+        if not expected.implicit:
+            told["implicit"] = False
+        assert found["default", share] == (told if told["n_factors"] < 24 else None)
+        assert found["literal", share] is None
+        assert found["bias-only", share] is None
+    assert found["default", "tiny-5%"] == {"n_factors": 1, "implicit": False}
+    asked = preset().replace(n_factors=24, implicit=True)
+    assert asked.suited(*few).model == asked.model
 
 
 def test_a_set_may_have_shares_of_its_own(tiny: DataSet, tmp_path: Path) -> None:

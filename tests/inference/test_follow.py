@@ -219,10 +219,10 @@ def test_sweeps_that_were_asked_for_stay(given: dict[str, int]) -> None:
 @pytest.mark.parametrize("name", ["default", "guide", "gibbs"])
 def test_few_ratings_a_row_leave_implicit_feedback_out(name: str) -> None:
     few, enough = (174, 100), (175, 100)
-    assert preset(name).suited(*enough).model == preset(name).model
+    assert preset(name).suited(*enough).model == replace(preset(name).model, n_factors=4)
     left = preset(name).suited(*few)
     assert not left.model.implicit
-    assert left.model == preset(name).replace(implicit=False).model
+    assert left.model == replace(preset(name).replace(implicit=False).model, n_factors=3)
     assert left.too_few(*few)
     assert not preset(name).suited(*enough).too_few(*enough)
     # Nobody asked for it: the same settings go with more ratings, and are no reason to refuse another method.
@@ -230,6 +230,33 @@ def test_few_ratings_a_row_leave_implicit_feedback_out(name: str) -> None:
     assert left.suited(*few) == left
     again = Settings.from_dict(left.to_dict())
     assert again.suited(*few) == again
+
+
+@pytest.mark.parametrize("name", ["default", "guide", "gibbs"])
+@pytest.mark.parametrize(
+    ("n_ratings", "n_factors"),
+    [(0, 1), (10, 1), (74, 1), (76, 2), (420, 8), (1_174, 23), (1_176, 24)],
+)
+def test_there_are_no_more_factors_than_a_row_has_ratings(name: str, n_ratings: int, n_factors: int) -> None:
+    found = preset(name).suited(n_ratings, 100)
+    assert found.model.n_factors == n_factors
+    assert found.asked() == set()
+    assert found.suited(n_ratings, 100) == found
+    again = Settings.from_dict(found.to_dict())
+    assert again.suited(n_ratings, 100) == again
+    # With more ratings they are the preset's.
+    assert preset(name).suited(9_000, 100).model == preset(name).model
+
+
+def test_factors_that_were_asked_for_stay() -> None:
+    for asked in (preset().replace(n_factors=24), preset().replace(n_factors=12)):
+        assert asked.suited(10, 100).model.n_factors == asked.model.n_factors
+        assert asked.factors_for(10, 100) is None
+    own = Settings(ModelSettings(n_factors=12, implicit=True), Gibbs())
+    assert own.suited(10, 100).model.n_factors == 12
+    # What is measured is the presets whose model has implicit feedback: the others are as they are.
+    for name in ("amortized", "paper", "literal", "conjugate"):
+        assert preset(name).suited(10, 100).model == preset(name).model
 
 
 def test_implicit_feedback_that_was_asked_for_stays() -> None:
@@ -253,18 +280,29 @@ class _Notes(Silent):
 
 
 @pytest.mark.parametrize(
-    ("changes", "left"), [({}, True), ({"implicit": True}, False), ({"implicit": False}, False)]
+    ("changes", "left", "fewer"),
+    [
+        ({}, True, True),
+        ({"implicit": True}, False, True),
+        ({"implicit": False}, False, True),
+        ({"n_factors": 24}, True, False),
+        ({"n_factors": 24, "implicit": False}, False, False),
+    ],
 )
-def test_a_fit_tells_that_it_leaves_implicit_feedback_out(changes: dict[str, bool], left: bool) -> None:
+def test_a_fit_tells_what_few_ratings_leave_out(changes: dict[str, Any], left: bool, fewer: bool) -> None:
     short = {"sweeps": 3, "burn_in": 2, "kept_draws": 1, "max_iterations": 1, "plain_iterations": 1}
     ratings = synthetic_ratings(60, 50, 150, n_factors=2, scale="1:5:1", seed=0).ratings
     split, notes = random_split(ratings, seed=0), _Notes()
     fitted = fit(split, preset().replace(**short, **changes), progress=notes, threads=1)
     assert fitted.settings.model.implicit == changes.get("implicit", False)
-    told = [one for one in notes.told if "implicit feedback, which takes 3.5, is left out" in one]
-    assert len(told) == left
+    assert fitted.posterior.model.n_factors == changes.get("n_factors", 2)
+    told = [one for one in notes.told if "training ratings on average" in one]
+    assert len(told) == (left or fewer)
     density = 2 * len(split.train) / (split.train.n_users + split.train.n_items)
-    assert all(f"have {density:.1f} training ratings on average" in one for one in told)
+    for one in told:
+        assert one.startswith(f"Users and items have {density:.1f} training ratings on average: ")
+        assert ("implicit feedback, which takes 3.5, is left out (--implicit keeps it" in one) == left
+        assert ("there are 2 factors in place of 24 (--factors N gives" in one) == fewer
 
 
 @pytest.mark.parametrize(("n_ratings", "implicit"), [(150, False), (600, True)])
