@@ -37,8 +37,8 @@ class ModelSettings(Following):
     Attributes
     ----------
     n_factors : int
-        K. Presets whose model has implicit feedback have no more than users and items have ratings on average,
-        where nobody asked for a number.
+        K. Presets whose model has implicit feedback have at most as many as users and items have ratings on
+        average, where nobody asked for a number.
     biases, centred : bool
         Whether rows have biases, and whether the mean training rating is part of the predictor.
     prior_scale, bias_scale : float
