@@ -68,6 +68,8 @@ class Settings:
         Names of the settings that `replace` was asked for: each is read in a fit, or refused.
     unasked : mapping
         Values that nobody asked for: a preset's, those read from a file.
+    recorded : bool
+        Whether they were read from a file: the model is then the one of that fit, whatever the ratings.
     """
 
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -77,6 +79,7 @@ class Settings:
     name: str = ""
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     unasked: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    recorded: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -206,6 +209,7 @@ class Settings:
             self.name,
             frozenset(given),
             {name: value for name, value in self.unasked.items() if name not in given},
+            self.recorded,
         )
 
     def suited(self, n_ratings: int, n_rows: int) -> Settings:
@@ -251,7 +255,10 @@ class Settings:
     def _suits(self, name: str) -> bool:
         """Whether a setting goes with the ratings: of presets whose model has implicit feedback."""
         return (
-            self.name in PRESETS and preset(self.name).model.implicit and self._is_unasked(self.model, name)
+            not self.recorded
+            and self.name in PRESETS
+            and preset(self.name).model.implicit
+            and self._is_unasked(self.model, name)
         )
 
     def _lengthened(self, n_ratings: int) -> Settings:
@@ -318,7 +325,7 @@ class Settings:
         # What was not read is not there, and must not contradict what is.
         found = start.changed(recorded)
         found = replace(found, model=replace(found.model, in_rating_units=units), given=frozenset())
-        return replace(found, unasked=found.values())
+        return replace(found, unasked=found.values(), recorded=True)
 
 
 def _own(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

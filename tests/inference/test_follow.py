@@ -259,6 +259,17 @@ def test_factors_that_were_asked_for_stay() -> None:
         assert preset(name).suited(10, 100).model == preset(name).model
 
 
+@pytest.mark.parametrize("given", [{"n_factors": 2}, {"n_factors": 24, "implicit": True}, {}])
+def test_a_model_that_was_recorded_stays(given: dict[str, Any]) -> None:
+    """Whoever asked for what: the settings of a run are those that it was fitted with."""
+    before = preset().replace(**given)
+    for fitted in (before, before.suited(10, 100)):
+        again = Settings.from_dict(fitted.to_dict())
+        for few in ((10, 100), (430, 100)):
+            assert again.suited(*few).model == fitted.model
+            assert again.replace(seed=5).suited(*few).model == fitted.model
+
+
 def test_implicit_feedback_that_was_asked_for_stays() -> None:
     asked = preset().replace(implicit=True)
     assert asked.suited(10, 100).model.implicit
