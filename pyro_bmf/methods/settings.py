@@ -242,7 +242,8 @@ class Settings:
         if not self._suits("n_factors"):
             return None
         most = max(1, round(2 * n_ratings / max(n_rows, 1)))
-        return most if most < preset(self.name).model.n_factors else None
+        usual = preset(self.name).model.n_factors
+        return most if most < usual and most <= self.model.n_factors else None
 
     def too_few(self, n_ratings: int, n_rows: int) -> bool:
         """Whether implicit feedback, which a preset has and nobody asked for, has too few ratings.

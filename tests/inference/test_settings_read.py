@@ -155,7 +155,7 @@ def test_every_field_of_every_class_has_another_value_here() -> None:
         ("ModelSettings", "in_rating_units"),
         ("CrossFeedback", "encoder"),
         *((kind.__name__, "unasked") for kind in CLASSES),
-        *(("Settings", name) for name in ("model", "method", "then", "name", "given")),
+        *(("Settings", name) for name in ("model", "method", "then", "name", "given", "recorded")),
     }
 
 
