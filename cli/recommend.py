@@ -142,8 +142,7 @@ def command(
 
     --by liked is P(chosen) x P(rated above the threshold), as choices were made in the data; --by rating what
     would be rated highest if everything were rated, biased where choosing and liking have common causes.
-    Chosen is what is among the ratings held out of the fit; the title names their share and, of a split by
-    time, their period.
+    Chosen is what is among the ratings held out of the fit: the title has their share, or period.
 
     What a user rated in training is left out. Memory is bounded with --out.
 
