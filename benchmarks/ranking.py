@@ -1,6 +1,6 @@
 r"""What rankings of the whole catalogue are worth: by liked, chosen and rating, beside popularity and EASE.
 
-    python benchmarks/ranking.py --data ml100k --preset guide
+    python benchmarks/ranking.py --data ml100k
     python benchmarks/ranking.py --data ml1m --seeds 0 --preset guide
 
 Protocol `full` on the test part, lists of 20, one thread. The posterior is fitted by the preset, the

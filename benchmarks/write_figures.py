@@ -796,20 +796,18 @@ def ranking_peers(name: str) -> str:
     return table(columns, rows)
 
 
-def ranking_calibration(name: str, seed: str) -> str:
-    """Return whether liked comes true, by group of pairs."""
-    groups = read(f"results/ranking_{name}.json")["seeds"][seed]["cells"]["calibration"]["groups"]
+def ranking_calibration(name: str) -> str:
+    """Return whether liked comes true, by group of pairs and seed."""
+    seeds = read(f"results/ranking_{name}.json")["seeds"]
+    found = [own["cells"]["calibration"]["groups"] for own in seeds.values()]
     rows = [
-        [
-            one["group"],
-            f"{one['expected']:.0f}",
-            f"{one['observed']:.0f}",
-            f"{one['ratio']:.3f}",
-            f"{one['se']:.3f}",
-        ]
-        for one in groups
+        [same[0]["group"], f"{sum(one['expected'] for one in same):.0f}"]
+        + [f"{sum(one['observed'] for one in same):.0f}"]
+        + [f"{one['ratio']:.3f} ({one['se']:.3f})" for one in same]
+        for same in zip(*found, strict=True)
     ]
-    return table(["pairs", "expected", "came true", "ratio", "s.e."], rows)
+    ratios = [f"ratio, seed {seed}" for seed in seeds]
+    return table(["pairs", "expected", "came true", *ratios], rows)
 
 
 def metrics_reference() -> str:
@@ -820,10 +818,10 @@ def metrics_reference() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "ranking ml100k": lambda: ranking_table("ml100k_guide"),
+    "ranking ml100k": lambda: ranking_table("ml100k_default"),
     "ranking ml1m": lambda: ranking_table("ml1m_guide"),
     "ranking peers": lambda: ranking_peers("ml100k"),
-    "ranking calibration": lambda: ranking_calibration("ml100k_guide", "0"),
+    "ranking calibration": lambda: ranking_calibration("ml100k_default"),
     "small data": small_data_table,
     "ratings a row": ratings_a_row_table,
     "factors a row": factors_a_row_table,
