@@ -6,11 +6,11 @@
 
 Ratings are generated as those of `scaling.py`: 2e7 has MovieLens 20M's shape (138,493 users, 26,744 items).
 Lists are each user's 20 best by liked of all items that are not in train or validation, by the model of the
-default preset: 24 factors and 100 draws. The draws are copies of two, which a short chain gave, as
-lists cost the same whatever the chain's length. The posterior, the fit of the selection model and the lists
-each run in a process of their own, so that a peak is of one of them; posterior and selection model are kept
-in the cache meanwhile. A finished size is kept in the file. Exponents are of the last two sizes: the
-logarithm of the ratio of their seconds by that of their ratings.
+default preset: 24 factors and 100 draws. The draws are copies of two, which a short chain gave, as lists
+cost the same whatever the chain's length. The posterior, the fit of the selection model and the lists each
+run in a process of their own, so that a peak is of one of them. A finished stage is kept in the file, and its
+model in the cache: the same command goes on. Exponents are of the last two sizes: the logarithm of the ratio
+of their seconds by that of their ratings.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def split_of(n_ratings: int) -> Any:
-    """Return the generated ratings: 85 % to train, and validation and test ratings."""
+    """Return the generated ratings: 70 % to train, the rest halved."""
     from pyro_bmf.data import random_split, synthetic_ratings
 
     share = n_ratings / 2e7
@@ -60,7 +60,9 @@ def write_posterior(split: Any, threads: int, path: Path) -> None:
     usual = preset("default")
     assert usual.then is not None
     assert usual.then.kept_draws == DRAWS
-    short = usual.replace(max_iterations=2, plain_iterations=1, sweeps=4, burn_in=2, kept_draws=2)
+    short = usual.replace(
+        n_factors=24, max_iterations=2, plain_iterations=1, sweeps=4, burn_in=2, kept_draws=2
+    )
     found = fit(split, short, threads=threads, device="cpu", progress=False).posterior
     times = DRAWS // 2
     # In the precision that a chain of so many draws keeps.
@@ -85,6 +87,11 @@ def write_posterior(split: Any, threads: int, path: Path) -> None:
     Posterior(found.model, guide, rows[0], rows[1], found.train, found.info).save(path)
 
 
+def kept_in(cache: Path, n_ratings: int, stage: str) -> Path:
+    """Return the file of what a stage fits."""
+    return cache / f"{n_ratings}-{stage}.safetensors"
+
+
 def one(stage: str, n_ratings: int, threads: int, cache: Path) -> dict[str, Any]:
     """Run one stage here, and return its seconds and this process's peak memory."""
     import torch
@@ -93,7 +100,7 @@ def one(stage: str, n_ratings: int, threads: int, cache: Path) -> dict[str, Any]
     from pyro_bmf.selection import ProductRanker, Recommender, Selection, fit_selection
 
     torch.set_num_threads(threads)
-    posterior_file, selection_file = (cache / f"{n_ratings}-{name}.safetensors" for name in ("p", "s"))
+    posterior_file, selection_file = (kept_in(cache, n_ratings, name) for name in ("posterior", "fit"))
     split = split_of(n_ratings)
     found: dict[str, Any] = {"n_users": split.train.n_users, "n_items": split.train.n_items}
     found["n_ratings"] = len(split.ratings)
@@ -156,7 +163,9 @@ def main() -> None:
     for size in options.sizes:
         cells = sizes.setdefault(f"{size:g}", {})
         for stage in STAGES:
-            if stage in cells and (stage != "posterior" or "lists" in cells):
+            # What the lists are made of is needed as long as there are none.
+            there = stage == "lists" or "lists" in cells or kept_in(options.cache, int(size), stage).exists()
+            if stage in cells and there:
                 continue
             command = [sys.executable, __file__, "--one", json.dumps([stage, int(size)])]
             command += ["--threads", str(options.threads), "--cache", str(options.cache)]
