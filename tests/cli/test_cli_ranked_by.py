@@ -53,19 +53,8 @@ def test_python_and_the_command_line_have_the_same_words(
 
 
 def test_a_split_by_time_names_its_period(cli: Cli, data_dir: Path, tmp_path: Path) -> None:
-    asked = (
-        "--data",
-        "ml100k",
-        "--data-dir",
-        data_dir,
-        "--scheme",
-        "time",
-        "--iterations",
-        2,
-        "--preset",
-        "guide",
-    )
-    printed = cli("fit", *asked, "--out", tmp_path / "run")
+    data = ("--data", "ml100k", "--data-dir", data_dir, "--scheme", "time")
+    printed = cli("fit", *data, "--iterations", 2, "--preset", "guide", "--out", tmp_path / "run")
     assert printed.code == 0, printed.err
     shown = cli("recommend", tmp_path / "run", "--user", 7, "--n", 3).out.splitlines()[0]
     found = re.search(r"of ratings that were held out, (from time \d+ to \d+);", shown)
