@@ -137,7 +137,7 @@ def ours(ratings: Ratings, fitted: Indices, test: Hidden, name: str, seed: int) 
     nothing = np.zeros(0, dtype=np.int64)
     split = Split(ratings, fitted, nothing, test.wanted, "hidden users", {"seed": seed})
     posterior = fit(split, preset(name).replace(seed=seed), threads=1, progress=False).posterior
-    recommender = Recommender(posterior, fit_selection(split, seed=seed), ABOVE)
+    recommender = Recommender(posterior, fit_selection(split, seed=seed, posterior=posterior), ABOVE)
     vocabulary = ratings.user_vocabulary.raw(np.arange(ratings.n_users))
     items = ratings.item_vocabulary.raw(np.arange(ratings.n_items))
     given: dict[Any, dict[Any, float]] = {vocabulary[user]: {} for user in test.users}

@@ -116,7 +116,7 @@ def recommender_of(
     path = cache / f"{data}-{name}-{seed}-selection.safetensors"
     if not path.is_file():
         started = time.perf_counter()
-        selection = fit_selection(split, seed=seed)
+        selection = fit_selection(split, seed=seed, posterior=posterior)
         selection.save(path)
         seconds = time.perf_counter() - started
         own["selection"] = {"seconds": seconds, "head": selection.head.word, "tried": selection.info["tried"]}

@@ -108,7 +108,9 @@ def one(stage: str, n_ratings: int, threads: int, cache: Path) -> dict[str, Any]
     if stage == "posterior":
         write_posterior(split, threads, posterior_file)
     elif stage == "fit":
-        selection = fit_selection(split)
+        posterior = Posterior.load(posterior_file)
+        started = time.perf_counter()
+        selection = fit_selection(split, posterior=posterior)
         found["seconds"] = time.perf_counter() - started
         found["head"] = selection.head.word
         selection.save(selection_file)

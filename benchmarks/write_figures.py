@@ -818,6 +818,23 @@ def ranking_calibration(name: str) -> str:
     return table(["pairs", "expected", "came true", *ratios], rows)
 
 
+def selection_scaling_table() -> str:
+    """Return time and memory of the selection model and of lists for everybody, over ratings."""
+    content = read("results/selection_scaling.json")
+    rows = []
+    for cells in sorted(content["sizes"].values(), key=lambda one: one["fit"]["n_ratings"]):
+        fit, lists = cells["fit"], cells["lists"]
+        line = [f"{fit['n_ratings']:,}", f"{fit['n_users']:,} × {fit['n_items']:,}", fit["head"]]
+        for stage in (fit, lists):
+            line += [f"{stage['seconds'] / 60:.1f}", f"{stage['peak_gb']:.1f}"]
+        rows.append(line)
+    if content["exponents"]:
+        powers = [f"{content['exponents'][stage]:.2f}" for stage in ("fit", "lists")]
+        rows.append(["exponent of the last two", "", "", powers[0], "", powers[1], ""])
+    header = ["ratings", "users × items", "head", "fit, minutes", "peak GB", "lists, minutes", "peak GB"]
+    return table(header, rows)
+
+
 def metrics_reference() -> str:
     """Return every metric by name, from its class."""
     from pyro_bmf.evaluation.metrics.reference import metrics_table
@@ -827,9 +844,12 @@ def metrics_reference() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "ranking ml100k": lambda: ranking_table("ml100k_default"),
-    "ranking ml1m": lambda: ranking_table("ml1m_guide"),
+    "ranking ml1m": lambda: ranking_table("ml1m_default"),
     "ranking peers": lambda: ranking_peers("ml100k"),
+    "ranking peers ml1m": lambda: ranking_peers("ml1m"),
     "ranking calibration": lambda: ranking_calibration("ml100k_default"),
+    "ranking calibration ml1m": lambda: ranking_calibration("ml1m_default"),
+    "selection scaling": selection_scaling_table,
     "small data": small_data_table,
     "ratings a row": ratings_a_row_table,
     "factors a row": factors_a_row_table,

@@ -76,7 +76,7 @@ def fit_and_save(job: Job, *, resume: bool, progress: bool) -> str | None:
 
     if job.folder.model.is_file():
         note(f"{job.folder.path} is finished already.")
-        _fit_selection(job, progress=progress)
+        _fit_selection(job, None, progress=progress)
         return None
     try:
         result = _fit(job, resume=resume, progress=progress)
@@ -91,14 +91,14 @@ def fit_and_save(job: Job, *, resume: bool, progress: bool) -> str | None:
             job.folder.discard()
         raise
     # Before the model: a folder that holds that is finished.
-    _fit_selection(job, progress=progress)
+    _fit_selection(job, result.posterior, progress=progress)
     job.folder.write_result(result, job.running)
     return _how_it_went(result, refit=job.refit)
 
 
-def _fit_selection(job: Job, *, progress: bool) -> None:
+def _fit_selection(job: Job, posterior: Posterior | None, *, progress: bool) -> None:
     seed = job.settings.seed
-    fit_selection_of(job.folder, job.split, refit=job.refit, seed=seed, progress=progress)
+    fit_selection_of(job.folder, job.split, posterior, refit=job.refit, seed=seed, progress=progress)
 
 
 def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:

@@ -27,21 +27,31 @@ def selection_file(folder: RunFolder) -> Path:
     return folder.path / FILE_NAME
 
 
-def fit_selection_of(folder: RunFolder, split: Split, *, refit: bool, seed: int, progress: bool) -> None:
-    """Fit which items get rated, unless that is done, and write it."""
+def fit_selection_of(
+    folder: RunFolder, split: Split, posterior: Posterior | None, *, refit: bool, seed: int, progress: bool
+) -> None:
+    """Fit which items get rated, unless that is done, and write it.
+
+    The posterior of the ratings is read from the folder where none is given.
+    """
     from pyro_bmf.selection.fitting import fit_selection, n_steps
 
     target = selection_file(folder)
     clean_leftovers(target)
     if target.is_file():
         return
+    from pyro_bmf.posterior import Posterior as Saved
+
+    posterior = Saved.load(folder.path) if posterior is None else posterior
     started = time.perf_counter()
     total = n_steps(split)
     if progress:
         with bar("Which items get rated", total, "steps") as advance:
-            found = fit_selection(split, refit=refit, seed=seed, note=note, advance=advance)
+            found = fit_selection(
+                split, refit=refit, seed=seed, posterior=posterior, note=note, advance=advance
+            )
     else:
-        found = fit_selection(split, refit=refit, seed=seed, note=note)
+        found = fit_selection(split, refit=refit, seed=seed, posterior=posterior, note=note)
     found.save(target)
     if progress and time.perf_counter() - started > 2.0:
         note(

@@ -79,9 +79,9 @@ def liked_calibration(
     for some in chunks(len(users), max(1, 200_000 // max(train.n_items, 1))):
         here = users[some]
         row, column = np.nonzero(known[here].toarray() == 0)
-        chosen = product.selection.chosen(product.rated.take(here), product.horizon)[row, column]
-        like.append(product.liking(here[row], column))
-        p.append(chosen * like[-1])
+        chosen, liking = product.chosen_and_liking(here[row], column)
+        like.append(liking)
+        p.append(chosen * liking)
         true.append(liked[here].toarray()[row, column] > 0)
         own.append(here[row])
         items.append(column)

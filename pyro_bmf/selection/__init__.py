@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .fitting import fit_selection
+from .horizon import Horizon
 from .product import BY, SHORTLIST
 from .ranker import ProductRanker
-from .rate_map import Horizon
 from .recommender import NewUsers, Recommender
 from .selection import Selection
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,11 +22,17 @@ from ..estimate import available_memory
 from ..numerics.chunks import CELLS, chunks
 from .both_heads import BothHeads
 from .contract import Scorer, SelectionHead
+from .dependence import Means, with_rating_term
 from .factors import FactorSettings, SelectionFactors
+from .horizon import Horizon
 from .item_regression import DOUBLE_BYTES, SINGLE_BYTES, ItemRegression
+from .predicted import Predicted
 from .rate_map import Cells, RateMap
 from .rated_sets import Indices, RatedSets
 from .selection import Selection
+
+if TYPE_CHECKING:
+    from ..posterior import Posterior
 
 #: Items beyond which the item regression is not tried, whatever memory is free: time grows with their cube.
 MOST_ITEMS = 30_000
@@ -97,6 +103,7 @@ def fit_selection(
     refit: bool = False,
     head: str = "auto",
     seed: int = 0,
+    posterior: Posterior | None = None,
     note: Note | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Selection:
@@ -111,6 +118,10 @@ def fit_selection(
         ``auto`` chooses on validation.
     seed : int
         Of the division of validation users, and of the factors' start.
+    posterior : Posterior, optional
+        Of the ratings: with it, what will be liked is chosen more often, as far as validation shows. Without
+        it, or where it has read what the calibration is fitted to, choices do not depend on predicted
+        ratings.
     note : callable, optional
         Takes what the user should read.
     advance : callable, optional
@@ -135,17 +146,19 @@ def fit_selection(
     shares = len(train) / n_all, len(valid) / n_all
     fold = _Folds.of(train, valid, shares, rng)
     found, scores = _choose(fold, plan, step)
-    known = fold.calibrated(found.scores, fold.calibrating, MOST_CELLS, rng)
+    means = None if posterior is None else _means(posterior, train, note)
+    known = fold.calibrated(found.scores, fold.calibrating, MOST_CELLS, rng, means)
     step(1)
     # As few as leave the head about what it is: it is asked of new users when it has seen all of these.
     some = fold.limited(fold.calibrating, MOST_CELLS, rng)[: max(1, len(fold.rated) // 5)]
-    new = fold.calibrated(found.left_out(fold.rated, some), some, MOST_CELLS, rng)
+    new = fold.calibrated(found.left_out(fold.rated, some), some, MOST_CELLS, rng, means)
     step(1)
     if len(whole) != len(train):
         found = found.refitted(RatedSets.of(whole))
     info: dict[str, Any] = {
         "tried": scores,
         "n_left_out": len(some),
+        "rating_term": None if known.term is None else known.term.coefficients.tolist(),
         "calibrated_on": "validation" if len(split.valid) else "an eighth of train",
         "shares": list(shares),
         "seconds": round(time.perf_counter() - started, 3),
@@ -166,6 +179,18 @@ def _kept_aside(train: Ratings, rng: np.random.Generator) -> tuple[Ratings, Rati
     order = rng.permutation(len(train))
     n = max(1, len(train) // 8)
     return train.take(order[n:]), train.take(order[:n])
+
+
+def _means(posterior: Posterior, train: Ratings, note: Note | None) -> Means | None:
+    """Return what predicts mean ratings; nothing if it has read what the calibration is fitted to."""
+    if replace(posterior.train, timestamps=None).data_hash == replace(train, timestamps=None).data_hash:
+        return Predicted(posterior.pairs, posterior.scale).mean
+    if note is not None:
+        note(
+            "P(chosen) does not depend on predicted ratings: the posterior has read the ratings that this "
+            "would be fitted to (a refit, or no validation part)."
+        )
+    return None
 
 
 def _nothing(done: int) -> None:
@@ -214,10 +239,22 @@ class _Folds:
         counts = self.rated.counts[users] / self.shares[0]
         return Cells(scores, self.held_out.matrix[users], counts, self.item_counts)
 
-    def calibrated(self, score: Scorer, users: Indices, most: int, rng: np.random.Generator) -> RateMap:
-        """Fit a map to the pairs of some users."""
-        cells = self.cells(score, self.limited(users, most, rng))
-        return RateMap.fit(cells, seen=self.shares[0], share=self.shares[1])
+    def calibrated(
+        self,
+        score: Scorer,
+        users: Indices,
+        most: int,
+        rng: np.random.Generator,
+        means: Means | None = None,
+    ) -> RateMap:
+        """Fit a map to the pairs of some users, and what predicted mean ratings add to it."""
+        own = self.limited(users, most, rng)
+        cells = self.cells(score, own)
+        found = RateMap.fit(cells, seen=self.shares[0], share=self.shares[1])
+        if means is None:
+            return found
+        about = Horizon(*self.shares, "validation")
+        return with_rating_term(found, cells, own, means, about, np.random.default_rng(len(own)))
 
     def value(self, score: Scorer) -> float:
         """Return the log score on the second part of the choosing users, calibrated on the first."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from ..data.scale import RatingScale
 from ..errors import SettingsError
@@ -19,9 +19,11 @@ from ..numerics.ranked_lists import Exclusion
 from ..numerics.top_n import top_n
 from ..posterior.predictive import PairPredictive
 from ..posterior.strategies import STRATEGIES
-from .rate_map import Floats, Horizon
+from .horizon import Floats, Horizon
+from .predicted import Predicted
+from .rate_map import RateMap
 from .rated_sets import Indices, RatedSets
-from .search import best_products
+from .search import best_bounded
 from .selection import Selection
 
 By = Literal["liked", "rating", "chosen"]
@@ -90,18 +92,7 @@ class Product:
 
     def liking(self, users: Indices, items: Indices) -> Floats:
         """Return P(rating > threshold) of pairs, should they be chosen, (n,)."""
-        levels = self.scale.levels
-        if levels is None:
-            mean, sd = self.pairs.rating_moments(users, items)
-            found: Floats = ndtr((mean - self.threshold) / np.maximum(sd, 1e-12))
-            return found
-        above = levels > self.threshold
-        parts = [
-            self.pairs.pmf(users[part], items[part], levels)[:, above].sum(axis=1)
-            for part in chunks(len(users), CELLS // len(levels))
-        ]
-        joined = np.concatenate(parts) if parts else np.zeros(0)
-        return np.clip(joined, 0.0, 1.0)
+        return self._predicted.mean_and_liking(users, items, self.threshold)[1]
 
     @torch.no_grad()
     def draw_liking(self, users: Indices, items: Indices, draws: Indices, seed: int) -> Floats:
@@ -123,14 +114,19 @@ class Product:
 
     def chosen_pairs(self, users: Indices, items: Indices) -> Floats:
         """Return the probability of pairs to be chosen, (n,); users ascending or not."""
-        found = np.empty(len(users))
+        return self.chosen_and_liking(users, items)[0]
+
+    def chosen_and_liking(self, users: Indices, items: Indices) -> tuple[Floats, Floats]:
+        """Return the probability of pairs to be chosen, and that of being liked then, (n,) each."""
+        rates = np.empty(len(users))
         distinct, place = np.unique(users, return_inverse=True)
         order = np.argsort(place, kind="stable")
         starts = np.searchsorted(place[order], np.arange(len(distinct) + 1))
-        for part, p in self._chosen(distinct):
+        for part, found in self._rates(distinct):
             own = order[starts[part.start] : starts[part.stop]]
-            found[own] = p[place[own] - part.start, items[own]]
-        return found
+            rates[own] = found[place[own] - part.start, items[own]]
+        means, liking = self._predicted.mean_and_liking(users, items, self.threshold)
+        return self.horizon.chosen(self._map.given(rates, means)), liking
 
     def best(
         self, users: Indices, n: int, allowed: Indices, exclusion: Exclusion | None, how: Decision
@@ -156,29 +152,45 @@ class Product:
         scores : ndarray, shape (n_part, n)
             What decided: a probability; minus infinity where there is no item.
         """
-        for part, p in self._chosen(users):
-            bounds = np.full_like(p, -np.inf)
-            bounds[:, allowed] = p[:, allowed]
+        for part, rates in self._rates(users):
+            bounds = np.full_like(rates, -np.inf)
+            bounds[:, allowed] = self.horizon.chosen(self._map.most(rates[:, allowed]))
             if exclusion is not None:
                 at, entries = ragged_rows(exclusion.starts, users[part])
                 bounds[at, exclusion.columns[entries]] = -np.inf
             length = n if how.strategy == "mean" else max(n, SHORTLIST)
-            items, scores = self._by_mean(users[part], bounds, length, how.by)
+            items, scores = self._by_mean(users[part], rates, bounds, length, how.by)
             if how.strategy != "mean":
                 items, scores = self._by_draws(users[part], items, n, how)
             yield part, items, scores
 
-    def _chosen(self, users: Indices) -> Iterator[tuple[slice, Floats]]:
+    @cached_property
+    def _predicted(self) -> Predicted:
+        return Predicted(self.pairs, self.scale)
+
+    @property
+    def _map(self) -> RateMap:
+        return self.selection.map_of(self.rated)
+
+    def _rates(self, users: Indices) -> Iterator[tuple[slice, Floats]]:
         size = max(1, min(_USERS, CELLS // max(self.selection.train.n_items, 1)))
         for part in chunks(len(users), size):
-            yield part, self.selection.chosen(self.rated.take(users[part]), self.horizon)
+            yield part, self.selection.rates(self.rated.take(users[part]))
 
-    def _by_mean(self, users: Indices, bounds: Floats, n: int, by: str) -> tuple[Indices, Floats]:
-        if by == "chosen":
+    def _by_mean(
+        self, users: Indices, rates: Floats, bounds: Floats, n: int, by: str
+    ) -> tuple[Indices, Floats]:
+        if by == "chosen" and self._map.term is None:
             items = top_n(bounds, n)
             scores = np.take_along_axis(bounds, np.maximum(items, 0), axis=1)
             return items, np.where(items < 0, -np.inf, scores)
-        return best_products(bounds, lambda rows, items: self.liking(users[rows], items), n)
+
+        def value(rows: Indices, items: Indices) -> Floats:
+            means, liking = self._predicted.mean_and_liking(users[rows], items, self.threshold)
+            chosen = self.horizon.chosen(self._map.given(rates[rows, items], means))
+            return chosen if by == "chosen" else chosen * liking
+
+        return best_bounded(bounds, value, n)
 
     def _by_draws(self, users: Indices, items: Indices, n: int, how: Decision) -> tuple[Indices, Floats]:
         """Decide among a shortlist by draws of the product."""
@@ -189,9 +201,13 @@ class Product:
         )
         there = items >= 0
         columns = np.maximum(items, 0)
-        drawn = self.selection.draw_chosen(self.rated.take(users), columns, draws, how.seed, self.horizon)
+        at, place = np.nonzero(there)
+        means = np.zeros(columns.shape)
+        means[at, place] = self._predicted.mean(users[at], columns[at, place])
+        drawn = self.selection.draw_chosen(
+            self.rated.take(users), columns, draws, how.seed, self.horizon, means
+        )
         if how.by == "liked":
-            at, place = np.nonzero(there)
             drawn[:, at, place] *= self.draw_liking(users[at], columns[at, place], draws, how.seed)
         drawn[:, ~there] = -np.inf
         if thompson:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ..numerics.ranked_lists import Exclusion
 from ..systems.contract import Advance, BasePredictor, FittedTo
+from .horizon import Floats, Horizon
 from .product import Decision
-from .rate_map import Floats, Horizon
 from .rated_sets import Indices
 from .recommender import Recommender
 
@@ -41,8 +41,8 @@ class ProductRanker(BasePredictor):
 
     def predict_mean(self, users: Indices, items: Indices) -> NDArray[Any]:
         """Return what pairs are ranked by: a probability."""
-        chosen = self.product.chosen_pairs(users, items)
-        return chosen if self.how.by == "chosen" else chosen * self.product.liking(users, items)
+        chosen, liking = self.product.chosen_and_liking(users, items)
+        return chosen if self.how.by == "chosen" else chosen * liking
 
     def predict_sd(self, users: Indices, items: Indices) -> NDArray[Any]:
         """Return the ratings' standard deviations."""

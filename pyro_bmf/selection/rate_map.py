@@ -28,9 +28,10 @@ from scipy.optimize import lsq_linear
 
 from ..numerics.chunks import chunks
 from .contract import Scores
+from .horizon import Floats, Horizon
 from .rated_sets import Indices
+from .rating_term import RatingTerm
 
-Floats = NDArray[np.float64]
 #: Pieces of f_0 and of f_1, whose knots are at these quantiles of the scores that came true. Most pairs have
 #: scores below the lowest of these, and a tenth of the expected choices.
 PIECES = 6
@@ -43,30 +44,6 @@ _STEPS = 30
 _PRIOR = 0.01
 _FAR = 60.0
 _WIDTH = 2 * PIECES + 7
-
-
-@dataclass(frozen=True)
-class Horizon:
-    """Which ratings a probability of being chosen is about.
-
-    Attributes
-    ----------
-    seen : float
-        Share of the completed data that is known: the pair is not among it.
-    share : float
-        Share that it may be among.
-    words : str
-        What tables call it.
-    """
-
-    seen: float
-    share: float
-    words: str
-
-    def chosen(self, rate: Floats) -> Floats:
-        """Return the probability of being among the share, of pairs that are not among what is known."""
-        found: Floats = self.share * rate / (1.0 - self.seen * rate)
-        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +85,8 @@ class RateMap:
         n_i at which t_i is 0 and 1.
     centre : ndarray, shape (2,)
         What is taken off n_i and m_j.
+    term : RatingTerm or None
+        What predicted ratings add, where they are known.
     """
 
     coefficients: Floats
@@ -115,6 +94,7 @@ class RateMap:
     bend: float
     users: Floats
     centre: Floats
+    term: RatingTerm | None = None
 
     @classmethod
     def fit(cls, cells: Cells, *, seen: float, share: float) -> RateMap:
@@ -154,6 +134,14 @@ class RateMap:
         found: Floats = 1.0 / (1.0 + np.exp(-np.clip(eta, -_FAR, _FAR)))
         return found
 
+    def given(self, rates: Floats, means: Floats) -> Floats:
+        """Return rates with what predicted mean ratings add; the shapes broadcast."""
+        return rates if self.term is None else self.term.rate(rates, means)
+
+    def most(self, rates: Floats) -> Floats:
+        """Return what `given` is at most, whatever the predicted ratings."""
+        return rates if self.term is None else self.term.most(rates)
+
     def log_score(self, cells: Cells, *, seen: float, share: float) -> float:
         """Return the mean log-probability of what came true and what did not, in nats a candidate pair."""
         total, n = 0.0, 0
@@ -170,8 +158,9 @@ class RateMap:
     def tensors(self) -> Mapping[str, Floats]:
         """Return the arrays that rebuild it."""
         bend = np.array([self.bend])
-        return {"coefficients": self.coefficients, "knots": self.knots, "users": self.users, "bend": bend,
-                "centre": self.centre}  # fmt: skip
+        term = {} if self.term is None else self.term.tensors()
+        own = {"coefficients": self.coefficients, "knots": self.knots, "users": self.users, "bend": bend}
+        return own | {"centre": self.centre} | {f"term.{name}": value for name, value in term.items()}
 
     @classmethod
     def from_saved(cls, tensors: Mapping[str, Floats]) -> RateMap:
@@ -189,8 +178,9 @@ class RateMap:
         rising = bool((np.diff(tensors["knots"]) >= 0.0).all()) and tensors["users"][1] > tensors["users"][0]
         if not (rising and tensors["bend"][0] > 0.0):
             raise ValueError("its knots or its range of users do not rise, or its bend is not positive")
+        own = {n.removeprefix("term."): value for n, value in tensors.items() if n.startswith("term.")}
         return cls(tensors["coefficients"], tensors["knots"], float(tensors["bend"][0]), tensors["users"],
-                   tensors["centre"])  # fmt: skip
+                   tensors["centre"], RatingTerm.from_saved(own) if own else None)  # fmt: skip
 
     def _terms(self, user_counts: Floats, item_counts: Floats) -> tuple[Floats, Floats, Floats]:
         own = np.log1p(user_counts)

@@ -20,8 +20,8 @@ from ..posterior.strategies import Strategy, best_by_strategy
 from ..posterior.tables import rating_columns, recommendation_places
 from ..systems.new_ratings import ManyNewRatings, NewRatings
 from ..systems.raw_ids import candidate_indices, check_count, exclusion_of, titled
+from .horizon import Horizon
 from .product import Decision, Product
-from .rate_map import Horizon
 from .rated_sets import Indices, RatedSets
 from .saved import FILE_NAME
 from .selection import Selection
@@ -299,7 +299,7 @@ class _Lists:
             places, ranks, items, score = self._by_product(rows, n, exclusion, allowed, how)
         users = rows[places]
         product, vocabulary = self.product, self.posterior.item_vocabulary
-        chosen, liking = product.chosen_pairs(users, items), product.liking(users, items)
+        chosen, liking = product.chosen_and_liking(users, items)
         table = pd.DataFrame(
             {
                 "user_id": self.vocabulary.raw(users),

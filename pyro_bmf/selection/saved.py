@@ -25,7 +25,8 @@ from .rate_map import RateMap
 
 FILE_NAME = "selection.safetensors"
 _FIT_AGAIN = "Delete it, and fit it again: pyro-bmf fit --resume RUN."
-FILE = Kind("pyro-bmf selection", 1, "saved selection model", _FIT_AGAIN)
+# Of version 1 are those without what predicted ratings say.
+FILE = Kind("pyro-bmf selection", 2, "saved selection model", _FIT_AGAIN)
 #: Kinds of head that a file may name.
 HEADS: Mapping[str, Any] = MappingProxyType(
     {ItemRegression.word: ItemRegression, SelectionFactors.word: SelectionFactors, BothHeads.word: BothHeads}

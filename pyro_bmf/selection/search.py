@@ -1,7 +1,7 @@
-"""The best products of two probabilities, exactly, without making all of them.
+"""The best of what is bounded above, exactly, without making all of it.
 
-A product is at most its first factor. Columns are visited by falling first factor until it is below the n-th
-best product found: nothing that was not visited can be among the n best.
+Columns are visited by falling bound until it is below the n-th best value found: nothing that was not visited
+can be among the n best. A product of two probabilities is at most its first factor.
 """
 
 from __future__ import annotations
@@ -24,12 +24,27 @@ def best_products(
 ) -> tuple[Indices, Floats]:
     """Find the columns of each row with the largest product of bound and value.
 
+    As `best_bounded`, but ``value(rows, columns)`` gives the second factors of pairs, (n,), between 0 and 1.
+    """
+
+    def product(rows: Indices, columns: Indices) -> Floats:
+        found: Floats = bounds[rows, columns] * np.clip(value(rows, columns), 0.0, 1.0)
+        return found
+
+    return best_bounded(bounds, product, n, first=first)
+
+
+def best_bounded(
+    bounds: Floats, value: Callable[[Indices, Indices], Floats], n: int, *, first: int = FIRST
+) -> tuple[Indices, Floats]:
+    """Find the columns of each row with the largest values.
+
     Parameters
     ----------
     bounds : ndarray, shape (n_rows, n_columns)
-        First factors, at least 0; minus infinity marks what is no candidate.
+        What the values are at most; minus infinity marks what is no candidate.
     value : callable
-        ``value(rows, columns)`` gives the second factors of pairs, (n,), between 0 and 1.
+        ``value(rows, columns)`` gives the values of pairs, (n,); one above its bound counts as the bound.
     n : int
         Length of a list.
     first : int
@@ -38,19 +53,19 @@ def best_products(
     Returns
     -------
     columns : ndarray, shape (n_rows, n)
-        Best first, equal products by ascending column; -1 fills the end of a list with too few candidates.
-    products : ndarray, shape (n_rows, n)
+        Best first, equal values by ascending column; -1 fills the end of a list with too few candidates.
+    values : ndarray, shape (n_rows, n)
         Minus infinity there.
     """
     n_rows, n_columns = bounds.shape
     lists = np.full((n_rows, n), -1, dtype=np.int64)
-    products = np.full((n_rows, n), -np.inf)
+    values = np.full((n_rows, n), -np.inf)
     left = np.arange(n_rows)
     found = np.empty((n_rows, 0))
     done, size = 0, min(max(first, 2 * n), n_columns)
     while len(left):
         visited = top_n(bounds[left], max(size, 1)) if n_columns else np.zeros((len(left), 0), dtype=np.int64)
-        found = np.hstack([found, _products(bounds, value, left, visited[:, done:])])
+        found = np.hstack([found, _values(bounds, value, left, visited[:, done:])])
         order = np.lexsort((visited, -found), axis=1)[:, :n]
         best = np.take_along_axis(found, order, axis=1)
         columns = np.where(np.isneginf(best), -1, np.take_along_axis(visited, order, axis=1))
@@ -63,19 +78,19 @@ def best_products(
             # What was not visited is at most `rest`; an equal one could stand before it by its column.
             over = np.isneginf(rest) | (best[:, n - 1] > rest if best.shape[1] == n else False)
         lists[left[over], : columns.shape[1]] = columns[over]
-        products[left[over], : best.shape[1]] = best[over]
+        values[left[over], : best.shape[1]] = best[over]
         left, found = left[~over], found[~over]
         done, size = size, min(size * GROWTH, n_columns)
-    return lists, products
+    return lists, values
 
 
-def _products(
+def _values(
     bounds: Floats, value: Callable[[Indices, Indices], Floats], rows: Indices, columns: Indices
 ) -> Floats:
-    """Return products of a block of columns of each row, minus infinity where there is none."""
+    """Return values of a block of columns of each row, minus infinity where there is none."""
     found = np.full(columns.shape, -np.inf)
     at, place = np.nonzero(columns >= 0)
     if len(at):
         own, other = rows[at], columns[at, place]
-        found[at, place] = bounds[own, other] * np.clip(value(own, other), 0.0, 1.0)
+        found[at, place] = np.minimum(value(own, other), bounds[own, other])
     return found

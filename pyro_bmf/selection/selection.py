@@ -12,7 +12,8 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from .contract import Scores, SelectionHead
-from .rate_map import Floats, Horizon, RateMap
+from .horizon import Floats, Horizon
+from .rate_map import RateMap
 from .rated_sets import Indices, RatedSets
 from .saved import SelectionParts, load_parts, save_parts
 
@@ -59,12 +60,19 @@ class Selection:
         when = f", {period}" if isinstance(period, str) else ""
         return Horizon(self.seen, share, f"the {100 * share:.3g} % of ratings that were held out{when}")
 
+    def map_of(self, rated: RatedSets) -> RateMap:
+        """Return the calibration of these users."""
+        return self.new if rated.new else self.known
+
     def rates(self, rated: RatedSets) -> Floats:
-        """Return the probability of every pair to be in the completed data, (n_users, J), in (0, 1)."""
+        """Return the probability of every pair to be in the completed data, (n_users, J), in (0, 1).
+
+        Of what was rated alone; `RateMap.given` of `map_of` adds what predicted ratings say.
+        """
         return self._rates(rated, self.head.scores(rated))
 
     def chosen(self, rated: RatedSets, horizon: Horizon | None = None) -> Floats:
-        """Return the probability of pairs that are not known to be chosen, (n_users, J)."""
+        """Return the probability of pairs that are not known to be chosen, of `rates`, (n_users, J)."""
         return (self.horizon if horizon is None else horizon).chosen(self.rates(rated))
 
     def draw_chosen(
@@ -74,22 +82,23 @@ class Selection:
         draws: Indices,
         seed: int,
         horizon: Horizon | None = None,
+        means: Floats | None = None,
     ) -> Floats:
         """Draw the probabilities of some items of each user, (n_draws, n_users, m).
 
-        Draws of the head's score through the map; what is unknown of the map itself is left out.
+        Draws of the head's score through the map; what is unknown of the map itself is left out. With the
+        predicted mean ratings of the items, (n_users, m), what these say is in them.
         """
         scores = self.head.draw_scores(rated, columns, draws, seed)
         about = self.horizon if horizon is None else horizon
         found = np.empty(scores.shape)
-        mapped = self._map(rated)
+        mapped = self.map_of(rated)
         counts, items = rated.counts / self.seen, self._item_counts
         for user in range(len(rated)):
             own = items[columns[user]]
             at = np.full(len(draws), counts[user])
-            found[:, user] = about.chosen(
-                mapped.rate((scores[:, user] / self.seen).astype(np.float32), at, own)
-            )
+            rates = mapped.rate((scores[:, user] / self.seen).astype(np.float32), at, own)
+            found[:, user] = about.chosen(rates if means is None else mapped.given(rates, means[user]))
         return found
 
     def save(self, path: Path | str) -> Path:
@@ -114,9 +123,6 @@ class Selection:
     def _item_counts(self) -> Floats:
         return self.train.item_counts / self.seen
 
-    def _map(self, rated: RatedSets) -> RateMap:
-        return self.new if rated.new else self.known
-
     def _rates(self, rated: RatedSets, scores: Scores) -> Floats:
         scaled = scores / np.float32(self.seen)
-        return self._map(rated).rate(scaled, rated.counts / self.seen, self._item_counts)
+        return self.map_of(rated).rate(scaled, rated.counts / self.seen, self._item_counts)

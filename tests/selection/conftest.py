@@ -26,4 +26,4 @@ def split() -> Split:
 def recommender(split: Split) -> Recommender:
     settings = preset("conjugate").replace(n_factors=2)
     posterior = fit(split, settings, progress=False).posterior
-    return Recommender(posterior, fit_selection(split))
+    return Recommender(posterior, fit_selection(split, posterior=posterior))

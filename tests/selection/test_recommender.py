@@ -18,6 +18,7 @@ from pyro_bmf.numerics.ranked_lists import Exclusion
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.selection import Horizon, ProductRanker, Recommender, fit_selection
 from pyro_bmf.selection.product import Decision
+from pyro_bmf.selection.rate_map import RateMap
 from pyro_bmf.selection.rated_sets import RatedSets
 from pyro_bmf.selection.search import best_products
 
@@ -64,13 +65,22 @@ def test_a_search_without_columns_or_rows_ends() -> None:
 
 def brute(recommender: Recommender, by: str, users: np.ndarray) -> np.ndarray:
     """Return the probability of every item for some users, by way of all pairs."""
-    n_items = recommender.posterior.n_items
-    p = recommender.selection.chosen(recommender.selection.rated.take(users))
-    if by == "chosen":
-        return p
+    n_items, selection = recommender.posterior.n_items, recommender.selection
     own, items = np.repeat(users, n_items), np.tile(np.arange(n_items), len(users))
     pmf = recommender.posterior.predict_pmf(own, items, np.arange(1.0, 6.0))
-    return p * pmf[:, 3:].sum(axis=1).reshape(p.shape)
+    rates = with_term(selection.known, selection.rates(selection.rated.take(users)).reshape(-1), pmf)
+    p = ((1 - selection.seen) * rates / (1 - selection.seen * rates)).reshape(len(users), n_items)
+    return p if by == "chosen" else p * pmf[:, 3:].sum(axis=1).reshape(p.shape)
+
+
+def with_term(mapped: RateMap, rates: np.ndarray, pmf: np.ndarray) -> np.ndarray:
+    """Return rates with what predicted ratings say, written out."""
+    assert mapped.term is not None
+    slope, constant, per_sd = mapped.term.coefficients
+    centre, spread = mapped.term.scale
+    z = np.clip((pmf @ np.arange(1.0, 6.0) - centre) / spread, -3.0, 3.0)
+    odds = np.exp(slope * np.log(rates / (1 - rates)) + constant + per_sd * z)
+    return odds / (1 + odds)
 
 
 @pytest.mark.parametrize("by", ["liked", "chosen"])
@@ -161,6 +171,9 @@ def test_strategies_act_on_draws_of_the_product(recommender: Recommender, by: st
     draws = np.arange(60) if strategy != "thompson" else np.array([0])
     rated = recommender.selection.rated.take(np.array([7]))
     drawn = recommender.selection.draw_chosen(rated, items[None], draws, 4)[:, 0]
+    seen, pmf = recommender.selection.seen, product.pairs.pmf(users, items, np.arange(1.0, 6.0))
+    rates = with_term(recommender.selection.known, drawn / (1 - seen + seen * drawn), pmf)
+    drawn = (1 - seen) * rates / (1 - seen * rates)
     if by == "liked":
         drawn = drawn * product.draw_liking(users, items, draws, 4)
     drawn[:, recommender.selection.rated.items(7)] = -np.inf
@@ -266,10 +279,11 @@ def test_new_users_are_asked_by_their_own_calibration(recommender: Recommender) 
     ratings = dict(zip(train.items[at].tolist(), train.ratings[at].tolist(), strict=True))
     new = recommender.fold_in_users({"a": ratings, "b": {}})
     table = new.recommend(["a"], 80)
-    p = recommender.selection.chosen(
-        RatedSets.of_pairs(np.zeros(at.sum(), dtype=int), train.items[at], (1, 80), new=True)
-    )[0]
-    np.testing.assert_allclose(table["chosen"], p[table["item_id"]])
+    selection, items = recommender.selection, table["item_id"].to_numpy()
+    rated = RatedSets.of_pairs(np.zeros(at.sum(), dtype=int), train.items[at], (1, 80), new=True)
+    pmf = new.product().pairs.pmf(np.zeros(len(items), dtype=int), items, np.arange(1.0, 6.0))
+    rates = with_term(selection.new, selection.rates(rated)[0, items], pmf)
+    np.testing.assert_allclose(table["chosen"], selection.horizon.chosen(rates))
     assert not set(table["item_id"]) & set(ratings)
     assert (np.diff(table["liked"]) <= 0).all()
     assert len(new.recommend(["b"], 5, by="chosen")) == 5
