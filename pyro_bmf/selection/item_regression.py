@@ -36,7 +36,7 @@ from .rated_sets import Indices, RatedSets
 
 _COLUMNS = 2_000_000
 #: Bytes a cell of the matrix needs while it is inverted: in double and in single precision.
-DOUBLE_BYTES, SINGLE_BYTES = 13, 9
+DOUBLE_BYTES, SINGLE_BYTES = 9, 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,8 @@ class ItemRegression:
         """
         matrix = rated.matrix
         n_users, n_items = matrix.shape
-        dtype = np.float64 if double else np.float32
-        gram: NDArray[Any] = np.empty((n_items, n_items), dtype=dtype, order="F")
+        buffer: NDArray[Any] = np.empty(n_items**2, dtype=np.float64 if double else np.float32)
+        gram = buffer.reshape(n_items, n_items).T
         transposed = matrix.T.tocsr()
         for part in chunks(n_items, _COLUMNS // max(n_items, 1)):
             gram[:, part] = (transposed @ matrix[:, part]).toarray()
@@ -104,7 +104,11 @@ class ItemRegression:
         density = matrix.nnz / max(n_users * n_items, 1)
         # One pseudo-observation with the variance of an average item: none is known without any error.
         left = np.maximum(1.0 / diagonal - ridge, 0.0) + density * (1.0 - density)
-        return cls(root.astype(np.float32), (left / (n_users + 1)).astype(np.float32), float(ridge), double)
+        # LAPACK worked in place; of the buffer nothing else may be in use when it shrinks.
+        assert np.may_share_memory(root, buffer)
+        del gram, root
+        inverse = _narrowed(buffer).reshape(n_items, n_items)
+        return cls(inverse, (left / (n_users + 1)).astype(np.float32), float(ridge), double)
 
     @property
     def n_items(self) -> int:
@@ -204,3 +208,19 @@ class ItemRegression:
         entries = rated.matrix.tocoo()
         scores[entries.row, entries.col] += 1.0
         return scores
+
+
+def _narrowed(buffer: NDArray[Any]) -> NDArray[np.float32]:
+    """Turn an array to single precision within its own memory, and give the rest of that back.
+
+    Single numbers are written over double ones that were read already. `buffer` is of no use afterwards.
+    """
+    if buffer.dtype == np.float32:
+        return buffer
+    n = len(buffer)
+    found = buffer.view(np.float32)
+    for part in chunks(n, _COLUMNS):
+        found[part] = buffer[part].astype(np.float32)
+    del found
+    buffer.resize((n + 1) // 2, refcheck=False)
+    return buffer.view(np.float32)[:n]

@@ -14,7 +14,7 @@ from pyro_bmf.selection.both_heads import BothHeads
 from pyro_bmf.selection.contract import SelectionHead
 from pyro_bmf.selection.factors import FactorSettings, SelectionFactors
 from pyro_bmf.selection.fitting import MOST_ITEMS, RIDGES, USUAL_RIDGE, Plan
-from pyro_bmf.selection.item_regression import ItemRegression
+from pyro_bmf.selection.item_regression import ItemRegression, _narrowed
 from pyro_bmf.selection.rated_sets import RatedSets
 
 RIDGE = 20.0
@@ -175,7 +175,7 @@ def test_memory_and_items_decide_which_heads_are_tried() -> None:
     assert usual.double
     assert usual.note is None
     assert Plan.of(20_000, "auto", free, 0).ridges == (USUAL_RIDGE,)
-    assert not Plan.of(24_000, "auto", free, 0).double
+    assert not Plan.of(29_000, "auto", free, 0).double
     for n_items, memory in ((MOST_ITEMS + 1, 2**50), (25_000, 2**31)):
         plan = Plan.of(n_items, "auto", memory, 0)
         assert plan.ridges == ()
@@ -187,3 +187,20 @@ def test_memory_and_items_decide_which_heads_are_tried() -> None:
     assert Plan.of(2_000, "factors", free, 0).ridges == ()
     with pytest.raises(SettingsError, match="'ease'"):
         Plan.of(2_000, "ease", free, 0)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 2_000_001])
+def test_double_numbers_are_narrowed_in_their_own_memory(n: int) -> None:
+    wide = np.random.default_rng(0).normal(size=n)
+    expected = wide.astype(np.float32)
+    found = _narrowed(wide)
+    np.testing.assert_array_equal(found, expected)
+    assert found.base is wide
+    assert wide.nbytes <= expected.nbytes + 4
+
+
+def test_the_inverse_is_one_array_that_products_need_not_copy() -> None:
+    for double in (True, False):
+        head = ItemRegression.fit(sets(), 30.0, double=double)
+        assert head.inverse.flags.c_contiguous
+        np.testing.assert_array_equal(head.inverse, head.inverse.T)
