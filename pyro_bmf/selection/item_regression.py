@@ -25,8 +25,8 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 
 from ..errors import FitError
 from ..numerics.chunks import chunks
@@ -86,26 +86,21 @@ class ItemRegression:
         for part in chunks(n_items, _COLUMNS // max(n_items, 1)):
             gram[:, part] = (transposed @ matrix[:, part]).toarray()
         gram[np.diag_indices(n_items)] += ridge
-        factor, invert = (lapack.dpotrf, lapack.dpotri) if double else (lapack.spotrf, lapack.spotri)
-        root, failed = factor(gram, lower=1, overwrite_a=1, clean=0)
-        if failed == 0:
-            root, failed = invert(root, lower=1, overwrite_c=1)
-        if failed:
+        # In place, and by torch: of SciPy's OpenBLAS the factorization crashes beyond some 16,000 items where
+        # it has more than one thread.
+        root, failed = torch.from_numpy(gram), torch.empty((), dtype=torch.int32)
+        torch.linalg.cholesky_ex(root, out=(root, failed))
+        if int(failed):
             raise FitError(
                 f"the item regression over {n_items:,} items could not be solved with the ridge {ridge:g}: "
                 "take a larger one, or the head factors."
             )
-        for part in chunks(n_items, _COLUMNS // max(n_items, 1)):
-            # The lower triangle is right: its columns become the rows of the upper one.
-            own = np.tril(root[part, part])
-            root[part, part] = own + np.tril(own, -1).T
-            root[part, part.stop :] = root[part.stop :, part].T
-        diagonal = np.diag(root).astype(np.float64)
+        torch.cholesky_inverse(root, out=root)
+        diagonal = np.diag(gram).astype(np.float64)
         density = matrix.nnz / max(n_users * n_items, 1)
         # One pseudo-observation with the variance of an average item: none is known without any error.
         left = np.maximum(1.0 / diagonal - ridge, 0.0) + density * (1.0 - density)
-        # LAPACK worked in place; of the buffer nothing else may be in use when it shrinks.
-        assert np.may_share_memory(root, buffer)
+        # Of the buffer nothing else may be in use when it shrinks.
         del gram, root
         inverse = _narrowed(buffer).reshape(n_items, n_items)
         return cls(inverse, (left / (n_users + 1)).astype(np.float32), float(ridge), double)
