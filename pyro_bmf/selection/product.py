@@ -19,6 +19,7 @@ from ..numerics.ranked_lists import Exclusion
 from ..numerics.top_n import top_n
 from ..posterior.predictive import PairPredictive
 from ..posterior.strategies import STRATEGIES
+from .ahead import ahead
 from .horizon import Floats, Horizon
 from .predicted import Predicted
 from .rate_map import RateMap
@@ -152,7 +153,8 @@ class Product:
         scores : ndarray, shape (n_part, n)
             What decided: a probability; minus infinity where there is no item.
         """
-        for part, rates in self._rates(users):
+        several = torch.get_num_threads() > 1
+        for part, rates in ahead(self._rates(users)) if several else self._rates(users):
             bounds = np.full_like(rates, -np.inf)
             bounds[:, allowed] = self.horizon.chosen(self._map.most(rates[:, allowed]))
             if exclusion is not None:

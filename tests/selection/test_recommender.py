@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from plants import confounded_split, ratings_of
 
 from pyro_bmf.data.splits import Split
@@ -17,6 +19,7 @@ from pyro_bmf.evaluation.protocols import evaluate_ranking
 from pyro_bmf.numerics.ranked_lists import Exclusion
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.selection import Horizon, ProductRanker, Recommender, fit_selection
+from pyro_bmf.selection.ahead import ahead
 from pyro_bmf.selection.product import Decision
 from pyro_bmf.selection.rate_map import RateMap
 from pyro_bmf.selection.rated_sets import RatedSets
@@ -58,6 +61,45 @@ def test_a_search_without_columns_or_rows_ends() -> None:
         lists, _ = best_products(np.zeros(shape), lambda rows, columns: np.ones(len(rows)), 2)
         assert lists.shape == (shape[0], 2)
         assert (lists == -1).all()
+
+
+# --- one chunk ahead ----------------------------------------------------------------------------------------
+
+
+def test_values_come_in_their_order_one_ahead() -> None:
+    made: list[int] = []
+
+    def values(n: int, fails: bool = False) -> Iterator[int]:
+        for value in range(n):
+            made.append(value)
+            yield value
+        if fails:
+            raise ValueError("at the end")
+
+    for value in ahead(values(5)):
+        assert made[value] == value
+        assert len(made) <= value + 2
+    assert made == [0, 1, 2, 3, 4]
+    assert list(ahead(values(0))) == []
+    with pytest.raises(ValueError, match="at the end"):
+        list(ahead(values(2, fails=True)))
+    # Who stops early leaves at most one value made in vain.
+    made.clear()
+    for _ in ahead(values(9)):
+        break
+    assert len(made) <= 2
+
+
+def test_lists_do_not_depend_on_threads(recommender: Recommender) -> None:
+    before = torch.get_num_threads()
+    tables = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            tables.append(recommender.recommend(n=5))
+    finally:
+        torch.set_num_threads(before)
+    pd.testing.assert_frame_equal(*tables)
 
 
 # --- the product --------------------------------------------------------------------------------------------
