@@ -44,7 +44,7 @@ from pyro_bmf.posterior import Posterior
 from pyro_bmf.selection import Horizon, ProductRanker, Recommender, Selection, fit_selection
 from pyro_bmf.selection.item_regression import ItemRegression
 from pyro_bmf.selection.rated_sets import RatedSets
-from pyro_bmf.selection.search import best_products
+from pyro_bmf.selection.search import best_bounded
 
 N, ABOVE = 20, 3.0
 RIDGES = (100.0, 200.0, 400.0, 800.0, 1600.0)
@@ -201,10 +201,13 @@ def times_liking(
         entries = known[own].tocoo()
         bounds[entries.row, entries.col] = -np.inf
 
-        def liking(rows: np.ndarray, items: np.ndarray, own: np.ndarray = own) -> np.ndarray:
-            return posterior.predict_pmf(own[rows], items, levels)[:, levels > ABOVE].sum(axis=1)
+        def product(
+            rows: np.ndarray, items: np.ndarray, own: np.ndarray = own, bounds: np.ndarray = bounds
+        ) -> np.ndarray:
+            liking = posterior.predict_pmf(own[rows], items, levels)[:, levels > ABOVE].sum(axis=1)
+            return bounds[rows, items] * np.clip(liking, 0.0, 1.0)
 
-        lists[start : start + 64] = best_products(bounds, liking, N)[0]
+        lists[start : start + 64] = best_bounded(bounds, product, N)[0]
     return lists
 
 

@@ -204,8 +204,10 @@ class Product:
         there = items >= 0
         columns = np.maximum(items, 0)
         at, place = np.nonzero(there)
-        means = np.zeros(columns.shape)
-        means[at, place] = self._predicted.mean(users[at], columns[at, place])
+        means = None
+        if self._map.term is not None:
+            means = np.zeros(columns.shape)
+            means[at, place] = self._predicted.mean(users[at], columns[at, place])
         drawn = self.selection.draw_chosen(
             self.rated.take(users), columns, draws, how.seed, self.horizon, means
         )

@@ -19,21 +19,6 @@ Floats = NDArray[np.float64]
 FIRST, GROWTH = 64, 3
 
 
-def best_products(
-    bounds: Floats, value: Callable[[Indices, Indices], Floats], n: int, *, first: int = FIRST
-) -> tuple[Indices, Floats]:
-    """Find the columns of each row with the largest product of bound and value.
-
-    As `best_bounded`, but ``value(rows, columns)`` gives the second factors of pairs, (n,), between 0 and 1.
-    """
-
-    def product(rows: Indices, columns: Indices) -> Floats:
-        found: Floats = bounds[rows, columns] * np.clip(value(rows, columns), 0.0, 1.0)
-        return found
-
-    return best_bounded(bounds, product, n, first=first)
-
-
 def best_bounded(
     bounds: Floats, value: Callable[[Indices, Indices], Floats], n: int, *, first: int = FIRST
 ) -> tuple[Indices, Floats]:

@@ -23,7 +23,7 @@ from pyro_bmf.selection.ahead import ahead
 from pyro_bmf.selection.product import Decision
 from pyro_bmf.selection.rate_map import RateMap
 from pyro_bmf.selection.rated_sets import RatedSets
-from pyro_bmf.selection.search import best_products
+from pyro_bmf.selection.search import best_bounded
 
 # --- the search ---------------------------------------------------------------------------------------------
 
@@ -42,9 +42,9 @@ def test_the_early_stop_is_exact(seed: int, n: int) -> None:
 
     def value(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         visited.append(len(rows))
-        return values[rows, columns]
+        return bounds[rows, columns] * values[rows, columns]
 
-    lists, products = best_products(bounds, value, n, first=4)
+    lists, products = best_bounded(bounds, value, n, first=4)
     whole = np.where(np.isneginf(bounds), -np.inf, np.maximum(bounds, 0.0) * values)
     order = np.argsort(-whole, axis=1, kind="stable")[:, :n]
     best = np.take_along_axis(whole, order, axis=1)
@@ -58,7 +58,7 @@ def test_the_early_stop_is_exact(seed: int, n: int) -> None:
 
 def test_a_search_without_columns_or_rows_ends() -> None:
     for shape in ((0, 5), (3, 0)):
-        lists, _ = best_products(np.zeros(shape), lambda rows, columns: np.ones(len(rows)), 2)
+        lists, _ = best_bounded(np.zeros(shape), lambda rows, columns: np.ones(len(rows)), 2)
         assert lists.shape == (shape[0], 2)
         assert (lists == -1).all()
 
