@@ -8,7 +8,7 @@ selection model to the same split; EASE is fitted to what was rated, to ratings 
 as they are (graded), its ridge by NDCG@20 on validation; each is also ranked by its score times our
 P(rating > 3). Differences, the peer's less ours, are means over users and seeds, with an interval by a
 bootstrap that resamples users once for all seeds. A finished cell is kept in the cache, so that an
-interrupted run goes on; `--cells` names some of them.
+interrupted run goes on (a peer's as long as its file is the same); `--cells` names some of them.
 
 Peers by other libraries have environments of their own: `--peer NAME=FILE` takes files of lists, one .npz a
 seed with `lists` (n_users, 20), `{seed}` in its name, made from the same split by
@@ -19,6 +19,7 @@ P(rating > 3) too.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -278,7 +279,7 @@ def summary(by_seed: dict[str, Any], draws: int = 2000) -> dict[str, Any]:
 def without_users(content: Any) -> Any:
     """Return results without the values of single users, which stay in the cache."""
     if isinstance(content, dict):
-        return {k: without_users(v) for k, v in content.items() if k not in ("user_ndcg", "users")}
+        return {k: without_users(v) for k, v in content.items() if k not in ("user_ndcg", "users", "sha256")}
     return content
 
 
@@ -334,8 +335,13 @@ def main() -> None:
             write_json(kept, content)
         for peer in options.peer:
             name, _, file = peer.partition("=")
-            posterior, _ = posterior_of(options.data, split, options.preset, seed, options.cache)
-            cells[name] = of_peer(Path(file.format(seed=seed)), split, posterior)
+            path = Path(file.format(seed=seed))
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if cells.get(name, {}).get("sha256") != digest:
+                print(options.data, seed, name, flush=True)
+                posterior, _ = posterior_of(options.data, split, options.preset, seed, options.cache)
+                cells[name] = of_peer(path, split, posterior) | {"sha256": digest}
+                write_json(kept, content)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread"
     content |= {"torch": torch.__version__, "machine": machine, "summary": summary(content["seeds"])}
     write_json(out, without_users(content))
