@@ -36,7 +36,9 @@ def rating_rows(table: pd.DataFrame, interval: float) -> list[Row]:
         if name in table and not (name == "title" and (table[name] == "").all()):
             columns[words] = table[name].tolist()
     if "score" in table:
-        columns["score"] = fixed(table["score"])
+        # A score is a rating or, of the product and of places in lists, a probability.
+        worded = probabilities if table["score"].between(0.0, 1.0).all() else fixed
+        columns["score"] = worded(table["score"])
     for name in ("liked", "chosen", "liked_if_chosen"):
         if name in table:
             columns[name.replace("_", " ")] = probabilities(table[name])

@@ -13,6 +13,7 @@ import pytest
 from command_line import Cli
 
 from pyro_bmf.cli.printing import ranked_by
+from pyro_bmf.cli.printing.rating_tables import rating_rows
 from pyro_bmf.selection import Recommender
 
 Rows = list[dict[str, Any]]
@@ -221,3 +222,18 @@ def test_one_user_has_no_standard_error(cli: Cli, tmp_path: Path) -> None:
     assert [row["recall_se"] for row in ranked] == [None] * 4
     assert all(0.0 <= row["recall"] <= 1.0 for row in ranked)
     assert cli("evaluate", "run", "--detail").code == 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        ([0.0391, 0.0004], ["0.039", "4e-04"]),
+        ([5.616, 0.5], ["5.62", "0.50"]),
+        ([0.5, -0.2], [" 0.50", "-0.20"]),
+    ],
+)
+def test_scores_that_are_probabilities_are_told_apart(
+    recommender: Recommender, scores: list[float], shown: list[str]
+) -> None:
+    table = recommender.recommend([7], 2, strategy="lower").assign(score=scores)
+    assert [row["score"] for row in rating_rows(table, 0.9)] == shown
