@@ -183,12 +183,14 @@ def _kept_aside(train: Ratings, rng: np.random.Generator) -> tuple[Ratings, Rati
 
 def _means(posterior: Posterior, train: Ratings, note: Note | None) -> Means | None:
     """Return what predicts mean ratings; nothing if it has read what the calibration is fitted to."""
-    if replace(posterior.train, timestamps=None).data_hash == replace(train, timestamps=None).data_hash:
+    same = replace(posterior.train, timestamps=None).data_hash == replace(train, timestamps=None).data_hash
+    # Implicit feedback of other pairs than the training ratings' may tell which of validation were rated.
+    if same and "implicit" not in posterior.info:
         return Predicted(posterior.pairs, posterior.scale).mean
     if note is not None:
         note(
             "P(chosen) does not depend on predicted ratings: the posterior has read the ratings that this "
-            "would be fitted to (a refit, or no validation part)."
+            "would be fitted to (a refit, no validation part, or implicit feedback of other pairs)."
         )
     return None
 

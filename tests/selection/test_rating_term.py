@@ -174,6 +174,12 @@ def test_a_posterior_that_has_read_validation_is_not_asked(confounded: tuple[Spl
     assert fit_selection(bare, posterior=posterior, head="factors", note=notes.append).known.term is None
     assert notes
     notes.clear()
+    # Which validation pairs were rated is in implicit feedback of all of them.
+    settings = preset("gibbs").replace(n_factors=2, sweeps=8, burn_in=4, kept_draws=4)
+    told = fit(split, settings, implicit=split.train_valid, progress=False).posterior
+    assert fit_selection(split, posterior=told, head="factors", note=notes.append).known.term is None
+    assert notes
+    notes.clear()
     own = fit_selection(split, posterior=posterior, head="factors", note=notes.append)
     assert own.info["rating_term"] == own.known.term.coefficients.tolist()
     assert not notes
