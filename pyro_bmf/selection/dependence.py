@@ -40,14 +40,9 @@ def with_rating_term(
     rng : Generator
     """
     n_users, n_items = len(users), len(cells.item_counts)
-    rates = np.zeros((n_users, n_items))
+    rates = np.empty((n_users, n_items))
     for part in chunks(n_users, max(1, CELLS // max(n_items, 1))):
-        scores = cells.scores[part]
-        inside = np.isfinite(scores)
-        found = mapped.rate(
-            np.where(inside, scores, np.float32(0.0)), cells.user_counts[part], cells.item_counts
-        )
-        rates[part] = np.where(inside, found, 0.0)
+        rates[part] = mapped.candidate_rates(cells.take(np.arange(part.start, part.stop)))
     flat = rates.reshape(-1)
     entries = cells.true.tocoo()
     held = entries.row.astype(np.int64) * n_items + entries.col

@@ -256,6 +256,7 @@ class _Folds:
         if means is None:
             return found
         about = Horizon(*self.shares, "validation")
+        # Numbers of their own: which users are taken does not depend on whether there is a posterior.
         return with_rating_term(found, cells, own, means, about, np.random.default_rng(len(own)))
 
     def value(self, score: Scorer) -> float:

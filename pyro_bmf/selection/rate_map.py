@@ -142,15 +142,20 @@ class RateMap:
         """Return what `given` is at most, whatever the predicted ratings."""
         return rates if self.term is None else self.term.most(rates)
 
+    def candidate_rates(self, cells: Cells) -> Floats:
+        """Return r of the candidates among some users' pairs, (n_users, J), 0 where a pair is none."""
+        inside = np.isfinite(cells.scores)
+        scores = np.where(inside, cells.scores, np.float32(0.0))
+        found: Floats = np.where(inside, self.rate(scores, cells.user_counts, cells.item_counts), 0.0)
+        return found
+
     def log_score(self, cells: Cells, *, seen: float, share: float) -> float:
         """Return the mean log-probability of what came true and what did not, in nats a candidate pair."""
         total, n = 0.0, 0
         for part in chunks(len(cells.user_counts), max(1, _CELLS // max(len(cells.item_counts), 1))):
             some = cells.take(np.arange(part.start, part.stop))
             true, inside = some.true.toarray() > 0, np.isfinite(some.scores)
-            scores = np.where(inside, some.scores, np.float32(0.0))
-            rate = self.rate(scores, some.user_counts, some.item_counts)
-            p = Horizon(seen, share, "").chosen(rate)[inside]
+            p = Horizon(seen, share, "").chosen(self.candidate_rates(some)[inside])
             total += float(np.where(true[inside], np.log(p), np.log1p(-p)).sum())
             n += p.size
         return total / max(n, 1)
@@ -243,13 +248,11 @@ class RateMap:
         """Return log posterior, its gradient and the Fisher information."""
         c = self.coefficients
         value, slope, curvature = -0.5 * float(prior @ c**2), -prior * c, np.diag(prior)
-        size = max(1, _CELLS // max(len(cells.item_counts), 1))
+        about, size = Horizon(seen, share, ""), max(1, _CELLS // max(len(cells.item_counts), 1))
         for part in chunks(len(cells.user_counts), size):
             features, true = self._features(cells.take(np.arange(part.start, part.stop)))
             rate = 1.0 / (1.0 + np.exp(-np.clip(features @ c, -_FAR, _FAR)))
-            rest = 1.0 - seen * rate
-            p = share * rate / rest
-            steep = share * rate * (1.0 - rate) / rest**2
+            p, steep = about.chosen(rate), about.steepness(rate)
             missed = 1.0 - p
             value += float(np.where(true, np.log(p), np.log1p(-p)).sum())
             weighted = steep / (p * missed)

@@ -146,6 +146,19 @@ def test_what_is_added_later_is_what_the_fit_gives(
     assert added
 
 
+def test_choices_of_a_run_read_its_predicted_ratings(
+    cli: Cli, recommender: Recommender, data_dir: Path, tmp_path: Path
+) -> None:
+    assert recommender.selection.known.term is not None
+    assert recommender.selection.new.term is not None
+    # Of a refit the posterior has read what that would be fitted to.
+    data = ("--data", "ml100k", "--data-dir", data_dir, "--preset", "guide", "--iterations", 2)
+    printed = cli("fit", *data, "--refit", "--out", tmp_path / "run")
+    assert printed.code == 0, printed.err
+    assert "P(chosen) does not depend on predicted ratings" in printed.err
+    assert Recommender.load(tmp_path / "run").selection.known.term is None
+
+
 def test_a_selection_model_of_another_run_is_refused(cli: Cli, tiny_run: Path, old_run: Path) -> None:
     content = bytearray((tiny_run / "selection.safetensors").read_bytes())
     content[-8] ^= 1
