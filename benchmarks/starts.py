@@ -61,8 +61,8 @@ def settings_of(name: str) -> Settings:
 def shuffled(chain_state: Callable[[Any], ChainState] = run.chain_state) -> Iterator[None]:
     """Deal what the guide found of each row to another row."""
 
-    def deal(updates: Any) -> ChainState:
-        state = chain_state(updates)
+    def deal(guide: Any) -> ChainState:
+        state = chain_state(guide)
         for side in (state.user, state.item):
             order = torch.randperm(len(side.rows))
             side.rows, side.row_precision = side.rows[order], side.row_precision[order]

@@ -41,7 +41,7 @@ class Entries:
     n_rows, n_columns : int
     indptr, indices : Tensor
         Row i owns entries ``indptr[i]:indptr[i + 1]``, whose columns are `indices`.
-    rows : Tensor, shape (nnz,)
+    rows : Tensor, shape (nnz,), int32
         Row of each entry.
     t_indptr, t_indices : Tensor
         The other side's view.
@@ -77,7 +77,9 @@ class Entries:
         """Make the view of the rows whose compressed form this is."""
         counts = indptr.diff()
         rows = torch.repeat_interleave(
-            torch.arange(len(counts), device=indptr.device), counts.long(), output_size=indices.numel()
+            torch.arange(len(counts), dtype=torch.int32, device=indptr.device),
+            counts.long(),
+            output_size=indices.numel(),
         )
         return cls(
             n_rows=len(counts),
@@ -111,7 +113,7 @@ class Entries:
             self,
             indptr=indptr,
             indices=with_host(self.indices, device),
-            rows=with_host(self.rows.int(), device),
+            rows=with_host(self.rows, device),
             t_indptr=t_indptr,
             t_indices=with_host(self.t_indices, device),
             # There, and not moved: a card rounds roots in a way of its own.
@@ -167,7 +169,7 @@ class Entries:
                 yield part, rows.long(), columns.long()
             return
         for part in chunks(len(self.rows), size):
-            yield part, self.rows[part], self.indices[part].long()
+            yield part, self.rows[part].long(), self.indices[part].long()
 
     def at_rows(self, values: Tensor) -> Tensor:
         """Return each entry's row's number of (n_rows,): (nnz,)."""
@@ -179,7 +181,7 @@ class Entries:
 
     def _at(self, values: Tensor, index: Tensor) -> Tensor:
         if not self.host_chunk:
-            return values[index.long()]
+            return values.index_select(0, index)
         found, parts = values.new_empty(len(index)), list(chunks(len(index), self.host_chunk))
         for part, (at,) in zip(parts, streamed(parts, (index,), values.device), strict=True):
             found[part] = values[at.long()]

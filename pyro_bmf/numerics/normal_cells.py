@@ -45,7 +45,7 @@ def cell_ends(mean: Tensor, sd: Tensor | float, cuts: Tensor, places: Tensor) ->
         Of the Normal.
     cuts : Tensor, shape (n_cuts,) or (*pairs, n_cuts)
         Ascending, in the unit of `mean`.
-    places : Tensor, shape (*pairs,), int64
+    places : Tensor, shape (*pairs,), int32 or int64
         Which cell.
 
     Returns
@@ -60,8 +60,8 @@ def cell_ends(mean: Tensor, sd: Tensor | float, cuts: Tensor, places: Tensor) ->
     else:
         shape = torch.broadcast_shapes(cuts.shape[:-1], places.shape)  # type: ignore[no-untyped-call]
         table = cuts.expand(*shape, n)
-        below = table.gather(-1, before.expand(shape).unsqueeze(-1)).squeeze(-1)
-        above = table.gather(-1, after.expand(shape).unsqueeze(-1)).squeeze(-1)
+        below = table.gather(-1, before.long().expand(shape).unsqueeze(-1)).squeeze(-1)
+        above = table.gather(-1, after.long().expand(shape).unsqueeze(-1)).squeeze(-1)
     low, high = (below - mean) / sd, (above - mean) / sd
     return low.masked_fill(places == 0, -torch.inf), high.masked_fill(places == n, torch.inf)
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ import torch
 from torch import Tensor
 
 from . import room
+from .chunks import chunks
 from .normal_cells import LOG_DENSITY, Cells, cell_ends, log_cell_probability
 from .segment_sums import class_sums
 from .slice_draw import slice_draw
@@ -40,6 +42,8 @@ CONCENTRATION = 2.0
 #: Ratings of a level below which the cuts about it are also moved by slices: their density is skew.
 _RARE = 10
 _ROOT_HALF = math.sqrt(0.5)
+#: Ratings whose cells are made at once on a CPU: twenty numbers each.
+_RATINGS = 2**20
 
 
 def log_cut_prior(cuts: Tensor, spread: float) -> Tensor:
@@ -86,7 +90,7 @@ class _Point:
     height: Tensor
     gradient: Tensor
     root: Tensor  # Cholesky factor of the negative Hessian
-    cells: Cells
+    cells: Cells | None  # of the ratings; None where these are too many to be kept
 
     def newton(self, cuts: Tensor) -> Tensor:
         return cuts + torch.cholesky_solve(self.gradient.unsqueeze(-1), self.root).squeeze(-1)
@@ -96,11 +100,23 @@ class _Terms(NamedTuple):
     height: Tensor
     gradient: Tensor
     hessian: Tensor  # negative
-    cells: Cells
+    cells: Cells | None
+
+    def plus(self, more: _Terms) -> _Terms:
+        """Return the sums over both, which keep no cells."""
+        sums = (one + other for one, other in zip(self[:3], more[:3], strict=True))
+        return _Terms(*sums, None)
+
+
+def _parts(eta: Tensor) -> list[slice]:
+    """Return slices of the ratings: one on a card, whose work is not to be cut, and where they are few."""
+    n = len(eta)
+    return list(chunks(n, _RATINGS)) if n > _RATINGS and not room.waits(eta.device) else [slice(0, n)]
 
 
 def _at(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float) -> _Point:
-    said = _of_cells(cuts, eta, scale, place)
+    found = (_of_cells(cuts, eta[part], scale[part], place[part]) for part in _parts(eta))
+    said = reduce(_Terms.plus, found)
     levels = torch.arange(len(cuts) + 1, device=cuts.device)
     centre = torch.zeros(len(levels), dtype=cuts.dtype, device=cuts.device)
     prior = _of_cells(cuts, centre, torch.full_like(centre, spread), levels)
@@ -230,7 +246,7 @@ def draw_cuts_and_utilities(
         About the predictors' centre, as `eta` is.
     eta, scale : Tensor, shape (nnz,), float64
         Predictors, and the utilities' standard deviations.
-    place : Tensor, shape (nnz,), int64
+    place : Tensor, shape (nnz,), int32 or int64
         Which level each rating is.
     spread : float
         Of the cuts' prior.
@@ -252,13 +268,24 @@ def draw_cuts_and_utilities(
     forward = here.root.diagonal().log().sum() - 0.5 * noise @ noise
     backward = new.root.diagonal().log().sum() - 0.5 * back @ back
     taken = (there.diff() > 0).all() & (chance < new.height - here.height + backward - forward)
-    cuts, cells = torch.where(taken, there, cuts), Cells.either(taken, new.cells, here.cells)
+    cuts, cells = torch.where(taken, there, cuts), None
+    if new.cells is not None and here.cells is not None:
+        cells = Cells.either(taken, new.cells, here.cells)
     moves = about_rare_levels(place, len(cuts)) if moves is None else moves
     for moved in moves:
         cuts = _sliced(cuts, moved, eta, scale, place, spread)
-    if moves:
-        cells = Cells.of(eta, scale, cuts, place)
+    if moves or cells is None:
+        return cuts, draw_utilities(cuts, eta, scale, place)
     return cuts, draw_in_cells(eta, scale, cells)
+
+
+def draw_utilities(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> Tensor:
+    """Draw utilities (nnz,) given cuts and predictors; parameters as of `draw_cuts_and_utilities`."""
+    found = [
+        draw_in_cells(eta[part], scale[part], Cells.of(eta[part], scale[part], cuts, place[part]))
+        for part in _parts(eta)
+    ]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def about_rare_levels(place: Tensor, n_cuts: int) -> list[slice]:

@@ -116,7 +116,7 @@ class Segments:
 
     Attributes
     ----------
-    index : Tensor, shape (nnz,), int64
+    index : Tensor, shape (nnz,), int32 or int64
         Segment of each entry.
     indptr : Tensor, shape (n + 1,), int32
         In the order `order`, segment i owns entries ``indptr[i]:indptr[i + 1]``.

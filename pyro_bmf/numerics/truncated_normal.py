@@ -25,7 +25,7 @@ def truncated_mean(eta: Tensor, scale: Tensor, cuts: Tensor, place: Tensor) -> t
     eta : Tensor, shape (n,), float64
     scale : Tensor, shape () or (n,)
     cuts : Tensor, shape (n_levels - 1,), float64
-    place : Tensor, shape (n,), int64
+    place : Tensor, shape (n,), int32 or int64
         Which cell each z is in.
 
     Returns

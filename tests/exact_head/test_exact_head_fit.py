@@ -15,6 +15,7 @@ from pyro_bmf.data import RatingScale, Split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SavedFileError, SettingsError
 from pyro_bmf.methods.exact_head.guide import ExactHeadGuide
+from pyro_bmf.methods.exact_head.updates import HeadUpdates
 from pyro_bmf.methods.settings import Settings
 from pyro_bmf.model import FactorizationModel, StudentTLikelihood
 from pyro_bmf.model.implicit_feedback import ImplicitFeedback
@@ -142,14 +143,27 @@ def test_sweeps_go_on_from_the_whole_state() -> None:
 
 
 class Alive(Silent):
-    """Counts the guides that are in memory, without collecting cycles, at each stage's iterations."""
+    """Counts the guides and their updates in memory, without collecting cycles, at each stage's iterations.
+
+    Where a chain is about to begin it says so: updates are counted there too.
+    """
 
     def __init__(self) -> None:
         self.guides: dict[str, set[int]] = {"exact-head": set(), "gibbs": set()}
+        self.updates: dict[str, set[int]] = {"exact-head": set(), "between": set()}
 
     def iteration(self, record: dict[str, Any]) -> None:
-        found = sum(type(one) is ExactHeadGuide for one in gc.get_objects())
-        self.guides[record["stage"]].add(found)
+        self.guides[record["stage"]].add(number_alive(ExactHeadGuide))
+        if record["stage"] == "exact-head":
+            self.updates["exact-head"].add(number_alive(HeadUpdates))
+
+    def note(self, text: str) -> None:
+        if "Gibbs sweeps" in text:
+            self.updates["between"].add(number_alive(HeadUpdates))
+
+
+def number_alive(kind: type) -> int:
+    return sum(type(one) is kind for one in gc.get_objects())
 
 
 def test_the_guide_is_let_go_of_when_sweeps_have_begun() -> None:
@@ -161,6 +175,8 @@ def test_the_guide_is_let_go_of_when_sweeps_have_begun() -> None:
     fit(split, given, threads=1, progress=alive)
     assert max(alive.guides["exact-head"]) == min(alive.guides["gibbs"]) + 1
     assert len(alive.guides["gibbs"]) == 1
+    # Nor do what its iterations worked on stand beside what sweeps read the ratings into.
+    assert max(alive.updates["exact-head"]) == max(alive.updates["between"]) + 1
 
 
 def test_a_model_of_ones_own_is_fitted_or_refused() -> None:

@@ -16,8 +16,9 @@ from pyro_bmf.data import Split, random_split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import preset
+from pyro_bmf.numerics import ordered_cuts
 from pyro_bmf.numerics.normal_cells import log_cell_probability
-from pyro_bmf.numerics.ordered_cuts import _at, draw_cuts_and_utilities, fit_cuts
+from pyro_bmf.numerics.ordered_cuts import _at, draw_cuts_and_utilities, draw_utilities, fit_cuts
 from pyro_bmf.numerics.truncated_normal import draw_tail, truncated_mean
 
 SPREAD = 2.0
@@ -86,6 +87,30 @@ def test_cuts_stay_finite_and_in_order_and_utilities_in_their_cells(name: str) -
         edges = torch.cat([-end, cuts, end])
         assert bool((utilities >= edges[place] - rounding).all())
         assert bool((utilities <= edges[place + 1] + rounding).all())
+
+
+@pytest.mark.parametrize("rare", [False, True])
+def test_many_ratings_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch, rare: bool) -> None:
+    """With the same numbers to draw by, cuts and utilities are those of all ratings at once."""
+    torch.manual_seed(5)
+    eta, place = problem()
+    if rare:
+        place = place.masked_fill(place == 0, 1)
+        place[:3] = 0
+    cuts, scale = double(MIDDLES), 0.8 + 0.1 * torch.rand(len(eta), dtype=torch.float64)
+
+    def found() -> list[Tensor]:
+        torch.manual_seed(7)
+        fitted = fit_cuts(cuts, eta, scale, place, SPREAD)
+        drawn, utilities = draw_cuts_and_utilities(fitted, eta, scale, place.int(), SPREAD)
+        return [fitted, drawn, utilities, draw_utilities(drawn, eta, scale, place)]
+
+    assert _at(cuts, eta, scale, place, SPREAD).cells is not None
+    whole = found()
+    monkeypatch.setattr(ordered_cuts, "_RATINGS", 48)
+    assert _at(cuts, eta, scale, place, SPREAD).cells is None
+    for one, other in zip(found(), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_an_unseen_level_has_about_the_probability_of_one_rating() -> None:

@@ -195,6 +195,11 @@ def test_ratings_outside_the_support_are_refused_with_what_to_take() -> None:
         PoissonLikelihood().check(np.array([3.0, 3.5]))
     with pytest.raises(DataError, match=r"rating of 3\.5 is not a level of the ordered logistic"):
         OrderedLogisticLikelihood(STARS).check(np.array([3.0, 3.5]))
+    many = np.full(1_000_000, 3.0)
+    OrderedLogisticLikelihood(STARS).check(many)
+    many[-2:] = 3.25, 3.5
+    with pytest.raises(DataError, match=r"rating of 3\.25 is not a level of the ordered logistic"):
+        OrderedLogisticLikelihood(STARS).check(many)
     with pytest.raises(DataError, match="outside the support"):
         BetaLikelihood(0.0, 1.0).check(np.array([0.5, 1.5]))
     for refused in (PoissonLikelihood(), BetaLikelihood(0.0, 5.0), BernoulliLikelihood(STARS)):

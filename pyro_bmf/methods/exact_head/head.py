@@ -227,7 +227,8 @@ def predictor_variances(
     total = entries.row_sums(per_entry * (entries.at_columns(other.bias_second).double() - eta.double() ** 2))
     total += 2.0 * (loc.double() * entries.sum(other.with_bias * precision, weight).double()).sum(-1)
     products = other.products * precision
-    for part in slices(entries.n_rows, cells_on(entries.indptr.device, _CELLS) // width**2):
+    # In double precision, and twice: chunks of a quarter take as much memory as those of the heads.
+    for part in slices(entries.n_rows, cells_on(entries.indptr.device, _CELLS // 4) // width**2):
         sums = unpack(entries.part_sum(part, products, weight), width)
         second = covariance[part] + loc[part].unsqueeze(2) * loc[part].unsqueeze(1)
         total[part] += (sums.double() * second.double()).sum((1, 2))

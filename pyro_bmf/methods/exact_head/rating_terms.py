@@ -52,8 +52,9 @@ class RatingTerms:
 
     def reordered(self, order: Tensor) -> RatingTerms:
         """Return the same ratings in another order."""
-        share = None if self.share is None else self.share[order]
-        return RatingTerms(self.target[order], share, self.squares[order], self.constant)
+        share = None if self.share is None else self.share.index_select(0, order)
+        target, squares = self.target.index_select(0, order), self.squares.index_select(0, order)
+        return RatingTerms(target, share, squares, self.constant)
 
 
 def rating_terms(

@@ -29,6 +29,7 @@ from ..gibbs.chain_state import ChainState, SideState
 from ..job import Checkpoints, Fitted, Handover, Job
 from ..recording import Recording, start_adam
 from ..streamed import CHUNK
+from .guide import ExactHeadGuide
 from .settings import ExactHead
 from .updates import HeadUpdates
 
@@ -98,7 +99,8 @@ class ExactHeadRun:
         updates.remember()
         model.requires_grad_(False)
         updates.guide.requires_grad_(False)
-        rows = updates.guide.known_rows("user"), updates.guide.known_rows("item")
+        guide = updates.guide
+        rows = guide.known_rows("user"), guide.known_rows("item")
         info = {
             "beta_user": settings.beta_user,
             "beta_item": settings.beta_item,
@@ -106,7 +108,15 @@ class ExactHeadRun:
             "kept_iteration": last,
         }
         return Fitted(
-            model, updates.guide, rows, history, last, "max-iterations", info, lambda: chain_state(updates)
+            model,
+            guide,
+            rows,
+            history,
+            last,
+            "max-iterations",
+            info,
+            # Of the guide alone: what else the iterations work on is let go of when they end.
+            lambda: chain_state(guide),
         )
 
     def _check_size(self) -> int:
@@ -154,9 +164,8 @@ def pairs_stay(needs: Needs, streamed: Needs) -> bool:
     return needs.on_card and streamed.memory <= needs.available < needs.memory
 
 
-def chain_state(updates: HeadUpdates) -> ChainState:
+def chain_state(guide: ExactHeadGuide) -> ChainState:
     """Draw a state from the guide's q, from which sweeps go on; the weights of the encoder at their means."""
-    guide = updates.guide
 
     def side_state(side: Side) -> SideState:
         own = guide.of(side)

@@ -94,7 +94,7 @@ class HeadUpdates:
         self.entries = self.mask = _both_views(feedback, dtype, device, host_chunk)
         if implicit is not None:
             self.mask = _both_views(_feedback_of(implicit, place), dtype, device, host_chunk)
-        self.item_order = feedback.t_order.to(device).long()
+        self.item_order = feedback.t_order.to(device)
         self.centre = float(model.centre)
         given = feedback.values.to(device)
         values = (given - self.centre).to(dtype)
@@ -328,7 +328,7 @@ class HeadUpdates:
         if not (learned or noisy):
             return
         assert self._eta is not None
-        eta = self._eta if side == "user" else self._eta[self.item_order]
+        eta = self._eta if side == "user" else self._eta.index_select(0, self.item_order)
         if terms.share is None:
             # A rating that is its own utility is as far from the predictor as the predictor now is.
             terms = RatingTerms(terms.target, None, (terms.target - eta) ** 2, self.plain.constant)

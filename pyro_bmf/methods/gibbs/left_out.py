@@ -205,7 +205,7 @@ class ChainLeftOut:
             squares = (z.double() - eta).square() * state.noise_precision
             for side in noisy:
                 own = state.of(side)
-                others = state.opposite(side).row_precision.double()[pairs.opposite(side)]
+                others = state.opposite(side).row_precision.double().index_select(0, pairs.opposite(side))
                 totals = segment_sum(squares * others, sweeps.segments.of(side))
                 counts = sweeps.entries.of(side).indptr.diff().double()
                 own.row_precision = draw_row_noise(counts, totals, own.row_precision_shape).to(sweeps.dtype)

@@ -105,9 +105,9 @@ class Sweeps:
         )
         self.means = Sides(*(MeansSystem.of(own, solver, recording) for _, own in self.mask.by_side()))
         # Utilities are kept in the users' order; items read them in their own.
-        self.item_order = feedback.t_order.long()
-        self.pairs = Sides(users.rows, users.indices.long())
-        self.segments = Sides(users.segments, feedback.column_segments)
+        self.item_order = feedback.t_order
+        self.pairs = Sides(users.rows, users.indices)
+        self.segments = Sides(users.segments, replace(feedback.column_segments, index=users.indices))
         self.ratings = ratings.to(dtype)
         self.observed = self.utilities.observe(ratings)
         self.centre = float(model.centre)
@@ -235,7 +235,7 @@ class Sweeps:
         own, other, entries = state.of(side), state.opposite(side), self.entries.of(side)
         target = self._in_order(side, utilities) - self.centre
         if self.model.biases:
-            target = target - other.rows[:, -1][entries.indices.long()]
+            target = target - other.rows[:, -1].index_select(0, entries.indices)
         features, precision = self.features(side, state), self._row_precision(side, state)
         linear = entries.sum(features * other.row_precision.unsqueeze(-1), target) * precision
         return self.rows_of.of(side).given(own.precision, features, other.row_precision, precision, linear)
@@ -313,7 +313,7 @@ class Sweeps:
         squares = residuals.double() ** 2
         noisy = () if self.model.row_noise is None else self.model.row_noise.sides
         for side in noisy:
-            others = state.opposite(side).row_precision.double()[self.pairs.opposite(side)]
+            others = state.opposite(side).row_precision.double().index_select(0, self.pairs.opposite(side))
             totals = segment_sum(squares * others * state.noise_precision, self.segments.of(side))
             draw_multipliers(state.of(side), self.entries.of(side).indptr.diff().double(), totals)
         # Latent utilities have a fixed spread, but not while ratings stand in for them.
@@ -377,7 +377,7 @@ class Sweeps:
 
     def _in_order(self, side: Side, utilities: Tensor) -> Tensor:
         """Return utilities in the order of a side's entries."""
-        return utilities if side == "user" else utilities[self.item_order]
+        return utilities if side == "user" else utilities.index_select(0, self.item_order)
 
     def _row_precision(self, side: Side, state: ChainState) -> Tensor:
         """Return tau w_i, (n, 1)."""
@@ -388,7 +388,7 @@ class Sweeps:
         """Return w_i w'_j of pairs, of every rating when not given, float64."""
         at = self.pairs if pairs is None else pairs
         user, item = state.user.row_precision.double(), state.item.row_precision.double()
-        return user[at.user] * item[at.item]
+        return user.index_select(0, at.user) * item.index_select(0, at.item)
 
     def pair_noise_factor(self, state: ChainState, pairs: Sides[Tensor]) -> Tensor:
         """Return what the rows of pairs multiply the noise's standard deviation by, (n,), float64."""

@@ -24,15 +24,16 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from ...errors import SettingsError
-from ...numerics.normal_cells import Cells, cell_ends, cell_probabilities, cell_probability, midway
+from ...numerics.normal_cells import cell_ends, cell_probabilities, cell_probability, midway
 from ...numerics.ordered_cuts import (
     about_rare_levels,
     cuts_ahead,
     draw_cuts_and_utilities,
+    draw_utilities,
     fit_cuts,
     log_cut_prior,
 )
-from ...numerics.truncated_normal import draw_in_cells, truncated_mean, truncated_moments
+from ...numerics.truncated_normal import truncated_mean, truncated_moments
 from ..pair_terms import Relative
 from ..standard_units import standardised
 from .cut_prior import CutPrior
@@ -232,8 +233,8 @@ class CellUtilities(Utilities):
         self.likelihood.set_cuts(cuts, noise_sd)
 
     def observe(self, ratings: Tensor) -> Tensor:
-        """Return which cell each rating is, (n,), int64."""
-        return torch.searchsorted(self.middles.to(ratings.device), ratings.double())
+        """Return which cell each rating is, (n,), int32."""
+        return torch.searchsorted(self.middles.to(ratings.device), ratings.double(), out_int32=True)
 
     def start_cuts(self) -> Tensor:
         """Return the likelihood's own cut points."""
@@ -261,7 +262,7 @@ class CellUtilities(Utilities):
 
     def draw_given(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> Tensor:
         """Draw utilities in their cells."""
-        return draw_in_cells(eta, sd, Cells.of(eta, sd, cuts, observed))
+        return draw_utilities(cuts, eta, sd, observed)
 
     def expect(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means of truncated Normals, and the cells' log-probabilities."""

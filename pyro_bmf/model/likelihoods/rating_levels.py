@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError, SettingsError
+from ...numerics.chunks import CELLS, chunks
 from ...numerics.normal_cells import midway
 
 
 def check_levels(ratings: np.ndarray, levels: Sequence[float], owner: str) -> None:
     """Raise DataError for the first rating that is none of the levels."""
     known = np.array(levels)
-    near = np.abs(ratings[:, None] - known).min(axis=1) if len(ratings) else np.zeros(0)
-    if (near > 1e-6).any():
-        bad = ratings[near > 1e-6][0]
+    for part in chunks(len(ratings), CELLS // len(known)):
+        near = np.abs(ratings[part, None] - known).min(axis=1)
+        if not (near > 1e-6).any():
+            continue
+        bad = ratings[part][near > 1e-6][0]
         shown = ", ".join(f"{level:g}" for level in known)
         raise DataError(
             f"A rating of {bad:g} is not a level of {owner} ({shown}): declare the scale of the ratings, "
