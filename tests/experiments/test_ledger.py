@@ -246,6 +246,26 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         ledger_page(Runs(tmp_path))
 
 
+def test_two_models_differ_by_users_where_pairs_were_measured_else_by_seeds(tmp_path: Path) -> None:
+    runs = table3(tmp_path, FIGURES)
+    rmse, ndcg = "RMSE differs from VAE-CF's", "NDCG@50 differs from the other top models'"
+    assert outcomes(runs, rmse)[1:] == [
+        ("ML-1M", HOLDS, "paper less vae-cf: -0.0550 [-0.0550, -0.0550], by seeds")
+    ]
+    others = outcomes(runs, ndcg)
+    assert [(where, verdict) for where, verdict, _ in others[1:]] == [("ML-1M", HOLDS), ("ML-1M", HOLDS)]
+    assert others[1][2].startswith("paper less vae-cf: +0.0550")
+    assert others[2][2].startswith("paper less ncf: +0.0250")
+    pair = {"set": "ml1m", "metric": "RMSE", "a": "vae-cf", "b": "paper", "difference": 0.01}
+    (tmp_path / "significance").mkdir()
+    (tmp_path / "significance" / "significance-paired.json").write_text(
+        json.dumps([{**pair, "low": -0.01, "high": 0.03}]), encoding="utf-8"
+    )
+    assert outcomes(Runs(tmp_path), rmse)[1:] == [
+        ("ML-1M", OPEN, "vae-cf less paper: +0.0100 [-0.0100, +0.0300], by users")
+    ]
+
+
 def test_the_page_tells_settings_seconds_and_commands(tmp_path: Path) -> None:
     runs = table3(tmp_path, FIGURES)
     folder = tmp_path / "table3"

@@ -128,7 +128,8 @@ def test_the_report_tells_all_trials_and_edges(tmp_path: Path, small_split: Spli
         *("importances.png", "importances.svg", "slices.png", "slices.svg")
     ]
     assert files[0].read_bytes().startswith(b"\x89PNG")
-    assert "n_units" in files[3].read_text(encoding="utf-8") or files[3].stat().st_size > 5000
+    # Of the settings that were tuned, as text: pictures keep their labels as such.
+    assert all("n_units" in file.read_text(encoding="utf-8") for file in files if file.suffix == ".svg")
 
 
 def test_another_study_in_the_folder_is_refused(tmp_path: Path, small_split: Split) -> None:

@@ -12,7 +12,7 @@ from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.experiments.ledger.printed_cells import BASELINE_ROWS as BASELINES
 from pyro_bmf.experiments.ledger.printed_cells import METRICS, OURS
 from pyro_bmf.experiments.ledger.runs import Runs, title_of
-from pyro_bmf.experiments.papers.judging import FAILS, HOLDS, OPEN, judge, paired
+from pyro_bmf.experiments.papers.judging import FAILS, HOLDS, OPEN, interval, judge, paired
 from pyro_bmf.experiments.printed import MODELS, SETS, TABLE3, TABLE4
 from pyro_bmf.experiments.scoring import USERS
 
@@ -204,6 +204,26 @@ def mean_ranks(runs: Runs) -> Iterator[Outcome]:
         )
 
 
+def _apart(runs: Runs, data: str, metric: str, name: str) -> Outcome | None:
+    """Judge whether ``paper`` and another differ on a set: by users where pairs are there, else by seeds."""
+    for one in runs.paired():
+        found = one["set"], one["metric"].lower(), {one["a"], one["b"]}
+        if found == (data, metric.lower(), {"paper", name}):
+            ends, mean = (one["low"], one["high"]), one["difference"]
+            return _two_sided(data, f"{one['a']} less {one['b']}", mean, ends, "by users")
+    gaps = paired(_values(runs, data, "paper", metric), _values(runs, data, name, metric))
+    between = interval(gaps) if gaps else None
+    if between is None:
+        return None
+    return _two_sided(data, f"paper less {name}", float(np.mean(gaps)), between, "by seeds")
+
+
+def _two_sided(data: str, what: str, mean: float, ends: tuple[float, float], how: str) -> Outcome:
+    apart = ends[0] > 0.0 or ends[1] < 0.0
+    told = f"{what}: {mean:+.4f} [{ends[0]:+.4f}, {ends[1]:+.4f}], {how}"
+    return Outcome(title_of(data), HOLDS if apart else OPEN, told)
+
+
 def differs(metric: str, names: Sequence[str]) -> Callable[[Runs], Iterator[Outcome]]:
     """Return what judges that ours differs from others, all where none is named."""
 
@@ -211,16 +231,11 @@ def differs(metric: str, names: Sequence[str]) -> Callable[[Runs], Iterator[Outc
         found = _nemenyi(metric)
         told = ", ".join(f"{name} p = {p:.3f}" for name, p in found.items())
         yield _printed(all(found[one] < _ALPHA for one in names or found), f"Nemenyi, top four: {told}")
-        for one in runs.paired():
-            sides = {one["a"], one["b"]}
-            if one["metric"].lower() != metric.lower() or "paper" not in sides:
-                continue
-            if not sides - {"paper"} <= set(names or BASELINES):
-                continue
-            apart = one["low"] > 0.0 or one["high"] < 0.0
-            told = f"{one['a']} less {one['b']}: {one['difference']:+.4f}"
-            ends = f"[{one['low']:+.4f}, {one['high']:+.4f}], by users"
-            yield Outcome(title_of(one["set"]), HOLDS if apart else OPEN, f"{told} {ends}")
+        for data in _measured_sets(runs):
+            for name in names or found:
+                outcome = _apart(runs, data, metric, name)
+                if outcome is not None:
+                    yield outcome
 
     return judged
 

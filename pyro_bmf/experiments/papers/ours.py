@@ -23,8 +23,6 @@ from pyro_bmf.experiments.scoring import USERS
 from pyro_bmf.files import atomic_write, make_folder
 
 METRICS = ("RMSE", "NDCG@20", "NDCG@50", "Recall@20", "Recall@50")
-#: What pairs are compared by.
-PAIRED = ("RMSE", "NDCG@20")
 _DRAWS = 1000
 _TABLE = "table3.csv"
 
@@ -200,7 +198,7 @@ class Ours:
                     ranked=ranking.users,
                     ndcg=ranking.user_values["ndcg"],
                 )
-        with np.load(file) as content:
+        with np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
 
     def sections(self, store: CellStore) -> Iterator[Section]:
