@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import nn
 
 from .errors import FitError
 
@@ -134,7 +133,7 @@ def estimate_chain(
     if device != "cpu":
         # Rows' inverses, and what a recorded solver reads of both sides.
         matrices += 4 * width**2 * (larger + 2 * n_rows)
-    ratings = n_train * 200
+    ratings = n_train * 110
     return Needs(
         n_rows * width,
         kept + tables + matrices + ratings + _RUNTIME,
@@ -196,8 +195,3 @@ def check_needs(needs: Needs) -> None:
     if needs.memory > needs.available:
         elsewhere = " Or fit on the CPU: device='cpu' (--device cpu)." if needs.on_card else ""
         raise FitError(f"This fit would need {needs}. {needs.advice}{elsewhere}")
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Return the number of learned numbers of a module."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -32,18 +32,13 @@ import torch
 from torch import Tensor
 
 from ..numerics import factorise
+from ..numerics.chunks import chunks
 from ..numerics.room import cells_on
 from ..numerics.segment_sums import bag_sum
 from .kernel import Conditional, Entries
 
 #: Numbers in the tables of one chunk; a function of shapes alone, so that a resumed chain repeats its bits.
 _CELLS = 8_000_000
-
-
-def slices(n: int, size: int) -> Iterator[slice]:
-    """Cut 0..n into slices of at most `size`, one at least."""
-    for start in range(0, n, max(size, 1)):
-        yield slice(start, min(start + max(size, 1), n))
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +133,7 @@ class RowPlan:
             half = torch.empty(*at.shape, self.width, dtype=torch.float64, device=features.device)
             small = torch.empty(len(at), r, r, dtype=torch.float64, device=features.device)
             eye = torch.eye(r, dtype=torch.float64, device=features.device)
-            for part in slices(len(at), _CELLS // (4 * r * self.width)):
+            for part in chunks(len(at), _CELLS // (4 * r * self.width)):
                 own = root_precision[begin + part.start : begin + part.stop].unsqueeze(-1)
                 f = (scaled[columns[at[part]]] * own).double()
                 white = f @ whiten
@@ -163,14 +158,14 @@ class RowPlan:
         indices = self.entries.indices[self.many_at]
         information = torch.empty(self.n_many, width, width, dtype=features.dtype, device=features.device)
         weighted = features * column_precision.unsqueeze(-1)
-        for part in slices(width, cells_on(features.device, _CELLS) // max(len(features) * width, 1)):
+        for part in chunks(width, cells_on(features.device, _CELLS) // max(len(features) * width, 1)):
             products = (features[:, part].unsqueeze(2) * weighted.unsqueeze(1)).flatten(1)
             information[:, part] = bag_sum(products, indices, self.many_indptr, None).view(
                 self.n_many, -1, width
             )
         information *= row_precision[rows].unsqueeze(-1)
         information += prior_precision
-        for part in slices(self.n_many, cells_on(features.device, _CELLS) // width**2):
+        for part in chunks(self.n_many, cells_on(features.device, _CELLS) // width**2):
             information[part] = factorise.cholesky(information[part])
         return Conditional.of_root(prior_precision, information, linear[rows])
 
@@ -205,7 +200,7 @@ class FewConditional:
     def _parts(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Give chunks of rows of equal numbers of entries: where they are in the order, H and C."""
         for (r, begin, at), half, root in zip(self.plan.few, self.halves, self.roots, strict=True):
-            for part in slices(len(at), _CELLS // (4 * r * self.plan.width)):
+            for part in chunks(len(at), _CELLS // (4 * r * self.plan.width)):
                 yield slice(begin + part.start, begin + part.stop), half[part], root[part]
 
     def solve(self, vectors: Tensor) -> Tensor:

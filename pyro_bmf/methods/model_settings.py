@@ -67,8 +67,8 @@ class ModelSettings(Following):
         that `Settings.replace` is given; the others are in standard units. Numbers in a word are the user's.
         Factors' numbers are in units of the root of a rating, as a product of two is a rating.
 
-    `implicit` needs Gibbs sweeps, whose priors are Normal-Wishart with `prior_scale` and `bias_scale` as
-    guesses, whatever the number of factors; `row_noise` needs sweeps or the encoders.
+    `implicit` needs the exact head or Gibbs sweeps, whose priors are Normal-Wishart with `prior_scale` and
+    `bias_scale` as guesses, whatever the number of factors; `row_noise` needs one of them or the encoders.
     """
 
     n_factors: int = setting(

@@ -91,7 +91,7 @@ class Feedback:
     @property
     def column_segments(self) -> Segments:
         """The columns as segments of the entries, which stand in the order of the rows."""
-        return Segments(self.indices.long(), self.t_indptr, self.t_order, self.t_pieces)
+        return Segments(self.indices, self.t_indptr, self.t_order, self.t_pieces)
 
     @property
     def counts(self) -> Tensor:

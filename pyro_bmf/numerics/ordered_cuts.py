@@ -104,8 +104,8 @@ class _Terms(NamedTuple):
 
     def plus(self, more: _Terms) -> _Terms:
         """Return the sums over both, which keep no cells."""
-        sums = (one + other for one, other in zip(self[:3], more[:3], strict=True))
-        return _Terms(*sums, None)
+        gradient, hessian = self.gradient + more.gradient, self.hessian + more.hessian
+        return _Terms(self.height + more.height, gradient, hessian, None)
 
 
 def _parts(eta: Tensor) -> list[slice]:
@@ -280,11 +280,21 @@ def draw_cuts_and_utilities(
 
 
 def draw_utilities(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> Tensor:
-    """Draw utilities (nnz,) given cuts and predictors; parameters as of `draw_cuts_and_utilities`."""
-    found = [
-        draw_in_cells(eta[part], scale[part], Cells.of(eta[part], scale[part], cuts, place[part]))
-        for part in _parts(eta)
-    ]
+    """Draw utilities (nnz,) given cuts and predictors.
+
+    Parameters
+    ----------
+    cuts : Tensor, shape (n_levels - 1,), or (nnz, n_levels - 1), float64
+        Of all ratings, or of each.
+    eta, scale, place
+        As of `draw_cuts_and_utilities`.
+    """
+
+    def drawn(part: slice) -> Tensor:
+        own = cuts if cuts.dim() == 1 else cuts[part]
+        return draw_in_cells(eta[part], scale[part], Cells.of(eta[part], scale[part], own, place[part]))
+
+    found = [drawn(part) for part in _parts(eta)]
     return found[0] if len(found) == 1 else torch.cat(found)
 
 

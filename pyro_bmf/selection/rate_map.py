@@ -3,12 +3,12 @@ r"""From a head's score to the probability that a pair is in the completed data.
 The map is a logistic in the score's logarithm and in the counts of the user and the item,
 
 .. math:: \mathrm{logit}\, r_{ij} = (1 - t_i) f_0(x_{ij}) + t_i f_1(x_{ij}) + a n_i + b n_i^2 + c m_j
-          + d m_j^2 + e n_i m_j + f [m_j = 0] + g,
+          + d m_j^2 + e n_i m_j + f z_j + g,
 
 with :math:`x = \log(\epsilon \log(1 + e^{s / \epsilon}))`, which is log s of large scores and falls on for
 negative ones; f_0 and f_1 piecewise linear and rising; :math:`t_i` between 0 for users with few ratings and 1
-for those with many; n and m logarithms of 1 + counts, less their means (items never rated have a rate of
-their own). Scores and counts are divided by the share of the data
+for those with many; n and m logarithms of 1 + counts, less their means; :math:`z_j` is 1 for items that were
+never rated, which have a rate of their own, else 0. Scores and counts are divided by the share of the data
 that they were counted in, so that a map holds for more data too.
 
 What is kept aside tells of r: of a pair that is not among the share a that was trained on, the probability to
@@ -239,6 +239,8 @@ class RateMap:
                     break
                 length /= 2
             gain = new[0] - value
+            if gain < 0.0:
+                break
             here, (value, slope, curvature) = there, new
             if gain < 1e-3:
                 break

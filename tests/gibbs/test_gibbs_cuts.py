@@ -103,7 +103,9 @@ def test_many_ratings_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch, rare: 
         torch.manual_seed(7)
         fitted = fit_cuts(cuts, eta, scale, place, SPREAD)
         drawn, utilities = draw_cuts_and_utilities(fitted, eta, scale, place.int(), SPREAD)
-        return [fitted, drawn, utilities, draw_utilities(drawn, eta, scale, place)]
+        own = drawn + 0.1 * torch.randn(len(eta), 1, dtype=torch.float64)
+        alone = [draw_utilities(one, eta, scale, place) for one in (drawn, own)]
+        return [fitted, drawn, utilities, *alone]
 
     assert _at(cuts, eta, scale, place, SPREAD).cells is not None
     whole = found()

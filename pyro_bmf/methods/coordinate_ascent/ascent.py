@@ -17,17 +17,16 @@ from __future__ import annotations
 import math
 import time
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...data.ratings import Ratings
 from ...errors import SettingsError
 from ...model import FactorizationModel
-from ...model.feedback import Feedback
 from ...model.priors.normal import Prior
 from ...model.sides import SIDES, Side, Sides
 from ..kernel import Entries
+from ..training_feedback import training_feedback
 from .guide import POINT_SCALE, ConjugateGuide
 
 #: Iterations before the priors' scales move: a bound that is far from its height prefers no factors at all.
@@ -73,14 +72,9 @@ class Ascent:
         assert utilities is not None  # as checked
         self.unknown = utilities
         self.model, self.device, self.dtype = model, device, dtype
-        users, items = (
-            torch.from_numpy(np.array(column, dtype=np.int64)).to(device)
-            for column in (train.users, train.items)
-        )
-        ratings = torch.from_numpy(train.ratings.astype(np.float64)).to(device)
-        feedback = Feedback.from_coo(users, items, ratings, train.n_users, train.n_items)
+        feedback = training_feedback(train, device, torch.float64)
         self.entries = Sides(Entries.of(feedback, dtype), Entries.of_transpose(feedback, dtype))
-        self.item_order = feedback.t_order.long()
+        self.item_order = feedback.t_order
         centre = float(model.centre)
         self.values = feedback.values - centre
         self.guide = ConjugateGuide(
@@ -152,7 +146,7 @@ class Ascent:
         return self.guide.predictors(self.guide.user.loc, self.entries.user, "user").double()
 
     def _targets(self, side: Side) -> Tensor:
-        values = self.utilities if side == "user" else self.utilities[self.item_order]
+        values = self.utilities if side == "user" else self.utilities.index_select(0, self.item_order)
         return values.to(self.dtype)
 
     def _update(self, side: Side) -> None:

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from ...numerics import factorise
+from ...numerics.chunks import chunks
 from ...numerics.packed_symmetric import pack, unpack
 from ...numerics.room import cells_on
-from ..few_entries import slices
 from ..kernel import Conditional, Entries
 
 #: Numbers in the matrices of one chunk of rows.
@@ -72,7 +72,7 @@ class Moments:
             bias, bias_second = loc[:, -1].clone(), covariance[:, -1, -1] + loc[:, -1] ** 2
             with_bias = covariance[:, :, -1] + loc * bias.unsqueeze(-1)
             with_bias[:, -1] = bias
-        for part in slices(m, cells_on(loc.device, _CELLS) // width**2):
+        for part in chunks(m, cells_on(loc.device, _CELLS) // width**2):
             second = covariance[part] + loc[part].unsqueeze(2) * loc[part].unsqueeze(1)
             if biases:
                 second[:, -1, :] = second[:, :, -1] = mean[part]
@@ -114,7 +114,7 @@ class Head:
     def _inverses(self) -> Iterator[tuple[slice, Tensor]]:
         """Give P_i^{-1} some rows at a time."""
         tril, inverse = self.conditional.precision_tril, self.conditional.inverse
-        for part in slices(len(tril), cells_on(tril.device, _CELLS) // tril.shape[-1] ** 2):
+        for part in chunks(len(tril), cells_on(tril.device, _CELLS) // tril.shape[-1] ** 2):
             yield part, factorise.inverse_of_root(tril[part]) if inverse is None else inverse[part]
 
     def mean_precision(self) -> tuple[Tensor, Tensor]:
@@ -199,7 +199,7 @@ def head_of(
     width = other.mean.shape[1]
     products, factor = other.products * weight, torch.linalg.cholesky if checked else factorise.cholesky
     tril = linear.new_empty(entries.n_rows, width, width)
-    for part in slices(entries.n_rows, cells_on(entries.indptr.device, _CELLS) // width**2):
+    for part in chunks(entries.n_rows, cells_on(entries.indptr.device, _CELLS) // width**2):
         sums = entries.part_sum(part, products, share) * row_precision[part].unsqueeze(-1)
         own = prior_precision if prior_precision.dim() == 2 else prior_precision[part]
         tril[part] = factor(unpack(sums, width) + own)
@@ -228,7 +228,7 @@ def predictor_variances(
     total += 2.0 * (loc.double() * entries.sum(other.with_bias * precision, weight).double()).sum(-1)
     products = other.products * precision
     # In double precision, and twice: chunks of a quarter take as much memory as those of the heads.
-    for part in slices(entries.n_rows, cells_on(entries.indptr.device, _CELLS // 4) // width**2):
+    for part in chunks(entries.n_rows, cells_on(entries.indptr.device, _CELLS // 4) // width**2):
         sums = unpack(entries.part_sum(part, products, weight), width)
         second = covariance[part] + loc[part].unsqueeze(2) * loc[part].unsqueeze(1)
         total[part] += (sums.double() * second.double()).sum((1, 2))

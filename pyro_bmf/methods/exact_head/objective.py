@@ -6,13 +6,14 @@ With :math:`L L^T = P_i`, :math:`\zeta_i = L^{-1} (h_i + \Lambda m_i)` and
 .. math::
 
    F = \sum_i \left[\tfrac{1}{2} \zeta_i^T \zeta_i - \tfrac{1}{2} m_i^T \Lambda m_i
-       - \sum \log \mathrm{diag} L + \tfrac{1}{2} E \log |\Lambda|
+       - \sum \log \mathrm{diag} L + \tfrac{1}{2} \log |\Lambda|
        - \tfrac{1}{2} \mathrm{tr}(C_i \mathrm{Var}(m_i)) \right]
      + \sum_{ij} \left[k_{ij} - \tfrac{1}{2} \tau_{ij} E(\hat z_{ij} - c_j)^2 \right],
 
 k what a rating's log-probability is beyond its Normal (`rating_terms`). It is Eq. 7 of the rows of one side
-at their best q: :math:`\beta F(\tau / \beta) - KL(q(y))`. Only the weights' means have a gradient here;
-everything else has its update in closed form (`updates`). Lambda, lambda and the noise stand at their means.
+at their best q: :math:`\beta F(\tau / \beta, k / \beta) - KL(q(y))`. Only the weights' means have a gradient
+here; everything else has its update in closed form (`updates`). Lambda, lambda and the noise stand at their
+means.
 """
 
 from __future__ import annotations

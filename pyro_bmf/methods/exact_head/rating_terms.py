@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ...model.likelihoods.normal_utilities import Utilities
-from ..few_entries import slices
+from ...numerics.chunks import chunks
 
 #: The least share: far from its cell a rating says where its predictor should be nearly to the point.
 _LEAST_SHARE = 0.02
@@ -77,7 +77,7 @@ def rating_terms(
     target, squares = torch.empty_like(eta), torch.empty_like(eta)
     share = torch.empty_like(eta) if utilities.latent else None
     constant = eta.new_zeros((), dtype=torch.float64)
-    for part in slices(len(eta), _RATINGS):
+    for part in chunks(len(eta), _RATINGS):
         at, tau = eta[part].double(), precision[part].double()
         mean, variance, log_prob = utilities.moments(cuts, at, tau.rsqrt(), observed[part])
         step = mean - at

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from ..gibbs.known_parts import conjugate_priors, latent_utilities
 from ..gibbs.sweeps import NOISE_PRIOR, START_WIDTH, WEIGHTS_START_WIDTH
 from ..kernel import Entries
 from ..recording import NOT_RECORDED, Recording
+from ..training_feedback import training_feedback
 from .guide import ExactHeadGuide, noise_squares
 from .head import Head, Moments, head_of
 from .hyperparameters import SidePriors, by_block, expected_precision, times_kappa
@@ -90,10 +90,11 @@ class HeadUpdates:
         self.model, self.settings, self.device, self.dtype = model, settings, device, dtype
         self.unknown = latent_utilities(model)
         place = torch.device("cpu") if host_chunk else device
-        feedback = _feedback_of(train, place)
+        feedback = training_feedback(train, place, torch.float64)
         self.entries = self.mask = _both_views(feedback, dtype, device, host_chunk)
         if implicit is not None:
-            self.mask = _both_views(_feedback_of(implicit, place), dtype, device, host_chunk)
+            mask = training_feedback(implicit, place, dtype)
+            self.mask = _both_views(mask, dtype, device, host_chunk)
         self.item_order = feedback.t_order.to(device)
         self.centre = float(model.centre)
         given = feedback.values.to(device)
@@ -367,15 +368,6 @@ def best_noise_shape(shape: Tensor, rate: Tensor, a: Tensor) -> Tensor:
         step = torch.where(curve < 0.0, -slope / curve, slope.sign() * 0.1)
         x = x + step.clamp(-0.5, 0.5)
     return x.exp()
-
-
-def _feedback_of(ratings: Ratings, device: torch.device) -> Feedback:
-    users, items = (
-        torch.from_numpy(np.array(column, dtype=np.int64)).to(device)
-        for column in (ratings.users, ratings.items)
-    )
-    values = torch.from_numpy(ratings.ratings.astype(np.float64)).to(device)
-    return Feedback.from_coo(users, items, values, ratings.n_users, ratings.n_items)
 
 
 def _both_views(

@@ -28,10 +28,10 @@ from ...data.ratings import Ratings
 from ...errors import FitError
 from ...estimate import check_needs, estimate_chain
 from ...model import FactorizationModel
-from ...model.feedback import Feedback
 from ...progress import Reporter
 from ..job import Handover
 from ..recording import Recording
+from ..training_feedback import training_feedback
 from .chain_state import ChainState, SideState
 from .collapsed_means import Solver
 from .kept_draws import Kept, RunningAverage
@@ -75,14 +75,14 @@ class Chain:
         self.model, self.train, self.settings, self.seed = model.to(device), train, settings, seed
         self.device, self.reporter = device, reporter
         self._check_size()
-        feedback = _feedback_of(train, device)
+        feedback = training_feedback(train, device, torch.float32)
         self.sweeps = Sweeps(
             model,
             feedback,
             feedback.values,
             solver=Solver(settings.solver_tolerance),
             scale_moves=settings.scale_moves,
-            mask=None if implicit is None else _feedback_of(implicit, device),
+            mask=None if implicit is None else training_feedback(implicit, device, torch.float32),
             recording=Recording.on(device, reporter.note),
         )
         self.average = None if valid is None else RunningAverage(valid)
@@ -297,15 +297,6 @@ class Chain:
 def seed_of(seed: int, sweep: int) -> int:
     """Return the seed of a sweep's generator: everything random in it follows from these two numbers."""
     return int(np.random.SeedSequence([seed, 0x61BB5, sweep]).generate_state(1)[0])
-
-
-def _feedback_of(ratings: Ratings, device: torch.device) -> Feedback:
-    users, items = (
-        torch.from_numpy(np.array(column, dtype=np.int64)).to(device)
-        for column in (ratings.users, ratings.items)
-    )
-    values = torch.from_numpy(ratings.ratings.astype(np.float32)).to(device)
-    return Feedback.from_coo(users, items, values, ratings.n_users, ratings.n_items)
 
 
 def check_gibbs(model: FactorizationModel) -> None:

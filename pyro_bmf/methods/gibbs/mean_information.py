@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from ...numerics import factorise, room
+from ...numerics.chunks import chunks
 from ...numerics.room import cells_on
 from ...numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
-from ..few_entries import FewConditional, RowPlan, slices
+from ..few_entries import FewConditional, RowPlan
 from ..kernel import Conditional, Entries, RowConditional, mean_precision_of, outer_products
 from .block_solvers import DenseBlocks, FewBlocks
 
@@ -301,7 +302,7 @@ class FewInformation:
         many = prior.new_empty(plan.n_many, plan.width, plan.width)
         if conditional.many is not None:
             tril, inverse = conditional.many.precision_tril, conditional.many.inverse
-            for part in slices(plan.n_many, cells_on(many.device, _CELLS) // plan.width**2):
+            for part in chunks(plan.n_many, cells_on(many.device, _CELLS) // plan.width**2):
                 own = None if inverse is None else inverse[part]
                 many[part] = Conditional(prior, tril[part], prior, own).mean_precision()
         return cls(plan, columns, many, tuple(half.to(prior.dtype) for half in conditional.halves))
@@ -373,7 +374,7 @@ class FewInformation:
             )
         blocks = blocks.view(-1, width, width) + torch.diag(weights_precision)
         inverse = torch.cat([blocks, location_block.unsqueeze(0)])
-        for part in slices(len(inverse), cells_on(inverse.device, _CELLS) // width**2):
+        for part in chunks(len(inverse), cells_on(inverse.device, _CELLS) // width**2):
             inverse[part] = factorise.inverse_of_root(factorise.cholesky(inverse[part]))
         # Of the light columns: lambda + c mean = lambda^{1/2} Q (1 + c gamma) Q^T lambda^{1/2}.
         shared = (columns.light_shares[:n_many] @ self.many.reshape(n_many, -1)).view(width, width)
@@ -393,7 +394,7 @@ class FewInformation:
 def _products(tensor: Tensor, means: Tensor) -> Tensor:
     """Return the sums over rows of x_ik G_i,kl x_il for G (n, D, D) and x (n, D)."""
     found = torch.zeros_like(tensor[:1].sum(0))
-    for part in slices(len(means), cells_on(means.device, _CELLS) // tensor.shape[-1] ** 2):
+    for part in chunks(len(means), cells_on(means.device, _CELLS) // tensor.shape[-1] ** 2):
         x = means[part]
         found += torch.einsum("nk,nkl,nl->kl", x, tensor[part], x)
     return found

@@ -46,6 +46,7 @@ from ...model.likelihoods.normal_utilities import Utilities
 from ...model.row_draws import RowDraws
 from ..kernel import Conditional, Entries, outer_products
 from .common_coordinates import Common, Priors
+from .hyper_draws import draw_row_noise
 
 #: Numbers in the tables of one chunk of draws.
 _CELLS = 8_000_000
@@ -297,7 +298,7 @@ class _Chunk:
         total = self.entries.row_sums(residuals**2 * self.weight).double()
         shape = shape.repeat_interleave(self.n)
         counts = self.entries.indptr.diff().double()
-        return (torch._standard_gamma(shape + 0.5 * counts) / (shape + 0.5 * total)).to(own.dtype)
+        return draw_row_noise(counts, total, shape).to(own.dtype)
 
     def _draw_rows(self, utilities: Tensor, own: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:
         """Draw the rows and return their conditional means too, in the common coordinates."""

@@ -18,6 +18,7 @@ from ...model.likelihoods.normal_utilities import Utilities
 from ...model.row_draws import RowDraws, working_dtype
 from ..kernel import Conditional, Entries, outer_products
 from .common_coordinates import Priors
+from .hyper_draws import draw_row_noise
 
 #: Numbers in the tables of one chunk of draws.
 _CELLS = 8_000_000
@@ -143,10 +144,8 @@ def _drawn(
         if shape is not None:
             squares = (utilities - eta) ** 2 * level[entries.rows] * weight[at]
             total = entries.row_sums(squares).double()
-            alpha = shape.repeat_interleave(n)
             counts = entries.indptr.diff().double()
-            drawn_noise = torch._standard_gamma(alpha + 0.5 * counts) / (alpha + 0.5 * total)
-            own = drawn_noise.to(dtype)
+            own = draw_row_noise(counts, total, shape.repeat_interleave(n)).to(dtype)
         found, mean = conditional(utilities)
         rows = mean + found.spread(torch.randn_like(mean))
     noise = own.rsqrt().view(s, n).sum(0)

@@ -8,9 +8,9 @@ The model, in the symbols of `docs/mathematics.md`, with the utilities z that `U
    u_i \sim N(m_i, \Lambda^{-1}), \qquad m_i = \mu_u + n_i^{-1/2} \sum_j y_j,
 
 and the same for the items. `Sweeps.sweep` is the list of the updates, each exact given all else: the shifts
-and scales that no rating sees, the utilities, the noise, then for either side the prior's precision, its
-location and implicit weights together **with the rows integrated out** (`collapsed_means`), and the rows
-(`pyro_bmf.methods.kernel`).
+and scales that no rating sees, the utilities, amplitudes and noise, then for either side the prior's
+precision, its location and implicit weights together **with the rows integrated out** (`collapsed_means`),
+and the rows (`pyro_bmf.methods.kernel`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from ...model import FactorizationModel
 from ...model.feedback import Feedback
 from ...model.sides import SIDES, Side, Sides
 from ...numerics import factorise
+from ...numerics.chunks import chunks
 from ...numerics.conjugate_draws import draw_gamma
 from ...numerics.segment_sums import segment_sum
-from ..few_entries import slices
 from ..kernel import Entries
 from ..recording import NOT_RECORDED, Recording
 from .amplitude_moves import Parts, draw_amplitudes
@@ -107,7 +107,7 @@ class Sweeps:
         # Utilities are kept in the users' order; items read them in their own.
         self.item_order = feedback.t_order
         self.pairs = Sides(users.rows, users.indices)
-        self.segments = Sides(users.segments, replace(feedback.column_segments, index=users.indices))
+        self.segments = Sides(users.segments, feedback.column_segments)
         self.ratings = ratings.to(dtype)
         self.observed = self.utilities.observe(ratings)
         self.centre = float(model.centre)
@@ -199,7 +199,7 @@ class Sweeps:
         """Return eta of pairs, (n,), for rows (n_rows, D) of both sides."""
         k = self.model.n_factors
         found = rows.user.new_empty(len(pairs.user))
-        for part in slices(len(found), _PAIRS):
+        for part in chunks(len(found), _PAIRS):
             u = rows.user.index_select(0, pairs.user[part])
             v = rows.item.index_select(0, pairs.item[part])
             eta = (u[:, :k] * v[:, :k]).sum(-1) + self.centre
