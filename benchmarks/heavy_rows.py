@@ -21,6 +21,7 @@ import numpy as np
 
 from pyro_bmf.data import random_split, synthetic_ratings
 from pyro_bmf.errors import PyroBmfError
+from pyro_bmf.files import write_json
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.cross_feedback import optimizer
 from pyro_bmf.methods.settings import preset
@@ -77,7 +78,7 @@ def main() -> None:
         found.append(one(heavy, options))
         print(found[-1], flush=True)
         if options.out is not None:
-            options.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+            write_json(options.out, found)
 
 
 if __name__ == "__main__":

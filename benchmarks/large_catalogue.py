@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pyro_bmf.files import write_json
+
 SHAPES = {
     "22,000 x 296,000": (22_000, 296_000, 900_000),
     "200,000 x 200,000": (200_000, 200_000, 600_000),
@@ -117,7 +119,7 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             done[name] = one(name, options, folder)
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+        write_json(options.out, done)
         print(name, json.dumps(done[name]))
 
 

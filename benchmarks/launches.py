@@ -34,6 +34,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from pyro_bmf.files import write_json
+
 #: Operations that move no numbers.
 NO_KERNEL = frozenset(
     "aten::" + name
@@ -320,7 +322,7 @@ def write_methods(ratings: Any, options: argparse.Namespace) -> None:
         found = measure_methods(random_split(ratings, seed=0).train, options.steps)
     if options.out is not None:
         more = {"threads": options.threads, "load": os.getloadavg()[0], "data": options.data or "generated"}
-        options.out.write_text(json.dumps(found | more, indent=2) + "\n", "utf-8")
+        write_json(options.out, found | more)
 
 
 def main() -> None:
@@ -388,7 +390,7 @@ def write(found: dict[str, Any], options: argparse.Namespace) -> None:
         all_found = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
         key = f"{options.preset}{' hidden' if options.hidden else ''} {options.threads}"
         all_found[key] = all_found.get(key, {}) | found
-        options.out.write_text(json.dumps(all_found, indent=2) + "\n", "utf-8")
+        write_json(options.out, all_found)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pyro_bmf.files import write_json
+
 #: Why a surviving mutant is left: the first pair of patterns that the line before and after matches says it.
 REASONS = (
     (r"tril\(.*, -1\)", r"tril\(.*, \)", "the diagonal is overwritten in the next line: the same numbers"),
@@ -158,7 +160,7 @@ def main() -> None:
         if row is not None:
             by_module[row["module"]] = row
     rows = [by_module[name] for name in sorted(by_module)]
-    given.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_json(given.out, rows)
     for row in rows:
         print({name: value for name, value in row.items() if name != "survivors"})
         for one in row["survivors"]:
