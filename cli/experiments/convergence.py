@@ -21,7 +21,8 @@ from .options import ROWS, Columns, Shared, columns_options, experiment_options
     metavar="A,B",
     group=ROWS,
     common=True,
-    help="Variants of the paper's section 4.6, with the preset's own blocks. [default: A,B,C,D,E]",
+    help="Variants of the paper's section 4.6, with the preset's own blocks; none for none. "
+    "[default: A,B,C,D,E]",
 )
 @option(
     "--iterations",
@@ -70,10 +71,13 @@ def convergence(
     Example:
       pyro-bmf experiment convergence --data ml100k --seeds 1 --iterations 2 --literal-iterations 1
     """
+    variants, literal_variants = (() if one == ("none",) else one for one in (variants, literal_variants))
+    if not (variants or literal_variants):
+        raise click.UsageError("--variants none --literal-variants none: nothing is left to follow.")
     choices = {
         "variants": variants,
         "iterations": iterations,
-        "literal_variants": () if literal_variants == ("none",) else literal_variants,
+        "literal_variants": literal_variants,
         "literal_iterations": literal_iterations,
     }
     spec = ConvergenceSpec(

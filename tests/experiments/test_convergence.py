@@ -57,6 +57,17 @@ def test_every_variant_of_the_figure(here: Path) -> None:
         assert (here / "figure" / name).stat().st_size > 100
 
 
+def test_blocks_of_one_kind_alone(here: Path) -> None:
+    command = ("experiment", "convergence", "--data", "ml100k", "--variants", "none", "--seeds", 1)
+    more = ("--literal-iterations", 1, "--threads", 1, "--quiet", "--out", "literal")
+    outcome = call(*command, "--literal-variants", "C", *more)
+    assert outcome.code == 0, outcome.err
+    assert [(row["variant"], row["blocks"]) for row in figures(here / "literal")] == [("C", "100")]
+    outcome = call(*command, "--literal-variants", "none", *more)
+    assert outcome.code == 2
+    assert "--variants none --literal-variants none" in outcome.err
+
+
 def test_the_variants_are_those_of_the_paper() -> None:
     """§ 4.6: A and C without feedback, B and D with it, L' = 0, 0, 1, 1, E = D with attention, L = 0."""
     told = {
