@@ -77,8 +77,8 @@ def test_every_row_of_the_table_is_tuned_and_measured(here: Path) -> None:
     assert "whether" in outcome.out.lower()
     judged = [line for line in text.split("## Whether")[1].splitlines() if line.startswith("| MovieLens")]
     assert len(judged) >= 4
-    said = {line.split(" | ")[2] for line in judged}
-    assert said <= {"holds", "does not hold", "cannot be judged"}, said
+    said = [line.split(" | ")[2] for line in judged]
+    assert all(re.match("holds|does not hold|cannot be judged", one) for one in said), said
 
 
 def write_settings(folder: Path) -> Path:
