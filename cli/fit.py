@@ -57,9 +57,7 @@ _WITH_RESUME = frozenset(
     metavar="RUN",
     help="Go on with an interrupted run, as it was set.",
 )
-@click.option(
-    "--warm-start", type=RUN, metavar="RUN", help="Start from an earlier run's weights and settings."
-)
+@click.option("--warm-start", type=RUN, metavar="RUN", help="Start from an earlier run of the encoders.")
 @click.option("--refit", is_flag=True, help="Then fit train + validation for the iterations chosen.")
 @click.option("--recommend-for", metavar="USER", help="Show ten recommendations for this user at the end.")
 @settings_options

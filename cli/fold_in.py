@@ -123,7 +123,9 @@ def command(
       pyro-bmf fold-in runs/ml100k --ratings mine.csv --predict 127
       pyro-bmf fold-in runs/ml100k --side item --ratings new_film.csv --n 20
     """
-    if (file is None) == (not typed):
+    if file is not None and typed:
+        raise click.UsageError("Give the new ratings by --ratings FILE or by --rating ID=RATING, not both.")
+    if file is None and not typed:
         raise click.UsageError("Give the new ratings: --ratings FILE, or --rating ID=RATING once or more.")
     if predicted:
         refuse_unread(("n", "by", "threshold"), "without --predict alone")

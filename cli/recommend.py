@@ -14,7 +14,13 @@ from .given import given_options, refuse_unread
 from .id_files import FILE, parse_ids, read_table
 from .printing.output import TableWriter, table_options
 from .printing.progress import bar
-from .printing.rating_tables import by_words, limited, recommendation_title, show_ratings
+from .printing.rating_tables import (
+    by_words,
+    limited,
+    recommendation_title,
+    score_words,
+    show_ratings,
+)
 from .printing.table_files import out_option, write_parts
 from .runs.folder import RUN, RunFolder
 from .runs.selection import load_recommender, recommender_if_any
@@ -154,7 +160,10 @@ def command(
       pyro-bmf recommend runs/ml100k --user 196 --why --min-count 3 --exclude watched.csv
       pyro-bmf recommend runs/ml100k --all --out recommendations.parquet
     """
-    if sum((bool(users), users_file is not None, everybody)) != 1:
+    asked = sum((bool(users), users_file is not None, everybody))
+    if asked > 1:
+        raise click.UsageError("Say for whom once: by --user U, by --users FILE, or by --all.")
+    if not asked:
         raise click.UsageError("Say for whom: --user U (perhaps again), --users FILE, or --all.")
     if everybody and out is None:
         raise click.UsageError("--all needs a file: give --out FILE.csv or FILE.parquet.")
@@ -204,6 +213,8 @@ def command(
     import pandas as pd
 
     table = pd.concat(parts, ignore_index=True)
+    if len(table) < n * len(user_ids):
+        tables.say("Some lists are shorter than --n: no more items are left to choose from.")
     one = len(user_ids) == 1
     seen = (
         "rated or not"
@@ -222,6 +233,7 @@ def command(
             seen=seen,
             scale=scale,
             by=None if recommender is None else by_words(recommender, by),
+            score=score_words(strategy, quantile, n, by, seed),
         ),
         table,
         interval,
@@ -253,6 +265,12 @@ def _candidates(
     if excluded is not None:
         keep[vocabulary.index(parse_ids(read_table(excluded, ("item_id",))["item_id"], vocabulary))] = False
     keep &= posterior.train.item_counts >= min_count
+    if not keep.any():
+        given = ("--candidates", candidates), ("--exclude", excluded), (f"--min-count {min_count}", min_count)
+        raise SettingsError(
+            f"{', '.join(name for name, value in given if value)}: none of the {len(vocabulary):,} items is "
+            "left to recommend."
+        )
     return vocabulary.raw(np.flatnonzero(keep))
 
 

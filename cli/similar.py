@@ -53,7 +53,9 @@ def command(
       pyro-bmf similar runs/ml100k --user 196 --n 5
     """
     if (item is None) == (user is None):
-        raise click.UsageError("Give --item I or --user U.")
+        raise click.UsageError(
+            "Give --item I or --user U." if item is None else "Give --item I or --user U, not both."
+        )
     posterior = RunFolder.existing(path).load_posterior()
     if item is not None:
         raw = posterior.item_vocabulary.parse(item)

@@ -97,8 +97,9 @@ class Prepared:
                 raise SettingsError(f"fit was given {value!r}: give {remedy}.")
         if warm_start is not None and not isinstance(settings.method, CrossFeedback):
             raise SettingsError(
-                f"A fit by {settings.method.title} takes no warm start: leave the warm start out, or fit a "
-                "guide first (method=CrossFeedback(), as in preset('amortized'))."
+                f"A fit by {settings.method.title} takes no warm start: fits of the encoders alone do, as "
+                "those by the preset amortized (--preset amortized, in Python preset('amortized')). Leave it "
+                "out (--warm-start, warm_start=), or start from such a run."
             )
         if watched is not None and not isinstance(settings.method, CrossFeedback):
             raise SettingsError(

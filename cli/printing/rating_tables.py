@@ -106,15 +106,27 @@ def recommendation_title(
     seen: str | None = None,
     scale: RatingScale | None = None,
     by: str | None = None,
+    score: str | None = None,
 ) -> str:
     """Return the title of a table of recommendations, whose values are cut to `scale` if it is given.
 
-    `seen` tells what is left out, `by` what decides other than the mean.
+    `seen` tells what is left out, `by` what decides other than the mean, `score` what a strategy's score is.
     """
+    told = "".join(f"{words}; " for words in (by, score) if words is not None)
     return (
-        f"Recommendations for {whom}{'' if seen is None else f', {seen}'} ({'' if by is None else f'{by}; '}"
+        f"Recommendations for {whom}{'' if seen is None else f', {seen}'} ({told}"
         f"posterior-predictive mean and {100 * interval:g} % interval{cut_words(scale)})"
     )
+
+
+def score_words(strategy: str, quantile: float, n: int, by: str, seed: int) -> str | None:
+    """Return what the scores of a strategy are, in words; None for means."""
+    what = "the predictor, before it becomes a rating" if by == "rating" else f"the probability to be {by}"
+    if strategy == "lower":
+        return f"score: the {100 * quantile:g} % quantile of {what}"
+    if strategy == "thompson":
+        return f"score: one draw of {what}, seed {seed}"
+    return f"score: the probability to be among the {n} best" if strategy == "prob-top" else None
 
 
 def cut_words(scale: RatingScale | None) -> str:

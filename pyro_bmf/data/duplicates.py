@@ -49,7 +49,7 @@ class SortedColumns:
         remedy = (
             "a pair may stand once in all files of a split together, so remove one of the two"
             if several
-            else "choose duplicates 'last' or 'mean'"
+            else "choose duplicates 'last' or 'mean' (--duplicates, in Python duplicates=)"
         )
         repeated = self.repeated
         first = int(np.argmax(repeated))

@@ -104,7 +104,8 @@ class RatingScale:
             return cls(float(ratings.min()), float(ratings.max()), None, "inferred")
         if len(distinct) == 1:
             raise DataError(
-                f"all ratings are {distinct[0]:g}: the scale cannot be inferred; give it (scale 1:5:1)"
+                f"all ratings are {distinct[0]:g}: the scale cannot be inferred; give it "
+                "(--scale 1:5:1, in Python scale='1:5:1')"
             )
         step = float(f"{np.diff(distinct).min():.9g}")
         low, high = float(distinct[0]), float(distinct[-1])

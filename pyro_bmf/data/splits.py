@@ -332,8 +332,8 @@ def _fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
     shares = tuple(float(share) for share in fractions)
     if len(shares) != 3 or not all(0 <= share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
         raise DataError(
-            f"fractions {tuple(fractions)}: give three shares of train, validation and test that sum to 1, "
-            "as 0.7,0.15,0.15"
+            f"fractions {tuple(fractions)}: give three shares of train, validation and test, each below 1, "
+            "that sum to 1, as 0.7,0.15,0.15"
         )
     return shares[0], shares[1], shares[2]
 

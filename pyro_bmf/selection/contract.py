@@ -59,7 +59,8 @@ class SelectionHead(Protocol):
     def left_out(self, rated: RatedSets, users: Indices) -> Scorer:
         """Return a scorer for which `users`, of those that the head was fitted to, count as not fitted to.
 
-        It is asked for these users alone.
+        It is asked for these users alone, known by the keys of `rated`, with all or a part of what they
+        rated: no score is of an item that is among it.
         """
 
     def settings(self) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def fit_selection(
     step(1)
     # As few as leave the head about what it is: it is asked of new users when it has seen all of these.
     some = fold.limited(fold.calibrating, MOST_CELLS, rng)[: max(1, len(fold.rated) // 5)]
-    new = fold.calibrated(found.left_out(fold.rated, some), some, MOST_CELLS, rng, means)
+    new = fold.calibrated(found.left_out(fold.rated, some), some, MOST_CELLS, rng, means, thinned=True)
     step(1)
     if len(whole) != len(train):
         found = found.refitted(RatedSets.of(whole))
@@ -231,15 +231,28 @@ class _Folds:
 
     def cells(self, score: Scorer, users: Indices) -> Cells:
         """Return the candidate pairs of some users."""
-        n_items = self.rated.matrix.shape[1]
-        scores = np.empty((len(users), n_items), dtype=np.float32)
-        for part in chunks(len(users), CELLS // max(n_items, 1)):
-            some = self.rated.take(users[part])
+        return self._cells(score, self.rated.take(users), self.held_out.take(users))
+
+    def thinned(self, score: Scorer, users: Indices, rng: np.random.Generator) -> Cells:
+        """Return the candidate pairs that users would have had with fewer ratings.
+
+        Of each user the same share of both parts is kept, between all and what leaves one training rating,
+        uniform in its logarithm: how much of a user is known, and how much is held out, stays as it is.
+        """
+        counts = np.maximum(self.rated.counts[users], 1)
+        shares = counts ** -rng.random(len(users))
+        rated, held_out = (sets.take(users).thinned(shares, rng) for sets in (self.rated, self.held_out))
+        return self._cells(score, rated, held_out)
+
+    def _cells(self, score: Scorer, rated: RatedSets, held_out: RatedSets) -> Cells:
+        n_items = rated.matrix.shape[1]
+        scores = np.empty((len(rated), n_items), dtype=np.float32)
+        for part in chunks(len(rated), CELLS // max(n_items, 1)):
+            some = rated.take(np.arange(part.start, part.stop))
             scores[part] = score(some) / np.float32(self.shares[0])
             entries = some.matrix.tocoo()
             scores[part.start + entries.row, entries.col] = np.nan
-        counts = self.rated.counts[users] / self.shares[0]
-        return Cells(scores, self.held_out.matrix[users], counts, self.item_counts)
+        return Cells(scores, held_out.matrix, rated.counts / self.shares[0], self.item_counts)
 
     def calibrated(
         self,
@@ -248,11 +261,18 @@ class _Folds:
         most: int,
         rng: np.random.Generator,
         means: Means | None = None,
+        *,
+        thinned: bool = False,
     ) -> RateMap:
-        """Fit a map to the pairs of some users, and what predicted mean ratings add to it."""
+        """Fit a map to the pairs of some users, and what predicted mean ratings add to it.
+
+        With `thinned`, the map is fitted to the same users with fewer ratings, too: new users may have one.
+        """
         own = self.limited(users, most, rng)
         cells = self.cells(score, own)
-        found = RateMap.fit(cells, seen=self.shares[0], share=self.shares[1])
+        # Numbers of their own, as for the means below.
+        fewer = [self.thinned(score, own, np.random.default_rng(len(own)))] if thinned else []
+        found = RateMap.fit(Cells.joined([cells, *fewer]), seen=self.shares[0], share=self.shares[1])
         if means is None:
             return found
         about = Horizon(*self.shares, "validation")

@@ -135,8 +135,7 @@ class ItemRegression:
 
     def leverage(self, rated: RatedSets, product: Scores) -> Scores:
         """Return h_j(x) for ``product = X P``, (n_users, J)."""
-        own = np.asarray(rated.matrix.multiply(product).sum(axis=1), dtype=np.float32)
-        found = np.maximum(own.reshape(-1, 1) - product**2 / self.diagonal, 0.0)
+        found = np.maximum(_row_sums(rated, product) - product**2 / self.diagonal, 0.0)
         return found.astype(np.float32, copy=False)
 
     def draw_scores(self, rated: RatedSets, columns: Indices, draws: Indices, seed: int) -> NDArray[Any]:
@@ -159,14 +158,16 @@ class ItemRegression:
         return ItemRegression.fit(rated, self.ridge, double=self.double)
 
     def left_out(self, rated: RatedSets, users: Indices) -> Scorer:
-        """Return the closed form for users without their own row."""
-        del rated, users
+        """Return the closed form for users without their own row: P plus what that took off it."""
+        del users
 
         def score(some: RatedSets) -> Scores:
-            product = some.matrix @ self.inverse
-            gap: Scores = 1.0 - self.leverage(some, product)
-            found = self._scores(some, product) / np.maximum(gap, np.float32(1e-3))
-            return found.astype(np.float32, copy=False)
+            whole = rated.take(some.keys)
+            own = whole.matrix @ self.inverse
+            share = 1.0 / np.maximum(1.0 - _row_sums(whole, own), np.float32(1e-3))
+            product = some.matrix @ self.inverse + own * (_row_sums(some, own) * share)
+            found: Scores = product / -(self.diagonal + own**2 * share)
+            return found
 
         return score
 
@@ -203,6 +204,11 @@ class ItemRegression:
         entries = rated.matrix.tocoo()
         scores[entries.row, entries.col] += 1.0
         return scores
+
+
+def _row_sums(rated: RatedSets, table: Scores) -> NDArray[np.float32]:
+    """Return the sum of each user's row of a table (n_users, J) over what the user rated, (n_users, 1)."""
+    return np.asarray(rated.matrix.multiply(table).sum(axis=1), dtype=np.float32).reshape(-1, 1)
 
 
 def _narrowed(buffer: NDArray[Any]) -> NDArray[np.float32]:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.optimize import lsq_linear
 
 from ..numerics.chunks import chunks
@@ -64,6 +65,18 @@ class Cells:
     true: Any
     user_counts: Floats
     item_counts: Floats
+
+    @classmethod
+    def joined(cls, parts: list[Cells]) -> Cells:
+        """Return the pairs of all users of some parts, whose items are the same."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([one.scores for one in parts]),
+            sparse.vstack([one.true for one in parts], format="csr"),
+            np.concatenate([one.user_counts for one in parts]),
+            parts[0].item_counts,
+        )
 
     def take(self, users: Indices) -> Cells:
         """Return the pairs of some of the users."""

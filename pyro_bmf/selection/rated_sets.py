@@ -54,6 +54,13 @@ class RatedSets:
         """Return the sets of some users."""
         return RatedSets(self.matrix[rows], self.keys[rows], self.new)
 
+    def thinned(self, shares: NDArray[np.float64], rng: np.random.Generator) -> RatedSets:
+        """Return the same users with a share (n_users,) of their items each, drawn one by one."""
+        entries = self.matrix.tocoo()
+        kept = rng.random(len(entries.row)) < shares[entries.row]
+        part = (entries.data[kept], (entries.row[kept], entries.col[kept]))
+        return RatedSets(sparse.csr_matrix(part, shape=self.matrix.shape), self.keys, self.new)
+
     def items(self, row: int) -> Indices:
         """Return the items that one user rated, ascending."""
         found: Indices = np.sort(self.matrix[[row]].indices).astype(np.int64)

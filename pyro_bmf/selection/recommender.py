@@ -51,6 +51,22 @@ class Recommender:
     threshold: float | None = None
     horizon: Horizon | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a threshold above which there is no rating, or below which there is none.
+
+        Raises
+        ------
+        SettingsError
+            With the ends of the scale.
+        """
+        scale = self.posterior.scale
+        if self.threshold is not None and not scale.low <= self.threshold < scale.high:
+            raise SettingsError(
+                f"the threshold is {self.threshold:g}: liked is a rating above it, so give one from "
+                f"{scale.low:g} to below {scale.high:g}, the ends of the scale (--threshold, in Python "
+                "threshold=)."
+            )
+
     @classmethod
     def load(
         cls, path: Path | str, *, threshold: float | None = None, posterior: Posterior | None = None

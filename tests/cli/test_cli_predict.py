@@ -165,15 +165,42 @@ def test_recommend_to_all_is_written_in_parts(
 
 
 @pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        (("lower", "--quantile", "0.2"), "score: the 20 % quantile of the predictor, before it becomes a"),
+        (("thompson", "--seed", "3"), "score: one draw of the predictor, before it becomes a rating, seed 3"),
+        (("prob-top",), "score: the probability to be among the 2 best"),
+        (("mean",), None),
+    ],
+)
+def test_a_title_says_what_scores_are(
+    cli: Run, tiny_run: Path, strategy: tuple[str, ...], words: str | None
+) -> None:
+    outcome = cli("recommend", tiny_run, "--user", 7, "--n", 2, "--by", "rating", "--strategy", *strategy)
+    assert outcome.code == 0, outcome.err
+    title = " ".join(outcome.out.split())
+    assert (words in title) if words else ("score:" not in title)
+
+
+def test_lists_that_are_short_say_so(cli: Run, tiny_run: Path) -> None:
+    outcome = cli("recommend", tiny_run, "--user", 7, "--n", 5000)
+    assert outcome.code == 0
+    assert "shorter than --n" in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         ((), 2, "Say for whom"),
-        (("--user", "7", "--all"), 2, "Say for whom"),
+        (("--user", "7", "--all"), 2, "Say for whom once"),
         (("--all",), 2, "--all needs a file"),
         (("--user", "7", "--out", "x.txt"), 2, "must end in .csv or .parquet"),
         (("--user", "7", "--include-seen", "--exclude-held-out"), 2, "exclude each other"),
         (("--user", "99"), 1, "unknown user id 99"),
         (("--user", "ann"), 1, "unknown user id 'ann'"),
+        (("--user", "7", "--min-count", "1000"), 1, "--min-count 1000: none of the"),
+        (("--user", "7", "--threshold", "5"), 1, "give one from 1 to below 5, the ends of the scale"),
+        (("--user", "7", "--threshold", "0"), 1, "the threshold is 0"),
         (("--user", "7", "--n", "0"), 2, "0 is not in the range"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from plants import planted_rates, planted_split, ratings_of, split_of
 
-from pyro_bmf.data.splits import Split, time_split
+from pyro_bmf.data.splits import Split, random_split, time_split
 from pyro_bmf.errors import SavedFileError
 from pyro_bmf.selection import Horizon, Selection, fit_selection
 from pyro_bmf.selection.both_heads import BothHeads
@@ -281,3 +281,26 @@ def test_the_processs_random_numbers_stay_as_they_were() -> None:
     fit_selection(split)
     assert torch.equal(before[0], torch.get_rng_state())
     np.testing.assert_array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_new_users_with_a_rating_or_two_choose_as_many_as_they_rated_in_proportion(seed: int) -> None:
+    """All users of the fit have eight ratings or more: what is said of fewer was not seen of any of them."""
+    rng = np.random.default_rng(seed)
+    n_users, n_items = 120, 250
+    weights = np.arange(1, n_items + 1) ** -0.8
+    tastes = np.stack([weights * np.where(np.arange(n_items) % 2 == own, 3.0, 1.0) for own in (0, 1)])
+    sizes = np.minimum(12 + rng.pareto(1.5, n_users) * 15, 150).astype(int)
+    chosen = np.zeros((n_users, n_items), dtype=bool)
+    for user, size in enumerate(sizes):
+        own = tastes[user % 2] / tastes[user % 2].sum()
+        chosen[user, rng.choice(n_items, size, replace=False, p=own)] = True
+    ratings = ratings_of(chosen, rng.integers(1, 6, chosen.shape))
+    found = fit_selection(random_split(ratings, seed=seed), seed=seed)
+    order = found.train.item_counts.argsort()[::-1]
+    for n in (1, 2, 4, 8, 16):
+        # Of one taste, among the items that are rated most.
+        known = order[order % 2 == 0][rng.permutation(40)[:n]]
+        new = RatedSets.of_pairs(np.zeros(n, dtype=int), known, (1, ratings.n_items), new=True)
+        total = np.delete(found.chosen(new)[0], known).sum()
+        assert 0.3 < total / (n * 3 / 7) < 4.0, n

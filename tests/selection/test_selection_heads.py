@@ -66,11 +66,18 @@ def test_a_user_is_left_out_in_closed_form() -> None:
     head = ItemRegression.fit(rated, RIDGE)
     users = np.array([3, 17])
     found = head.left_out(rated, users)(rated.take(users))
+    # And with a part of what they rated, of which the regression has seen all.
+    part = rated.take(users).thinned(np.full(2, 0.5), np.random.default_rng(0))
+    assert (part.counts > 0).all()
+    assert (part.counts < rated.counts[users]).all()
+    fewer = head.left_out(rated, users)(part)
     for place, user in enumerate(users):
         others = np.delete(np.arange(len(rated)), user)
-        without = ItemRegression.fit(rated.take(others), RIDGE).scores(rated.take(np.array([user])))[0]
-        unrated = rated.matrix[user].toarray()[0] == 0
-        np.testing.assert_allclose(found[place][unrated], without[unrated], atol=1e-5)
+        without = ItemRegression.fit(rated.take(others), RIDGE)
+        for own, scores in ((rated.take(users), found), (part, fewer)):
+            unrated = own.matrix[place].toarray()[0] == 0
+            expected = without.scores(own)[place][unrated]
+            np.testing.assert_allclose(scores[place][unrated], expected, atol=1e-5)
 
 
 def test_single_precision_gives_about_the_same() -> None:

@@ -271,8 +271,8 @@ def _text_layout(
             raise DataError(
                 f"cannot tell which column of {path} is the {missing[0]}: the header holds "
                 f"{', '.join(first)}; "
-                "give the columns as user,item,rating[,timestamp] by name or position, or say there is no "
-                "header"
+                "give the columns as user,item,rating[,timestamp] by name or position (--columns, in Python "
+                "columns=), or say there is no header (--no-header, header=False)"
             )
         positions = tuple(matched[role] for role in ROLES if role in matched)
     else:
