@@ -196,10 +196,9 @@ def _why_no_ranking(comparison: Comparison) -> str:
     alone, rest = ranking.n_users_one_rating, ranking.n_users_none_relevant
     reasons = []
     if alone:
+        have = "user has" if alone == 1 else "users have"
         last = "; --n 2 leaves two a user" if comparison.model.split_scheme == "leave-last" else ""
-        reasons.append(
-            f"{alone:,} users have one {_PARTS[comparison.model.part]} rating, of at least two{last}"
-        )
+        reasons.append(f"{alone:,} {have} one {_PARTS[comparison.model.part]} rating, of at least two{last}")
     if rest:
         reasons.append(f"of {rest:,} users none of the ratings is relevant (--threshold of evaluate)")
     return f"\nThere is none (–), as no user can be ranked for: {'; '.join(reasons)}."

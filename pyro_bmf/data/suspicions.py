@@ -34,8 +34,9 @@ def warn_of_slips(raw: RawColumns, name: str, *, inferred: bool) -> None:
     _warn_of_single_ratings(raw, name)
     if inferred:
         for value, count, low, high in stand_ins(raw.ratings):
+            are = "is" if count == 1 else "are"
             warn(
-                f"{name}: {count:,} of {len(raw):,} ratings are {value:g}, far from the others ({low:g} to "
+                f"{name}: {count:,} of {len(raw):,} ratings {are} {value:g}, far from the others ({low:g} to "
                 f"{high:g}): if it stands for 'not rated', leave these rows out; a scale that is given (as "
                 f"in {low:g}:{high:g}) has them refused with their line"
             )
