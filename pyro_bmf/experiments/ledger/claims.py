@@ -134,7 +134,7 @@ CLAIMS: tuple[Claim, ...] = (
         "4.6, Figure 4",
         "cross feedback converges faster",
         "convergence",
-        ("b-faster-than-a", "d-faster-than-c"),
+        ("b-faster-than-a", "b-faster-than-a-seconds", "d-faster-than-c", "d-faster-than-c-seconds"),
     ),
     Claim("4.6, Figure 4", "B's curve is smoother than A's", "convergence", ("b-smoother-than-a",)),
     Claim(
@@ -147,7 +147,7 @@ CLAIMS: tuple[Claim, ...] = (
         "4.6, Figure 4",
         "attention is slower at the beginning",
         "convergence",
-        ("attention-slower-early", "e-faster-than-d"),
+        ("attention-slower-early", "e-faster-than-d", "e-faster-than-d-seconds"),
     ),
     Claim(
         "4.6",
