@@ -32,6 +32,10 @@ DENSE_CELLS = 60_000_000
 SINGLE_NUMBERS = 250_000_000
 
 
+#: Ratings whose cells of an ordered scale are made at once on a CPU: some twenty numbers each.
+RATINGS_AT_ONCE = 2**20
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a fit will need.
@@ -133,7 +137,9 @@ def estimate_chain(
     if device != "cpu":
         # Rows' inverses, and what a recorded solver reads of both sides.
         matrices += 4 * width**2 * (larger + 2 * n_rows)
-    ratings = n_train * 110
+    # What cut points and utilities are made of on the way is of so many ratings at once on a CPU.
+    at_once = min(n_train, RATINGS_AT_ONCE) if device == "cpu" else n_train
+    ratings = n_train * 110 + at_once * 90
     return Needs(
         n_rows * width,
         kept + tables + matrices + ratings + _RUNTIME,

@@ -30,6 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..estimate import RATINGS_AT_ONCE
 from . import room
 from .chunks import chunks
 from .normal_cells import LOG_DENSITY, Cells, cell_ends, log_cell_probability
@@ -42,8 +43,6 @@ CONCENTRATION = 2.0
 #: Ratings of a level below which the cuts about it are also moved by slices: their density is skew.
 _RARE = 10
 _ROOT_HALF = math.sqrt(0.5)
-#: Ratings whose cells are made at once on a CPU: twenty numbers each.
-_RATINGS = 2**20
 
 
 def log_cut_prior(cuts: Tensor, spread: float) -> Tensor:
@@ -111,7 +110,9 @@ class _Terms(NamedTuple):
 def _parts(eta: Tensor) -> list[slice]:
     """Return slices of the ratings: one on a card, whose work is not to be cut, and where they are few."""
     n = len(eta)
-    return list(chunks(n, _RATINGS)) if n > _RATINGS and not room.waits(eta.device) else [slice(0, n)]
+    if n <= RATINGS_AT_ONCE or room.waits(eta.device):
+        return [slice(0, n)]
+    return list(chunks(n, RATINGS_AT_ONCE))
 
 
 def _at(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float) -> _Point:

@@ -109,7 +109,7 @@ def test_many_ratings_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch, rare: 
 
     assert _at(cuts, eta, scale, place, SPREAD).cells is not None
     whole = found()
-    monkeypatch.setattr(ordered_cuts, "_RATINGS", 48)
+    monkeypatch.setattr(ordered_cuts, "RATINGS_AT_ONCE", 48)
     assert _at(cuts, eta, scale, place, SPREAD).cells is None
     for one, other in zip(found(), whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
