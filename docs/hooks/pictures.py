@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ASSETS = ROOT / "docs" / "assets"
 
 #: Modules at the top of the package that lie below its rooms.
-GROUND = ("errors", "files", "tensor_files", "checkpoint", "process", "progress")
+GROUND = ("errors", "files", "tensor_files", "checkpoint", "estimate", "process", "progress")
 #: The rooms from the ground up. An import to a room further down this list is drawn dashed.
 ORDER = (
     *("ground", "data", "numerics", "model", "systems", "methods", "posterior", "selection"),
