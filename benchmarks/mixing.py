@@ -24,13 +24,15 @@ from pyro_bmf import Split, load_ratings, preset, random_split
 from pyro_bmf.files import write_json
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import Settings
-from pyro_bmf.numerics.convergence import GOOD_R_HAT, bulk_ess, split_r_hat
+from pyro_bmf.numerics.convergence import bulk_ess, split_r_hat
 from pyro_bmf.posterior.hyperparameters import identified_draws
 from pyro_bmf.posterior.posterior import Posterior
 
 Floats = NDArray[np.float64]
 #: Test pairs looked at, at most, and chains of a reference.
 PAIRS, CHAINS = 5_000, 4
+#: The R-hat that is asked for, whatever the number of draws.
+GOOD_R_HAT = 1.05
 
 
 def predictors(posterior: Posterior, split: Split) -> Floats:

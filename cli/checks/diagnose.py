@@ -102,7 +102,6 @@ def command(
 def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, tables: TableWriter) -> None:
     from pyro_bmf.checking.chain_diagnosis import MANY_FLAGGED, PAIRS_A_ROW, diagnose_chain
     from pyro_bmf.evaluation.plain_values import json_ready
-    from pyro_bmf.numerics.convergence import GOOD_R_HAT
 
     with bar("Pairs", (posterior.n_users + posterior.n_items) * PAIRS_A_ROW, "pairs") as advance:
         found = diagnose_chain(posterior, seed=seed, advance=advance)
@@ -112,7 +111,7 @@ def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, t
         summary,
         name="rows",
         screen=[
-            {(f"R-hat > {GOOD_R_HAT}" if key == "flagged" else key): value for key, value in line.items()}
+            {(f"R-hat > {found.r_hat_limit:g}" if key == "flagged" else key): value for key, value in line.items()}
             for line in summary
         ],
     )
@@ -131,7 +130,7 @@ def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, t
     )
     if found.largest_share > MANY_FLAGGED:
         tables.say(
-            f"{found.largest_share:.0%} of a side's rows have R-hat above {GOOD_R_HAT}: run the chain for "
+            f"{found.largest_share:.0%} of a side's rows have R-hat above {found.r_hat_limit:g}: run the chain for "
             "longer (--sweeps, --burn-in, --kept-draws). Means are safe long before intervals are."
         )
     tables.say(f"Every row is in {file.with_name(file.stem + '-users.csv')} and its neighbour for items.")

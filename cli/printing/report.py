@@ -120,7 +120,8 @@ def evaluation_tables(
     tables.show(title, rows, name="systems", screen=screen)
     _tell_unknown(split, part, model.fitted_on)
     if not tables.json:
-        tables.say(_legend(comparison, shown))
+        normal = posterior.model.likelihood.predicts_normals()
+        tables.say(_legend(comparison, shown, ends_are_levels=not normal))
     if detail:
         _detail_tables(comparison, tables)
     return comparison
@@ -166,7 +167,7 @@ def _main_row(evaluation: Evaluation, shown: tuple[str, int] | None) -> Row:
     return columns
 
 
-def _legend(comparison: Comparison, shown: tuple[str, int] | None) -> str:
+def _legend(comparison: Comparison, shown: tuple[str, int] | None, *, ends_are_levels: bool) -> str:
     text = "RMSE and MAE unclipped; NLL in nats a rating."
     if comparison.model.nll is None:
         text += (
@@ -176,8 +177,8 @@ def _legend(comparison: Comparison, shown: tuple[str, int] | None) -> str:
     else:
         text += (
             "\n90 % by PIT: ratings in the middle 90 % of their predictive, a level's share of it drawn at "
-            "random (0.90 is right);\ninterval holds: ratings inside the printed 90 % interval, whose ends "
-            "are whole levels (0.90 or more)."
+            "random (0.90 is right);\ninterval holds: ratings inside the printed 90 % interval"
+            + (", whose ends are whole levels (0.90 or more)." if ends_are_levels else ", a Normal's.")
         )
     if shown is not None:
         text += (

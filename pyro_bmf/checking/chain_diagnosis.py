@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..numerics.chunks import chunks
-from ..numerics.convergence import GOOD_R_HAT, bulk_ess, split_r_hat
+from ..numerics.convergence import bulk_ess, r_hat_limit, split_r_hat
 from ..posterior.hyperparameters import identified_draws
 from ..posterior.posterior import Posterior
 
@@ -43,6 +43,11 @@ class ChainDiagnosis:
     n_draws: int
     rows: dict[str, pd.DataFrame]
     hyperparameters: pd.DataFrame
+
+    @property
+    def r_hat_limit(self) -> float:
+        """The R-hat above which a row is flagged."""
+        return r_hat_limit(self.n_draws)
 
     def summary(self) -> list[dict[str, Any]]:
         """Return one line a side."""
@@ -112,7 +117,7 @@ def diagnose_chain(
         table = table.groupby("row", as_index=False).median()
         table.insert(1, "id", vocabulary.raw(table["row"].to_numpy()))
         table.insert(2, "n_ratings", counts[table["row"].to_numpy()])
-        table["flagged"] = table["r_hat"] > GOOD_R_HAT
+        table["flagged"] = table["r_hat"] > r_hat_limit(n_draws)
         rows[side] = table
     return ChainDiagnosis(n_draws, rows, _hyperparameters(posterior))
 

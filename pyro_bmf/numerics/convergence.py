@@ -16,8 +16,13 @@ from scipy.stats import rankdata
 from ..errors import SettingsError
 
 Floats = NDArray[np.float64]
-#: Above it two halves of a chain disagree.
-GOOD_R_HAT = 1.05
+#: R-hat above which two halves of a chain disagree: by draws, as few of them give a larger one by chance.
+R_HATS = ((400, 1.05), (0, 1.1))
+
+
+def r_hat_limit(n_draws: int) -> float:
+    """Return the largest split R-hat that chance alone explains, of so many draws."""
+    return next(r_hat for draws, r_hat in R_HATS if n_draws >= draws)
 
 
 def split_r_hat(draws: Floats) -> Floats:

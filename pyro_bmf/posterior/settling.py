@@ -17,15 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..numerics.convergence import bulk_ess, split_r_hat
+from ..numerics.convergence import bulk_ess, r_hat_limit, split_r_hat
 from .hyperparameters import identified_draws
 from .posterior import Posterior
 
 Floats = NDArray[np.float64]
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
-#: R-hat above which a quantity has not settled: by draws, as few of them give a larger one by chance.
-R_HATS = ((400, 1.05), (0, 1.1))
 #: Share of the sampled pairs above that R-hat which is beyond chance.
 MOST_PAIRS = 0.05
 #: Effective draws below which a mean's Monte-Carlo error is above a fifth of its standard deviation.
@@ -172,7 +170,7 @@ def check_settling(posterior: Posterior, pairs: Pairs, *, sweeps: int, burn_in: 
     )
     if n_draws < LEAST_DRAWS:
         return Settling(n_draws, math.nan, (), sweeps, burn_in)
-    limit = next(r_hat for draws, r_hat in R_HATS if n_draws >= draws)
+    limit = r_hat_limit(n_draws)
     users, items = (side[_sampled(len(side))] for side in pairs)
     eta, products = _pair_draws(posterior, users, items, n_draws)
     named = identified_draws(posterior)

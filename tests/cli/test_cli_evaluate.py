@@ -34,6 +34,8 @@ def test_main_table_fits_a_screen_and_says_what_it_is(cli: Run, tiny_run: Path) 
     for column in ("RMSE", "MAE", "NLL", "RPS", "90 % by PIT", "interval holds", "recall@20", "NDCG@20"):
         assert column in lines[1]
     assert "protocol full" in outcome.out
+    assert "inside the printed 90 % interval, a Normal's." in outcome.out  # the likelihood is Normal
+    assert "whole levels" not in outcome.out
     assert max(map(len, lines[:-1])) <= 115  # the last names a path
 
 

@@ -34,7 +34,7 @@ def test_shares_of_unknown_users_and_items(made: Ratings, capsys: pytest.Capture
 def test_why_nobody_is_ranked_for(made: Ratings) -> None:
     def words(split: Split, threshold: float) -> str:
         found = evaluate(Popularity().fit(split), split, threshold=threshold, draws=10)
-        return _legend(compare([found]), ("full", 20))
+        return _legend(compare([found]), ("full", 20), ends_are_levels=True)
 
     one = leave_last_split(made)
     assert "There is none (–)" in words(one, 3.0)

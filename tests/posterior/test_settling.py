@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from pyro_bmf.checking.chain_diagnosis import diagnose_chain
 from pyro_bmf.data import Split, random_split
 from pyro_bmf.data.synthetic import synthetic_ratings
 from pyro_bmf.errors import SettingsError
@@ -310,3 +311,16 @@ def test_a_variational_posterior_has_no_chain(posterior: Posterior) -> None:
     assert settling_of(posterior) is None
     with pytest.raises(SettingsError, match="asked of a chain"):
         check_settling(posterior, (posterior.train.users, posterior.train.items), sweeps=1, burn_in=0)
+
+
+@pytest.mark.parametrize(("n_draws", "limit"), [(60, 1.1), (400, 1.05)])
+def test_a_row_is_judged_by_the_same_limit_as_the_chain(split, n_draws, limit):
+    posterior = posterior_of(split, n_draws, sticky=0.8)
+    found = diagnose_chain(posterior)
+    train = split.train
+    assert found.r_hat_limit == limit
+    assert check_settling(posterior, (train.users, train.items), sweeps=100, burn_in=0).r_hat_limit == limit
+    for table in found.rows.values():
+        assert 0 < table["flagged"].sum() < len(table)
+        assert (table["flagged"] == (table["r_hat"] > limit)).all()
+        assert (table["r_hat"].between(1.05, 1.1) & ~table["flagged"]).any() == (limit == 1.1)
