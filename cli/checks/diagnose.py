@@ -111,7 +111,10 @@ def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, t
         summary,
         name="rows",
         screen=[
-            {(f"R-hat > {found.r_hat_limit:g}" if key == "flagged" else key): value for key, value in line.items()}
+            {
+                (f"R-hat > {found.r_hat_limit:g}" if key == "flagged" else key): value
+                for key, value in line.items()
+            }
             for line in summary
         ],
     )
@@ -130,8 +133,8 @@ def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, t
     )
     if found.largest_share > MANY_FLAGGED:
         tables.say(
-            f"{found.largest_share:.0%} of a side's rows have R-hat above {found.r_hat_limit:g}: run the chain for "
-            "longer (--sweeps, --burn-in, --kept-draws). Means are safe long before intervals are."
+            f"{found.largest_share:.0%} of a side's rows have R-hat above {found.r_hat_limit:g}: run the "
+            "chain for longer (--sweeps, --burn-in, --kept-draws). Means are safe long before intervals are."
         )
     tables.say(f"Every row is in {file.with_name(file.stem + '-users.csv')} and its neighbour for items.")
 

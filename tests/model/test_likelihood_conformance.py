@@ -193,6 +193,9 @@ def test_a_predictor_at_the_centre_has_the_centre_as_its_mean(likelihood: Likeli
 def test_ratings_outside_the_support_are_refused_with_what_to_take() -> None:
     with pytest.raises(DataError, match=r"rating of 3\.5 is outside .*ordered-probit take half stars"):
         PoissonLikelihood().check(np.array([3.0, 3.5]))
+    whole = r"outside the support of the negative binomial likelihood \(whole numbers from 0 on\)"
+    with pytest.raises(DataError, match=whole):
+        NegativeBinomialLikelihood().check(np.array([3.0, 3.5]))
     with pytest.raises(DataError, match=r"rating of 3\.5 is not a level of the ordered logistic"):
         OrderedLogisticLikelihood(STARS).check(np.array([3.0, 3.5]))
     many = np.full(1_000_000, 3.0)
@@ -200,7 +203,9 @@ def test_ratings_outside_the_support_are_refused_with_what_to_take() -> None:
     many[-2:] = 3.25, 3.5
     with pytest.raises(DataError, match=r"rating of 3\.25 is not a level of the ordered logistic"):
         OrderedLogisticLikelihood(STARS).check(many)
-    with pytest.raises(DataError, match="outside the support"):
+    with pytest.raises(
+        DataError, match=r"outside the support of the Beta likelihood \(numbers from 0 to 1\)"
+    ):
         BetaLikelihood(0.0, 1.0).check(np.array([0.5, 1.5]))
     for refused in (PoissonLikelihood(), BetaLikelihood(0.0, 5.0), BernoulliLikelihood(STARS)):
         with pytest.raises(SettingsError, match="has no noise, so rows"):

@@ -79,8 +79,8 @@ class IntervalCoverage(_AtNinety):
     better = "neither"
     needs = "probabilities, or mean and standard deviation"
     definition = (
-        "share of ratings inside the central 90 % interval as it is printed; where its ends are whole levels, "
-        "0.90 or more is right"
+        "share of ratings inside the central 90 % interval as it is printed; where its ends are whole "
+        "levels, 0.90 or more is right"
     )
     screen = "main"
 

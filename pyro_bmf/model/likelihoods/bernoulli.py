@@ -41,6 +41,7 @@ class BernoulliLikelihood(Likelihood):
     """
 
     density = "sigmoid(eta) if x > threshold else 1 - sigmoid(eta), times the level's training frequency"
+    called = "Bernoulli"
     levels: Tensor
     log_frequencies: Tensor
 
@@ -63,7 +64,7 @@ class BernoulliLikelihood(Likelihood):
 
     def check(self, ratings: np.ndarray) -> None:
         """Raise DataError for the first rating that is no level."""
-        check_levels(ratings, self._given, "the Bernoulli likelihood")
+        check_levels(ratings, self._given, f"the {self.called} likelihood")
 
     def start(self, ratings: np.ndarray) -> None:
         """Take the levels' frequencies within their classes, one added to each count."""
@@ -87,7 +88,7 @@ class BernoulliLikelihood(Likelihood):
 
     def log_prob_rating(self, eta: Tensor, levels: Tensor, relative: Tensor | None = None) -> Tensor:
         """Return the log-probability of each level; the levels must be the likelihood's own."""
-        same_levels(levels, self._given, "the Bernoulli likelihood")
+        same_levels(levels, self._given, f"the {self.called} likelihood")
         return self._log_cells(eta.double(), relative)
 
     def settings(self) -> dict[str, Any]:

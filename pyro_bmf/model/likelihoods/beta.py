@@ -102,6 +102,7 @@ class BetaLikelihood(Likelihood):
     """
 
     density = "Beta(y; sigmoid(eta) phi, (1 - sigmoid(eta)) phi), y the rating's place between the ends"
+    called = "Beta"
 
     def __init__(self, low: float, high: float, squeeze: float = 0.02) -> None:
         super().__init__()
@@ -111,6 +112,7 @@ class BetaLikelihood(Likelihood):
             raise SettingsError(f"squeeze is {squeeze}: give a share above 0 and below 0.5.")
         self.low, self.high, self.squeeze = float(low), float(high), float(squeeze)
         self.support = constraints.interval(self.low, self.high)  # type: ignore[no-untyped-call]
+        self.takes = f"numbers from {self.low:g} to {self.high:g}"
         self.log_concentration = nn.Parameter(torch.tensor(math.log(4.0), dtype=torch.float64))
 
     def start(self, ratings: np.ndarray) -> None:

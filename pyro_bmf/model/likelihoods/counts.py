@@ -43,6 +43,8 @@ class PoissonLikelihood(Likelihood):
 
     support = constraints.nonnegative_integer
     density = "Poisson(x; link(eta))"
+    called = "Poisson"
+    takes = "whole numbers from 0 on"
     instead = "normal or ordered-probit take half stars; student-t takes anything"
     kind = "poisson"
 
@@ -98,6 +100,7 @@ class NegativeBinomialLikelihood(PoissonLikelihood):
     """
 
     density = "NegativeBinomial(x; mean link(eta), variance mean + mean^2 / r)"
+    called = "negative binomial"
     kind = "negative-binomial"
     _log_dispersion: Tensor
 

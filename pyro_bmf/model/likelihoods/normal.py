@@ -49,6 +49,10 @@ class Likelihood(nn.Module):
     units: Units = AS_GIVEN
     #: Whether unknowns that have a prior are drawn from it, as under sweeps, and not learned as parameters.
     drawn: bool = False
+    #: The likelihood's name in messages: the ... likelihood.
+    called: str = "model's"
+    #: The support in words.
+    takes: str = "real numbers"
     #: What to take instead when a rating is outside the support.
     instead: str = "normal, student-t or an ordered likelihood"
 
@@ -89,8 +93,8 @@ class Likelihood(nn.Module):
         if not inside.all():
             bad = ratings[~inside][0]
             raise DataError(
-                f"A rating of {bad:g} is outside the support of the {type(self).__name__} likelihood "
-                f"({self.support}): choose another likelihood ({self.instead}), or other ratings."
+                f"A rating of {bad:g} is outside the support of the {self.called} likelihood "
+                f"({self.takes}): choose another likelihood ({self.instead}), or other ratings."
             )
 
     def start(self, ratings: np.ndarray) -> None:
@@ -169,7 +173,9 @@ class Likelihood(nn.Module):
             If the likelihood has no standard units, and these are some.
         """
         if not (units.identity or self.standardises):
-            raise SettingsError(f"The {type(self).__name__} has no standard units: fit ratings as they are.")
+            raise SettingsError(
+                f"The {self.called} likelihood has no standard units: fit ratings as they are."
+            )
         self.units = units
 
     def mean(self, eta: Tensor, relative: Tensor | None = None) -> Tensor:
@@ -227,6 +233,7 @@ class NormalLikelihood(Likelihood):
 
     support = constraints.real
     density = "N(x; eta, noise^2)"
+    called = "Normal"
     identity_mean = True
     standardises = True
     _log_noise_sd: Tensor
@@ -369,7 +376,7 @@ def refuse_noise(relative: Tensor | None, likelihood: Likelihood) -> None:
     """Raise SettingsError where rows have noise of their own and the likelihood has none to multiply."""
     if relative is not None:
         raise SettingsError(
-            f"The {type(likelihood).__name__} has no noise, so rows cannot have theirs: set "
+            f"The {likelihood.called} likelihood has no noise, so rows cannot have theirs: set "
             "row_noise to 'none', or choose the normal, student-t or an ordered likelihood."
         )
 

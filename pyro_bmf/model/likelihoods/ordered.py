@@ -36,8 +36,7 @@ class OrderedLikelihood(Likelihood):
 
     levels: Tensor
     standardises = True
-    #: What the likelihood is called in messages.
-    called: str = "ordered"
+    called = "ordered"
 
     def __init__(self, levels: Sequence[float], cuts: str) -> None:
         super().__init__()

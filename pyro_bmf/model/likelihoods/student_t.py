@@ -45,6 +45,7 @@ class StudentTLikelihood(Likelihood):
 
     support = constraints.real
     density = "t_df(x; eta, scale)"
+    called = "Student-t"
     identity_mean = True
     standardises = True
     _log_scale: Tensor
