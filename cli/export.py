@@ -150,7 +150,7 @@ def command(
         ):
             if file is not None:
                 column = f"{vocabulary.kind}_id"
-                options[name] = parse_ids(read_table(file, (column,))[column], vocabulary)
+                options[name] = parse_ids(read_table(file, (column,))[column], vocabulary, file)
         with bar("export", None):
             written = [export_netcdf(posterior, out, split, **options)]
     tables.show(

@@ -179,7 +179,7 @@ def _folded(
     else:
         given, source = pd.DataFrame(typed, columns=[other, "rating"], dtype=object), "--rating"
     ratings = pd.DataFrame(
-        {other: parse_ids(given[other], others), "rating": parse_ratings(given["rating"], source)}
+        {other: parse_ids(given[other], others, file), "rating": parse_ratings(given["rating"], source)}
     )
     if own not in given:
         row = posterior.fold_in(ratings, side=cast(Literal["user", "item"], side))

@@ -65,14 +65,33 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
     return result
 
 
-def parse_ids(texts: Any, vocabulary: Vocabulary) -> NDArray[Any]:
+def parse_ids(texts: Any, vocabulary: Vocabulary, source: Path | None = None) -> NDArray[Any]:
     """Turn ids as they were typed or read into raw ids of the vocabulary's own type.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    vocabulary : Vocabulary
+    source : Path, optional
+        The file whose rows they are.
 
     Raises
     ------
     UnknownIdError
-        Naming those that are not known.
+        Naming those that are not known, and the first one's row in the file.
     """
+    try:
+        return _parsed(texts, vocabulary)
+    except UnknownIdError as error:
+        if source is None:
+            raise
+        known = set(map(str, vocabulary.ids.tolist()))
+        stripped = [str(text).strip() if vocabulary.is_integer else str(text) for text in texts]
+        row = next(row for row, text in enumerate(stripped, 1) if text not in known)
+        raise UnknownIdError(f"{source}, row {row}: {error}") from None
+
+
+def _parsed(texts: Any, vocabulary: Vocabulary) -> NDArray[Any]:
     import numpy as np
 
     ids = np.empty(len(texts), dtype=object)

@@ -67,8 +67,8 @@ def command(
     posterior = RunFolder.existing(path).load_posterior()
     if pairs is not None:
         wanted = read_table(pairs, ("user_id", "item_id"))
-        user_ids = parse_ids(wanted["user_id"], posterior.user_vocabulary)
-        item_ids = parse_ids(wanted["item_id"], posterior.item_vocabulary)
+        user_ids = parse_ids(wanted["user_id"], posterior.user_vocabulary, pairs)
+        item_ids = parse_ids(wanted["item_id"], posterior.item_vocabulary, pairs)
     else:
         user_ids = parse_ids([user for user in users for _ in items], posterior.user_vocabulary)
         item_ids = parse_ids([item for _ in users for item in items], posterior.item_vocabulary)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from pyro_bmf.data import Ratings, RatingScale
+    from pyro_bmf.data import Ratings, RatingScale, Vocabulary
     from pyro_bmf.posterior import Posterior
     from pyro_bmf.selection import Recommender
 
@@ -189,7 +189,7 @@ def command(
         user_ids = posterior.user_vocabulary.ids
     else:
         typed = users if users_file is None else read_table(users_file, ("user_id",))["user_id"]
-        user_ids = parse_ids(typed, posterior.user_vocabulary)
+        user_ids = parse_ids(typed, posterior.user_vocabulary, users_file)
     recommender = _recommender(folder, posterior, by, threshold, why=why)
     system: Recommender | Posterior = posterior if recommender is None else recommender
     options: dict[str, Any] = {"n": n, "interval": interval, "exclude_seen": not include_seen}
@@ -250,6 +250,10 @@ def _recommender(
     return load_recommender(folder, posterior, threshold)
 
 
+def _read_ids(file: Path, vocabulary: Vocabulary) -> NDArray[Any]:
+    return parse_ids(read_table(file, ("item_id",))["item_id"], vocabulary, file)
+
+
 def _candidates(
     posterior: Posterior, candidates: Path | None, excluded: Path | None, min_count: int
 ) -> NDArray[Any] | None:
@@ -261,9 +265,9 @@ def _candidates(
         return None
     keep = np.full(len(vocabulary), candidates is None)
     if candidates is not None:
-        keep[vocabulary.index(parse_ids(read_table(candidates, ("item_id",))["item_id"], vocabulary))] = True
+        keep[vocabulary.index(_read_ids(candidates, vocabulary))] = True
     if excluded is not None:
-        keep[vocabulary.index(parse_ids(read_table(excluded, ("item_id",))["item_id"], vocabulary))] = False
+        keep[vocabulary.index(_read_ids(excluded, vocabulary))] = False
     keep &= posterior.train.item_counts >= min_count
     if not keep.any():
         given = ("--candidates", candidates), ("--exclude", excluded), (f"--min-count {min_count}", min_count)

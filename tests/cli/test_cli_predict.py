@@ -88,9 +88,12 @@ def test_long_tables_are_cut_on_the_screen_only(cli: Run, tiny_run: Path, tmp_pa
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("user_id,item_id\n1,2\n1,99\n", "unknown item id 99"),
-        ("user_id,item_id\n1,2\n77,2\n78,2\n", "unknown user ids 77, 78"),
-        ("user_id,item_id\n1,2\n01,2\n", "unknown user id '01': user ids of this run are integers"),
+        ("user_id,item_id\n1,2\n1,99\n", "p.csv, row 2: unknown item id 99"),
+        ("user_id,item_id\n1,2\n77,2\n78,2\n", "p.csv, row 2: unknown user ids 77, 78"),
+        (
+            "user_id,item_id\n1,2\n01,2\n",
+            "p.csv, row 2: unknown user id '01': user ids of this run are integers",
+        ),
         ("user_id,item_id\n1,2\n,3\n", "row 2 has no user_id"),
         ("user_id,rating\n1,2\n", "has no column item_id"),
         ("user_id,item_id\n", "holds no rows"),

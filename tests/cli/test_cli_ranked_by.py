@@ -98,10 +98,11 @@ def test_candidates_exclusions_and_a_minimum_count(
     most = int(np.median(counts))
     often = {row["item_id"] for row in rows(cli(*ask, "--min-count", most).out)}
     assert often == set((np.flatnonzero(counts >= most) + 1).tolist())
-    Path("bad.csv").write_text("item_id\n99\n")
-    outcome = cli(*ask, "--exclude", "bad.csv")
-    assert outcome.code == 1
-    assert "unknown item id 99" in outcome.err
+    Path("bad.csv").write_text("item_id\n 3\n99\n")
+    for option in ("--exclude", "--candidates"):
+        outcome = cli(*ask, option, "bad.csv")
+        assert outcome.code == 1
+        assert "bad.csv, row 2: unknown item id 99" in outcome.err
 
 
 def test_why_names_the_users_own_ratings(cli: Cli, tiny_run: Path, recommender: Recommender) -> None:
