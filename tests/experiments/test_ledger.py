@@ -277,6 +277,8 @@ def test_the_page_tells_settings_seconds_and_commands(tmp_path: Path) -> None:
     )
     page = ledger_page(runs)
     assert "| Table 3 | ML-1M | ncf | n_factors 25 | 10, 10, 10 |" in page
+    assert runs.chosen("table4", "ml1m", "guide") == "as they stand"
+    assert runs.chosen("table4", "ml1m", "paper-sequential-untuned").startswith("the full model's")
     assert f"pyro-bmf experiment table3 --seeds 3 --out {tmp_path.as_posix()}/table3" in page
     assert f"pyro-bmf experiment table4 --data ml1m --out {tmp_path.as_posix()}/table4" in page
 

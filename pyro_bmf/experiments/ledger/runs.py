@@ -133,10 +133,12 @@ class Runs:
         return Figure((), others[0] if others else "not measured")
 
     def chosen(self, name: str, data: str, model: str) -> str:
-        """Return the settings that tuning chose for a model on a set, as text."""
+        """Return the settings that tuning chose for a model on a set, or where others are from, as text."""
         settings = self._json(name, "chosen", dict).get(data, {}).get(model)
         if settings is None:
-            return "as they stand"
+            return (
+                "the full model's, with the part changed" if model.endswith("-untuned") else "as they stand"
+            )
         return ", ".join(f"{key} {value}" for key, value in settings.items())
 
     def claims(self, name: str) -> list[dict[str, Any]]:
