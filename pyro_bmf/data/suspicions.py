@@ -1,4 +1,4 @@
-"""Likely slips in ratings that can be used as they are: a column that counts rows, stand-in values."""
+"""Likely slips in ratings that can be used as they are: a column that counts rows, values for "missing"."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Values that surveys and exports write for "not rated".
 _STAND_INS = (-1.0, -9.0, -99.0, -999.0, -9999.0, 0.0, 9.0, 98.0, 99.0, 999.0, 9999.0, 99999.0)
+#: What exports write for a missing id, in small letters.
+_NO_ID = ("nan", "null", "none", "na", "n/a", "<na>", "#n/a", "nil", "undefined")
 _FEW_ROWS = 5  # fewer count nothing
 _FEW_RATINGS = 20
 
@@ -32,6 +34,7 @@ def warn_of_slips(raw: RawColumns, name: str, *, inferred: bool) -> None:
         Whether the scale is taken from the ratings, so that a stand-in value would become one of its ends.
     """
     _warn_of_single_ratings(raw, name)
+    _warn_of_missing_ids(raw, name)
     if inferred:
         for value, count, low, high in stand_ins(raw.ratings):
             are = "is" if count == 1 else "are"
@@ -65,6 +68,21 @@ def _warn_of_single_ratings(raw: RawColumns, name: str) -> None:
             warn(
                 f"{name}: every {kind} has one rating, of which nothing can be learned: check the columns; "
                 f"{remedy}"
+            )
+
+
+def _warn_of_missing_ids(raw: RawColumns, name: str) -> None:
+    """Warn where an id is a word that exports write where there is none."""
+    for kind in ("user", "item"):
+        codes, ids = getattr(raw, f"{kind}_codes"), getattr(raw, f"{kind}_ids")
+        if ids.dtype.kind in "iu":
+            continue
+        for place in np.flatnonzero(pd.Series(ids, dtype=object).str.casefold().isin(_NO_ID)):
+            count = int((codes == place).sum())
+            have = "rating has" if count == 1 else "ratings have"
+            warn(
+                f"{name}: {count:,} {have} the {kind} id {ids[place]!r}, which is taken for one {kind} like "
+                f"any other: if it stands for a {kind} that is not known, leave these rows out"
             )
 
 

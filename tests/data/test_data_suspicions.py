@@ -77,3 +77,26 @@ def test_one_rating_each() -> None:
         ratings_from_arrays(users, np.arange(40) % 4, np.arange(40) % 5, scale="0:4:1")
     with pytest.warns(DataWarning, match="every item has one rating"):
         ratings_from_arrays(np.arange(40) % 4, users, np.arange(40) % 5, scale="0:4:1")
+
+
+@pytest.mark.parametrize("kind", ["user", "item"])
+@pytest.mark.parametrize("word", ["NaN", "null", "None", "n/a", "<NA>"])
+def test_an_id_that_is_written_for_none_is_said(kind: str, word: str) -> None:
+    users = [f"u{k // 5}" for k in range(20)]
+    items = [f"i{k % 5}" for k in range(20)]
+    given = users if kind == "user" else items
+    replaced = [word if one == given[0] else one for one in given]
+    count = replaced.count(word)
+    ids = {"user": users, "item": items} | {kind: replaced}
+    with (
+        pytest.warns(DataWarning, match=f"{count} ratings have the {kind} id '{word}'.*leave these rows out"),
+        pytest.warns(DataNotice, match="inferred"),
+    ):
+        found = ratings_from_arrays(ids["user"], ids["item"], FIVE)
+    assert len(found) == 20
+
+
+def test_ids_that_only_look_so_are_not_suspected() -> None:
+    words = ("nan2", "Nanna", "Noned", "nullify", "0")
+    users, items = [words[k // 5] for k in range(20)], [words[k % 5] for k in range(20)]
+    ratings_from_arrays(users, items, FIVE, scale="1:5:1")
