@@ -264,13 +264,14 @@ def _figures(by_set: Sequence[tuple[DataSet, Mapping[str, Scored]]]) -> dict[str
     figure.suptitle(
         "Test ratings: RMSE in rating units (lower is better); Recall and NDCG of the whole catalogue "
         "(higher is better). Bars: one standard error over seeds. Dotted: the full model "
-        "of the row's own group",
+        "of the row's own group. Hollow: untuned, with the full model's settings",
         fontsize=9,
     )
     return {"": figure}
 
 
 _COLOURS = {"paper": "tab:red", "guide": "tab:blue", "amortized": "tab:green"}
+_FAMILIES = {"paper": "the paper's method", "guide": "our guide", "amortized": "our encoders"}
 
 
 def _dots(axes: Any, data: DataSet, rows: Sequence[Scored], metric: str) -> None:
@@ -286,7 +287,7 @@ def _dots(axes: Any, data: DataSet, rows: Sequence[Scored], metric: str) -> None
         axes.errorbar(mean, place, xerr=se, fmt="o", ms=4, capsize=2, color=colour, mfc=filled or colour)
         if part.part == "full":
             axes.axvline(mean, color=colour, lw=0.8, ls=":")
-    titles = [f"{PARTS[one.name].base}: {PARTS[one.name].title}{_untuned(one.name)}" for one in rows]
+    titles = [_label(one.name) for one in rows]
     axes.set_yticks(range(len(rows)), titles if metric == "RMSE" else [""] * len(rows), fontsize=7)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_title(f"{data.title}: {metric}", fontsize=9)
@@ -295,5 +296,7 @@ def _dots(axes: Any, data: DataSet, rows: Sequence[Scored], metric: str) -> None
     axes.grid(axis="x", alpha=0.3)
 
 
-def _untuned(name: str) -> str:
-    return " (untuned)" if name.endswith("-untuned") else ""
+def _label(name: str) -> str:
+    part = PARTS[name]
+    title = "full model" if part.part == "full" else part.title
+    return f"{_FAMILIES[part.base]}: {title}{' (untuned)' if name.endswith('-untuned') else ''}"
