@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,21 @@ def test_blocks_of_one_kind_alone(here: Path) -> None:
     outcome = call(*command, "--literal-variants", "none", *more)
     assert outcome.code == 2
     assert "--variants none --literal-variants none" in outcome.err
+
+
+def test_a_curve_of_one_seed_is_shown_and_not_judged(here: Path) -> None:
+    command = ("experiment", "convergence", "--data", "ml100k", "--variants", "A,B", "--iterations", 2)
+    more = ("--literal-variants", "none", "--threads", 1, "--quiet", "--out", "part")
+    assert call(*command, "--seeds", 1, *more).code == 0
+    assert call(*command, "--seeds", 2, "--timeout", 0, *more).code == 0
+    report = (here / "part/convergence.md").read_text()
+    for name in ("A: no feedback, L' = 0", "B: feedback, L' = 0"):
+        assert re.search(
+            rf"\| {name} \(1 of 2 seeds\) \| the preset's \| 2 \| \d\.\d{{4}} \| \d\.\d{{4}} \|", report
+        )
+    assert (here / "part/convergence.png").stat().st_size > 20_000  # both curves are drawn
+    verdicts = json.loads((here / "part/convergence-claims.json").read_text())
+    assert all(one["verdict"] != "holds" and one["verdict"] != "does not hold" for one in verdicts)
 
 
 def test_the_variants_are_those_of_the_paper() -> None:

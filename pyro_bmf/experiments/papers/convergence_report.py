@@ -58,9 +58,20 @@ class Measured:
 
     def values(self, name: str) -> Floats:
         """Return a figure of every iteration, shape (n_seeds, n_iterations); empty unless all are there."""
-        if not self.complete:
-            return np.empty((0, 0))
-        return np.array([[one[name] for one in result["curve"]] for result in self.results if result])
+        return self.so_far(name) if self.complete else np.empty((0, 0))
+
+    def so_far(self, name: str) -> Floats:
+        """Return a figure of every iteration for the seeds that are there, shape (n, n_iterations)."""
+        there = [one for one in self.results if one is not None and "failed" not in one]
+        return np.array([[one[name] for one in result["curve"]] for result in there]).reshape(len(there), -1)
+
+    @property
+    def title(self) -> str:
+        """The variant, and how many seeds are there where some are not."""
+        n = len(self.so_far("seconds"))
+        return self.curve.title + (
+            f" ({n} of {len(self.results)} seeds)" if 0 < n < len(self.results) else ""
+        )
 
     def reached(self) -> list[tuple[int | None, float | None]]:
         """Return by seed after how many iterations and seconds validation RMSE was below the target."""
@@ -133,8 +144,8 @@ def _measured(experiment: ConvergenceCells, data: DataSet, store: CellStore) -> 
 
 
 def _line(one: Measured) -> dict[str, str]:
-    line = {"variant": one.curve.title, "blocks": _blocks(one.curve), "iterations": str(one.curve.iterations)}
-    test, seconds = one.values("test_rmse"), one.values("seconds")
+    line = {"variant": one.title, "blocks": _blocks(one.curve), "iterations": str(one.curve.iterations)}
+    test, seconds = one.so_far("test_rmse"), one.so_far("seconds")
     columns = ("test RMSE", "least test RMSE of an iteration", "seconds an iteration")
     reached = one.reached()
     if not len(test):
@@ -187,7 +198,7 @@ def _figures(by_set: Sequence[tuple[DataSet, Sequence[Measured]]]) -> dict[str, 
         (data, blocks, members)
         for data, found in by_set
         for blocks in dict.fromkeys(one.curve.blocks for one in found)
-        if (members := [one for one in found if one.curve.blocks == blocks and one.complete])
+        if (members := [one for one in found if one.curve.blocks == blocks and len(one.so_far("seconds"))])
     ]
     if not lines:
         return {}
@@ -222,13 +233,13 @@ _COLOURS = {"A": "tab:gray", "B": "tab:orange", "C": "tab:blue", "D": "tab:green
 
 
 def _draw(row: Any, one: Measured) -> None:
-    seconds = one.values("seconds").mean(axis=0)
+    seconds = one.so_far("seconds").mean(axis=0)
     number = np.arange(1, len(seconds) + 1)
     colour = _COLOURS[one.curve.variant]
     for axes, x, name in zip(row, (number, seconds, number), ("test", "test", "valid"), strict=True):
-        values = one.values(f"{name}_rmse")
+        values = one.so_far(f"{name}_rmse")
         mean = values.mean(axis=0)
-        axes.plot(x, mean, lw=1.3, color=colour, label=one.curve.title)
+        axes.plot(x, mean, lw=1.3, color=colour, label=one.title)
         if len(values) > 1:
             se = values.std(axis=0, ddof=1) / np.sqrt(len(values))
             axes.fill_between(x, mean - se, mean + se, color=colour, alpha=0.2, lw=0)
