@@ -65,7 +65,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="ml100k")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -74,7 +74,7 @@ def main() -> None:
         done = json.loads(options.out.read_text(encoding="utf-8"))
     for seed in options.seeds:
         for variant in options.variants:
-            seeds = done.setdefault(variant, {})
+            seeds = done.setdefault(variant, {"settings": VARIANTS[variant], "seeds": {}})["seeds"]
             if str(seed) not in seeds:
                 seeds[str(seed)] = one(options.data, variant, seed)
                 print(f"{variant}, seed {seed}: {seeds[str(seed)]}", flush=True)
