@@ -91,6 +91,7 @@ def test_text_ids_that_look_like_integers_stay_text(tmp_path: Path) -> None:
     same(read_split(write_split(split, tmp_path / "s")), split)
 
 
+@pytest.mark.filterwarnings("ignore:.*which is taken for one")
 @pytest.mark.filterwarnings("ignore:.*how a number is written")  # 1 beside 01: told, and kept apart
 @given(st.data())
 def test_any_split_comes_back_exactly(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
