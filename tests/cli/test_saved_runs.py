@@ -1,8 +1,9 @@
-"""Runs that were written once: they open and predict the same bits, and interrupted ones go on to the same.
+"""Runs that were written once: they open and predict the same, and interrupted ones go on to the same.
 
-`fixtures/make_runs.py` made them; what they must predict was recorded by the version before. Bits are
-compared where torch and the processor are those that made them; elsewhere figures agree as closely as single
-precision lets them.
+`fixtures/make_runs.py` made them; what they must predict was recorded by the version before. Processors of one
+instruction set may round differently, by the sizes of their caches, so that bits cannot be compared with those
+of another machine: what is opened predicts the same to a millionth, and what goes on, by single precision, to
+a ten-thousandth. That a fit repeats itself to the bit is tested where both runs are made.
 """
 
 from __future__ import annotations
@@ -30,16 +31,9 @@ def finished_of(unfinished: str) -> str:
     return max((name for name in FINISHED if unfinished.startswith(f"{name}-")), key=len)
 
 
-def assert_same(found: dict[str, torch.Tensor], name: str, *, bits: bool = True) -> None:
+def assert_same(found: dict[str, torch.Tensor], name: str, *, within: float) -> None:
     expected = load_file(RUNS / name / "expected.safetensors")
-    made_by = json.loads((RUNS / "made-by.json").read_text(encoding="utf-8"))
-    here = {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
-    assert found.keys() == expected.keys()
-    for key, value in expected.items():
-        if bits and here == made_by:
-            assert torch.equal(found[key], value), key
-        else:
-            torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=within, atol=within)  # names the key that differs
 
 
 @pytest.fixture
@@ -61,11 +55,11 @@ def test_there_are_runs_of_every_kind() -> None:
 
 @pytest.mark.parametrize("name", FINISHED)
 def test_a_finished_run_predicts_the_same(name: str) -> None:
-    assert_same(predictions(RUNS / name / "model.safetensors"), name)
+    assert_same(predictions(RUNS / name / "model.safetensors"), name, within=1e-6)
 
 
 @pytest.mark.parametrize("name", UNFINISHED)
-def test_an_interrupted_run_goes_on_to_the_same_bits(name: str, copied: Path, cli: Any) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_predictions(name: str, copied: Path, cli: Any) -> None:
     begun = json.loads((RUNS / "made-by.json").read_text(encoding="utf-8"))
     checkpoint = list((copied / name).glob("checkpoint*"))
     outcome = cli("fit", "--resume", name)
@@ -101,4 +95,4 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(name: str, copied: Path, cl
             torch.testing.assert_close(now[key], before[key], rtol=1e-5, atol=1e-6)
         return
     # The second fit of one that is interrupted in its first begins anew, by steps that round otherwise.
-    assert_same(found, finished_of(name), bits=name != "refit-after-2-checkpoints")
+    assert_same(found, finished_of(name), within=1e-4)
