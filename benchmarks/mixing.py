@@ -2,6 +2,7 @@
 
     python benchmarks/mixing.py --data ml100k --seeds 0 1 2 --out benchmarks/results/mixing.json
     python benchmarks/mixing.py --data ml100k --seeds 0 --reference 2000 --out mixing.json
+    python benchmarks/mixing.py --data ml1m --seeds 0 --overrelaxation 0 0.8 --out mixing_ml1m.json
 
 Split seed = fit seed. Each seed is added to the file when it is done, and skipped when it is there already.
 Pairs are those of the test part, whose ratings are not read. With `--reference N` four chains of N sweeps, of
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_bmf import Split, load_ratings, preset, random_split
+from pyro_bmf.data.scale import level_positions
 from pyro_bmf.files import write_json
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import Settings
@@ -77,12 +80,17 @@ def cell(data: str, seed: int, settings: Settings, reference: int) -> dict[str, 
         if one.std() > 0
     }
     assert result.settings.gibbs is not None
+    valid, levels = split.valid, np.array(split.ratings.scale.levels)
+    pmf = result.posterior.predict_pmf(valid.users, valid.items, levels)
+    chances = pmf[np.arange(len(valid)), level_positions(valid.ratings, levels)]
     found: dict[str, Any] = {
         "seed": seed,
+        "overrelaxation": result.settings.gibbs.overrelaxation,
         "sweeps": result.settings.gibbs.sweeps,
         "kept_draws": values.shape[1],
         "processor_seconds": round(seconds, 1),
         "valid_rmse": result.history[-1]["valid_rmse"],
+        "valid_nll": float(-np.log(chances).mean()),
         "test_pairs": mixing(values),
         "hyperparameters": hyper,
     }
@@ -107,15 +115,17 @@ def main() -> None:
     parser.add_argument("--data", default="ml100k")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sweeps", type=int, default=None, help="not the default's number")
+    parser.add_argument("--overrelaxation", type=float, nargs="+", default=[preset().then.overrelaxation])
     parser.add_argument("--reference", type=int, default=0, help="sweeps of each of four other chains")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     settings = preset() if given.sweeps is None else preset().replace(sweeps=given.sweeps)
     done = json.loads(given.out.read_text()) if given.out.exists() else {"data": given.data, "cells": []}
-    for seed in given.seeds:
-        if any(one["seed"] == seed for one in done["cells"]):
+    for seed, share in product(given.seeds, given.overrelaxation):
+        if any((one["seed"], one["overrelaxation"]) == (seed, share) for one in done["cells"]):
             continue
-        done["cells"].append(cell(given.data, seed, settings, given.reference))
+        asked = settings.replace(overrelaxation=share)
+        done["cells"].append(cell(given.data, seed, asked, given.reference))
         write_json(given.out, done)
         print(json.dumps(done["cells"][-1], indent=1))
 

@@ -114,8 +114,9 @@ def behind(data: str, system: str, figure: str) -> str:
     return f"{100 * (theirs / ours - 1):.1f} %"
 
 
-#: Sweeps from the prior among the rows of `starts.py`: measured when priors of spreads were wider.
-_PRIOR = "c prior, wider priors"
+#: Sweeps from the prior among the rows of `starts.py`, and what others are held against, with the heading.
+_PRIOR = "c prior"
+_AGAINST = {_PRIOR: "test RMSE less that of `c prior`", "d shuffled": "less that of `d shuffled`"}
 
 
 def starts(name: str, figure: str) -> list[float]:
@@ -154,16 +155,14 @@ def starts_table() -> str:
             f"{starts_mean(name, 'pit_coverage_90'):.3f}",
             f"{starts_mean(name, 'seconds'):.0f}",
             *(
-                f"{pair['mean']:+.4f} ({pair['low']:+.4f} to {pair['high']:+.4f})"
-                for pair in [content["paired"].get(f"{name} less {_PRIOR}")]
-                if pair is not None
+                "" if pair is None else f"{pair['mean']:+.5f} ({pair['low']:+.5f} to {pair['high']:+.5f})"
+                for pair in (content["paired"].get(f"{name} less {other}") for other in _AGAINST)
             ),
         ]
         for name in sorted(names)
     ]
     header = ["row", "seeds", "validation RMSE", "test RMSE", "NLL", "RPS", "90 % by PIT", "seconds"]
-    header = [*header, f"test RMSE less that of `{_PRIOR}`, seeds 0 and 1"]
-    return table(header, [[*row, *[""] * (len(header) - len(row))] for row in rows])
+    return table([*header, *_AGAINST.values()], rows)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:
@@ -295,7 +294,8 @@ def scaling_table() -> str:
     )
     cells = []
     for row in rows:
-        stages = {row["guide"]: row["seconds_an_iteration"]}
+        whole = row["guide"] == "whole"
+        stages = {"default, to its end" if whole else row["guide"]: row["seconds_an_iteration"]}
         if "seconds_an_iteration_of_the_guide" in row:
             stages = {
                 "default: its guide": row["seconds_an_iteration_of_the_guide"],
@@ -774,8 +774,31 @@ def factors_a_row_table() -> str:
 
 def mixing(part: str, name: str, spelled: str) -> str:
     """Return a figure of how well the default's first seed mixes."""
-    (cell,) = (one for one in read("results/mixing.json")["cells"] if one["seed"] == 0)
+    (cell,) = (one for one in read("results/mixing.json")["cells"] if "against_reference" in one)
     return format(cell[part][name], spelled)
+
+
+def overrelaxation_table() -> str:
+    """Return how the default mixes by how much its rows are overrelaxed."""
+    rows = []
+    for file, title in (("mixing", "MovieLens 100K"), ("mixing_ml1m", "MovieLens 1M")):
+        for cell in sorted(
+            read(f"results/{file}.json")["cells"], key=lambda one: (one["seed"], one["overrelaxation"])
+        ):
+            pairs = cell["test_pairs"]
+            slowest = min(cell["hyperparameters"].items(), key=lambda named: named[1]["ess"])
+            nll = f"{cell['valid_nll']:.4f}" if "valid_nll" in cell else "–"
+            rows.append(
+                [
+                    *(title, str(cell["seed"]), f"{cell['overrelaxation']:g}", str(cell["kept_draws"])),
+                    *(f"{pairs['median_ess']:.0f}", f"{pairs['share_r_hat_good']:.1%}".replace("%", " %")),
+                    f"{slowest[1]['ess']:.0f} ({slowest[0]})",
+                    *(f"{cell['valid_rmse']:.4f}", nll, f"{cell['processor_seconds']:.0f}"),
+                ]
+            )
+    header = ["data", "seed", "overrelaxation", "draws", "effective draws of a pair's predictor, median"]
+    header += ["pairs with R-hat at most 1.05", "fewest effective draws"]
+    return table([*header, "validation RMSE", "validation NLL", "seconds"], rows, 1)
 
 
 def hidden_users_table(data: str) -> str:
@@ -888,6 +911,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "references": references_table,
     "presets": presets_table,
     "starts ml1m": starts_table,
+    "overrelaxation": overrelaxation_table,
     "arviz": arviz_table,
     "false alarms": alarms_table,
     "mutation": mutation_table,

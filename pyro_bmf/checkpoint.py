@@ -42,6 +42,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "iteration_order": "nested",
         "latent_input": "concatenation",
         "optimizer": "adam",
+        "overrelaxation": 0.0,
         "weight_scale": None,
     }
 )

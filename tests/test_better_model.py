@@ -60,6 +60,8 @@ def test_every_block_prints_what_stands_below_it(ran: Ran) -> None:
     assert len(outputs) == 8
     for place in outputs:
         # Lines in any order: which of two near ties stands first is a matter of a processor's rounding.
-        assert sorted(words_of(found[place].text)) == sorted(words_of(ran.printed[place - 1])), found[place].line
+        assert sorted(words_of(found[place].text)) == sorted(words_of(ran.printed[place - 1])), found[
+            place
+        ].line
     printing = [place for place, text in ran.printed.items() if text]
     assert [place + 1 for place in printing] == outputs

@@ -318,7 +318,8 @@ class Settings:
         units = tuple(model.pop("in_rating_units", ()))
         own = dict(content.get(content["method"], {}))
         sweeps = dict(content.get(Gibbs.word, {})) if content["then"] is not None else {}
-        recorded = {**model, **own.pop("encoder", {}), **own, **sweeps}
+        earlier = {"overrelaxation": 0.0} if sweeps or content["method"] == Gibbs.word else {}
+        recorded = {**model, **own.pop("encoder", {}), **earlier, **own, **sweeps}
         start = cls(
             method=METHODS[content["method"]](), then=None if content["then"] is None else Gibbs(),
             seed=content["seed"], name=content["preset"],

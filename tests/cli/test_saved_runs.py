@@ -1,9 +1,9 @@
 """Runs that were written once: they open and predict the same, and interrupted ones go on to the same.
 
-`fixtures/make_runs.py` made them; what they must predict was recorded by the version before. Processors of one
-instruction set may round differently, by the sizes of their caches, so that bits cannot be compared with those
-of another machine: what is opened predicts the same to a millionth, and what goes on, by single precision, to
-a ten-thousandth. That a fit repeats itself to the bit is tested where both runs are made.
+`fixtures/make_runs.py` made them; what they must predict was recorded by the version before. Processors of
+one instruction set may round differently, by the sizes of their caches, so that bits cannot be compared with
+those of another machine: what is opened predicts the same to a millionth, and what goes on, by single
+precision, to a ten-thousandth. That a fit repeats itself to the bit is tested where both runs are made.
 """
 
 from __future__ import annotations

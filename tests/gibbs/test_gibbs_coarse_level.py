@@ -21,7 +21,7 @@ def test_the_coarse_system_is_the_restricted_one(
     own, entries = state.of(side), sweeps.entries.of(side)
     information = sweeps.given_other(side, state, sweeps.ratings).conditional.mean_precision()
     n, width = information.shape[:2]
-    location_prior = sweeps.location_precision(side, own.precision) / n
+    location_prior = sweeps.priors.of(side).location_precision(own.precision) / n
     m = entries.n_columns
     # The system, one unit vector at a time, from its definition.
     system = torch.zeros((m + 1) * width, (m + 1) * width, dtype=torch.float64)

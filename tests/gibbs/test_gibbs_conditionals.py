@@ -77,6 +77,35 @@ def test_draws_of_rows_have_that_mean_and_covariance() -> None:
         assert bool((error.abs() < 5 * bound).all())
 
 
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_overrelaxed_rows_keep_their_distribution_and_are_on_the_other_side(side: str) -> None:
+    """Location and weights are drawn in between: rows go by what they are apart from either means."""
+    sweeps, share, n = tiny_sweeps(tiny_model()), 0.8, 1_000
+    state = random_state(sweeps)
+    given = sweeps.given_other(side, state, sweeps.ratings)
+    before, after, apart = [], [], []
+    torch.manual_seed(0)
+    for _ in range(n):
+        sweeps._draw_means(side, state, given, rescaled=True)
+        sweeps._draw_rows(side, state, given, None, 0.0)
+        before.append(state.of(side).rows.clone())
+        apart.append(sweeps._apart(side, state, given))
+        sweeps._draw_means(side, state, given, rescaled=True)
+        sweeps._draw_rows(side, state, given, apart[-1], share)
+        after.append(state.of(side).rows.clone())
+    old, new, kept = (torch.stack(one).numpy() for one in (before, after, apart))
+    for i, (_, covariance) in enumerate(dense_rows(sweeps, state, side)):
+        exact = covariance.numpy()
+        spread = np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
+        assert np.abs(kept[:, i].T @ kept[:, i] / n - exact).max() < 6 * spread.max() / np.sqrt(n)
+        width = np.cov(old[:, i].T)
+        sds = np.sqrt(np.outer(np.diag(width), np.diag(width)))
+        assert (np.abs(new[:, i].mean(0) - old[:, i].mean(0)) < 6 * np.sqrt(np.diag(width) / n)).all()
+        assert (np.abs(np.cov(new[:, i].T) - width) < 9 * sds / np.sqrt(n)).all()
+        crossed = np.cov(new[:, i].T, old[:, i].T)[: K + 1, K + 1 :]
+        assert (np.abs(crossed + share * exact) < 6 * sds / np.sqrt(n)).all()
+
+
 def dense_means(
     sweeps: Sweeps, state: ChainState, side: str, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -165,6 +165,7 @@ def standard_errors_apart(ordered: bool, n_chains: int, n_sweeps: int, seed: int
     assert sweeps.dtype == torch.float32
     assert sweeps.scale_moves
     assert Gibbs().scale_moves
+    assert Gibbs().overrelaxation > 0.0
     changes = []
     for _ in range(n_chains):
         values = simulate(model, ordered)
@@ -174,7 +175,7 @@ def standard_errors_apart(ordered: bool, n_chains: int, n_sweeps: int, seed: int
             sweeps.observed = (values["rating"] - 1).long()
         kept = []
         for _ in range(n_sweeps):
-            sweeps.sweep(state)
+            sweeps.sweep(state, overrelaxation=Gibbs().overrelaxation)
             ratings = new_ratings(sweeps, state)
             kept.append(statistics(of_state(state, ratings)))
         changes.append(np.mean(kept, axis=0) - statistics(values))

@@ -180,7 +180,13 @@ class Chain:
         latent = sweep > self.plain_sweeps
         if latent and self.sweeps.utilities.latent and not self.sweeps.drawing_cuts:
             self.sweeps.begin_cuts(state)
-        utilities = self.sweeps.sweep(state, latent=latent, precisions=sweep > _SETTLE)
+        settled = sweep > max(self.plain_sweeps, _SETTLE)
+        utilities = self.sweeps.sweep(
+            state,
+            latent=latent,
+            precisions=sweep > _SETTLE,
+            overrelaxation=self.settings.overrelaxation if settled else 0.0,
+        )
         found = self._keep(sweep, state, kept, utilities)
         rmse = state.noise_precision if found is None else found.to(state.noise_precision)
         finite = torch.isfinite(state.user.rows).all() & torch.isfinite(state.item.rows).all()

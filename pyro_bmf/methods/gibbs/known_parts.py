@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from ...errors import SettingsError
 from ...model import FactorizationModel
 from ...model.likelihoods.normal_utilities import Utilities
@@ -17,6 +20,13 @@ class SidePriors(NamedTuple):
 
     factors: ConjugatePrior
     bias: ConjugatePrior | None
+
+    def location_precision(self, precision: Tensor) -> Tensor:
+        """Return the prior precision of a side's location given that of its rows, both (D, D)."""
+        kappas = torch.full_like(precision[0], self.factors.kappa)
+        if self.bias is not None:
+            kappas[-1].fill_(self.bias.kappa)
+        return precision * kappas  # block-diagonal, so that rows and columns have the same kappa
 
 
 def conjugate_priors(model: FactorizationModel) -> Sides[SidePriors]:

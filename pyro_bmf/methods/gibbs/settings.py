@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ...errors import SettingsError
 from ..follow import Following, Rule, chain
-from ..setting import POSITIVE, When, at_least, setting
+from ..setting import POSITIVE, SHARE_BELOW_ONE, When, at_least, setting
 
 _ORDERED = When(
     lambda gibbs, case: case.latent_utilities,
@@ -58,6 +58,11 @@ class Gibbs(Following):
     scale_moves : bool
         Whether shift and scale of an ordered likelihood's utilities are drawn in each sweep: cut points,
         noise and the spread of the predictors then settle sooner.
+    overrelaxation : float
+        Share a of what a row is apart from its conditional mean that the next draw has on the other side of
+        the mean, beside sqrt(1 - a^2) of a new draw: the posterior stays as it is, errors of averages over
+        draws partly cancel, and a chain walks less at random. 0 draws rows anew. Adler (1981), doi
+        10.1103/PhysRevD.23.2901.
     """
 
     word: ClassVar[str] = "gibbs"
@@ -83,6 +88,9 @@ class Gibbs(Following):
         0.1, "Standard deviation of rows at the start.", limits=POSITIVE, when=_FROM_THE_PRIOR
     )
     scale_moves: bool = setting(True, "Shift and scale of utilities are drawn in each sweep.", when=_ORDERED)
+    overrelaxation: float = setting(
+        0.8, "Share of a row's distance from its mean that is reversed in a draw.", limits=SHARE_BELOW_ONE
+    )
 
     def lengthened(self, n_ratings: int) -> Gibbs:
         """Return the settings with more sweeps where ratings are few and sweeps cheap.

@@ -13,9 +13,12 @@ posterior as it is (Liu and Sabatti 2000, doi 10.1093/biomet/87.2.353).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from ...model.sides import Sides
 from ...numerics import factorise
 from .chain_state import ChainState, SideState
 
@@ -71,3 +74,22 @@ def shift_factors(moved: SideState, other: SideState, kappa: float, other_means:
     moved.rows[:, :-1] += step
     moved.location[:-1] += step
     other.rows[:, -1] -= (factors @ shift).to(other.rows.dtype)
+
+
+def with_cuts_at(state: ChainState, means: Sides[Tensor], place: Tensor) -> tuple[ChainState, Sides[Tensor]]:
+    """Return a state and the conditional means of its rows with the cuts' mean elsewhere.
+
+    Parameters
+    ----------
+    state : ChainState
+        Of an ordered likelihood, whose rows have a bias.
+    means : Sides of Tensor, shape (n, D)
+    place : Tensor, shape ()
+        Where the cuts' mean is to be.
+    """
+    shift = place.to(state.cuts) - state.cuts.mean()
+    step = torch.zeros_like(state.user.location)
+    step[-1] = shift
+    user = replace(state.user, rows=state.user.rows + step, location=state.user.location + step)
+    moved = replace(state, user=user, cuts=state.cuts + shift)
+    return moved, Sides(means.user + step, means.item)

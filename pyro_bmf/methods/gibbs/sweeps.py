@@ -10,12 +10,12 @@ The model, in the symbols of `docs/mathematics.md`, with the utilities z that `U
 and the same for the items. `Sweeps.sweep` is the list of the updates, each exact given all else: the shifts
 and scales that no rating sees, the utilities, amplitudes and noise, then for either side the prior's
 precision, its location and implicit weights together **with the rows integrated out** (`collapsed_means`),
-and the rows (`pyro_bmf.methods.kernel`).
+and the rows (`pyro_bmf.methods.kernel`), overrelaxed: what a row is apart from its conditional mean does not
+depend on location and weights, so that it may be kept in part, with the other sign, whatever these were.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ from .hyper_draws import draw_multipliers, draw_weights_precision, shift_noise
 from .known_parts import conjugate_priors, latent_utilities
 from .mean_information import DenseRows, FewRows, GivenOther, RowsOfSide
 from .scale_moves import rescale_noise, rescale_utilities, scale_by, shift_cuts
-from .shift_moves import shift_biases, shift_factors
+from .shift_moves import shift_biases, shift_factors, with_cuts_at
 from .weights_scale import rescale_weights
 
 #: Of the prior of a learned noise's precision: Gamma(shape, rate).
@@ -160,7 +160,9 @@ class Sweeps:
 
     # ---------------------------------------------------------------- one sweep
 
-    def sweep(self, state: ChainState, *, latent: bool = True, precisions: bool = True) -> Tensor:
+    def sweep(
+        self, state: ChainState, *, latent: bool = True, precisions: bool = True, overrelaxation: float = 0.0
+    ) -> Tensor:
         """Do one sweep, in place, and return its utilities.
 
         Parameters
@@ -172,6 +174,9 @@ class Sweeps:
         precisions : bool
             Whether the precisions of rows and of implicit weights are drawn: not in the first sweeps of a
             chain that starts with small rows and no weights, which such precisions would keep small.
+        overrelaxation : float
+            Share, below 1, of what rows were apart from their conditional means that they will be on the
+            other side of them: `Gibbs.overrelaxation`.
         """
         latent = latent and self.utilities.latent
         self._draw_shifts(state)  # b against c; V against b; U against c
@@ -187,8 +192,9 @@ class Sweeps:
                 self._draw_precision(side, state)  # mu, Lambda | U, Y
                 self._draw_weights_precision(side, state)  # lambda | Y
             given = self.given_other(side, state, z)  # p(U | V, z)
+            apart = self._apart(side, state, given) if overrelaxation else None
             self._draw_means(side, state, given, rescaled=precisions)  # mu, Y; lambda, Y | V, z
-            self._draw_rows(side, state, given)  # U | mu, Y, V, z
+            self._draw_rows(side, state, given, apart, overrelaxation)  # U | mu, Y, V, z
         return z
 
     def predictors(self, state: ChainState) -> Tensor:
@@ -223,12 +229,7 @@ class Sweeps:
         """
         if not (self.utilities.n_cuts and self.drawing_cuts and self.model.biases):
             return state, means
-        shift = self.start_cuts.mean().to(state.cuts) - state.cuts.mean()
-        step = torch.zeros_like(state.user.location)
-        step[-1] = shift
-        user = replace(state.user, rows=state.user.rows + step, location=state.user.location + step)
-        moved = replace(state, user=user, cuts=state.cuts + shift)
-        return moved, Sides(means.user + step, means.item)
+        return with_cuts_at(state, means, self.start_cuts.mean())
 
     def given_other(self, side: Side, state: ChainState, utilities: Tensor) -> GivenOther:
         """Return the conditional of one side's rows given the other side and the utilities."""
@@ -353,27 +354,27 @@ class Sweeps:
         c = entries.sum(features, epsilon) * self._row_precision(side, state).sqrt()
         said = given.conditional.solve(given.conditional.linear - a - c) @ prior + a
         implicit, information = self.model.implicit, given.information()
-        self.means.of(side).draw(
-            own, information, said, self.location_precision(side, prior), implicit is not None
-        )
+        location_precision = self.priors.of(side).location_precision(prior)
+        self.means.of(side).draw(own, information, said, location_precision, implicit is not None)
         if implicit is not None and rescaled:
             said = given.conditional.solve(given.conditional.linear) @ prior
             rescale_weights(own, self.implicit_means(side, state), said, information, implicit.scale)
 
-    def _draw_rows(self, side: Side, state: ChainState, given: GivenOther) -> None:
-        """Draw the rows of a side given everything else."""
+    def _apart(self, side: Side, state: ChainState, given: GivenOther) -> Tensor:
+        """Return what rows are apart from their conditional means: N(0, P^-1), whatever these are."""
+        return state.of(side).rows - given.conditional.mean(self.prior_mean(side, state))
+
+    def _draw_rows(
+        self, side: Side, state: ChainState, given: GivenOther, apart: Tensor | None, share: float
+    ) -> None:
+        """Draw the rows of a side given everything else, or, overrelaxed, given what they were `apart`."""
         mean = given.conditional.mean(self.prior_mean(side, state))
-        state.of(side).rows = mean + given.conditional.spread(torch.randn_like(mean))
+        drawn = given.conditional.spread(torch.randn_like(mean))
+        if apart is not None:
+            drawn = (1.0 - share**2) ** 0.5 * drawn - share * apart
+        state.of(side).rows = mean + drawn
 
     # ---------------------------------------------------------------- what they share
-
-    def location_precision(self, side: Side, precision: Tensor) -> Tensor:
-        """Return the prior precision of a side's location, (D, D)."""
-        priors = self.priors.of(side)
-        kappas = torch.full_like(precision[0], priors.factors.kappa)
-        if priors.bias is not None:
-            kappas[-1].fill_(priors.bias.kappa)
-        return precision * kappas  # block-diagonal, so that rows and columns have the same kappa
 
     def _in_order(self, side: Side, utilities: Tensor) -> Tensor:
         """Return utilities in the order of a side's entries."""
