@@ -210,7 +210,8 @@ def iterations(
     latent = chain.sweeps.utilities.latent
     if latent:
         chain.sweeps.begin_cuts(state)
-    return partial(chain.sweeps.sweep, state, latent=latent)
+    share = settings.method.overrelaxation
+    return partial(chain.sweeps.sweep, state, latent=latent, overrelaxation=share)
 
 
 #: What `--methods` counts: a name, the method and the likelihood.

@@ -19,6 +19,8 @@ from pyro_bmf.export.arviz import chain_diagnostics, to_arviz
 from pyro_bmf.fit_result import FitResult
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.cross_feedback.settings import CrossFeedback
+from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.methods.settings import Settings, preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.row_draws import RowDraws
@@ -290,3 +292,28 @@ def test_what_a_chain_refuses(split: Split, fitted: FitResult) -> None:
     guide = run(split, preset("amortized").replace(n_factors=2, max_iterations=1)).posterior
     with pytest.raises(SettingsError, match="draws of a chain"):
         chain_diagnostics(guide)
+
+
+def test_rows_are_overrelaxed_once_a_chain_has_left_its_start(
+    stars: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while ratings stand in for utilities, nor before precisions are drawn: a start is far away."""
+    asked: list[tuple[bool, bool, float]] = []
+    sweep = Sweeps.sweep
+
+    def note(self: Sweeps, state: ChainState, **how: Any) -> Any:
+        asked.append((how["latent"], how["precisions"], how["overrelaxation"]))
+        return sweep(self, state, **how)
+
+    monkeypatch.setattr(Sweeps, "sweep", note)
+    few = SMALL.replace(likelihood="ordered-probit", sweeps=24, burn_in=16, kept_draws=8, plain_sweeps=12)
+    posterior = run(stars, few).posterior
+    assert [share for *_, share in asked] == [0.0] * 12 + [0.8] * 12
+    assert all(latent and precisions for latent, precisions, share in asked if share)
+    asked.clear()
+    anew = run(stars, few.replace(overrelaxation=0.0)).posterior
+    assert not any(share for *_, share in asked)
+    test = stars.test
+    assert not np.allclose(
+        posterior.predict_mean(test.users, test.items), anew.predict_mean(test.users, test.items), atol=1e-4
+    )

@@ -43,7 +43,7 @@ def test_sweeps_are_the_same_to_the_bit(dense_cells: int, monkeypatch: pytest.Mo
         with torch.random.fork_rng():
             torch.manual_seed(3)
             for _ in range(4):
-                sweeps.sweep(state)
+                sweeps.sweep(state, overrelaxation=0.8)
         ends.append((state.tensors(), sweeps.means.user.steps + sweeps.means.item.steps))
     assert recorder.recorded == 2  # once a side, for all draws
     assert recorder.runs >= ends[1][1] > 8

@@ -322,3 +322,13 @@ def test_a_simulation_draws_from_the_model_that_is_fitted(n_ratings: int, implic
     split = random_split(ratings, seed=0)
     _, settings, _ = simulate_like(split, preset(), 0)
     assert settings.model.implicit == implicit
+
+
+@pytest.mark.parametrize("name", ["default", "gibbs"])
+def test_sweeps_that_were_recorded_before_rows_were_overrelaxed_go_on_drawing_them_anew(name: str) -> None:
+    settings = preset(name)
+    assert settings.gibbs is not None
+    assert Settings.from_dict(settings.to_dict()) == settings
+    earlier = settings.to_dict(lambda one, part: one != "overrelaxation")
+    found = Settings.from_dict(earlier).gibbs
+    assert found == replace(settings.gibbs, overrelaxation=0.0) != settings.gibbs
