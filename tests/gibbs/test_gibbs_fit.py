@@ -306,10 +306,13 @@ def test_rows_are_overrelaxed_once_a_chain_has_left_its_start(
         return sweep(self, state, **how)
 
     monkeypatch.setattr(Sweeps, "sweep", note)
-    few = SMALL.replace(likelihood="ordered-probit", sweeps=24, burn_in=16, kept_draws=8, plain_sweeps=12)
+    few = SMALL.replace(likelihood="ordered-probit", sweeps=30, burn_in=20, kept_draws=10, plain_sweeps=18)
     posterior = run(stars, few).posterior
-    assert [share for *_, share in asked] == [0.0] * 12 + [0.8] * 12
+    assert [share for *_, share in asked] == [0.0] * 18 + [0.8] * 12
     assert all(latent and precisions for latent, precisions, share in asked if share)
+    asked.clear()
+    run(stars, few.replace(plain_sweeps=2))
+    assert [share for *_, share in asked] == [0.0] * 16 + [0.8] * 14
     asked.clear()
     anew = run(stars, few.replace(overrelaxation=0.0)).posterior
     assert not any(share for *_, share in asked)

@@ -180,7 +180,8 @@ class Chain:
         latent = sweep > self.plain_sweeps
         if latent and self.sweeps.utilities.latent and not self.sweeps.drawing_cuts:
             self.sweeps.begin_cuts(state)
-        settled = sweep > max(self.plain_sweeps, _SETTLE)
+        # Rows that precisions have moved away from would stay far out for longer.
+        settled = sweep > max(self.plain_sweeps, 2 * _SETTLE)
         utilities = self.sweeps.sweep(
             state,
             latent=latent,
