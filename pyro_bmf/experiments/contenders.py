@@ -140,7 +140,8 @@ class OurPreset(Contender):
     def settings(self, values: Values, seed: int) -> dict[str, Any]:
         """Return the settings as a run's config has them.
 
-        Those that came later, and stand at what was done before, are left out: cells from then stay known.
+        Those that came later and were not given are left out: cells from before them stay known. Of these
+        `overrelaxation` alone is in presets another than before; it leaves the posterior as it is.
         """
         later = {one: value for one, value in LATER.items() if one not in values}
         return self.chosen(values, seed).to_dict(lambda name, part: name not in later)
