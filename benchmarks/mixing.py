@@ -115,16 +115,19 @@ def main() -> None:
     parser.add_argument("--data", default="ml100k")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sweeps", type=int, default=None, help="not the default's number")
-    parser.add_argument("--overrelaxation", type=float, nargs="+", default=[preset().then.overrelaxation])
+    parser.add_argument("--overrelaxation", type=float, nargs="+", default=None, help="not the default's")
     parser.add_argument("--reference", type=int, default=0, help="sweeps of each of four other chains")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     settings = preset() if given.sweeps is None else preset().replace(sweeps=given.sweeps)
     done = json.loads(given.out.read_text()) if given.out.exists() else {"data": given.data, "cells": []}
-    for seed, share in product(given.seeds, given.overrelaxation):
+    # What few ratings leave of the default's.
+    train = random_split(load_ratings(given.data), seed=0).train
+    usual = settings.suited(len(train), train.n_users + train.n_items).gibbs
+    for seed, share in product(given.seeds, given.overrelaxation or [usual.overrelaxation]):
         if any((one["seed"], one["overrelaxation"]) == (seed, share) for one in done["cells"]):
             continue
-        asked = settings.replace(overrelaxation=share)
+        asked = settings if share == usual.overrelaxation else settings.replace(overrelaxation=share)
         done["cells"].append(cell(given.data, seed, asked, given.reference))
         write_json(given.out, done)
         print(json.dumps(done["cells"][-1], indent=1))

@@ -798,6 +798,16 @@ def overrelaxation_table() -> str:
     return table([*header, "validation RMSE", "validation NLL", "seconds"], rows, 0)
 
 
+def thinned_table() -> str:
+    """Return how small chains mix by how much rows are overrelaxed, and how many sweeps make a draw."""
+    chains = read("results/small_chains_thinned.json")["chains"]
+    rows = [
+        [str(one["every"]), f"{one['overrelaxation']:g}", *(f"{ess:.0f}" for ess in one["mean"].values())]
+        for one in chains
+    ]
+    return table(["sweeps a draw", "overrelaxation", *chains[0]["mean"]], rows, 0)
+
+
 def hidden_users_table(data: str) -> str:
     """Return rankings for users who came after the fit, best first."""
     content = read(f"results/hidden_users_{data}.json")
@@ -909,6 +919,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "presets": presets_table,
     "starts ml1m": starts_table,
     "overrelaxation": overrelaxation_table,
+    "overrelaxation, few ratings": thinned_table,
     "arviz": arviz_table,
     "false alarms": alarms_table,
     "mutation": mutation_table,

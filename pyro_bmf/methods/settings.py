@@ -208,7 +208,7 @@ class Settings:
             changes.get("seed", self.seed),
             self.name,
             frozenset(given),
-            {name: value for name, value in self.unasked.items() if name not in given},
+            {name: value for name, value in self.unasked.items() if name not in fixed},
             self.recorded,
         )
 

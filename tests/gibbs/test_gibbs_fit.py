@@ -297,7 +297,7 @@ def test_what_a_chain_refuses(split: Split, fitted: FitResult) -> None:
 def test_rows_are_overrelaxed_once_a_chain_has_left_its_start(
     stars: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not while ratings stand in for utilities, nor before precisions are drawn: a start is far away."""
+    """Not while ratings stand in for utilities, nor soon after precisions are drawn, nor in the burn-in."""
     asked: list[tuple[bool, bool, float]] = []
     sweep = Sweeps.sweep
 
@@ -308,11 +308,17 @@ def test_rows_are_overrelaxed_once_a_chain_has_left_its_start(
     monkeypatch.setattr(Sweeps, "sweep", note)
     few = SMALL.replace(likelihood="ordered-probit", sweeps=30, burn_in=20, kept_draws=10, plain_sweeps=18)
     posterior = run(stars, few).posterior
-    assert [share for *_, share in asked] == [0.0] * 18 + [0.8] * 12
+    assert [share for *_, share in asked] == [0.0] * 20 + [0.8] * 10
     assert all(latent and precisions for latent, precisions, share in asked if share)
-    asked.clear()
-    run(stars, few.replace(plain_sweeps=2))
-    assert [share for *_, share in asked] == [0.0] * 16 + [0.8] * 14
+    for changes, first in (
+        ({"burn_in": 0, "kept_draws": 30, "plain_sweeps": 0}, 16),
+        ({"kept_draws": 6}, 24),
+        ({"kept_draws": 5}, 30),
+        ({"kept_draws": 5, "overrelaxation": 0.8}, 20),
+    ):
+        asked.clear()
+        run(stars, few.replace(**changes))
+        assert [share for *_, share in asked] == [0.0] * first + [0.8] * (30 - first)
     asked.clear()
     anew = run(stars, few.replace(overrelaxation=0.0)).posterior
     assert not any(share for *_, share in asked)

@@ -49,6 +49,42 @@ def test_a_chain_follows_what_is_given(
     assert (gibbs.sweeps, gibbs.burn_in, gibbs.kept_draws, gibbs.plain_sweeps) == expected
 
 
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [
+        ({}, 0.8),
+        ({"sweeps": 700}, 0.0),
+        ({"kept_draws": 400}, 0.8),
+        ({"sweeps": 230}, 0.0),
+        ({"sweeps": 229}, 0.8),
+        ({"sweeps": 700, "overrelaxation": 0.8}, 0.8),
+        ({"overrelaxation": 0.0}, 0.0),
+    ],
+)
+def test_rows_are_drawn_anew_where_not_every_sweep_is_kept(changes: dict[str, Any], share: float) -> None:
+    gibbs = preset().replace(**changes).gibbs
+    assert gibbs is not None
+    assert gibbs.overrelaxation == share
+    assert preset().replace(sweeps=700).replace(kept_draws=600).gibbs.overrelaxation == 0.8  # type: ignore[union-attr]
+
+
+def test_few_ratings_take_longer_chains_which_draw_rows_anew() -> None:
+    chains = {n: preset().suited(n, 3_000).gibbs for n in (70_000, 1_000_000)}
+    found = {n: (one.sweeps, one.kept_draws, one.overrelaxation) for n, one in chains.items() if one}
+    assert found == {70_000: (520, 200, 0.0), 1_000_000: (130, 100, 0.8)}
+    asked = preset().replace(overrelaxation=0.5).suited(70_000, 3_000).gibbs
+    assert asked is not None
+    assert (asked.sweeps, asked.overrelaxation) == (520, 0.5)
+
+
+def test_what_an_object_was_given_stays_though_the_preset_has_the_same() -> None:
+    given = preset().replace(then=Gibbs(sweeps=130, burn_in=30, kept_draws=50, overrelaxation=0.8))
+    for settings in (given.replace(n_factors=2), given.replace(n_factors=2).replace(seed=3)):
+        gibbs = settings.suited(441, 110).gibbs
+        assert gibbs is not None
+        assert (gibbs.sweeps, gibbs.kept_draws, gibbs.overrelaxation) == (130, 50, 0.8)
+
+
 def test_given_settings_stay_given_over_two_replacements() -> None:
     gibbs = preset("gibbs").replace(kept_draws=30).replace(sweeps=40).method
     assert isinstance(gibbs, Gibbs)

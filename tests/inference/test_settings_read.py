@@ -77,6 +77,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "prior_mean": {"centred": False},
     "scale_moves": {"likelihood": "ordered-probit"},
     "solver_tolerance": {"implicit": True},
+    "overrelaxation": {"sweeps": 20},  # the first sweeps draw rows anew
     "patience": {"learning_rate": 0.05, "max_iterations": 8},
     "keep": {"learning_rate": 0.03, "max_iterations": 8},
     "attention_merge": {"attention": "softmax"},

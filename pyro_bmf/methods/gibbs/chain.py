@@ -180,8 +180,8 @@ class Chain:
         latent = sweep > self.plain_sweeps
         if latent and self.sweeps.utilities.latent and not self.sweeps.drawing_cuts:
             self.sweeps.begin_cuts(state)
-        # Rows that precisions have moved away from would stay far out for longer.
-        settled = sweep > max(self.plain_sweeps, 2 * _SETTLE)
+        # Before, spreads have a way to go: they are drawn from how far out rows are, which these would keep.
+        settled = sweep > max(self.plain_sweeps, 2 * _SETTLE, self.first)
         utilities = self.sweeps.sweep(
             state,
             latent=latent,

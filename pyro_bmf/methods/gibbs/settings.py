@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ...errors import SettingsError
-from ..follow import Following, Rule, chain
+from ..follow import Following, Rule, Values, chain
 from ..setting import POSITIVE, SHARE_BELOW_ONE, When, at_least, setting
 
 _ORDERED = When(
@@ -32,6 +33,14 @@ _FROM_THE_PRIOR = When(
 _MANY_RATINGS = 1_000_000
 #: Sweeps, burn-in and kept draws where a guide has found the state that sweeps go on from.
 AFTER_STATE = (130, 30, 100)
+#: Of chains whose every sweep after the burn-in is kept.
+_OVERRELAXATION = 0.8
+
+
+def drawn_anew(v: Values, given: Collection[str]) -> Values:
+    """Draw rows anew where not every sweep is kept: overrelaxed twice, a row is on its old side again."""
+    thinned = v["sweeps"] - v["burn_in"] >= 2 * v["kept_draws"]
+    return {"overrelaxation": 0.0 if thinned else _OVERRELAXATION}
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Gibbs(Following):
 
     What is not given follows: of 40 sweeps a third are burnt in, and the rest are kept. Where neither sweeps
     nor burn-in nor kept draws are given, there are more of them the fewer the ratings are (`lengthened`).
+    Rows are overrelaxed where every sweep after the burn-in is kept, and drawn anew elsewhere.
 
     Attributes
     ----------
@@ -61,8 +71,9 @@ class Gibbs(Following):
     overrelaxation : float
         Share a of what a row is apart from its conditional mean that the next draw has on the other side of
         the mean, beside sqrt(1 - a^2) of a new draw: the posterior stays as it is, errors of averages over
-        draws partly cancel, and a chain walks less at random. 0 draws rows anew. Adler (1981), doi
-        10.1103/PhysRevD.23.2901.
+        draws partly cancel, and a chain walks less at random. 0 draws rows anew, which is better where every
+        second sweep is kept: a row is then on its old side again, at about the distance from its mean that
+        it had. Adler (1981), doi 10.1103/PhysRevD.23.2901.
     """
 
     word: ClassVar[str] = "gibbs"
@@ -71,7 +82,7 @@ class Gibbs(Following):
     conjugate: ClassVar[bool] = True
     validated: ClassVar[bool] = False
     hands_on_state: ClassVar[bool] = False
-    rules: ClassVar[tuple[Rule, ...]] = (chain,)
+    rules: ClassVar[tuple[Rule, ...]] = (chain, drawn_anew)
 
     sweeps: int = setting(150, "Number of sweeps.", "--sweeps", metavar="N", limits=at_least(1), common=True)
     burn_in: int = setting(50, "Sweeps before a draw is kept.", "--burn-in", metavar="N", limits=at_least(0))
@@ -89,7 +100,9 @@ class Gibbs(Following):
     )
     scale_moves: bool = setting(True, "Shift and scale of utilities are drawn in each sweep.", when=_ORDERED)
     overrelaxation: float = setting(
-        0.8, "Share of a row's distance from its mean that is reversed in a draw.", limits=SHARE_BELOW_ONE
+        _OVERRELAXATION,
+        "Share of a row's distance from its mean that is reversed in a draw.",
+        limits=SHARE_BELOW_ONE,
     )
 
     def lengthened(self, n_ratings: int) -> Gibbs:
