@@ -1,10 +1,12 @@
 r"""Has a chain settled? One sentence, from the draws that it kept.
 
-Looked at is what has an identity: cut points, noise and its spread over rows, the spreads of biases and of
-products u.v, and the predictors and products of a fixed sample of pairs. Each has a split R-hat, with ranks
-normalised, and a bulk effective sample size (`convergence`). A hundred draws of a chain that *has* settled
-have an R-hat above 1.1 about once in five hundred quantities: so a named quantity is judged by its own,
-and the sample of pairs by the share above it.
+Looked at is what has an identity: cut points, noise and its spread over rows, the spreads of effects and of
+interactions, and the predictors and interactions of a fixed sample of pairs. An interaction is the product of
+factors about their means, :math:`(u_i - \bar u) \cdot (v_j - \bar v)`: what a product has of an effect trades
+with the biases, and no rating tells how much that is (`methods.gibbs.shift_moves`). Each has a split R-hat,
+with ranks normalised, and a bulk effective sample size (`convergence`). A hundred draws of a chain that *has*
+settled have an R-hat above 1.1 about once in five hundred quantities: so a named quantity is judged by its
+own, and the sample of pairs by the share above it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..numerics.convergence import bulk_ess, r_hat_limit, split_r_hat
@@ -172,10 +175,10 @@ def check_settling(posterior: Posterior, pairs: Pairs, *, sweeps: int, burn_in: 
         return Settling(n_draws, math.nan, (), sweeps, burn_in)
     limit = r_hat_limit(n_draws)
     users, items = (side[_sampled(len(side))] for side in pairs)
-    eta, products = _pair_draws(posterior, users, items, n_draws)
+    eta, interactions = _pair_draws(posterior, users, items, n_draws)
     named = identified_draws(posterior)
     if len(users) > 1:
-        named["spread of u.v"] = products.std(0)
+        named["spread of interactions"] = interactions.std(0)
     named = {name: values for name, values in named.items() if np.ptp(values) > 0}
     found = []
     if named:
@@ -183,7 +186,7 @@ def check_settling(posterior: Posterior, pairs: Pairs, *, sweeps: int, burn_in: 
         for name, r_hat, ess in zip(named, split_r_hat(values), bulk_ess(values), strict=True):
             fine = bool(r_hat <= limit and ess >= LEAST_ESS)
             found.append(Quantity(name, float(r_hat), float(ess), fine))
-    for name, values in (("predictors of pairs", eta), ("u.v of pairs", products)):
+    for name, values in (("predictors of pairs", eta), ("interactions of pairs", interactions)):
         values = values[np.ptp(values, axis=1) > 0]
         if len(values):
             r_hat, ess = split_r_hat(values), bulk_ess(values)
@@ -220,17 +223,22 @@ def _sampled(n: int) -> NDArray[np.int64]:
 def _pair_draws(
     posterior: Posterior, users: NDArray[np.int64], items: NDArray[np.int64], n_draws: int
 ) -> tuple[Floats, Floats]:
-    """Return the draws of predictors and of products u.v of some pairs, (n, n_draws) each."""
+    """Return the draws of predictors and of interactions of some pairs, (n, n_draws) each."""
     draws = np.arange(n_draws)
     rows, at_users = np.unique(users, return_inverse=True)
     columns, at_items = np.unique(items, return_inverse=True)
     u, b = posterior.pairs.draw_rows("user", rows, draws, 0)
     v, c = posterior.pairs.draw_rows("item", columns, draws, 0)
-    products = (u[:, at_users] * v[:, at_items]).sum(-1).double()
-    eta = products
+    eta = (u[:, at_users] * v[:, at_items]).sum(-1).double()
     if b is not None and c is not None:
-        eta = products + b[:, at_users].double() + c[:, at_items].double()
-    return eta.T.cpu().numpy(), products.T.cpu().numpy()
+        eta = eta + b[:, at_users].double() + c[:, at_items].double()
+    mean_u, mean_v = (
+        torch.stack([factors.mean(0) for factors, _ in rows.factor_moments()])
+        for rows in (posterior.user_rows, posterior.item_rows)
+    )
+    u, v = u.double() - mean_u.unsqueeze(1), v.double() - mean_v.unsqueeze(1)
+    interactions = (u[:, at_users] * v[:, at_items]).sum(-1)
+    return eta.T.cpu().numpy(), interactions.T.cpu().numpy()
 
 
 def _round(value: float) -> int:

@@ -71,7 +71,7 @@ def test_a_chain_that_has_settled_is_left_alone(split: Split) -> None:
     assert sum(one.sentence() is not None for one in found) <= 1
     good = next(one for one in found if one.settled)
     assert good.to_dict()["sentence"] is None
-    assert {q.name for q in good.quantities} >= {"cut point 1", "sd of user effects", "u.v of pairs"}
+    assert {q.name for q in good.quantities} >= {"cut point 1", "sd of user effects", "interactions of pairs"}
 
 
 def test_effects_stand_still_where_biases_and_factors_trade(split: Split) -> None:
@@ -80,7 +80,8 @@ def test_effects_stand_still_where_biases_and_factors_trade(split: Split) -> Non
     users, items = posterior.user_rows, posterior.item_rows
     assert isinstance(users, RowDraws)
     assert isinstance(items, RowDraws)
-    before = identified_draws(posterior)
+    before, pairs = identified_draws(posterior), (split.ratings.users, split.ratings.items)
+    judged = check_settling(posterior, pairs, sweeps=90, burn_in=50)
     bias = items.draws[..., -1].clone()
     shift = torch.randn(1, 40, 2, generator=torch.Generator().manual_seed(3))
     items.draws[..., -1] -= (items.draws[..., :2] * shift).sum(-1)
@@ -88,6 +89,9 @@ def test_effects_stand_still_where_biases_and_factors_trade(split: Split) -> Non
     after = identified_draws(posterior)
     assert items.draws[..., -1].std(0).sub(bias.std(0)).abs().max() > 0.05
     np.testing.assert_allclose(after["sd of item effects"], before["sd of item effects"], rtol=1e-5)
+    again = check_settling(posterior, pairs, sweeps=90, burn_in=50)
+    for one, other in zip(judged.quantities, again.quantities, strict=True):
+        assert (one.r_hat, one.ess) == pytest.approx((other.r_hat, other.ess), rel=0.02), one.name
     # By hand, of one draw.
     own, other = items.draws[:, 7].double().numpy(), users.draws[:, 7].double().numpy()
     effects = own[:, 2] + own[:, :2] @ other[:, :2].mean(0)
@@ -125,12 +129,14 @@ def by_definition(posterior: Posterior, pairs: np.ndarray) -> dict[str, tuple[fl
         mean = others[..., :2].astype(float).mean(0)
         effects = rows[..., 2].astype(float) + np.einsum("nsk,sk->ns", rows[..., :2].astype(float), mean)
         named[f"sd of {side} effects"] = effects.std(0, ddof=1)
-    named["spread of u.v"] = uv.std(0)
+    about = [rows[..., :2].astype(float) - rows[..., :2].astype(float).mean(0) for rows in (u, v)]
+    between = np.stack([(about[0][i] * about[1][j]).sum(-1) for i, j in pairs.T])
+    named["spread of interactions"] = between.std(0)
     found = {}
     for name, draws in named.items():
         r_hat, size = rank_r_hat(draws), ess(draws)
         found[name] = (r_hat, size, r_hat <= most and size >= 25)
-    for name, many in (("predictors of pairs", uv + biases), ("u.v of pairs", uv)):
+    for name, many in (("predictors of pairs", uv + biases), ("interactions of pairs", between)):
         r_hats, sizes = [rank_r_hat(one) for one in many], [ess(one) for one in many]
         typical = float(np.median(sizes))
         fine = np.mean(np.array(r_hats) > most) <= 0.05 and typical >= 25
@@ -259,7 +265,7 @@ def test_pairs_that_hardly_move_are_seen(split: Split) -> None:
     found = settling(split, 200, sticky=0.97)
     names = [one.name for one in found.unsettled]
     assert "predictors of pairs" in names
-    assert "u.v of pairs" in names
+    assert "interactions of pairs" in names
     pairs = next(one for one in found.quantities if one.name == "predictors of pairs")
     assert pairs.ess < LEAST_ESS
 
