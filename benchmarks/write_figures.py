@@ -780,22 +780,25 @@ def mixing(part: str, name: str, spelled: str) -> str:
 
 def overrelaxation_table() -> str:
     """Return how the default mixes by how much its rows are overrelaxed."""
-    cells = read("results/mixing_ml1m.json")["cells"]
     rows = []
-    for cell in sorted(cells, key=lambda one: (one["seed"], one["overrelaxation"])):
-        pairs = cell["test_pairs"]
-        slowest, found = min(cell["hyperparameters"].items(), key=lambda named: named[1]["ess"])
-        rows.append(
-            [
-                *(f"{cell['overrelaxation']:g}", str(cell["seed"]), str(cell["kept_draws"])),
-                *(f"{pairs['median_ess']:.0f}", f"{pairs['share_r_hat_good']:.1%}".replace("%", " %")),
-                *(f"{found['ess']:.0f} ({slowest})", f"{cell['valid_rmse']:.4f}"),
-                *(f"{cell['valid_nll']:.4f}", f"{cell['processor_seconds']:.0f}"),
-            ]
-        )
-    header = ["overrelaxation", "seed", "draws", "effective draws of a pair's predictor, median"]
+    for name, title in (("ml1m", "MovieLens 1M"), ("ml100k", "MovieLens 100K")):
+        cells = read(f"results/mixing_{name}.json")["cells"]
+        for cell in sorted(cells, key=lambda one: (one["seed"], one["overrelaxation"])):
+            pairs = cell["test_pairs"]
+            slowest, found = min(cell["hyperparameters"].items(), key=lambda named: named[1]["ess"])
+            worst = max(one["r_hat"] for one in cell["hyperparameters"].values())
+            rows.append(
+                [
+                    *(title, f"{cell['overrelaxation']:g}", f"{cell['kept_draws']}"),
+                    *(f"{pairs['median_ess']:.0f}", f"{pairs['share_r_hat_good']:.1%}".replace("%", " %")),
+                    *(f"{found['ess']:.0f} ({slowest})", f"{worst:.2f}", f"{cell['valid_rmse']:.4f}"),
+                    *(f"{cell['valid_nll']:.4f}", f"{cell['processor_seconds']:.0f}"),
+                ]
+            )
+    header = ["data", "overrelaxation", "draws", "effective draws of a pair's predictor, median"]
     header += ["pairs with R-hat at most 1.05", "fewest effective draws of a hyperparameter"]
-    return table([*header, "validation RMSE", "validation NLL", "seconds"], rows, 0)
+    header += ["their worst R-hat", "validation RMSE", "validation NLL", "seconds"]
+    return table(header, rows, 1)
 
 
 def thinned_table() -> str:
