@@ -101,7 +101,7 @@ class Gibbs(Following):
     scale_moves: bool = setting(True, "Shift and scale of utilities are drawn in each sweep.", when=_ORDERED)
     overrelaxation: float = setting(
         _OVERRELAXATION,
-        "Share of a row's distance from its mean that is reversed in a draw.",
+        "Share of a row's distance from its mean that a draw reverses; 0 where not every sweep is kept.",
         limits=SHARE_BELOW_ONE,
     )
 
