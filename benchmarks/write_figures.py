@@ -445,6 +445,22 @@ def allocator_table() -> str:
     return table(["freed memory", "seconds", "of the system", "page faults", "peak memory, MB"], rows)
 
 
+def solver_table() -> str:
+    """Return how many steps a draw of the implicit weights takes by its preconditioner."""
+    rows = []
+    for data, title in (("ml1m", "MovieLens 1M"), ("ml100k", "MovieLens 100K")):
+        for n_modes, sides in read("results/solver_steps.json")[data].items():
+            both = [sides["user"], sides["item"]]
+            rows.append(
+                [
+                    *(title, n_modes, *(str(side["steps"]) for side in both)),
+                    *(f"{sum(side[part] for side in both):.0f}" for part in ("preparing_ms", "solving_ms")),
+                ]
+            )
+    header = ["data", "directions", "steps, users", "steps, items", "preparing both, ms", "solving both, ms"]
+    return table(header, rows, 1)
+
+
 def splits_table() -> str:
     """Return the default on the splits of published tables, beside what was published."""
     found = read("results/splits_ml1m_default.json")
@@ -913,6 +929,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu fits": gpu_fits_table,
     "iteration": iteration_table,
     "allocator": allocator_table,
+    "solver steps": solver_table,
     "splits ml1m": splits_table,
     "rating units": units_table,
     "heavy rows": heavy_table,

@@ -31,6 +31,9 @@ from ..numerics.chunks import chunks
 from ..numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 from .streamed import CHUNK, row_parts, streamed, with_host
 
+#: How far a prior's precision may be rounded before what ratings say is computed without it.
+_ROUNDED = 2.0**-6
+
 
 @dataclass(frozen=True, eq=False)
 class Entries:
@@ -312,6 +315,14 @@ class Conditional:
             return prior - prior @ self.inverse @ prior
         half = _solve_triangular(self.precision_tril, prior.expand_as(self.precision_tril), upper=False)
         return prior - half.mT @ half
+
+
+def tight(prior_precision: Tensor) -> bool:
+    """Whether a prior is so narrow that its rounding would hide what ratings say; a card is not asked."""
+    if room.waits(prior_precision.device):
+        return False
+    eps = torch.finfo(prior_precision.dtype).eps
+    return bool(prior_precision.diagonal().amax() * eps > _ROUNDED)
 
 
 def mean_precision_of(prior_precision: Tensor, information: Tensor) -> Tensor:

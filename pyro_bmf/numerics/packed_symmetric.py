@@ -10,8 +10,7 @@ def pack(matrices: Tensor) -> Tensor:
     """Return the lower triangles of symmetric matrices (n, D, D), row by row: (n, D (D + 1) / 2)."""
     width = matrices.shape[-1]
     rows, columns = torch.tril_indices(width, width, device=matrices.device)
-    packed: Tensor = matrices.flatten(1)[:, rows * width + columns]
-    return packed
+    return matrices.flatten(1).index_select(1, rows * width + columns)
 
 
 def unpack(packed: Tensor, width: int) -> Tensor:
@@ -19,4 +18,4 @@ def unpack(packed: Tensor, width: int) -> Tensor:
     rows, columns = torch.tril_indices(width, width, device=packed.device)
     place = torch.empty(width, width, dtype=torch.int64, device=packed.device)
     place[rows, columns] = place[columns, rows] = torch.arange(len(rows), device=packed.device)
-    return packed[:, place.flatten()].view(-1, width, width)
+    return packed.index_select(1, place.flatten()).view(-1, width, width)

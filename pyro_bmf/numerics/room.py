@@ -42,6 +42,7 @@ def cells_on(
     On a CPU the given number, which its caches are made for. On a card as many as memory allows: each chunk
     is a few launches, and a card with room for all rows takes all of them at once. A power of two, so that
     fits on one card cut rows alike though what is free varies: sums over chunks then have the same bits.
+    A CPU that computes in the way of a card has room for all.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def cells_on(
         Bytes of a cell.
     """
     if device.type == "cpu":
-        return cells
+        return _MOST if waits(device) else cells
     room = max(free(device) // (_PARTS * itemsize), 1)
     return int(min(1 << (room.bit_length() - 1), _MOST))
 

@@ -26,6 +26,7 @@ from pyro_bmf.methods.gibbs.scale_moves import (
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.sides import SIDES, Sides
 from pyro_bmf.numerics.slice_draw import slice_draw
 
 LEVELS, KAPPA, CENTRE, SPREAD = [1.0, 2.0, 3.0, 4.0], 3.0, 2.4, 1.75
@@ -191,12 +192,21 @@ def test_kept_states_stand_where_cuts_started_and_predict_the_same() -> None:
     _, sweeps, state = start("both")
     sweeps.drawing_cuts = True
     z = sweeps.predictors(state) + 0.3
-    means = sweeps.conditional_means(state, z)
+    means = Sides(*(sweeps.conditional_mean(side, state, z) for side in SIDES))
     moved, shifted = sweeps.anchored(state, means)
     assert float(moved.cuts.mean()) == pytest.approx(2.5)
     before = state.cuts - sweeps.predictors(state).unsqueeze(-1)
     torch.testing.assert_close(moved.cuts - sweeps.predictors(moved).unsqueeze(-1), before)
     # Conditional means are those of the shifted state, whose utilities are shifted too.
-    again = sweeps.conditional_means(moved, z + float(moved.cuts.mean() - state.cuts.mean()))
-    torch.testing.assert_close(shifted.user, again.user)
-    torch.testing.assert_close(shifted.item, again.item)
+    z = z + float(moved.cuts.mean() - state.cuts.mean())
+    for side in SIDES:
+        torch.testing.assert_close(shifted.of(side), sweeps.conditional_mean(side, moved, z))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.8])
+def test_a_sweep_ends_with_the_items_conditional_means(share: float) -> None:
+    _, sweeps, state = start("both")
+    for _ in range(2):
+        z, items = sweeps.sweep(state, overrelaxation=share)
+    torch.testing.assert_close(items, sweeps.conditional_mean("item", state, z))
+    assert not torch.allclose(items, state.item.rows)

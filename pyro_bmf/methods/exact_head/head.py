@@ -31,6 +31,8 @@ from ..kernel import Conditional, Entries
 
 #: Numbers in the matrices of one chunk of rows.
 _CELLS = 16_000_000
+#: Numbers of pairs' rows that are read at once where predictors are made.
+PAIR_CELLS = 800_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ class Moments:
     def predictors(self, loc: Tensor, entries: Entries) -> Tensor:
         """Return E[eta] less the centre of every entry, (nnz,), for rows of these means (n, D)."""
         found = entries.at_columns(self.bias)
-        for part, rows, columns in entries.pairs(cells_on(loc.device, _CELLS) // max(loc.shape[1], 1)):
+        for part, rows, columns in entries.pairs(cells_on(loc.device, PAIR_CELLS) // max(loc.shape[1], 1)):
             found[part] += (self.mean[columns] * loc[rows]).sum(-1)
         return found
 

@@ -23,6 +23,7 @@ from ...model.row_noise import SHAPE_PRIOR
 from ...model.sides import SIDES, Side, Sides
 from ...numerics import factorise, room
 from ...numerics.normal_cells import LOG_DENSITY
+from ...numerics.room import cells_on
 from ..gibbs.chain_state import block_precision
 from ..gibbs.known_parts import conjugate_priors, latent_utilities
 from ..gibbs.sweeps import NOISE_PRIOR, START_WIDTH, WEIGHTS_START_WIDTH
@@ -30,7 +31,7 @@ from ..kernel import Entries
 from ..recording import NOT_RECORDED, Recording
 from ..training_feedback import training_feedback
 from .guide import ExactHeadGuide, noise_squares
-from .head import Head, Moments, head_of
+from .head import PAIR_CELLS, Head, Moments, head_of
 from .hyperparameters import SidePriors, by_block, expected_precision, times_kappa
 from .objective import Collapsed, CollapsedELBO
 from .rating_terms import RatingTerms, rating_terms
@@ -39,8 +40,6 @@ from .weight_steps import WeightSteps
 
 #: Iterations before precisions of weights and rows, and rows' noise, leave their guesses.
 _HOLD = 2
-#: Pairs whose predictors are made at once.
-_PAIRS = 500_000
 #: Standard deviation of the starting factors.
 _START = 0.1
 
@@ -213,7 +212,7 @@ class HeadUpdates:
         user, item, k = self.guide.user.loc, self.guide.item.loc, self.model.n_factors
         entries = self.entries.user
         found = user.new_zeros(len(entries.rows))
-        for part, rows, columns in entries.pairs(_PAIRS):
+        for part, rows, columns in entries.pairs(cells_on(user.device, PAIR_CELLS) // user.shape[1]):
             u, v = user[rows], item[columns]
             found[part] = (u[:, :k] * v[:, :k]).sum(-1)
             if self.model.biases:

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...numerics import factorise
+from ...numerics.chunks import chunks
+from ...numerics.room import cells_on
+
+_CELLS = 8_000_000
+
 
 @dataclass(frozen=True, eq=False)
 class DenseBlocks:
@@ -20,6 +26,11 @@ class DenseBlocks:
     """
 
     inverse: Tensor
+
+    @classmethod
+    def of(cls, blocks: Tensor) -> DenseBlocks:
+        """Invert blocks (n_columns + 1, D, D)."""
+        return cls(factorise.inverse_of_root(factorise.cholesky(blocks)))
 
     def __call__(self, left: Tensor) -> Tensor:
         """Solve for (n_columns + 1, D)."""
@@ -45,6 +56,32 @@ class FewBlocks:
     light: Tensor
     basis: Tensor
     shrink: Tensor
+
+    @classmethod
+    def of(
+        cls, blocks: Tensor, own: Tensor, light: Tensor, light_sums: Tensor, mean: Tensor, precision: Tensor
+    ) -> FewBlocks:
+        r"""Invert the heavy columns' blocks, in place, and make the basis of the light ones'.
+
+        Parameters
+        ----------
+        blocks : Tensor, shape (n_heavy + 1, D, D)
+        own, light : Tensor
+        light_sums : Tensor, shape (n_light,)
+            c_j: light columns' blocks are :math:`\lambda + c_j \bar G`.
+        mean : Tensor, shape (D, D)
+            :math:`\bar G`.
+        precision : Tensor, shape (D,)
+            Of the weights' prior: :math:`\lambda`.
+        """
+        for part in chunks(len(blocks), cells_on(blocks.device, _CELLS) // blocks.shape[-1] ** 2):
+            blocks[part] = factorise.inverse_of_root(factorise.cholesky(blocks[part]))
+        # lambda + c mean = lambda^{1/2} Q (1 + c gamma) Q^T lambda^{1/2}.
+        root = precision.rsqrt()
+        gamma, turn = torch.linalg.eigh((root.unsqueeze(1) * mean * root).double())
+        basis = (root.unsqueeze(1) * turn.to(root.dtype)).contiguous()
+        shrink = 1.0 / (1.0 + torch.outer(light_sums, gamma.clamp_min(0.0).to(root.dtype)))
+        return cls(blocks, own, light, basis, shrink)
 
     def __call__(self, left: Tensor) -> Tensor:
         """Solve for (n_columns + 1, D)."""

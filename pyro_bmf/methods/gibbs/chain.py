@@ -28,6 +28,7 @@ from ...data.ratings import Ratings
 from ...errors import FitError
 from ...estimate import check_needs, estimate_chain
 from ...model import FactorizationModel
+from ...model.sides import Sides
 from ...progress import Reporter
 from ..job import Handover
 from ..recording import Recording
@@ -182,13 +183,13 @@ class Chain:
             self.sweeps.begin_cuts(state)
         # Before, spreads have a way to go: they are drawn from how far out rows are, which these would keep.
         settled = sweep > max(self.plain_sweeps, 2 * _SETTLE, self.first)
-        utilities = self.sweeps.sweep(
+        swept = self.sweeps.sweep(
             state,
             latent=latent,
             precisions=sweep > _SETTLE,
             overrelaxation=self.settings.overrelaxation if settled else 0.0,
         )
-        found = self._keep(sweep, state, kept, utilities)
+        found = self._keep(sweep, state, kept, *swept)
         rmse = state.noise_precision if found is None else found.to(state.noise_precision)
         finite = torch.isfinite(state.user.rows).all() & torch.isfinite(state.item.rows).all()
         read: list[float] = torch.stack([finite.double(), state.noise_precision.rsqrt(), rmse]).tolist()
@@ -199,12 +200,15 @@ class Chain:
             )
         return None if found is None else read[2], read[1]
 
-    def _keep(self, sweep: int, state: ChainState, kept: Kept, utilities: Tensor) -> Tensor | None:
+    def _keep(
+        self, sweep: int, state: ChainState, kept: Kept, utilities: Tensor, item_means: Tensor
+    ) -> Tensor | None:
         """Keep a state that is to be kept, and return the validation RMSE where it is looked at."""
         keep = sweep > self.first and (sweep - self.first) % self.every == 0
         if not keep and (self.average is None or sweep <= _RECORD or sweep > self.first):
             return None
-        state, means = self.sweeps.anchored(state, self.sweeps.conditional_means(state, utilities))
+        means = Sides(self.sweeps.conditional_mean("user", state, utilities), item_means)
+        state, means = self.sweeps.anchored(state, means)
         if keep:
             kept.add(state, means)
         if self.average is None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -78,7 +79,7 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class Preconditioner:
-    """Block Jacobi, and a coarse level beside it."""
+    """Block Jacobi, and what a coarse level adds to it."""
 
     blocks: BlockSolver
     coarse: CoarseSolver
@@ -100,7 +101,7 @@ class RecordedSteps:
     """
 
     #: What is the same in every draw.
-    FIXED = (Entries, Segments, RowPlan, ColumnPlan)
+    FIXED = (Entries, Segments, RowPlan, ColumnPlan, CoarseLevel)
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -139,16 +140,16 @@ class MeansSystem:
     """
 
     def __init__(
-        self, entries: Entries, coarse: CoarseLevel, solver: Solver, recording: Recording = NOT_RECORDED
+        self, entries: Entries, solver: Solver | None = None, recording: Recording = NOT_RECORDED
     ) -> None:
-        self.entries, self.coarse, self.solver = entries, coarse, solver
+        self.entries, self.solver = entries, Solver() if solver is None else solver
         self.steps = self.last = 0
         self._steps: Steps = RecordedSteps(recording)
 
-    @classmethod
-    def of(cls, entries: Entries, solver: Solver | None, recording: Recording) -> MeansSystem:
-        """Make the system of one side's entries, with a coarse level of its own."""
-        return cls(entries, CoarseLevel.build(entries), Solver() if solver is None else solver, recording)
+    @cached_property
+    def coarse(self) -> CoarseLevel:
+        """The preconditioner's second level: built for the first draw of weights."""
+        return CoarseLevel.build(self.entries)
 
     def draw(
         self,
@@ -187,11 +188,13 @@ class MeansSystem:
         weights_noise = own.weights_precision.sqrt() * torch.randn_like(own.weights)
         target = torch.cat([entries.means_back(said) + weights_noise, _back(said) + location_noise])
 
+        blocks, restricted = information.block_solver(
+            own.weights_precision, location_block, self.coarse.pairs()
+        )
         joined, steps, _ = conjugate_gradient(
             Operator(entries, information, own.weights_precision, location_prior),
             Preconditioner(
-                information.block_solver(own.weights_precision, location_block),
-                self.coarse.solver(information, own.weights_precision, location_prior),
+                blocks, self.coarse.solver(information, own.weights_precision, location_prior, restricted)
             ),
             target,
             torch.cat([own.weights, own.location.unsqueeze(0) * math.sqrt(n)]),

@@ -22,19 +22,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...numerics import factorise, room
 from ...numerics.chunks import chunks
+from ...numerics.packed_symmetric import pack, unpack
 from ...numerics.room import cells_on
 from ...numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 from ..few_entries import FewConditional, RowPlan
-from ..kernel import Conditional, Entries, RowConditional, mean_precision_of, outer_products
+from ..kernel import Conditional, Entries, RowConditional, mean_precision_of, tight
 from .block_solvers import DenseBlocks, FewBlocks
 
 Solver = Callable[[Tensor], Tensor]
 
 _CELLS = 8_000_000
-#: How far a prior's precision may be rounded before what ratings say is computed without it.
-_ROUNDED = 2.0**-6
 
 
 class Information(Protocol):
@@ -52,8 +50,13 @@ class Information(Protocol):
     def pair_sums(self, pairs: Tensor) -> Tensor:
         """Return sums of G_i weighted by each column of (n, p), flattened: (p, D * D)."""
 
-    def block_solver(self, weights_precision: Tensor, location_block: Tensor) -> Solver:
-        """Return the solver of the blocks of all columns and, last, the location: (n_columns + 1, D)."""
+    def block_solver(
+        self, weights_precision: Tensor, location_block: Tensor, pairs: Tensor
+    ) -> tuple[Solver, Tensor]:
+        """Return the solver of the blocks of all columns and, last, the location: (n_columns + 1, D).
+
+        Beside it are these blocks' sums weighted by each column of pairs (n_columns + 1, p): (p, D * D).
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,24 +113,16 @@ class DenseRows:
     ) -> GivenOther:
         """Return the rows' conditionals."""
         width = features.shape[1]
-        products = outer_products(features) * column_precision.unsqueeze(-1)
-        said = (self.entries.sum(products) * row_precision).view(-1, width, width)
+        products = pack(features.unsqueeze(2) * features.unsqueeze(1)) * column_precision.unsqueeze(-1)
+        said = unpack(self.entries.sum(products) * row_precision, width)
         conditional = Conditional.of(prior_precision, said, linear, checked=False)
 
         def information() -> DenseInformation:
-            if _tight(prior_precision):
+            if tight(prior_precision):
                 return DenseInformation(self.mask, mean_precision_of(prior_precision, said))
             return DenseInformation.of(self.mask, conditional)
 
         return GivenOther(conditional, information)
-
-
-def _tight(prior_precision: Tensor) -> bool:
-    """Whether a prior is so narrow that its rounding would hide what ratings say; a card is not asked."""
-    if room.waits(prior_precision.device):
-        return False
-    eps = torch.finfo(prior_precision.dtype).eps
-    return bool(prior_precision.diagonal().amax() * eps > _ROUNDED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,13 +187,15 @@ class DenseInformation:
         """Return sums of G_i weighted by each column of (n, p), flattened: (p, D * D)."""
         return pairs.mT @ self.tensor.reshape(len(pairs), -1)
 
-    def block_solver(self, weights_precision: Tensor, location_block: Tensor) -> Solver:
-        """Return the solver of the blocks of all columns and, last, the location: (n_columns + 1, D)."""
+    def block_solver(
+        self, weights_precision: Tensor, location_block: Tensor, pairs: Tensor
+    ) -> tuple[Solver, Tensor]:
+        """Return the solver of the blocks, and their weighted sums (p, D * D)."""
         width = self.tensor.shape[-1]
-        shares = self.tensor.flatten(1) * (self.mask.root_counts**2).unsqueeze(-1)
-        blocks = self.mask.sum_back(shares).view(-1, width, width) + torch.diag(weights_precision)
-        root = factorise.cholesky(torch.cat([blocks, location_block.unsqueeze(0)]))
-        return DenseBlocks(factorise.inverse_of_root(root))
+        shares = pack(self.tensor) * (self.mask.root_counts**2).unsqueeze(-1)
+        blocks = unpack(self.mask.sum_back(shares), width) + torch.diag(weights_precision)
+        blocks = torch.cat([blocks, location_block.unsqueeze(0)])
+        return DenseBlocks.of(blocks), pairs.mT @ blocks.flatten(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,10 +356,12 @@ class FewInformation:
             found += torch.outer(ordered[begin : begin + len(at)].sum(0), mean)
         return found
 
-    def block_solver(self, weights_precision: Tensor, location_block: Tensor) -> Solver:
-        """Return the solver of the blocks of all columns and, last, the location: (n_columns + 1, D)."""
+    def block_solver(
+        self, weights_precision: Tensor, location_block: Tensor, pairs: Tensor
+    ) -> tuple[Solver, Tensor]:
+        """Return the solver of the blocks, and their weighted sums (p, D * D)."""
         width, columns, plan = self.plan.width, self.columns, self.plan
-        n_many = plan.n_many
+        n_many, prior = plan.n_many, torch.diag(weights_precision)
         blocks = columns.heavy_few @ self._class_means()
         if len(columns.heavy_rows):
             blocks += bag_sum(
@@ -372,23 +371,20 @@ class FewInformation:
                 columns.heavy_shares,
                 columns.heavy_pieces,
             )
-        blocks = blocks.view(-1, width, width) + torch.diag(weights_precision)
-        inverse = torch.cat([blocks, location_block.unsqueeze(0)])
-        for part in chunks(len(inverse), cells_on(inverse.device, _CELLS) // width**2):
-            inverse[part] = factorise.inverse_of_root(factorise.cholesky(inverse[part]))
-        # Of the light columns: lambda + c mean = lambda^{1/2} Q (1 + c gamma) Q^T lambda^{1/2}.
+        blocks = torch.cat([blocks.view(-1, width, width) + prior, location_block.unsqueeze(0)])
+        # Of the light columns: lambda + c mean.
         shared = (columns.light_shares[:n_many] @ self.many.reshape(n_many, -1)).view(width, width)
         for (_, begin, at), half in zip(plan.few, self.halves, strict=True):
             share = columns.light_shares[begin : begin + len(at)]
             weighted = half * share.view(-1, 1, 1)
             shared = shared + weighted.flatten(0, 1).mT @ half.flatten(0, 1)
-        root = weights_precision.rsqrt()
         mean = shared / columns.light_shares.sum().clamp_min(1e-12)
-        gamma, turn = torch.linalg.eigh((root.unsqueeze(1) * mean * root).double())
-        basis = (root.unsqueeze(1) * turn.to(root.dtype)).contiguous()
-        shrink = 1.0 / (1.0 + torch.outer(columns.light_sums, gamma.clamp_min(0.0).to(root.dtype)))
-        last = columns.heavy.new_full((1,), len(plan.entries.t_indptr) - 1)
-        return FewBlocks(inverse, torch.cat([columns.heavy, last]), columns.light, basis, shrink)
+        own = torch.cat([columns.heavy, columns.heavy.new_full((1,), len(pairs) - 1)])
+        of_light = pairs[columns.light]
+        shares = torch.stack([of_light.sum(0), of_light.mT @ columns.light_sums], dim=1)
+        sums = pairs[own].mT @ blocks.flatten(1) + shares @ torch.stack([prior, mean]).flatten(1)
+        light, light_sums = columns.light, columns.light_sums
+        return FewBlocks.of(blocks, own, light, light_sums, mean, weights_precision), sums
 
 
 def _products(tensor: Tensor, means: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from ...model.sides import SIDES, Side, Sides
 from ...numerics import factorise
 from ...numerics.chunks import chunks
 from ...numerics.conjugate_draws import draw_gamma
+from ...numerics.room import cells_on
 from ...numerics.segment_sums import segment_sum
 from ..kernel import Entries
 from ..recording import NOT_RECORDED, Recording
@@ -47,8 +48,8 @@ NOISE_PRIOR = (1.0, 1.0)
 START_WIDTH = 3.0
 #: And those of implicit weights so many times.
 WEIGHTS_START_WIDTH = 1.5
-#: Pairs whose predictors are made at once.
-_PAIRS = 1_000_000
+#: Numbers of pairs' rows that are read at once where predictors are made.
+_CELLS = 800_000
 
 
 class Sweeps:
@@ -103,7 +104,7 @@ class Sweeps:
             if few
             else Sides(DenseRows(users, self.mask.user), DenseRows(items, self.mask.item))
         )
-        self.means = Sides(*(MeansSystem.of(own, solver, recording) for _, own in self.mask.by_side()))
+        self.means = Sides(*(MeansSystem(own, solver, recording) for _, own in self.mask.by_side()))
         # Utilities are kept in the users' order; items read them in their own.
         self.item_order = feedback.t_order
         self.pairs = Sides(users.rows, users.indices)
@@ -162,8 +163,8 @@ class Sweeps:
 
     def sweep(
         self, state: ChainState, *, latent: bool = True, precisions: bool = True, overrelaxation: float = 0.0
-    ) -> Tensor:
-        """Do one sweep, in place, and return its utilities.
+    ) -> tuple[Tensor, Tensor]:
+        """Do one sweep, in place, and return its utilities, and E[items | users] (n, D) where it ends.
 
         Parameters
         ----------
@@ -194,8 +195,8 @@ class Sweeps:
             given = self.given_other(side, state, z)  # p(U | V, z)
             apart = self._apart(side, state, given) if overrelaxation else None
             self._draw_means(side, state, given, rescaled=precisions)  # mu, Y; lambda, Y | V, z
-            self._draw_rows(side, state, given, apart, overrelaxation)  # U | mu, Y, V, z
-        return z
+            mean = self._draw_rows(side, state, given, apart, overrelaxation)  # U | mu, Y, V, z
+        return z, mean
 
     def predictors(self, state: ChainState) -> Tensor:
         """Return eta of every training rating, in the order of the users."""
@@ -205,21 +206,17 @@ class Sweeps:
         """Return eta of pairs, (n,), for rows (n_rows, D) of both sides."""
         k = self.model.n_factors
         found = rows.user.new_empty(len(pairs.user))
-        for part in chunks(len(found), _PAIRS):
+        for part in chunks(len(found), cells_on(found.device, _CELLS) // rows.user.shape[1]):
             u = rows.user.index_select(0, pairs.user[part])
             v = rows.item.index_select(0, pairs.item[part])
             eta = (u[:, :k] * v[:, :k]).sum(-1) + self.centre
             found[part] = eta + u[:, k] + v[:, k] if self.model.biases else eta
         return found
 
-    def conditional_means(self, state: ChainState, utilities: Tensor) -> Sides[Tensor]:
-        """Return E[users | items] and E[items | users] at the state, both (n, D)."""
-
-        def mean(side: Side) -> Tensor:
-            conditional = self.given_other(side, state, utilities).conditional
-            return conditional.mean(self.prior_mean(side, state))
-
-        return Sides(mean("user"), mean("item"))
+    def conditional_mean(self, side: Side, state: ChainState, utilities: Tensor) -> Tensor:
+        """Return E[users | items], or E[items | users], at the state, (n, D)."""
+        conditional = self.given_other(side, state, utilities).conditional
+        return conditional.mean(self.prior_mean(side, state))
 
     def anchored(self, state: ChainState, means: Sides[Tensor]) -> tuple[ChainState, Sides[Tensor]]:
         """Return a state and its conditional means with the cuts' mean where it started.
@@ -366,13 +363,14 @@ class Sweeps:
 
     def _draw_rows(
         self, side: Side, state: ChainState, given: GivenOther, apart: Tensor | None, share: float
-    ) -> None:
-        """Draw the rows of a side given everything else, or, overrelaxed, given what they were `apart`."""
+    ) -> Tensor:
+        """Draw a side's rows given all else, or, overrelaxed, what they were `apart`; return their means."""
         mean = given.conditional.mean(self.prior_mean(side, state))
         drawn = given.conditional.spread(torch.randn_like(mean))
         if apart is not None:
             drawn = (1.0 - share**2) ** 0.5 * drawn - share * apart
         state.of(side).rows = mean + drawn
+        return mean
 
     # ---------------------------------------------------------------- what they share
 
