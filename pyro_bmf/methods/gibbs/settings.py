@@ -30,7 +30,10 @@ _FROM_THE_PRIOR = When(
 
 
 #: Training ratings from which on the usual number of sweeps is done.
-_MANY_RATINGS = 1_000_000
+_MANY_RATINGS = 1_500_000
+#: A chain so many times as long keeps every second sweep, but not of so few training ratings: its draws take
+#: a few megabytes.
+_THINNED, _FEW_RATINGS = 3, 10_000
 #: Sweeps, burn-in and kept draws where a guide has found the state that sweeps go on from.
 AFTER_STATE = (130, 30, 100)
 #: Of chains whose every sweep after the burn-in is kept.
@@ -109,15 +112,20 @@ class Gibbs(Following):
         """Return the settings with more sweeps where ratings are few and sweeps cheap.
 
         Up to four times as many, in proportion to the root of how many ratings there are fewer than a
-        million; every second one is then kept. Settings of any other length than the usual ones, from the
-        prior or from a guide's state, stay as they are.
+        million and a half. From three times on every second one is kept, as predictions take time, and a
+        saved posterior memory, in proportion to the draws; of ten thousand ratings or fewer every one is.
+        Settings of any other length than the usual ones, from the prior or from a guide's state, stay as
+        they are.
         """
         usual = ((Gibbs.sweeps, Gibbs.burn_in, Gibbs.kept_draws), AFTER_STATE)
-        times = min(4, max(1, round(math.sqrt(_MANY_RATINGS / max(n_ratings, 1)))))
-        if times == 1 or (self.sweeps, self.burn_in, self.kept_draws) not in usual:
+        times = min(4.0, max(1.0, math.sqrt(_MANY_RATINGS / max(n_ratings, 1))))
+        if times == 1.0 or (self.sweeps, self.burn_in, self.kept_draws) not in usual:
             return self
-        kept = max(2, times) * self.kept_draws // 2
-        return replace(self, sweeps=times * self.sweeps, burn_in=times * self.burn_in, kept_draws=kept)
+        if times >= 1.5:
+            times = round(times)
+        every = 2 if times >= _THINNED and n_ratings > _FEW_RATINGS else 1
+        sweeps, burn_in = round(times * self.sweeps), round(times * self.burn_in)
+        return replace(self, sweeps=sweeps, burn_in=burn_in, kept_draws=(sweeps - burn_in) // every)
 
     def __post_init__(self) -> None:
         super().__post_init__()
