@@ -223,7 +223,7 @@ class Settings:
         n_ratings, n_rows : int
             Of the ratings that are fitted to: how many there are, and how many users and items together.
         """
-        found = self._lengthened(n_ratings)
+        found = self._lengthened(n_ratings, n_rows)
         changes: dict[str, Any] = {}
         if (n_factors := self.factors_for(n_ratings, n_rows)) is not None:
             changes["n_factors"] = n_factors
@@ -262,7 +262,7 @@ class Settings:
             and self._is_unasked(self.model, name)
         )
 
-    def _lengthened(self, n_ratings: int) -> Settings:
+    def _lengthened(self, n_ratings: int, n_rows: int) -> Settings:
         """Return the settings with as many sweeps as go with the ratings, where nobody asked for a number."""
         gibbs = self.gibbs
         if gibbs is None:
@@ -270,7 +270,7 @@ class Settings:
         length = ("sweeps", "burn_in", "kept_draws")
         if any(name not in gibbs.unasked and not self._is_unasked(gibbs, name) for name in length):
             return self
-        longer = gibbs.lengthened(n_ratings)
+        longer = gibbs.lengthened(n_ratings, n_rows)
         unasked = {**self.unasked, **{name: getattr(longer, name) for name in length}}
         if gibbs is self.method:
             return replace(self, method=longer, unasked=unasked)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from test_gibbs_scale_moves import log_density
+from test_gibbs_scale_moves import start as started
 from tiny_chain import K, random_state, tiny_model, tiny_sweeps
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
+from pyro_bmf.methods.gibbs import shift_moves
 from pyro_bmf.methods.gibbs.chain_state import ChainState
-from pyro_bmf.methods.gibbs.shift_moves import shift_biases, shift_factors
+from pyro_bmf.methods.gibbs.shift_moves import rescale_factors, shift_biases, shift_factors
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
+from pyro_bmf.model.sides import Sides
 
 KAPPA = 3.0  # of tiny_model
 
@@ -103,3 +108,57 @@ def test_shifts(move: Callable[[Sweeps, ChainState], None], side: str, columns: 
     diagonal = covariance.diagonal()
     bound = torch.sqrt((covariance**2 + torch.outer(diagonal, diagonal)) / len(found))
     assert bool((error.abs() < 5 * bound).all())
+
+
+def rescaled(state: ChainState, factor: int, t: float) -> ChainState:
+    """Return a state with a factor of the users and all that it comes from by e^t, the items' by e^-t."""
+    new = copy.deepcopy(state)
+    for own, g in ((new.user, math.exp(t)), (new.item, math.exp(-t))):
+        own.rows[:, factor] *= g
+        own.location[factor] *= g
+        own.weights[:, factor] *= g
+        own.weights_precision[factor] /= g**2
+        own.precision[factor] /= g
+        own.precision[:, factor] /= g
+    return new
+
+
+def test_scales_of_factors_against_their_partners_are_as_the_priors_leave_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, sweeps, state = started("both")
+    # Different on either side, so that it matters which is which.
+    state.user.precision *= 3.0
+    state.item.weights_precision *= 5.0
+    asked: list[Callable[[float], float]] = []
+
+    def note(density: Callable[[float], float], width: float) -> float:
+        asked.append(density)
+        return 0.0
+
+    monkeypatch.setattr(shift_moves, "slice_draw", note)
+    factors = Sides(sweeps.priors.user.factors, sweeps.priors.item.factors)
+    rescale_factors(state, K, factors, sweeps.model.implicit)
+    assert len(asked) == K
+    for factor, density in enumerate(asked):
+        for t in (-0.7, 0.2, 0.5):
+            # Volumes: what either side is multiplied by is divided on the other, but there are as many
+            # numbers on both sides.
+            expected = log_density(sweeps, rescaled(state, factor, t)) - log_density(sweeps, state)
+            assert density(t) - density(0.0) == pytest.approx(float(expected), abs=1e-8)
+
+
+def test_scaled_factors_predict_the_same_and_are_as_they_were_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps = tiny_sweeps(tiny_model())
+    state = random_state(sweeps)
+    eta, before = sweeps.predictors(state), copy.deepcopy(state)
+    steps = iter((0.4, -0.3, 0.2))
+    monkeypatch.setattr(shift_moves, "slice_draw", lambda density, width: next(steps))
+    factors = Sides(sweeps.priors.user.factors, sweeps.priors.item.factors)
+    rescale_factors(state, K, factors, sweeps.model.implicit)
+    torch.testing.assert_close(sweeps.predictors(state), eta)
+    expected = before
+    for factor, t in zip(range(K), (0.4, -0.3, 0.2), strict=False):
+        expected = rescaled(expected, factor, t)
+    for name, tensor in state.tensors().items():
+        torch.testing.assert_close(tensor, expected.tensors()[name])

@@ -274,7 +274,7 @@ def test_pairs_of_other_implicit_feedback_are_not_left_out(stars: Split) -> None
 @pytest.mark.slow
 def test_leaving_out_is_fitting_again_without(stars: Split) -> None:
     """Chains without a rating, which goes on to tell implicitly that its pair is rated, predict it so."""
-    longer = SMALL.replace(sweeps=1100, burn_in=100, kept_draws=250)
+    longer = SMALL.replace(sweeps=1100, burn_in=100, kept_draws=1000)
     every = psis_loo(fit(stars, longer, threads=1, progress=False).posterior)
     # Of those that the draws can leave out, the ones that matter most for their own prediction.
     told = np.flatnonzero(every.k_hat < 0.5)

@@ -252,6 +252,24 @@ def test_fewer_ratings_take_more_sweeps(n_ratings: int, expected: tuple[int, int
         assert longer.asked() == start.asked()
 
 
+@pytest.mark.parametrize(
+    ("n_ratings", "expected"),
+    [
+        (70_000, (600, 200, 200)),
+        (300_000, (300, 100, 100)),
+        (900_000, (150, 50, 100)),
+        (1_200_000, (150, 50, 100)),
+    ],
+)
+def test_many_rows_keep_no_more_draws(n_ratings: int, expected: tuple[int, int, int]) -> None:
+    found = preset("gibbs").suited(n_ratings, 60_000).gibbs
+    assert found is not None
+    assert (found.sweeps, found.burn_in, found.kept_draws) == expected
+    fewer = preset("gibbs").suited(n_ratings, 50_000).gibbs
+    assert fewer is not None
+    assert (fewer.sweeps, fewer.kept_draws) >= (found.sweeps, found.kept_draws)
+
+
 @pytest.mark.parametrize("given", [{"sweeps": 150}, {"burn_in": 50}, {"kept_draws": 100}])
 def test_sweeps_that_were_asked_for_stay(given: dict[str, int]) -> None:
     for start in (preset("gibbs").replace(**given), Settings(method=Gibbs(**given))):

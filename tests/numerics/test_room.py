@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from pyro_bmf.numerics import room
 from pyro_bmf.numerics.room import cells_on
 
 
 def test_a_cpu_keeps_its_chunks() -> None:
     assert cells_on(torch.device("cpu"), 8_000_000, free=lambda device: 0) == 8_000_000
+
+
+def test_a_cpu_in_the_way_of_a_card_takes_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "waits", lambda device: True)
+    assert cells_on(torch.device("cpu"), 8_000_000, free=lambda device: 0) == 2**29
 
 
 def test_a_card_takes_an_eighth_of_what_is_free() -> None:

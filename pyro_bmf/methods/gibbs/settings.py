@@ -29,11 +29,12 @@ _FROM_THE_PRIOR = When(
 )
 
 
-#: Training ratings from which on the usual number of sweeps is done.
-_MANY_RATINGS = 1_500_000
-#: A chain so many times as long keeps every second sweep, but not of so few training ratings: its draws take
-#: a few megabytes.
-_THINNED, _FEW_RATINGS = 3, 10_000
+#: Training ratings from which on the usual number of sweeps is done, and with many rows, whose draws take
+#: gigabytes.
+_MANY_RATINGS, _MANY_OF_MANY_ROWS, _MANY_ROWS = 1_500_000, 1_000_000, 50_000
+#: A chain so many times as long keeps every second sweep (with many rows: twice as long), but not of so few
+#: training ratings: its draws take a few megabytes.
+_THINNED, _THINNED_OF_MANY_ROWS, _FEW_RATINGS = 3, 2, 10_000
 #: Sweeps, burn-in and kept draws where a guide has found the state that sweeps go on from.
 AFTER_STATE = (130, 30, 100)
 #: Of chains whose every sweep after the burn-in is kept.
@@ -108,22 +109,26 @@ class Gibbs(Following):
         limits=SHARE_BELOW_ONE,
     )
 
-    def lengthened(self, n_ratings: int) -> Gibbs:
+    def lengthened(self, n_ratings: int, n_rows: int) -> Gibbs:
         """Return the settings with more sweeps where ratings are few and sweeps cheap.
 
         Up to four times as many, in proportion to the root of how many ratings there are fewer than a
         million and a half. From three times on every second one is kept, as predictions take time, and a
         saved posterior memory, in proportion to the draws; of ten thousand ratings or fewer every one is.
-        Settings of any other length than the usual ones, from the prior or from a guide's state, stay as
-        they are.
+        With more than 50,000 users and items, whose draws take gigabytes, chains are longer below a million
+        ratings, and no more draws are kept than of the usual chain before three times its length. Settings
+        of any other length than the usual ones, from the prior or from a guide's state, stay as they are.
         """
         usual = ((Gibbs.sweeps, Gibbs.burn_in, Gibbs.kept_draws), AFTER_STATE)
-        times = min(4.0, max(1.0, math.sqrt(_MANY_RATINGS / max(n_ratings, 1))))
-        if times == 1.0 or (self.sweeps, self.burn_in, self.kept_draws) not in usual:
-            return self
-        if times >= 1.5:
+        large = n_rows > _MANY_ROWS
+        many = _MANY_OF_MANY_ROWS if large else _MANY_RATINGS
+        times = min(4.0, max(1.0, math.sqrt(many / max(n_ratings, 1))))
+        if large or times >= 1.5:
             times = round(times)
-        every = 2 if times >= _THINNED and n_ratings > _FEW_RATINGS else 1
+        if times == 1 or (self.sweeps, self.burn_in, self.kept_draws) not in usual:
+            return self
+        thinned = times >= (_THINNED_OF_MANY_ROWS if large else _THINNED)
+        every = 2 if thinned and n_ratings > _FEW_RATINGS else 1
         sweeps, burn_in = round(times * self.sweeps), round(times * self.burn_in)
         return replace(self, sweeps=sweeps, burn_in=burn_in, kept_draws=(sweeps - burn_in) // every)
 

@@ -4,23 +4,33 @@ No predictor changes when
 
 1. every user's bias and their location rise by d while every item's bias and their location fall by d;
 2. every item's factors and their location move by a vector d while user i's bias falls by
-   :math:`u_i \cdot d`; and the same with the sides exchanged.
+   :math:`u_i \cdot d`; and the same with the sides exchanged;
+3. every user's k-th factor is multiplied by g and every item's divided by it, with the locations and implicit
+   weights that they come from, and the precisions of all these accordingly.
 
-Single-site sweeps creep along these lines, as one side's biases are drawn given the other's. Each line is
-the orbit of a group of translations, so a draw of d from its conditional, which is Normal, leaves the
-posterior as it is (Liu and Sabatti 2000, doi 10.1093/biomet/87.2.353).
+Single-site sweeps creep along these lines, as one side's rows are drawn given the other's. Each of the first
+two is the orbit of a group of translations, so a draw of d from its conditional, which is Normal, leaves the
+posterior as it is (Liu and Sabatti 2000, doi 10.1093/biomet/87.2.353). Of the third the densities of rows,
+locations and weights are left but for the volume, so that hyperpriors alone draw g.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ...model.implicit_feedback import ImplicitFeedback
+from ...model.priors.conjugate import ConjugatePrior
 from ...model.sides import Sides
-from ...numerics import factorise
+from ...numerics import factorise, room
+from ...numerics.slice_draw import slice_draw
 from .chain_state import ChainState, SideState
+
+#: First interval of the slices of log g.
+_WIDTH = 0.4
 
 
 def shift_biases(state: ChainState, kappas: tuple[float, float]) -> None:
@@ -74,6 +84,57 @@ def shift_factors(moved: SideState, other: SideState, kappa: float, other_means:
     moved.rows[:, :-1] += step
     moved.location[:-1] += step
     other.rows[:, -1] -= (factors @ shift).to(other.rows.dtype)
+
+
+@dataclass(frozen=True)
+class ScaleDensity:
+    """The log-density of t = log g: slope t - own exp(-2 t) - partner exp(2 t)."""
+
+    slope: float
+    own: float
+    partner: float
+
+    def __call__(self, t: float) -> float:
+        """Return the log-density at t."""
+        if abs(t) > 300.0:
+            return -math.inf
+        return self.slope * t - self.own * math.exp(-2.0 * t) - self.partner * math.exp(2.0 * t)
+
+
+def rescale_factors(
+    state: ChainState, k: int, priors: Sides[ConjugatePrior], implicit: ImplicitFeedback | None
+) -> None:
+    """Draw the scale of each of the users' factors against that of the items', in place.
+
+    Parameters
+    ----------
+    state : ChainState
+    k : int
+        Number of factors.
+    priors : Sides of ConjugatePrior
+        Of the factors.
+    implicit : ImplicitFeedback, optional
+        Of the model.
+    """
+    slopes, rates = [], []
+    for side, prior in priors.by_side():
+        own = state.of(side)
+        slope, rate = prior.factor_scale_terms(own.precision[:k, :k])
+        if implicit is not None:
+            rate = rate + implicit.scale**2 * own.weights_precision[:k].double()
+        slopes.append(slope)
+        rates.append(rate)
+    # A of the weights' precisions is the same on either side.
+    read: list[list[float]] = torch.stack(rates, 1).tolist()
+    factors = [math.exp(slice_draw(ScaleDensity(slopes[0] - slopes[1], *both), _WIDTH)) for both in read]
+    drawn = room.to_device(factors, state.user.rows.device)
+    for own, factor in ((state.user, drawn), (state.item, 1.0 / drawn)):
+        g = factor.to(own.rows.dtype)
+        own.rows[:, :k] *= g
+        own.location[:k] *= g
+        own.weights[:, :k] *= g
+        own.precision[:k, :k] /= g.unsqueeze(1) * g
+        own.weights_precision[:k] /= g.square()
 
 
 def with_cuts_at(state: ChainState, means: Sides[Tensor], place: Tensor) -> tuple[ChainState, Sides[Tensor]]:

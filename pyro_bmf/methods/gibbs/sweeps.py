@@ -39,7 +39,7 @@ from .hyper_draws import draw_multipliers, draw_weights_precision, shift_noise
 from .known_parts import conjugate_priors, latent_utilities
 from .mean_information import DenseRows, FewRows, GivenOther, RowsOfSide
 from .scale_moves import rescale_noise, rescale_utilities, scale_by, shift_cuts
-from .shift_moves import shift_biases, shift_factors, with_cuts_at
+from .shift_moves import rescale_factors, shift_biases, shift_factors, with_cuts_at
 from .weights_scale import rescale_weights
 
 #: Of the prior of a learned noise's precision: Gamma(shape, rate).
@@ -180,7 +180,7 @@ class Sweeps:
             other side of them: `Gibbs.overrelaxation`.
         """
         latent = latent and self.utilities.latent
-        self._draw_shifts(state)  # b against c; V against b; U against c
+        self._draw_shifts(state, scales=precisions)  # b against c; V against b; U against c; U against V
         self._draw_scale(state, latent=latent)  # d, g | mu, Lambda, lambda, w, cuts
         eta = self.predictors(state)
         z = self._draw_utilities(state, eta, latent=latent)  # cuts | U, V, then z | cuts, U, V, x
@@ -260,9 +260,11 @@ class Sweeps:
 
     # ---------------------------------------------------------------- the updates
 
-    def _draw_shifts(self, state: ChainState) -> None:
-        """Draw the shifts along which no predictor changes (`shift_moves`)."""
-        user, item = self.priors.user, self.priors.item
+    def _draw_shifts(self, state: ChainState, *, scales: bool) -> None:
+        """Draw the shifts along which no predictor changes, and, it may be, `scales` (`shift_moves`)."""
+        user, item, k = self.priors.user, self.priors.item, self.model.n_factors
+        if scales:
+            rescale_factors(state, k, Sides(user.factors, item.factors), self.model.implicit)
         if user.bias is None or item.bias is None:
             return
         shift_biases(state, (user.bias.kappa, item.bias.kappa))

@@ -43,6 +43,9 @@ class ConjugatePrior(Protocol):
         :math:`g^A e^{-B g^{-2}}`: see `pyro_bmf.methods.gibbs.scale_moves`.
         """
 
+    def factor_scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:
+        """Return A, and B of each factor, (K,), where that one alone is multiplied: as `scale_terms`."""
+
     def expect(self, squares: Tensor, n: int) -> Tensor:
         r"""Return the mean of the best q of the precision, where rows and location have q of their own.
 

@@ -192,6 +192,13 @@ class NormalWishartPrior(Prior):
         slope = -(k * (self.extra_degrees - 1.0) + k * (k + 1.0))
         return slope, 0.5 * (k + self.extra_degrees) * self._scale**2 * precision.diagonal().double().sum()
 
+    def factor_scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:
+        """Return how the precision's density changes when one factor is multiplied, for each of them."""
+        k = len(precision)
+        # As above of one factor: K + 1 entries of the precision are divided by g, one of them twice.
+        slope = -(self.extra_degrees - 1.0 + k + 1.0)
+        return slope, 0.5 * (k + self.extra_degrees) * self._scale**2 * precision.diagonal().double()
+
     def settings(self) -> dict[str, Any]:
         """Return the kind, scale and kappa, and the degrees of freedom where they are not the usual ones."""
         more = {} if self.extra_degrees == EXTRA_DEGREES else {"extra_degrees": self.extra_degrees}
