@@ -13,7 +13,7 @@ from pyro_bmf.experiments.contenders import Contender, OurPreset, Running, conte
 from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.experiments.scoring import score
 from pyro_bmf.experiments.tuning import Plan, Tuning, curve_of
-from pyro_bmf.methods.gibbs.run import SWEEPS_VERSION
+from pyro_bmf.methods.gibbs.run import POSTERIOR_VERSION
 from pyro_bmf.progress import Silent
 
 #: Rows of the table, in the paper's order and then ours.
@@ -295,7 +295,7 @@ class Table3Rows:
             "model": model.base,
             "settings": settings,
             # What sweeps draw, and from which prior, is not among their settings.
-            **({"sweeps": SWEEPS_VERSION} if settings.get("gibbs") else {}),
+            **({"sweeps": POSTERIOR_VERSION} if settings.get("gibbs") else {}),
             # Nor is what the model leaves out where there are few ratings.
             **({"suited": suited} if (suited := model.suited(values, *data.train_size(seed))) else {}),
             "data": data.name,

@@ -64,8 +64,9 @@ def test_an_interrupted_run_goes_on_to_the_same_predictions(name: str, copied: P
     checkpoint = list((copied / name).glob("checkpoint*"))
     outcome = cli("fit", "--resume", name)
     swept = ("default-after-4-checkpoints", "default-refit-after-4-checkpoints")
-    if checkpoint and name in (*swept, "guide-then-sweeps-after-6-checkpoints"):
-        # Their sweeps had other priors and fewer moves: they do not go on by others.
+    staged = ("guide-then-sweeps-after-6-checkpoints", "exact-head-after-4-checkpoints")
+    if checkpoint and name in (*swept, *staged):
+        # Their sweeps had other priors or fewer moves: they do not go on by others.
         assert outcome.code == 1
         assert "of another fit: its version of the sweeps is" in outcome.err
         return
@@ -75,24 +76,14 @@ def test_an_interrupted_run_goes_on_to_the_same_predictions(name: str, copied: P
         return
     assert outcome.code == 0, outcome.err
     found = predictions(copied / name / "model.safetensors")
-    if name in ("conjugate-before-its-end", "guide-then-sweeps-after-2-checkpoints"):
+    afterwards = ("guide-then-sweeps-after-2-checkpoints", "exact-head-after-1-checkpoints")
+    if name == "conjugate-before-its-end" or name in afterwards:
         # Without a checkpoint it is fitted anew, now with a prior of the cut points; after its guide it is
-        # swept under other priors.
+        # swept under other priors, or by other moves.
         expected = load_file(RUNS / finished_of(name) / "expected.safetensors")
         assert found.keys() == expected.keys()
         assert all(found[key].shape == value.shape for key, value in expected.items())
         assert all(bool(torch.isfinite(value).all()) for value in found.values())
-        return
-    if name == "exact-head-after-1-checkpoints" and begun["torch"] == torch.__version__:
-        # Its chain begins after the guide that was interrupted: the same draws, of which predictions are made
-        # as of all chains that begin now.
-        before = load_file(RUNS / finished_of(name) / "model.safetensors")
-        now = load_file(copied / name / "model.safetensors")
-        rows = [key for key in before if key.startswith(("users.", "items."))]
-        assert {"users.draws", "items.draws", "users.means", "users.noise_factor"} <= set(rows)
-        assert set(now) - set(before) == {"users.noise_spread", "items.noise_spread"}
-        for key in rows:
-            torch.testing.assert_close(now[key], before[key], rtol=1e-5, atol=1e-6)
         return
     # The second fit of one that is interrupted in its first begins anew, by steps that round otherwise.
     assert_same(found, finished_of(name), within=1e-4)

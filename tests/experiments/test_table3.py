@@ -170,7 +170,7 @@ def test_finals_that_end_in_sweeps_are_known_by_what_sweeps_draw(
     rows = Table3((name,), (tiny,), 1, Choices({name: 0}), threads=1)
     model = contender(name)
     before = rows._final(model, tiny, {}, 0).key
-    monkeypatch.setattr("pyro_bmf.experiments.table3_rows.SWEEPS_VERSION", -1)
+    monkeypatch.setattr("pyro_bmf.experiments.table3_rows.POSTERIOR_VERSION", -1)
     assert (rows._final(model, tiny, {}, 0).key != before) is follows
 
 

@@ -17,8 +17,10 @@ from .chain import Chain, check_gibbs
 from .known_parts import latent_utilities
 from .settings import Gibbs
 
-#: Of sweeps of latent utilities and implicit weights: what they draw, and from which prior.
-SWEEPS_VERSION = 4
+#: Of the moves of a sweep: a chain that some have begun no others go on with.
+SWEEPS_VERSION = 5
+#: Of what sweeps draw, and from which prior: where moves alone change, finished results stand.
+POSTERIOR_VERSION = 4
 
 
 class GibbsRun:
