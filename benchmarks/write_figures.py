@@ -965,7 +965,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "paper tuned ml1m valid": lambda: paper_tuned("valid"),
     "paper tuned ml1m test": lambda: paper_tuned("test"),
     "loo pairs": loo_pairs,
-    "first fit r-hat": lambda: f"{first_fit()['worst_rhat']:.1f}",
+    "first fit r-hat": lambda: f"{first_fit()['worst_rhat']:.2f}",
     "first fit coverage by pit": lambda: f"{first_fit()['pit_coverage_90']:.2f}",
     "first fit interval holds": lambda: f"{first_fit()['interval_coverage_90']:.3f}",
     "default sbc user noise": lambda: held(simulated("default", "user noise spread")),
