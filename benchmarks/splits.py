@@ -7,13 +7,15 @@ The test part is scored once, by the last state of a fit with the settings of th
 on it. There is no validation part, so a preset that stops by validation runs for all of its iterations. Each
 split is added to the file when it is done, and skipped when it is there; a file of other settings is refused.
 Split s of MovieLens 1M is `random_split(..., seed=s, fractions=(0.9, 0, 0.1))`, and s seeds its fit too.
-That of MovieLens 100K is us.base and us.test of the set's own archive, fitted with seed 0.
+That of MovieLens 100K is us.base and us.test of the set's own archive, fitted with seed 0. Where
+these are missing they are cut from u.data as mku.sh of the archive does: us.test is the s-th 20,000 lines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,27 @@ def split_of(data: str, number: int, folder: Path) -> Split:
     if data == "ml1m":
         return random_split(load_ratings("ml1m"), seed=number, fractions=(0.9, 0.0, 0.1))
     files = folder / f"u{number}.base", folder / f"u{number}.test"
-    return given_split(files[0], None, files[1], scale="1:5:1")
+    if all(file.exists() for file in files):
+        return given_split(files[0], None, files[1], scale="1:5:1")
+    with tempfile.TemporaryDirectory() as made:
+        files = cut(folder / "u.data", number, Path(made))
+        return given_split(files[0], None, files[1], scale="1:5:1")
+
+
+def cut(whole: Path, number: int, into: Path) -> tuple[Path, Path]:
+    """Write training and test part of fold ``number`` of MovieLens 100K, byte for byte as its mku.sh does.
+
+    The archive's README has the folds made "from u.data by mku.sh": a fifth of the lines, in the file's
+    order, is the test part, the others train, and both are sorted by user and item.
+    """
+    lines = whole.read_text(encoding="ascii").splitlines(keepends=True)
+    fifth = len(lines) // 5
+    test = slice((number - 1) * fifth, number * fifth)
+    parts = {"base": lines[: test.start] + lines[test.stop :], "test": lines[test]}
+    for name, rows in parts.items():
+        rows.sort(key=lambda row: tuple(int(field) for field in row.split()[:2]))
+        (into / f"u{number}.{name}").write_text("".join(rows), encoding="ascii")
+    return into / f"u{number}.base", into / f"u{number}.test"
 
 
 def cell(split: Split, settings: Settings, threads: int | None, device: str) -> dict[str, Any]:
@@ -71,7 +93,9 @@ def main() -> None:
     )
     parser.add_argument("--data", choices=("ml1m", "ml100k"), default="ml1m")
     parser.add_argument("--splits", type=int, nargs="+", help="[default: 0 to 9, or 1 to 5]")
-    parser.add_argument("--folder", type=Path, default=Path("ml-100k"), help="where u1.base and the like are")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("ml-100k"), help="where u1.base and the like are, or u.data"
+    )
     parser.add_argument("--preset", default="default")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="auto")

@@ -13,6 +13,25 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "splits.py"
 
 
+def test_folds_that_are_missing_are_cut_from_the_whole_in_its_order(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    pairs = rng.permutation(30 * 20)[:100]
+    lines = [f"{1 + p // 20}\t{1 + p % 20}\t{1 + p % 5}\t{900 + n}\n" for n, p in enumerate(pairs)]
+    (tmp_path / "u.data").write_text("".join(lines))
+    cut = runpy.run_path(str(SCRIPT), run_name="splits")["cut"]
+    tests = []
+    for number in range(1, 6):
+        base, test = cut(tmp_path / "u.data", number, tmp_path)
+        fold = lines[20 * (number - 1) : 20 * number]
+        for file, rows in ((test, fold), (base, [line for line in lines if line not in fold])):
+            found = file.read_text().splitlines(keepends=True)
+            assert sorted(found) == sorted(rows)
+            keys = [tuple(map(int, line.split("\t")[:2])) for line in found]
+            assert keys == sorted(keys)  # by number, as `sort -k 1,1n -k 2,2n` does: 9 before 10
+        tests += test.read_text().splitlines(keepends=True)
+    assert sorted(tests) == sorted(lines)
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
     runpy.run_path(str(SCRIPT), run_name="__main__")
