@@ -9,12 +9,12 @@ import sys
 #: glibc's numbers of parameters, from <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 #: Bytes. Larger arrays are handed back as before; so is what lies free beyond the second.
-_LARGEST, _KEPT = 1 << 27, 1 << 30
+_LARGEST, _KEPT = 1 << 26, 1 << 30
 _OF_THE_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed memory of up to 1 GiB, in arrays of up to 128 MiB, and tell whether it does.
+    """Let glibc keep freed memory of up to 1 GiB, in arrays of up to 64 MiB, and tell whether it does.
 
     By default it hands an array of more than 32 MiB back to the system as soon as it is freed, and every page
     of the next one is a fault (docs/results.md has what that costs). Under another C library, and where the

@@ -54,8 +54,8 @@ class RowPlan:
         Rows in the order of the plan, and where in it each row is.
     n_many : int
         Rows with D entries or more: the first of the order.
-    many_indptr, many_at : Tensor
-        Their compressed rows: places in `entries.indices`.
+    many_indptr, many_indices : Tensor
+        Their compressed rows: columns.
     few : tuple of (int, int, Tensor)
         Number of entries r, where in the order its rows begin, and their entries (n, r): places in
         `entries.indices`.
@@ -67,7 +67,7 @@ class RowPlan:
     place: Tensor
     n_many: int
     many_indptr: Tensor
-    many_at: Tensor
+    many_indices: Tensor
     few: tuple[tuple[int, int, Tensor], ...]
 
     @classmethod
@@ -97,7 +97,7 @@ class RowPlan:
             place=torch.argsort(order),
             n_many=n_many,
             many_indptr=torch.cat([ends.new_zeros(1), ends]).int(),
-            many_at=at,
+            many_indices=entries.indices[at],
             few=tuple(few),
         )
 
@@ -124,7 +124,7 @@ class RowPlan:
             h_i: what the entries say.
         """
         many = self._many(prior_precision, features, column_precision, row_precision, linear)
-        columns = self.entries.indices.long()
+        columns = self.entries.indices
         scaled = features * column_precision.sqrt().unsqueeze(-1)
         root_precision = row_precision[self.order].sqrt()
         whiten = factorise.inverse(factorise.cholesky(prior_precision.double())).mT
@@ -135,7 +135,7 @@ class RowPlan:
             eye = torch.eye(r, dtype=torch.float64, device=features.device)
             for part in chunks(len(at), _CELLS // (4 * r * self.width)):
                 own = root_precision[begin + part.start : begin + part.stop].unsqueeze(-1)
-                f = (scaled[columns[at[part]]] * own).double()
+                f = (scaled[columns[at[part]].long()] * own).double()
                 white = f @ whiten
                 small[part] = factorise.cholesky(white @ white.mT + eye)
                 half[part] = _solve_lower(small[part], f)
@@ -155,12 +155,11 @@ class RowPlan:
         if not self.n_many:
             return None
         width, rows = self.width, self.order[: self.n_many]
-        indices = self.entries.indices[self.many_at]
         information = torch.empty(self.n_many, width, width, dtype=features.dtype, device=features.device)
         weighted = features * column_precision.unsqueeze(-1)
         for part in chunks(width, cells_on(features.device, _CELLS) // max(len(features) * width, 1)):
             products = (features[:, part].unsqueeze(2) * weighted.unsqueeze(1)).flatten(1)
-            information[:, part] = bag_sum(products, indices, self.many_indptr, None).view(
+            information[:, part] = bag_sum(products, self.many_indices, self.many_indptr, None).view(
                 self.n_many, -1, width
             )
         information *= row_precision[rows].unsqueeze(-1)

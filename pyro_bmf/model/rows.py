@@ -22,8 +22,12 @@ from torch import Tensor
 
 from ..numerics.chunks import CELLS, chunks
 from ..numerics.keyed_draws import Stream, row_noise
+from ..numerics.room import cells_on
 from .fitted import ChainHyper, Indices, Side, UserGivenItems
 from .sampling import IndependentDraws
+
+#: Numbers of pairs' covariances that are read at once, so that they stay in a cache.
+_CELLS = 200_000
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -216,10 +220,10 @@ class NormalPairs:
 
     def moments(self, users: Indices, items: Indices) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the predictor of each pair, float64, shape (n,): exact."""
+        if self.users.tril is not None or self.items.tril is not None:
+            return self._full_moments(users, items)
         u, v = self._chosen(self.users, users).double(), self._chosen(self.items, items).double()
         mean = (u.loc * v.loc).sum(-1) + self.centre.double()
-        if u.tril is not None or v.tril is not None:
-            return _full_moments(u, v, mean)
         u2, v2, t2, s2 = u.loc**2, v.loc**2, u.scale**2, v.scale**2
         variance = (u2 * s2 + t2 * (v2 + s2)).sum(-1)
         for row in (u, v):
@@ -227,6 +231,36 @@ class NormalPairs:
                 mean = mean + row.bias_loc
                 variance = variance + row.bias_scale**2
         return mean, variance
+
+    def _full_moments(self, users: Indices, items: Indices) -> tuple[Tensor, Tensor]:
+        """Return mean and variance for full covariances: of [u, b] against [v, 1] and the like.
+
+        Covariances are made once a row, and read by so many pairs at a time as fit a cache.
+        """
+        (u, cov_u, at_u), (v, cov_v, at_v) = (
+            self._distinct(self.users, users),
+            self._distinct(self.items, items),
+        )
+        k = u.n_factors
+        mean, variance = (cov_u.new_empty(len(users)) for _ in range(2))
+        for part in chunks(len(users), cells_on(cov_u.device, _CELLS) // cov_u.shape[-1] ** 2):
+            mine, its = at_u[part], at_v[part]
+            left, right = u.loc[mine], v.loc[its]
+            mean[part] = (left * right).sum(-1) + self.centre.double()
+            if u.bias_loc is not None and v.bias_loc is not None:
+                mean[part] += u.bias_loc[mine] + v.bias_loc[its]
+                left, right = (torch.cat([rows, torch.ones_like(rows[:, :1])], 1) for rows in (left, right))
+            own, other = cov_u[mine], cov_v[its]
+            found = ((own @ right.unsqueeze(-1)).squeeze(-1) * right).sum(-1)
+            found = found + ((other @ left.unsqueeze(-1)).squeeze(-1) * left).sum(-1)
+            variance[part] = found + (own[:, :k, :k] * other[:, :k, :k]).sum((-2, -1))
+        return mean, variance
+
+    def _distinct(self, rows: RowPosterior, at: Indices) -> tuple[RowPosterior, Tensor, Tensor]:
+        """Return the rows that are asked for, each once, in float64, their covariances, and where each is."""
+        distinct, place = np.unique(at, return_inverse=True)
+        chosen = self._chosen(rows, distinct).double()
+        return chosen, chosen.covariance(), torch.from_numpy(place).to(rows.device)
 
     def table(self, users: Indices, items: Indices) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
         """Give mean and variance of every user with every item, some users at a time."""
@@ -281,20 +315,6 @@ class NormalPairs:
 
     def _chosen(self, rows: RowPosterior, at: Indices) -> RowPosterior:
         return rows.select(torch.tensor(at, device=rows.device))
-
-
-def _full_moments(u: RowPosterior, v: RowPosterior, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance for full covariances: of [u, b] against [v, 1] and the like."""
-    cov_u, cov_v = u.covariance(), v.covariance()
-    k = u.n_factors
-    left, right = u.loc, v.loc
-    if u.bias_loc is not None and v.bias_loc is not None:
-        mean = mean + u.bias_loc + v.bias_loc
-        one = torch.ones_like(left[:, :1])
-        left, right = torch.cat([left, one], 1), torch.cat([right, one], 1)
-    variance = torch.einsum("nk,nkl,nl->n", right, cov_u, right)
-    variance = variance + torch.einsum("nk,nkl,nl->n", left, cov_v, left)
-    return mean, variance + (cov_u[:, :k, :k] * cov_v[:, :k, :k]).sum((-2, -1))
 
 
 def _variances(u: RowPosterior, v: RowPosterior, v_second: Tensor) -> Tensor:

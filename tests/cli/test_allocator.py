@@ -51,3 +51,30 @@ def test_arrays_come_from_memory_that_was_freed() -> None:
 
 def test_the_environment_has_the_last_word() -> None:
     assert faults("keep", MALLOC_MMAP_THRESHOLD_="131072")[0] is False
+
+
+_HELD = """
+import sys
+import numpy as np
+from pyro_bmf.numerics.room import hand_back
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+arrays = [np.ones(8_192) for _ in range(2_000)]
+arrays = arrays[-1:]  # which stands behind all that is free now
+before = resident()
+hand_back(int(sys.argv[1]))
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_what_lies_between_arrays_is_handed_back_where_ratings_are_many() -> None:
+    def handed_back(n_ratings: int) -> int:
+        command = [sys.executable, "-c", _HELD, str(n_ratings)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert handed_back(20_000_000) > 100_000_000
+    assert handed_back(1_000_000) < 10_000_000

@@ -23,6 +23,7 @@ from ...errors import FitError
 from ...estimate import Needs, check_needs, estimate_head
 from ...model import FactorizationModel
 from ...model.sides import SIDES, Side
+from ...numerics.room import hand_back
 from ..build_model import build_model
 from ..gibbs.chain import check_gibbs
 from ..gibbs.chain_state import ChainState, SideState
@@ -82,6 +83,7 @@ class ExactHeadRun:
         job.reporter.start(last, 1, updates.iterations)
         while updates.iterations < last:
             begun = time.perf_counter()
+            hand_back(len(train))
             figures = updates.iteration()
             record: dict[str, Any] = {"iteration": updates.iterations, "stage": "exact-head", **figures}
             if not math.isfinite(figures["loss"]):

@@ -29,6 +29,7 @@ from ...errors import FitError
 from ...estimate import check_needs, estimate_chain
 from ...model import FactorizationModel
 from ...model.sides import Sides
+from ...numerics.room import hand_back
 from ...progress import Reporter
 from ..job import Handover
 from ..recording import Recording
@@ -136,6 +137,7 @@ class Chain:
         self.reporter.start(offset + self.settings.sweeps, 1, offset + done)
         for sweep in range(done + 1, self.settings.sweeps + 1):
             begun = time.perf_counter()
+            hand_back(len(self.train))
             # Everything random in a sweep follows from its number.
             torch.manual_seed(seed_of(self.seed, sweep))
             rmse, noise = self._one(sweep, state, kept)

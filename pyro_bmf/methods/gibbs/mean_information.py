@@ -208,9 +208,9 @@ class ColumnPlan:
         Columns with D entries or more, and the others.
     heavy_indptr, heavy_rows, heavy_shares, heavy_pieces : Tensor
         Entries of heavy columns in rows that have many: compressed, the place of each row in the order of
-        `RowPlan`, and 1 / n_i.
-    heavy_few : Tensor, shape (n_heavy, n_classes)
-        Sums of 1 / n_i over each column's rows of each class of `RowPlan.few`.
+        `RowPlan`, and 1 / n_i. Last stands a column without any, in whose place the location comes.
+    heavy_few : Tensor, shape (n_heavy + 1, n_classes)
+        Sums of 1 / n_i over each column's rows of each class of `RowPlan.few`; 0 for the last.
     light_sums : Tensor, shape (n_light,)
         c_j: the sum of 1 / n_i over all rows of each column.
     light_shares : Tensor, shape (n_rows,)
@@ -242,7 +242,7 @@ class ColumnPlan:
         heavy_place[heavy] = torch.arange(len(heavy), device=device)
         in_heavy = heavy_place[columns] >= 0
         to_many = in_heavy & (rows < plan.n_many)
-        many_counts = torch.bincount(heavy_place[columns[to_many]], minlength=len(heavy))
+        many_counts = torch.bincount(heavy_place[columns[to_many]], minlength=len(heavy) + 1)
         classes = torch.zeros(len(plan.order), dtype=torch.int64, device=device)
         for number, (_, begin, at) in enumerate(plan.few):
             classes[begin : begin + len(at)] = number
@@ -255,7 +255,7 @@ class ColumnPlan:
         few = summed(
             heavy_place[columns[to_few]] * n_classes + classes[rows[to_few]],
             share[to_few],
-            len(heavy) * n_classes,
+            (len(heavy) + 1) * n_classes,
         )
         light_sums = summed(columns[~in_heavy], share[~in_heavy], len(counts))
         light_shares = summed(rows[~in_heavy], share[~in_heavy], len(plan.order))
@@ -267,7 +267,7 @@ class ColumnPlan:
             heavy_rows=rows[to_many].int(),
             heavy_shares=share[to_many],
             heavy_pieces=device_pieces(heavy_indptr),
-            heavy_few=few.view(len(heavy), n_classes),
+            heavy_few=few.view(len(heavy) + 1, n_classes),
             light_sums=light_sums[light],
             light_shares=light_shares,
         )
@@ -362,16 +362,20 @@ class FewInformation:
         """Return the solver of the blocks, and their weighted sums (p, D * D)."""
         width, columns, plan = self.plan.width, self.columns, self.plan
         n_many, prior = plan.n_many, torch.diag(weights_precision)
-        blocks = columns.heavy_few @ self._class_means()
-        if len(columns.heavy_rows):
-            blocks += bag_sum(
-                self.many.flatten(1),
-                columns.heavy_rows,
-                columns.heavy_indptr,
-                columns.heavy_shares,
-                columns.heavy_pieces,
-            )
-        blocks = torch.cat([blocks.view(-1, width, width) + prior, location_block.unsqueeze(0)])
+        # In place: of many columns these are as large as all that is known of the rows.
+        blocks = bag_sum(
+            self.many.flatten(1),
+            columns.heavy_rows,
+            columns.heavy_indptr,
+            columns.heavy_shares,
+            columns.heavy_pieces,
+        )
+        means = self._class_means()
+        for part in chunks(len(blocks), cells_on(blocks.device, _CELLS) // width**2):
+            blocks[part] += columns.heavy_few[part] @ means
+        blocks = blocks.view(-1, width, width)
+        blocks[:-1] += prior
+        blocks[-1] = location_block
         # Of the light columns: lambda + c mean.
         shared = (columns.light_shares[:n_many] @ self.many.reshape(n_many, -1)).view(width, width)
         for (_, begin, at), half in zip(plan.few, self.halves, strict=True):

@@ -295,7 +295,7 @@ class Sweeps:
         """Draw the scale of latent utilities with what predicts them (`scale_moves`); return both anew."""
         if not (self.scale_moves and latent):
             return z, eta
-        squares = ((z - eta).double().square() * self._pair_precision(state)).sum() * state.noise_precision
+        squares = self._pair_precision(state).mul_((z - eta).double().square_()).sum() * state.noise_precision
         factor = rescale_utilities(
             state, self.model, self.centre, self.utilities.cut_spread, squares, len(z)
         ).to(z)
@@ -304,22 +304,22 @@ class Sweeps:
     def _draw_amplitudes(self, state: ChainState, z: Tensor, eta: Tensor) -> Tensor:
         """Draw how large factors and biases are, with their priors (`amplitude_moves`); return eta anew."""
         parts = Parts.of(state, self.pairs, eta - self.centre, biases=self.model.biases)
-        precision = self._pair_precision(state) * state.noise_precision
+        precision = self._pair_precision(state).mul_(state.noise_precision)
         more = draw_amplitudes(state, self.priors, self.model.implicit, parts, (z - eta).double(), precision)
         return eta + more.to(eta.dtype)
 
     def _draw_noise(self, state: ChainState, residuals: Tensor, *, latent: bool) -> None:
         """Draw the rows' multipliers of the noise's precision, and the precision where it is unknown."""
-        squares = residuals.double() ** 2
+        squares = residuals.double().square()
         noisy = () if self.model.row_noise is None else self.model.row_noise.sides
         for side in noisy:
             others = state.opposite(side).row_precision.double().index_select(0, self.pairs.opposite(side))
-            totals = segment_sum(squares * others * state.noise_precision, self.segments.of(side))
+            totals = segment_sum(others.mul_(squares).mul_(state.noise_precision), self.segments.of(side))
             draw_multipliers(state.of(side), self.entries.of(side).indptr.diff().double(), totals)
         # Latent utilities have a fixed spread, but not while ratings stand in for them.
         if self.utilities.learned_noise or (self.utilities.latent and not latent):
             shape = squares.new_full((), NOISE_PRIOR[0] + 0.5 * len(squares))
-            total = (squares * self._pair_precision(state)).sum()
+            total = self._pair_precision(state).mul_(squares).sum()
             state.noise_precision = draw_gamma(shape, NOISE_PRIOR[1] + 0.5 * total)
             for side in noisy:
                 shift_noise(state, state.of(side), NOISE_PRIOR)
@@ -389,12 +389,12 @@ class Sweeps:
         """Return w_i w'_j of pairs, of every rating when not given, float64."""
         at = self.pairs if pairs is None else pairs
         user, item = state.user.row_precision.double(), state.item.row_precision.double()
-        return user.index_select(0, at.user) * item.index_select(0, at.item)
+        return user.index_select(0, at.user).mul_(item.index_select(0, at.item))
 
     def pair_noise_factor(self, state: ChainState, pairs: Sides[Tensor]) -> Tensor:
         """Return what the rows of pairs multiply the noise's standard deviation by, (n,), float64."""
-        return self._pair_precision(state, pairs).rsqrt()
+        return self._pair_precision(state, pairs).rsqrt_()
 
     def _noise_sd(self, state: ChainState) -> Tensor:
         """Return the standard deviation of each utility, float64."""
-        return (state.noise_precision * self._pair_precision(state)).rsqrt()
+        return self._pair_precision(state).mul_(state.noise_precision).rsqrt_()
