@@ -224,9 +224,9 @@ def paper_tuned(what: str) -> str:
     return f"{statistics.mean(rmse):.4f} ± {statistics.stdev(rmse) / len(rmse) ** 0.5:.4f}"
 
 
-def loo_ranking_table() -> str:
+def loo_ranking_table(name: str) -> str:
     """Return what held-out ratings and PSIS-LOO say of models, best held-out first."""
-    found = read("results/loo_ranking.json")["rows"]
+    found = read(f"results/{name}.json")["rows"]
     rows = [
         [
             *(f"`{name}`", f"{row['held_out']:.4f}", f"{row['left_out']:.4f}"),
@@ -239,21 +239,22 @@ def loo_ranking_table() -> str:
     return table([*header, "rows", "s"], rows)
 
 
-def loo_pairs() -> str:
+def loo_pairs(name: str) -> str:
     """Return in how many pairs PSIS-LOO ranks as held-out ratings do, in words."""
-    content = read("results/loo_ranking.json")
+    content = read(f"results/{name}.json")
     pairs, rows = content["pairs"], content["rows"]
 
     def counted(chosen: list[dict[str, Any]]) -> str:
         return f"{sum(pair['agree'] for pair in chosen)} of {len(chosen)}"
 
-    integrated = [pair for pair in pairs if any(rows[name]["integrated"] for name in pair["rows"])]
-    others = [pair for pair in pairs if pair not in integrated]
-    believed = [pair for pair in pairs if all(rows[name]["share_high_k"] <= 0.01 for name in pair["rows"])]
+    chains = [pair for pair in pairs if all(rows[name]["integrated"] for name in pair["rows"])]
+    one = [pair for pair in pairs if pair not in chains and any(rows[n]["integrated"] for n in pair["rows"])]
+    guides = [pair for pair in pairs if pair not in chains and pair not in one]
+    wrong = [pair for pair in guides if not pair["agree"] and all(pair["clear"])]
     return (
-        f"{counted(integrated)} in which a chain takes part are in the same order both ways, and "
-        f"{counted(others)} of the others; `compare` would rank {len(believed)}, and "
-        f"{counted(believed)} rightly"
+        f"those of two chains are in the same order both ways in {counted(chains)}, those of a chain and a "
+        f"guide in {counted(one)}, those of two guides in {counted(guides)}, with {len(wrong)} clearly the "
+        "wrong way round"
     )
 
 
@@ -929,7 +930,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "factors a row": factors_a_row_table,
     "hidden users ml100k": lambda: hidden_users_table("ml100k"),
     "metrics": metrics_reference,
-    "loo ranking": loo_ranking_table,
+    "loo ranking": lambda: loo_ranking_table("loo_ranking"),
+    "loo ranking ml1m": lambda: loo_ranking_table("loo_ranking_ml1m"),
     "peers ml1m": lambda: peers_table("ml1m"),
     "peers ml100k": lambda: peers_table("ml100k"),
     "leaderboard ml1m": lambda: leaderboard_table("ml1m"),
@@ -984,7 +986,8 @@ FIGURES: dict[str, Callable[[], str]] = {
     "first fit test rmse": lambda: f"{first_fit()['rmse']:.4f}",
     "paper tuned ml1m valid": lambda: paper_tuned("valid"),
     "paper tuned ml1m test": lambda: paper_tuned("test"),
-    "loo pairs": loo_pairs,
+    "loo pairs": lambda: loo_pairs("loo_ranking"),
+    "loo pairs ml1m": lambda: loo_pairs("loo_ranking_ml1m"),
     "first fit r-hat": lambda: f"{first_fit()['worst_rhat']:.2f}",
     "first fit coverage by pit": lambda: f"{first_fit()['pit_coverage_90']:.2f}",
     "first fit interval holds": lambda: f"{first_fit()['interval_coverage_90']:.3f}",

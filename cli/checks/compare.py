@@ -223,11 +223,6 @@ def _loo(
     refusal = compared.refusal()
     if refusal is not None:
         tables.say(refusal)
-    if any(result.variational for result in results):
-        tables.say(
-            "PSIS-LOO takes draws of a variational posterior for draws of the posterior itself: it is too "
-            "kind to one that is too narrow. Held-out ELPD leads."
-        )
     return full
 
 

@@ -10,7 +10,9 @@ are integrated out (`fitted.LeftOut`), as they have followed it. Ratings that ar
 posterior's own, are weighted by draws of both rows.
 
 The draws of a variational posterior are taken as draws of the posterior itself; where q is too narrow, the
-estimate is too high and k-hat too low. Held-out ratings do not have that fault.
+estimate is too high and k-hat too low, by more than models differ: on MovieLens 1M two of the six pairs of
+such guides are clearly ranked the wrong way round (docs/checking.md). `compare_loo` ranks none of them.
+Held-out ratings do not have that fault.
 
 A sum of leave-one-out terms is no better than its worst terms: one rating whose k-hat is too large can be
 wrong by more than two models differ. Where more than `MOST_HIGH_K` of them are, `compare_loo` ranks nothing.
@@ -267,19 +269,28 @@ class LooComparison:
     rows : list of ElpdRow
         Best first; in the order given, without differences (NaN), where nothing is ranked.
     ranked : bool
-        Whether every model's share of high k-hats is small enough to rank them.
+        Whether every model's share of high k-hats is small enough to rank them, and none is variational.
     shares : dict
         By model, the share of ratings whose k-hat is above its limit.
+    variational : tuple of str
+        Models whose draws are of a variational posterior.
     """
 
     rows: list[ElpdRow]
     ranked: bool
     shares: dict[str, float]
+    variational: tuple[str, ...] = ()
 
     def refusal(self) -> str | None:
         """Return in a sentence why nothing is ranked and what to do instead; None where it is."""
         if self.ranked:
             return None
+        if self.variational:
+            return (
+                f"Not ranked by PSIS-LOO: the draws of {', '.join(self.variational)} are of a variational "
+                "posterior, which is too narrow, and so too good at the ratings that it has seen, by more "
+                "than models differ. Go by the held-out ELPD, or by folds (fit --scheme k-fold)."
+            )
         high = [f"{name} {100 * share:.1f} %" for name, share in self.shares.items() if share > MOST_HIGH_K]
         return (
             f"Not ranked by PSIS-LOO: too many k-hats are above their limit ({', '.join(high)} of the "
@@ -302,7 +313,8 @@ def compare_loo(names: Sequence[str], results: Sequence[LooResult]) -> LooCompar
     SettingsError
         If they are of different ratings, or densities meet probabilities.
     """
-    ranked = all(one.reliable for one in results)
+    variational = tuple(name for name, one in zip(names, results, strict=True) if one.variational)
+    ranked = not variational and all(one.reliable for one in results)
     shares = {name: one.share_high_k for name, one in zip(names, results, strict=True)}
     rows = compare_elpd(names, [one.elpd for one in results], results[0].users, [one.of for one in results])
     if not ranked:
@@ -317,4 +329,4 @@ def compare_loo(names: Sequence[str], results: Sequence[LooResult]) -> LooCompar
             )
             for name in names
         ]
-    return LooComparison(rows, ranked, shares)
+    return LooComparison(rows, ranked, shares, variational)

@@ -50,7 +50,7 @@ def test_compare_ranks_and_leaves_users_out(cli: Cli, run: Path, tiny_run: Path,
     for part in ("held_out", "leave_one_user_out"):
         assert [one["difference"] for one in content[part]] == [0.0, 0.0]
         assert not any(one["clear"] for one in content[part])
-    # Fifty draws of so small a fit leave more than 1 % of the k-hats too high: figures, but no ranking.
+    # Fifty draws of so small a fit leave more than 1 % of the k-hats too high, and they are of guides.
     assert [one["ranked"] for one in content["loo"]] == [False, False]
     assert [one["difference"] for one in content["loo"]] == [None, None]
     assert all(one["share_high_k"] > 0.01 and not one["reliable"] for one in content["loo"])

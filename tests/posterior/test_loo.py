@@ -397,3 +397,17 @@ def test_leave_one_out_ranks_nothing_above_one_percent_of_high_k() -> None:
     assert edge.rows[1].clear
     more = loo_result(np.where(k_hat > 0.5, 0.65, k_hat), -1.0, n_draws=10_000)
     assert more.n_high_k == 0
+
+
+def test_leave_one_out_ranks_no_variational_posterior() -> None:
+    good = loo_result(np.full(1000, 0.2), -2.0)
+    guide = replace(loo_result(np.full(1000, 0.2), -1.0), variational=True)
+    refused = compare_loo(["chain", "guide"], [good, guide])
+    assert not refused.ranked
+    assert [row.name for row in refused.rows] == ["chain", "guide"]
+    assert all(np.isnan(row.difference) and not row.clear for row in refused.rows)
+    sentence = refused.refusal()
+    assert sentence is not None
+    assert "the draws of guide are of a variational posterior" in sentence
+    assert "held-out ELPD" in sentence
+    assert compare_loo(["a", "b"], [good, loo_result(np.full(1000, 0.2), -1.0)]).ranked
