@@ -110,6 +110,49 @@ def test_tables_of_pairs_are_the_moments_of_each_pair() -> None:
             torch.testing.assert_close(found_variance.double(), variance[a, b], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("biased", [True, False])
+def test_moments_of_rows_with_full_covariances_are_those_of_a_quadratic_form(
+    biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    k, width = 3, 3 + biased
+    monkeypatch.setattr("pyro_bmf.model.rows._CELLS", 4 * width**2)  # four pairs at a time
+    generator = torch.Generator().manual_seed(2)
+
+    def normals(n: int) -> RowPosterior:
+        loc, tril = (torch.randn(n, *shape, generator=generator) for shape in ((k,), (width, width)))
+        tril = tril.tril()
+        bias = torch.randn(n, generator=generator) if biased else None
+        scale = tril.square().sum(-1).sqrt()
+        return RowPosterior(loc, scale[:, :k], bias, scale[:, k] if biased else None, tril=tril)
+
+    users, items = normals(5), normals(4)
+    pairs = users.pairs_with(items, torch.tensor(0.7), (Stream.USERS, Stream.ITEMS))
+    i, j = np.array([4, 0, 4, 2, 2, 1, 4, 0, 3, 3]), np.array([0, 3, 0, 1, 2, 3, 1, 3, 0, 2])
+    mean, variance = pairs.moments(i, j)
+    # x = [u, b, v, c] has independent halves, and eta = x^T M x / 2 + l^T x + centre.
+    form, linear = np.zeros((2 * width, 2 * width)), np.zeros(2 * width)
+    form[:k, width : width + k] = form[width : width + k, :k] = np.eye(k)
+    if biased:
+        linear[[k, width + k]] = 1.0
+
+    def joined(rows: RowPosterior, at: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        assert rows.tril is not None
+        bias = [] if rows.bias_loc is None else [rows.bias_loc[at].double().numpy()]
+        tril = rows.tril[at].double().numpy()
+        return np.array([*rows.loc[at].double().numpy(), *bias]), tril @ tril.T
+
+    for place, (a, b) in enumerate(zip(i, j, strict=True)):
+        (left, own), (right, other) = joined(users, a), joined(items, b)
+        x, covariance = np.concatenate([left, right]), np.zeros((2 * width, 2 * width))
+        covariance[:width, :width], covariance[width:, width:] = own, other
+        slope = form @ x + linear
+        product = form @ covariance
+        expected = slope @ covariance @ slope + np.trace(product @ product) / 2
+        assert mean[place].item() == pytest.approx(x @ form @ x / 2 + linear @ x + 0.7, rel=1e-6)
+        assert variance[place].item() == pytest.approx(expected, rel=1e-12)
+    assert [len(one) for one in pairs.moments(i[:0], j[:0])] == [0, 0]
+
+
 @pytest.mark.parametrize("kind", ["normal", "probit", "logistic"])
 def test_levels_are_drawn_with_their_probabilities(kind: str) -> None:
     levels = torch.tensor([1.0, 2.0, 4.0, 5.0], dtype=torch.float64)
