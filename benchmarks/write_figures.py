@@ -975,7 +975,10 @@ FIGURES: dict[str, Callable[[], str]] = {
     "splits ml1m each": lambda: ", ".join(
         f"{one['rmse']:.4f}" for one in read("results/splits_ml1m_default.json")["splits"].values()
     ),
-    "default with draws": lambda: f"{scaled('peak_gb') + scaled('more_draws_gb'):.1f}",
+    "default whole": lambda: f"{read('results/scaling.json')['2e+07 whole 24 1']['peak_gb']:.2f}",
+    "default whole minutes": lambda: (
+        f"{read('results/scaling.json')['2e+07 whole 24 1']['fit_seconds'] / 60:.0f}"
+    ),
     "default more draws": lambda: f"{scaled('more_draws_gb'):.1f}",
     "mixing good": lambda: mixing("test_pairs", "share_r_hat_good", ".1%").replace("%", " %"),
     "mixing ess": lambda: mixing("test_pairs", "median_ess", ".0f"),
