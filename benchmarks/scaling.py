@@ -16,7 +16,7 @@ amortized (K' = 50) and paper (M = 50, K' = 25). The time given is that of the l
 of one; sweeps: of the last of ten, when implicit weights are drawn from a settled state). For default, whose
 two stages are both run, three iterations of the guide and then three sweeps, it is the last of either, and
 there is the memory that the kept draws of the whole chain would take beside those that were kept. `whole` is
-the default to its end, all draws kept: an hour at 2e7. Freed memory is kept as the command keeps it.
+the default to its end, all draws kept: hours at 2e7. Freed memory is kept as the command keeps it.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ are integrated out (`fitted.LeftOut`), as they have followed it. Ratings that ar
 posterior's own, are weighted by draws of both rows.
 
 The draws of a variational posterior are taken as draws of the posterior itself; where q is too narrow, the
-estimate is too high and k-hat too low, by more than models differ: on MovieLens 1M two of the six pairs of
-such guides are clearly ranked the wrong way round (docs/checking.md). `compare_loo` ranks none of them.
+estimate is too high and k-hat too low, by more than models differ: some pairs of such
+guides are clearly ranked the wrong way round (docs/checking.md). `compare_loo` ranks none of them.
 Held-out ratings do not have that fault.
 
 A sum of leave-one-out terms is no better than its worst terms: one rating whose k-hat is too large can be

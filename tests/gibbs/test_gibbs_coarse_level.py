@@ -106,6 +106,22 @@ def test_rows_with_few_ratings_have_the_sums_of_the_blocks_they_solve_with(side:
     solved = torch.stack([blocks(unit.expand(m + 1, width).contiguous()) for unit in eye], dim=2)
     expected = level.pairs().mT @ torch.linalg.inv(solved).flatten(1)
     torch.testing.assert_close(sums, expected)
+    # Those of heavy columns are sums over their rows, in which rows with few ratings stand by the mean of
+    # those with as many; the location's is given.
+    own = torch.linalg.inv(solved)
+    torch.testing.assert_close(own[-1], location_block)
+    before = state.of(side).precision
+    said = before - before @ conditional.covariance() @ before
+    counts = entries.indptr.diff()
+    for r in range(1, width):
+        alike = counts == r
+        said[alike] = said[alike].mean(0)
+    rated = torch.zeros(len(g), m, dtype=torch.float64)
+    rated[entries.rows.long(), entries.indices.long()] = 1.0
+    sums_of_rows = torch.einsum("ij,ikl->jkl", rated / counts.clamp_min(1).unsqueeze(1), said)
+    heavy = columns.heavy
+    assert len(heavy) > 0
+    torch.testing.assert_close(own[heavy], (sums_of_rows + torch.diag(precision))[heavy])
 
 
 def clustered_mask(n: int, m: int, dtype: torch.dtype) -> Feedback:
