@@ -815,6 +815,47 @@ def mixing(part: str, name: str, spelled: str) -> str:
     return format(cell[part][name], spelled)
 
 
+def mixing_table() -> str:
+    """Return how the default mixes on MovieLens 1M, a seed a row."""
+    rows = []
+    for cell in read("results/mixing_ml1m_default.json")["cells"]:
+        pairs, hyper = cell["test_pairs"], cell["hyperparameters"]
+        fewest, worst = (
+            min(hyper, key=lambda name: hyper[name]["ess"]),
+            max(hyper, key=lambda name: hyper[name]["r_hat"]),
+        )
+        shares = (f"{pairs[name]:.1%}".replace("%", " %") for name in ("share_r_hat_good", "share_ess_100"))
+        rows.append(
+            [
+                *(
+                    f"{cell['seed']}",
+                    f"{cell['kept_draws']}",
+                    next(shares),
+                    f"{pairs['median_ess']:.0f}",
+                    next(shares),
+                ),
+                *(f"{hyper[worst]['r_hat']:.2f} ({worst})", f"{hyper[fewest]['ess']:.0f} ({fewest})"),
+                *(
+                    f"{cell['valid_rmse']:.4f}",
+                    f"{cell['valid_nll']:.4f}",
+                    f"{cell['processor_seconds']:.0f}",
+                ),
+            ]
+        )
+    header = [
+        "seed",
+        "draws",
+        "pairs with R-hat at most 1.05",
+        "effective draws of a pair's predictor, median",
+    ]
+    header += [
+        "pairs with a hundred or more",
+        "worst R-hat of a hyperparameter",
+        "fewest effective draws of one",
+    ]
+    return table([*header, "validation RMSE", "validation NLL", "seconds"], rows, 0)
+
+
 def overrelaxation_table() -> str:
     """Return how the default mixes by how much its rows are overrelaxed."""
     rows = []
@@ -961,6 +1002,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "references": references_table,
     "presets": presets_table,
     "starts ml1m": starts_table,
+    "mixing ml1m": mixing_table,
     "overrelaxation": overrelaxation_table,
     "overrelaxation, few ratings": thinned_table,
     "arviz": arviz_table,

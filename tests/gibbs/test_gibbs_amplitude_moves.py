@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import pytest
 import torch
-from test_gibbs_scale_moves import CENTRE, log_density, start
+from test_gibbs_scale_moves import log_density, start
 from tiny_chain import ITEMS, USERS, K
 from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_bmf.methods.gibbs import amplitude_moves
-from pyro_bmf.methods.gibbs.amplitude_moves import Parts
+from pyro_bmf.methods.gibbs.amplitude_moves import sums_of_parts
 from pyro_bmf.methods.gibbs.chain_state import ChainState
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model.sides import SIDES
+
+#: In the order in which they are drawn: a bias is the last column.
+PARTS = [(side, K) for side in SIDES] + [(side, factor) for side in SIDES for factor in range(K)]
 
 
 def utilities(sweeps: Sweeps, state: ChainState) -> Tensor:
@@ -24,63 +28,84 @@ def utilities(sweeps: Sweeps, state: ChainState) -> Tensor:
     return sweeps.predictors(state) + 0.5 * noise
 
 
-def scaled(state: ChainState, side: str, columns: slice, g: float) -> ChainState:
+def scaled(state: ChainState, side: str, column: int, g: float) -> ChainState:
     moved = copy.deepcopy(state)
     own = getattr(moved, side)
-    own.rows[:, columns] *= g
-    own.location[columns] *= g
-    own.weights[:, columns] *= g
-    own.precision[columns, columns] /= g**2
-    own.weights_precision[columns] /= g**2
+    own.rows[:, column] *= g
+    own.location[column] *= g
+    own.weights[:, column] *= g
+    own.precision[column] /= g
+    own.precision[:, column] /= g
+    own.weights_precision[column] /= g**2
     return moved
 
 
-def test_densities_are_those_of_priors_and_utilities(monkeypatch: pytest.MonkeyPatch) -> None:
+def log_volume(side: str, column: int) -> int:
+    """Of a move, by the power of g: rows, locations and weights go up, entries of precisions down."""
+    n, other = (USERS, ITEMS) if side == "user" else (ITEMS, USERS)
+    # One entry of the precision is divided by g twice, those beside it once; a bias has none beside it.
+    entries = 2 if column == K else 2 + K - 1
+    return n + 1 + other - entries - 2
+
+
+def test_densities_are_those_of_priors_and_utilities_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     _, sweeps, state = start("both")
-    z = utilities(sweeps, state)
-    asked = []
+    z, there = utilities(sweeps, state), copy.deepcopy(state)
+    asked: list[amplitude_moves.AmplitudeDensity] = []
+    steps = [t for t, _ in zip(itertools.cycle((0.2, -0.3, 0.15)), PARTS, strict=False)]
 
     def note(density: amplitude_moves.AmplitudeDensity, width: float) -> float:
         asked.append(density)
-        return 0.0
+        return steps[len(asked) - 1]
 
     def log_joint(state: ChainState) -> float:
         noise = Normal(sweeps.predictors(state), sweeps._noise_sd(state)).log_prob(z)
         return float(log_density(sweeps, state) + noise.sum())
 
     monkeypatch.setattr(amplitude_moves, "slice_draw", note)
-    sweeps._draw_amplitudes(state, z, sweeps.predictors(state))
-    parts = [(side, slice(K, None)) for side in SIDES] + [(side, slice(None, K)) for side in SIDES]
-    here = log_joint(state)
-    for (side, columns), density in zip(parts, asked, strict=True):
-        width = len(range(K + 1)[columns])
-        n, other = (USERS, ITEMS) if side == "user" else (ITEMS, USERS)
-        scaled_up, scaled_down = width * (n + 1 + other), width * (width + 1) // 2 + width
+    eta = sweeps._draw_amplitudes(state, z, sweeps.predictors(state))
+    for (side, column), density, step in zip(PARTS, asked, steps, strict=True):
+        here = log_joint(there)
         for t in (-0.6, -0.1, 0.05, 0.4):
-            expected = log_joint(scaled(state, side, columns, math.exp(t))) - here
-            expected += t * scaled_up - 2 * t * scaled_down
+            expected = log_joint(scaled(there, side, column, math.exp(t))) - here
+            expected += t * log_volume(side, column)
             assert density(t) - density(0.0) == pytest.approx(expected, abs=1e-8)
+        there = scaled(there, side, column, math.exp(step))
+    for name, tensor in there.tensors().items():
+        torch.testing.assert_close(state.tensors()[name], tensor, msg=name)
+    torch.testing.assert_close(eta, sweeps.predictors(there))
 
 
 @pytest.mark.parametrize("row_noise", ["user", "both"])
-def test_predictors_follow(row_noise: str) -> None:
+def test_amplitudes_are_drawn_and_predictors_follow(row_noise: str) -> None:
     _, sweeps, state = start(row_noise)
-    z = utilities(sweeps, state)
-    before = state.item.rows.clone()
+    z, before = utilities(sweeps, state), copy.deepcopy(state)
     eta = sweeps._draw_amplitudes(state, z, sweeps.predictors(state))
-    assert not torch.allclose(before, state.item.rows)
+    for side, column in PARTS:
+        ratios = getattr(state, side).rows[:, column] / getattr(before, side).rows[:, column]
+        assert float(ratios[0]) != 1.0
+        torch.testing.assert_close(ratios, ratios[:1].expand_as(ratios))
     torch.testing.assert_close(eta, sweeps.predictors(state))
 
 
-def test_parts_add_up_and_a_model_without_biases_has_one() -> None:
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_sums_of_parts_are_those_of_a_dense_table(
+    dtype: torch.dtype, within: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A few pairs at a time.
+    monkeypatch.setattr(amplitude_moves, "_CELLS", 7 * K)
     _, sweeps, state = start("both")
-    eta = sweeps.predictors(state) - CENTRE
-    parts = Parts.of(state, sweeps.pairs, eta, biases=True)
-    torch.testing.assert_close(parts.product + parts.biases.user + parts.biases.item, eta)
-    users, items = sweeps.pairs.user, sweeps.pairs.item
+    left = utilities(sweeps, state) - sweeps.predictors(state)
+    precision = sweeps._pair_precision(state)
+    parts = state.user.rows[sweeps.pairs.user, :K] * state.item.rows[sweeps.pairs.item, :K]
+    for own in (state.user, state.item):
+        own.rows = own.rows.to(dtype)
+    gram, linear = sums_of_parts(state, sweeps.pairs, left, precision, K)
+    size = float((precision * parts.norm(dim=1) ** 2).sum())
+    assert gram.dtype == linear.dtype == torch.float64
     torch.testing.assert_close(
-        parts.product, (state.user.rows[users, :K] * state.item.rows[items, :K]).sum(1)
+        gram, torch.einsum("n,nk,nl->kl", precision, parts, parts), atol=within * size, rtol=0
     )
-    alone = Parts.of(state, sweeps.pairs, eta, biases=False)
-    torch.testing.assert_close(alone.product, eta)
-    assert float(alone.biases.user) == float(alone.biases.item) == 0.0
+    torch.testing.assert_close(linear, (precision * left) @ parts, atol=within * size, rtol=0)

@@ -12,9 +12,10 @@ from pyro_bmf.baselines import BiasOnly
 from pyro_bmf.checkpoint import LATER
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.experiments.cells import Cell, CellStore
+from pyro_bmf.experiments.contenders import start_of
 from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.experiments.tuning import measure
-from pyro_bmf.methods.settings import Settings, preset
+from pyro_bmf.methods.settings import Settings
 from pyro_bmf.process import pick_device
 from pyro_bmf.progress import Silent
 
@@ -199,7 +200,7 @@ def variant_settings(name: str, blocks: str, iterations: int, seed: int) -> Sett
     values = {**_SAME, **VARIANTS[name][1], "max_iterations": iterations, "seed": seed}
     if blocks != "paper":
         values |= {"user_batch_size": int(blocks), "item_batch_size": int(blocks)}
-    return preset("paper").replace(**values)
+    return start_of("paper").replace(**values)
 
 
 def _identity(data: DataSet, seed: int) -> dict[str, Any]:

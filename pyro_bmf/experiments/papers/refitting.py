@@ -10,10 +10,9 @@ from typing import Any
 
 from pyro_bmf.errors import SavedFileError, SettingsError
 from pyro_bmf.experiments.contender import Contender, Fitted, Running
-from pyro_bmf.experiments.contenders import OurPreset, contender
+from pyro_bmf.experiments.contenders import OurPreset, contender, start_of
 from pyro_bmf.experiments.datasets import DataSet
 from pyro_bmf.files import read_json
-from pyro_bmf.methods.settings import preset
 from pyro_bmf.progress import Silent
 
 
@@ -105,7 +104,7 @@ def _values(model: Contender, settings: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(model, OurPreset):
         return {name: value for name, value in settings.items() if name != "seed"}
     flat = _flat(settings)
-    start = preset(model.base).values()
+    start = start_of(model.base).values()
     return {
         name: value
         for name, value in flat.items()

@@ -1,18 +1,21 @@
 r"""Amplitudes of what a predictor is the sum of, each drawn with its rows' prior: given utilities alone.
 
-A predictor is u.v + b_i + c_j about the centre. Given the rows, their prior's precision moves by a few
-percent a sweep, and given the prior, rows that have few ratings stay as large as it says: what share of the
-ratings each part explains creeps. Multiplying by g a part's rows and the locations and implicit weights that
-they come from, and dividing the precisions of all three by g squared, leaves their densities as they are but
-for the volume (`scale_moves`), so that hyperpriors and utilities are left: with e the part, r = z - eta what
-predictors leave of the utilities, and tau their precisions, the logarithm of the density at t = log g is
+A predictor is the sum of :math:`u_{ik} v_{jk}` over factors, and of b_i + c_j, about the centre. Given the
+rows, their prior's precision moves by a few percent a sweep, and given the prior, rows that have few ratings
+stay as large as it says: what share of the ratings each part explains creeps. Multiplying by g a part's rows
+and the locations and implicit weights that they come from, and dividing by g the rows and columns of
+precisions that go with them, leaves their densities as they are but for the volume (`scale_moves`), so that
+hyperpriors and utilities are left: with e the part, r = z - eta what predictors leave of the utilities, and
+tau their precisions, the logarithm of the density at t = log g is
 
 .. math::
 
    A t - B e^{-2t} + l e^t - \frac{1}{2} q e^{2t}, \qquad
    q = \sum \tau_{ij} e_{ij}^2, \quad l = q + \sum \tau_{ij} e_{ij} r_{ij}.
 
-Factors are scaled on either side, as each has a prior. Interweaving: Yu and Meng (2011), doi
+Each factor is scaled on either side, as each side has a prior: weak ones, of which ratings say little, would
+creep longest. All that the ratings say of them is sums of products of two factors' parts, (K, K), and of
+parts and r, (K,), in which one factor after the other is drawn. Interweaving: Yu and Meng (2011), doi
 10.1198/jcgs.2011.203main.
 """
 
@@ -21,44 +24,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...model.implicit_feedback import ImplicitFeedback
-from ...model.priors.conjugate import ConjugatePrior
 from ...model.sides import SIDES, Sides
+from ...numerics import room
+from ...numerics.chunks import chunks
 from ...numerics.slice_draw import slice_draw
-from .chain_state import ChainState, SideState
+from .chain_state import ChainState
 from .known_parts import SidePriors
 
 #: First interval of the slices of log g.
 _WIDTH = 0.4
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """What predictors about the centre are the sum of, at every rating: float64, (nnz,).
-
-    Attributes
-    ----------
-    product : Tensor
-        u.v.
-    biases : Sides of Tensor
-        b_i and c_j, 0 where there are none.
-    """
-
-    product: Tensor
-    biases: Sides[Tensor]
-
-    @classmethod
-    def of(cls, state: ChainState, pairs: Sides[Tensor], about: Tensor, *, biases: bool) -> Parts:
-        """Return the parts of predictors about the centre, (nnz,), of pairs of rows."""
-        if not biases:
-            zero = about.new_zeros((), dtype=torch.float64)
-            return cls(about.double(), Sides(zero, zero))
-        user = state.user.rows[:, -1].index_select(0, pairs.user).double()
-        item = state.item.rows[:, -1].index_select(0, pairs.item).double()
-        return cls(about.double() - user - item, Sides(user, item))
+#: Numbers of pairs' parts that are made at once.
+_CELLS = 800_000
 
 
 @dataclass(frozen=True)
@@ -82,84 +64,119 @@ def draw_amplitudes(
     state: ChainState,
     priors: Sides[SidePriors],
     implicit: ImplicitFeedback | None,
-    parts: Parts,
+    pairs: Sides[Tensor],
     left: Tensor,
     precision: Tensor,
-) -> Tensor:
-    """Draw the amplitudes of both sides' biases and factors, in place.
+) -> None:
+    """Draw the amplitudes of both sides' biases and of their factors, in place.
 
     Parameters
     ----------
     state : ChainState
     priors : Sides of SidePriors
+        A side without a prior of biases has none.
     implicit : ImplicitFeedback, optional
         Of the model.
-    parts : Parts
-        What the predictors are the sum of.
+    pairs : Sides of Tensor, shape (nnz,)
+        Row of either side of every rating.
     left : Tensor, shape (nnz,), float64
         Utilities less predictors.
     precision : Tensor, shape (nnz,), float64
         Of the utilities.
+    """
+    given = state, priors, implicit, pairs
+    left = _draw_biases(*given, left, precision)
+    _draw_factors(*given, left, precision)
+
+
+def _draw_biases(
+    state: ChainState,
+    priors: Sides[SidePriors],
+    implicit: ImplicitFeedback | None,
+    pairs: Sides[Tensor],
+    left: Tensor,
+    precision: Tensor,
+) -> Tensor:
+    """Draw the amplitudes of both sides' biases, and return what predictors then leave."""
+    for side, own in ((one, state.of(one)) for one in SIDES):
+        prior = priors.of(side).bias
+        if prior is None:
+            continue
+        slope, rate = prior.scale_terms(own.precision[-1, -1])
+        if implicit is not None:
+            slope, rate = slope - 2.0, rate + implicit.scale**2 * own.weights_precision[-1].double()
+        part = own.rows[:, -1].index_select(0, pairs.of(side)).double()
+        weighted = precision * part
+        read: list[float] = torch.stack([rate, weighted @ part, weighted @ left]).tolist()
+        factor = math.exp(slice_draw(AmplitudeDensity(slope, read[0], read[1] + read[2], read[1]), _WIDTH))
+        own.rows[:, -1] *= factor
+        own.location[-1] *= factor
+        own.weights[:, -1] *= factor
+        own.precision[-1, -1] /= factor**2
+        own.weights_precision[-1] /= factor**2
+        left = left - (factor - 1.0) * part
+    return left
+
+
+def _draw_factors(
+    state: ChainState,
+    priors: Sides[SidePriors],
+    implicit: ImplicitFeedback | None,
+    pairs: Sides[Tensor],
+    left: Tensor,
+    precision: Tensor,
+) -> None:
+    """Draw the amplitude of each factor, first on the users' side, then on the items'."""
+    k = len(state.user.precision) - (priors.user.bias is not None)
+    terms = [priors.of(side).factors.factor_scale_terms(state.of(side).precision[:k, :k]) for side in SIDES]
+    slopes, rates = [slope for slope, _ in terms], [rate for _, rate in terms]
+    if implicit is not None:
+        slopes = [slope - 2.0 for slope in slopes]
+        own_rates = (state.of(side).weights_precision[:k].double() for side in SIDES)
+        rates = [rate + implicit.scale**2 * more for rate, more in zip(rates, own_rates, strict=True)]
+    gram, linear = sums_of_parts(state, pairs, left, precision, k)
+    # One wait for the device: all that densities are made of.
+    read = torch.cat([gram, linear.unsqueeze(0), torch.stack(rates)]).cpu().numpy()
+    drawn = np.ones((2, k))
+    for number, slope in enumerate(slopes):
+        for factor in range(k):
+            density = factor_density(factor, drawn.prod(0), read[:k], read[k], slope, read[k + 1 + number])
+            drawn[number, factor] = math.exp(slice_draw(density, _WIDTH))
+    for side, factors in zip(SIDES, drawn, strict=True):
+        state.of(side).scale_factors(room.to_device(factors.tolist(), left.device))
+
+
+def sums_of_parts(
+    state: ChainState, pairs: Sides[Tensor], left: Tensor, precision: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    r"""Return what ratings say of the parts :math:`e_k = u_{ik} v_{jk}`, float64.
 
     Returns
     -------
-    Tensor, shape (nnz,), float64
-        What the predictors are more than before.
+    gram : Tensor, shape (k, k)
+        :math:`\sum \tau_{ij} e_k e_l`.
+    linear : Tensor, shape (k,)
+        :math:`\sum \tau_{ij} e_k r_{ij}`.
     """
-    before = left
-    for side in SIDES:
-        own, prior = state.of(side), priors.of(side)
-        k = len(own.precision) - (prior.bias is not None)
-        if prior.bias is not None:
-            density = amplitude_density(
-                own, prior.bias, implicit, slice(k, None), parts.biases.of(side), left, precision
-            )
-            factor = _draw(own, slice(k, None), density)
-            left = left - (factor - 1.0) * parts.biases.of(side)
-    product = parts.product
-    for side in SIDES:
-        own, prior = state.of(side), priors.of(side)
-        k = len(own.precision) - (prior.bias is not None)
-        density = amplitude_density(own, prior.factors, implicit, slice(None, k), product, left, precision)
-        factor = _draw(own, slice(None, k), density)
-        left, product = left - (factor - 1.0) * product, factor * product
-    return before - left
+    u, v = state.user.rows[:, :k].contiguous(), state.item.rows[:, :k].contiguous()
+    gram, linear = left.new_zeros(k, k), left.new_zeros(k)
+    for part in chunks(len(left), room.cells_on(left.device, _CELLS) // k):
+        parts = u.index_select(0, pairs.user[part]) * v.index_select(0, pairs.item[part])
+        weighted = parts * precision[part].to(parts.dtype).unsqueeze(1)
+        gram += weighted.mT @ parts
+        linear += weighted.mT @ left[part].to(parts.dtype)
+    return gram, linear
 
 
-def amplitude_density(
-    own: SideState,
-    prior: ConjugatePrior,
-    implicit: ImplicitFeedback | None,
-    columns: slice,
-    part: Tensor,
-    left: Tensor,
-    precision: Tensor,
+def factor_density(
+    factor: int,
+    drawn: NDArray[np.float64],
+    gram: NDArray[np.float64],
+    linear: NDArray[np.float64],
+    slope: float,
+    rates: NDArray[np.float64],
 ) -> AmplitudeDensity:
-    """Return the density of the amplitude of some columns of a side's rows (see `draw_amplitudes`).
-
-    Parameters
-    ----------
-    columns : slice
-        All of the factors, or the bias.
-    part : Tensor, shape (nnz,), float64
-        What these columns make of the predictors.
-    """
-    block = own.precision[columns, columns]
-    slope, rate = prior.scale_terms(block if columns.start is None else block.squeeze())
-    if implicit is not None:
-        weights = own.weights_precision[columns].double()
-        slope, rate = slope - 2.0 * len(weights), rate + implicit.scale**2 * weights.sum()
-    weighted = precision * part
-    read: list[float] = torch.stack([rate, weighted @ part, weighted @ left]).tolist()
-    return AmplitudeDensity(slope, read[0], read[1] + read[2], read[1])
-
-
-def _draw(own: SideState, columns: slice, density: AmplitudeDensity) -> float:
-    """Draw a factor, and multiply by it what it is of."""
-    factor = math.exp(slice_draw(density, _WIDTH))
-    own.rows[:, columns] *= factor
-    own.location[columns] *= factor
-    own.weights[:, columns] *= factor
-    own.precision[columns, columns] /= factor**2
-    own.weights_precision[columns] /= factor**2
-    return factor
+    """Return the density of one factor's amplitude where all have been multiplied by `drawn`, (K,)."""
+    square = drawn[factor] ** 2 * gram[factor, factor]
+    left = linear[factor] - (drawn - 1.0) @ gram[factor]
+    return AmplitudeDensity(slope, float(rates[factor]), float(square + drawn[factor] * left), float(square))

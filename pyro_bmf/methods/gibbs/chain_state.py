@@ -52,6 +52,15 @@ class SideState:
         """Take the state from what `tensors` gave."""
         return cls(**{field.name: tensors[f"{prefix}.{field.name}"] for field in fields(cls)})
 
+    def scale_factors(self, factors: Tensor) -> None:
+        """Multiply the first columns of rows, in place, and all that goes with them: factors (k,)."""
+        g, k = factors.to(self.rows.dtype), len(factors)
+        self.rows[:, :k] *= g
+        self.location[:k] *= g
+        self.weights[:, :k] *= g
+        self.precision[:k, :k] /= g.unsqueeze(1) * g
+        self.weights_precision[:k] /= g.square()
+
 
 @dataclass(eq=False)
 class ChainState(TwoSides[SideState]):

@@ -128,13 +128,8 @@ def rescale_factors(
     read: list[list[float]] = torch.stack(rates, 1).tolist()
     factors = [math.exp(slice_draw(ScaleDensity(slopes[0] - slopes[1], *both), _WIDTH)) for both in read]
     drawn = room.to_device(factors, state.user.rows.device)
-    for own, factor in ((state.user, drawn), (state.item, 1.0 / drawn)):
-        g = factor.to(own.rows.dtype)
-        own.rows[:, :k] *= g
-        own.location[:k] *= g
-        own.weights[:, :k] *= g
-        own.precision[:k, :k] /= g.unsqueeze(1) * g
-        own.weights_precision[:k] /= g.square()
+    state.user.scale_factors(drawn)
+    state.item.scale_factors(1.0 / drawn)
 
 
 def with_cuts_at(state: ChainState, means: Sides[Tensor], place: Tensor) -> tuple[ChainState, Sides[Tensor]]:

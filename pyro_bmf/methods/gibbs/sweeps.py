@@ -32,7 +32,7 @@ from ...numerics.room import cells_on
 from ...numerics.segment_sums import segment_sum
 from ..kernel import Entries
 from ..recording import NOT_RECORDED, Recording
-from .amplitude_moves import Parts, draw_amplitudes
+from .amplitude_moves import draw_amplitudes
 from .chain_state import ChainState, SideState, block_precision
 from .collapsed_means import MeansSystem, Solver
 from .hyper_draws import draw_multipliers, draw_weights_precision, shift_noise
@@ -186,7 +186,7 @@ class Sweeps:
         z = self._draw_utilities(state, eta, latent=latent)  # cuts | U, V, then z | cuts, U, V, x
         z, eta = self._draw_stretch(state, z, eta, latent=latent)  # g | z - eta, Lambda, lambda, cuts
         if precisions:
-            eta = self._draw_amplitudes(state, z, eta)  # g U, Lambda / g^2 | z, V; likewise V, b, c
+            eta = self._draw_amplitudes(state, z, eta)  # b, c, each factor; Lambda / g^2 | z
         self._draw_noise(state, z - eta, latent=latent)  # a, w | z, U, V; a', w' | z, U, V; tau | z, U, V
         for side in SIDES:
             if precisions:
@@ -303,10 +303,10 @@ class Sweeps:
 
     def _draw_amplitudes(self, state: ChainState, z: Tensor, eta: Tensor) -> Tensor:
         """Draw how large factors and biases are, with their priors (`amplitude_moves`); return eta anew."""
-        parts = Parts.of(state, self.pairs, eta - self.centre, biases=self.model.biases)
         precision = self._pair_precision(state).mul_(state.noise_precision)
-        more = draw_amplitudes(state, self.priors, self.model.implicit, parts, (z - eta).double(), precision)
-        return eta + more.to(eta.dtype)
+        given = state, self.priors, self.model.implicit, self.pairs
+        draw_amplitudes(*given, (z - eta).double(), precision)
+        return self.predictors(state)
 
     def _draw_noise(self, state: ChainState, residuals: Tensor, *, latent: bool) -> None:
         """Draw the rows' multipliers of the noise's precision, and the precision where it is unknown."""
