@@ -101,8 +101,8 @@ def test_what_cannot_be_factorised_ends_as_a_loss_of_nan(train: Any, card: bool)
 #: Of a sweep: its slices are of Python's arithmetic, one look each, two where the density is a sum over rows;
 #: the solver is asked once whether it is done.
 SWEEP = {
-    # Factors against partners, all in one look; amplitudes, of all factors in one; shapes and levels of noise;
-    # weights; solver.
+    # Factors against partners, all in one look; amplitudes, of all factors in one; shapes and levels of
+    # noise; weights; solver.
     "normal": 1 + 3 * 1 + 2 * 2 + 2 * 1 + 2 * 1 + 2 * 1,
     # And cuts and scales in the place of levels.
     "ordered-probit": 1 + 3 * 1 + 4 * 1 + 2 * 2 + 2 * 1 + 2 * 1,

@@ -19,11 +19,13 @@ from command_line import call
 from pyro_bmf.baselines import IRec
 from pyro_bmf.evaluation import evaluate, evaluate_ranking
 from pyro_bmf.experiments.cells import CellStore
-from pyro_bmf.experiments.contenders import contender
+from pyro_bmf.experiments.contenders import PAPER_AXES, contender
 from pyro_bmf.experiments.datasets import DataSet
+from pyro_bmf.experiments.papers.convergence_cells import variant_settings
 from pyro_bmf.experiments.printed import MODELS, SETS, TABLE3
 from pyro_bmf.experiments.table3 import Table3
 from pyro_bmf.experiments.table3_rows import Choices
+from pyro_bmf.methods.settings import preset
 
 LINE = (
     *("experiment", "table3", "--data", "ml100k", "--models", "bias-only,u-rec,i-rec", "--seeds", "2"),
@@ -290,3 +292,12 @@ def test_blocks_of_the_literal_preset_follow_the_data() -> None:
     assert one.for_data("ml1m") == {"user_batch_size": 100, "item_batch_size": 100}
     assert one.for_data("ml100k") == {"user_batch_size": 1000, "item_batch_size": 1000}
     assert contender("paper").for_data("ml1m") == {}
+
+
+def test_tables_take_the_paper_within_its_grid_whatever_the_preset_has_beyond() -> None:
+    taken, now = contender("paper").chosen({}, 0).values(), preset("paper").values()
+    assert (taken["n_tower_outputs"], taken["input_dropout"], taken["max_iterations"]) == (50, 0.2, 120)
+    changed = {name for name, value in now.items() if taken[name] != value}
+    assert changed == {"n_tower_outputs", "input_dropout", "max_iterations"}
+    assert taken["n_tower_outputs"] in PAPER_AXES["n_tower_outputs"]
+    assert variant_settings("C", "paper", 100, 0).values()["input_dropout"] == 0.2
