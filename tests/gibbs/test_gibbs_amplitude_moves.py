@@ -19,8 +19,10 @@ from pyro_bmf.methods.gibbs.chain_state import ChainState
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model.sides import SIDES
 
-#: In the order in which they are drawn: a bias is the last column.
-PARTS = [(side, K) for side in SIDES] + [(side, factor) for side in SIDES for factor in range(K)]
+#: In the order in which they are drawn: a bias is the last column, and all factors come before each.
+PARTS = [(side, [K]) for side in SIDES] + [
+    (side, list(columns)) for side in SIDES for columns in (range(K), *([factor] for factor in range(K)))
+]
 
 
 def utilities(sweeps: Sweeps, state: ChainState) -> Tensor:
@@ -28,24 +30,26 @@ def utilities(sweeps: Sweeps, state: ChainState) -> Tensor:
     return sweeps.predictors(state) + 0.5 * noise
 
 
-def scaled(state: ChainState, side: str, column: int, g: float) -> ChainState:
+def scaled(state: ChainState, side: str, columns: list[int], g: float) -> ChainState:
     moved = copy.deepcopy(state)
     own = getattr(moved, side)
-    own.rows[:, column] *= g
-    own.location[column] *= g
-    own.weights[:, column] *= g
-    own.precision[column] /= g
-    own.precision[:, column] /= g
-    own.weights_precision[column] /= g**2
+    own.rows[:, columns] *= g
+    own.location[columns] *= g
+    own.weights[:, columns] *= g
+    own.precision[columns] /= g
+    own.precision[:, columns] /= g
+    own.weights_precision[columns] /= g**2
     return moved
 
 
-def log_volume(side: str, column: int) -> int:
+def log_volume(side: str, columns: list[int]) -> int:
     """Of a move, by the power of g: rows, locations and weights go up, entries of precisions down."""
     n, other = (USERS, ITEMS) if side == "user" else (ITEMS, USERS)
-    # One entry of the precision is divided by g twice, those beside it once; a bias has none beside it.
-    entries = 2 if column == K else 2 + K - 1
-    return n + 1 + other - entries - 2
+    width = len(columns)
+    # An entry is divided by g once for its row and once for its column; a bias has none beside it.
+    beside = 0 if columns == [K] else K - width
+    entries = width * (width + 1) + width * beside
+    return width * (n + 1 + other) - entries - 2 * width
 
 
 def test_densities_are_those_of_priors_and_utilities_one_after_the_other(
@@ -66,13 +70,13 @@ def test_densities_are_those_of_priors_and_utilities_one_after_the_other(
 
     monkeypatch.setattr(amplitude_moves, "slice_draw", note)
     eta = sweeps._draw_amplitudes(state, z, sweeps.predictors(state))
-    for (side, column), density, step in zip(PARTS, asked, steps, strict=True):
+    for (side, columns), density, step in zip(PARTS, asked, steps, strict=True):
         here = log_joint(there)
         for t in (-0.6, -0.1, 0.05, 0.4):
-            expected = log_joint(scaled(there, side, column, math.exp(t))) - here
-            expected += t * log_volume(side, column)
+            expected = log_joint(scaled(there, side, columns, math.exp(t))) - here
+            expected += t * log_volume(side, columns)
             assert density(t) - density(0.0) == pytest.approx(expected, abs=1e-8)
-        there = scaled(there, side, column, math.exp(step))
+        there = scaled(there, side, columns, math.exp(step))
     for name, tensor in there.tensors().items():
         torch.testing.assert_close(state.tensors()[name], tensor, msg=name)
     torch.testing.assert_close(eta, sweeps.predictors(there))
@@ -83,7 +87,7 @@ def test_amplitudes_are_drawn_and_predictors_follow(row_noise: str) -> None:
     _, sweeps, state = start(row_noise)
     z, before = utilities(sweeps, state), copy.deepcopy(state)
     eta = sweeps._draw_amplitudes(state, z, sweeps.predictors(state))
-    for side, column in PARTS:
+    for side, column in ((side, column) for side in SIDES for column in range(K + 1)):
         ratios = getattr(state, side).rows[:, column] / getattr(before, side).rows[:, column]
         assert float(ratios[0]) != 1.0
         torch.testing.assert_close(ratios, ratios[:1].expand_as(ratios))

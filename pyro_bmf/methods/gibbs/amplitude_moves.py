@@ -13,10 +13,10 @@ tau their precisions, the logarithm of the density at t = log g is
    A t - B e^{-2t} + l e^t - \frac{1}{2} q e^{2t}, \qquad
    q = \sum \tau_{ij} e_{ij}^2, \quad l = q + \sum \tau_{ij} e_{ij} r_{ij}.
 
-Each factor is scaled on either side, as each side has a prior: weak ones, of which ratings say little, would
-creep longest. All that the ratings say of them is sums of products of two factors' parts, (K, K), and of
-parts and r, (K,), in which one factor after the other is drawn. Interweaving: Yu and Meng (2011), doi
-10.1198/jcgs.2011.203main.
+Factors are scaled on either side, as each side has a prior, all of them and then each: weak ones, of which
+ratings say little, would creep longest. All that the ratings say of them is sums of products of two factors'
+parts, (K, K), and of parts and r, (K,), in which one amplitude after the other is drawn. Interweaving: Yu and
+Meng (2011), doi 10.1198/jcgs.2011.203main.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _draw_factors(
     left: Tensor,
     precision: Tensor,
 ) -> None:
-    """Draw the amplitude of each factor, first on the users' side, then on the items'."""
+    """Draw the amplitude of all factors, then of each, first on the users' side, then on the items'."""
     k = len(state.user.precision) - (priors.user.bias is not None)
     terms = [priors.of(side).factors.factor_scale_terms(state.of(side).precision[:k, :k]) for side in SIDES]
     slopes, rates = [slope for slope, _ in terms], [rate for _, rate in terms]
@@ -137,11 +137,11 @@ def _draw_factors(
     gram, linear = sums_of_parts(state, pairs, left, precision, k)
     # One wait for the device: all that densities are made of.
     read = torch.cat([gram, linear.unsqueeze(0), torch.stack(rates)]).cpu().numpy()
-    drawn = np.ones((2, k))
-    for number, slope in enumerate(slopes):
-        for factor in range(k):
-            density = factor_density(factor, drawn.prod(0), read[:k], read[k], slope, read[k + 1 + number])
-            drawn[number, factor] = math.exp(slice_draw(density, _WIDTH))
+    drawn, every = np.ones((2, k)), np.arange(k)
+    for own, rate, slope in zip(drawn, read[k + 1 :], slopes, strict=True):
+        for chosen in (every, *every.reshape(-1, 1)):
+            density = density_of(chosen, drawn.prod(0), read[:k], read[k], slope, rate / own**2)
+            own[chosen] *= math.exp(slice_draw(density, _WIDTH))
     for side, factors in zip(SIDES, drawn, strict=True):
         state.of(side).scale_factors(room.to_device(factors.tolist(), left.device))
 
@@ -168,15 +168,30 @@ def sums_of_parts(
     return gram, linear
 
 
-def factor_density(
-    factor: int,
+def density_of(
+    chosen: NDArray[np.int64],
     drawn: NDArray[np.float64],
     gram: NDArray[np.float64],
     linear: NDArray[np.float64],
     slope: float,
     rates: NDArray[np.float64],
 ) -> AmplitudeDensity:
-    """Return the density of one factor's amplitude where all have been multiplied by `drawn`, (K,)."""
-    square = drawn[factor] ** 2 * gram[factor, factor]
-    left = linear[factor] - (drawn - 1.0) @ gram[factor]
-    return AmplitudeDensity(slope, float(rates[factor]), float(square + drawn[factor] * left), float(square))
+    """Return the density of the amplitude that some factors have in common.
+
+    Parameters
+    ----------
+    chosen : ndarray
+        Which factors.
+    drawn : ndarray, shape (K,)
+        What all have been multiplied by since the sums were made.
+    gram, linear : ndarray, shape (K, K) and (K,)
+        Of `sums_of_parts`.
+    slope : float
+        A of one factor: those of several add up.
+    rates : ndarray, shape (K,)
+        B of each factor as it stands.
+    """
+    parts = drawn[chosen]
+    square = float(parts @ gram[np.ix_(chosen, chosen)] @ parts)
+    left = float(parts @ (linear[chosen] - gram[chosen] @ (drawn - 1.0)))
+    return AmplitudeDensity(len(chosen) * slope, float(rates[chosen].sum()), square + left, square)
