@@ -17,7 +17,7 @@ from pyro_bmf.methods.conjugate_gradients import conjugate_gradient
 from pyro_bmf.methods.gibbs.hyper_draws import draw_noise_shape
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model.sides import SIDES
-from pyro_bmf.numerics.ordered_cuts import draw_cuts_and_utilities
+from pyro_bmf.numerics.ordered_cuts import CutDensity, draw_cuts_and_utilities, fit_cuts
 from pyro_bmf.numerics.slice_draw import slice_draw
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,13 +139,14 @@ def test_cuts_and_utilities_are_drawn_the_same() -> None:
     eta[:3] = torch.tensor([-30.0, 30.0, 12.0])
     place = torch.randint(0, 4, (300,), generator=generator)
     cuts, scale = torch.tensor([-1.0, 0.2, 1.1], dtype=torch.float64), torch.ones_like(eta)
-    moved = []
-    for seed in range(12):
+    moved, prior = [], CutDensity([1.5, 2.5, 3.5], 2.0, 0.3)
+    cuts = fit_cuts(cuts, eta, scale, place, prior, steps=30)  # elsewhere next to no proposal is taken
+    for seed in range(40):
         torch.manual_seed(seed)
-        expected = draw_cuts_and_utilities(cuts, eta, scale, place, 2.0)
+        expected = draw_cuts_and_utilities(cuts, eta, scale, place, prior)
         with launches.as_on_a_card():
             torch.manual_seed(seed)
-            found = draw_cuts_and_utilities(cuts, eta, scale, place, 2.0)
+            found = draw_cuts_and_utilities(cuts, eta, scale, place, prior)
         torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=1e-10)
         near = torch.arange(3, 300)  # those that are far are drawn by other uniforms
         torch.testing.assert_close(found[1][near], expected[1][near], rtol=1e-8, atol=1e-8)

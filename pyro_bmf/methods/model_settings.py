@@ -67,8 +67,9 @@ class ModelSettings(Following):
         that `Settings.replace` is given; the others are in standard units. Numbers in a word are the user's.
         Factors' numbers are in units of the root of a rating, as a product of two is a rating.
 
-    `implicit` needs the exact head or Gibbs sweeps, whose priors are Normal-Wishart with `prior_scale` and
-    `bias_scale` as guesses, whatever the number of factors; `row_noise` needs one of them or the encoders.
+    `implicit` needs the exact head or Gibbs sweeps, whose priors are Normal-Wishart with `prior_scale` as a
+    guess, whatever the number of factors, and of biases half-t of the scale `bias_scale`; `row_noise` needs
+    one of them or the encoders.
     """
 
     n_factors: int = setting(

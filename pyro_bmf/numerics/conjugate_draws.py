@@ -55,15 +55,15 @@ def draw_normal_wishart(
     return n * mean / (kappa + n) + spread, precision
 
 
-def draw_normal_gamma(values: Tensor, scale: float, kappa: float) -> tuple[Tensor, Tensor]:
+def draw_normal_gamma(values: Tensor, rate: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
     """Draw location and precision, both (), given values (n,) of N(location, 1 / precision).
 
-    The prior of the precision is Gamma(1, scale^2), and kappa as in `draw_normal_wishart`.
+    The prior of the precision is Gamma(1, `rate`), and kappa as in `draw_normal_wishart`.
     """
     n = len(values)
     mean = values.mean()
     square = ((values - mean) ** 2).sum() + (kappa * n / (kappa + n)) * mean**2
     shape = values.new_full((), 1.0 + 0.5 * n)
-    precision = draw_gamma(shape, scale**2 + 0.5 * square)
+    precision = draw_gamma(shape, rate + 0.5 * square)
     noise = torch.randn((), dtype=values.dtype, device=values.device)
     return n * mean / (kappa + n) + noise / ((kappa + n) * precision).sqrt(), precision

@@ -8,20 +8,32 @@ deviation `spread` have shares from a Dirichlet distribution with all concentrat
    \log p(c) = \sum_k \log\left(\Phi(c_k / s) - \Phi(c_{k-1} / s)\right) - \frac{1}{2 s^2} \sum_k c_k^2 +
    \text{const}.
 
-It says as much as one rating of each level at the centre. It is proper and log-concave, and keeps the cuts
-about a level that no rating has apart, and out of infinity.
+It says as much as one rating of each level at the centre, and keeps the cuts about a level that no rating has
+apart, and out of infinity. On top of it cuts are expected to be spaced as the levels are: with r what is left
+of them by the regression on the midpoints m of the levels, and t the `bend` that is expected,
+
+.. math::
+
+   r = c - \hat\alpha - \hat\beta m \sim t_1(0, t^2 I) \quad \text{on its } n - 2 \text{ dimensions},
+
+a multivariate Cauchy: a few hundred ratings, which say little of each cut, leave a utility that is a rating
+but for its scale, as under a Normal likelihood, and thousands of them bend the scale as they like. The two
+factors are multiplied; that the product is no longer normalised matters to nothing, as it has no parameter.
+The Cauchy is a Normal of precision p, the `pull`, with :math:`p \sim \mathrm{Gamma}(1/2, t^2/2)`, given which
+the density is log-concave.
 
 Cuts are moved by Metropolis-Hastings with the proposal of one Newton step, :math:`N(c + H^{-1} g, H^{-1})`
-for gradient g and negative Hessian H of the log-posterior at c; with thousands of ratings the target is
-nearly that Normal and nearly every proposal is taken. Cuts about a level of few ratings are moved by slices
-too (`slice_draw`), one by one and in pairs. Given the cuts a utility is a truncated Normal,
-drawn by inversion. Cowles (1996), doi 10.1007/BF00162520, on why cuts and utilities must not be drawn one
-given the other.
+for gradient g and negative Hessian H of the log-posterior at c, given a pull that is drawn before; with
+thousands of ratings the target is nearly that Normal and nearly every proposal is taken. Cuts about a level
+of few ratings are moved by slices too (`slice_draw`), one by one and in pairs. Given the cuts a utility is a
+truncated Normal, drawn by inversion. Cowles (1996), doi 10.1007/BF00162520, on why cuts and utilities must
+not be drawn one given the other.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
@@ -33,53 +45,98 @@ from torch import Tensor
 from ..estimate import RATINGS_AT_ONCE
 from . import room
 from .chunks import chunks
+from .conjugate_draws import draw_gamma
 from .normal_cells import LOG_DENSITY, Cells, cell_ends, log_cell_probability
 from .segment_sums import class_sums
 from .slice_draw import slice_draw
 from .truncated_normal import SMALL_CELL, draw_in_cells
 
-#: Of the shares' Dirichlet prior. `log_cut_prior` and the Newton steps have it as a rating of each level.
+#: Of the shares' Dirichlet prior: as a rating of each level.
 CONCENTRATION = 2.0
 #: Ratings of a level below which the cuts about it are also moved by slices: their density is skew.
 _RARE = 10
 _ROOT_HALF = math.sqrt(0.5)
 
 
-def log_cut_prior(cuts: Tensor, spread: float) -> Tensor:
-    """Return the log-density of cuts about the centre, up to a constant.
+class CutDensity:
+    """The prior density of cut points about the centre.
 
     Parameters
     ----------
-    cuts : Tensor, shape (*batch, n_levels - 1), float64
+    middles : sequence of float
+        Midpoints of neighbouring levels, one a cut, in any unit.
     spread : float
         Standard deviation of the Normal whose cells have Dirichlet shares.
+    bend : float
+        t: how far cuts are expected to be from any even spacing; infinite where nothing is said of it.
     """
-    levels = torch.arange(cuts.shape[-1] + 1, device=cuts.device)
-    ends = cell_ends(torch.zeros_like(cuts[..., :1]), spread, cuts.unsqueeze(-2), levels)
-    found: Tensor = log_cell_probability(*ends).sum(-1) - 0.5 * (cuts / spread).square().sum(-1)
-    return found
 
+    def __init__(self, middles: Sequence[float], spread: float, bend: float = math.inf) -> None:
+        n = len(middles)  # Two cuts are always evenly spaced, and an infinite bend makes a pull of zero.
+        self.spread, self.bend = spread, bend if n > 2 else math.inf
+        points = torch.tensor(middles, dtype=torch.float64)
+        #: Orthonormal vectors (n, 2) whose span is the even spacings.
+        self.even: Tensor = torch.linalg.qr(torch.stack([torch.ones(n, dtype=points.dtype), points], 1)).Q
+        self._even = self.even.mT.tolist()
+        #: Dimensions in which cuts are expected to be even.
+        self.bent = n - 2 if math.isfinite(self.bend) else 0
+        self._shape = 0.5 * (self.bent + 1)
 
-def log_cut_prior_of(cuts: list[float], spread: float) -> float:
-    """Do as `log_cut_prior` for one vector of plain numbers, as slices need it many times a sweep.
+    def log_density(self, cuts: Tensor) -> Tensor:
+        """Return the log-density of ascending cuts (*batch, n), float64, up to a constant; of none, zero."""
+        if not cuts.shape[-1]:
+            return cuts.sum(-1)
+        found = self.log_cells(cuts) - 0.5 * (cuts / self.spread).square().sum(-1)
+        return found - self._shape * (self.uneven(cuts).square().sum(-1) / self.bend**2).log1p()
 
-    Minus infinity where they do not ascend.
-    """
-    ends = [-math.inf, *(cut / spread for cut in cuts), math.inf]
-    total = -0.5 * sum(end * end for end in ends[1:-1])
-    for low, high in pairwise(ends):
-        if not low < high:
-            return -math.inf
-        # Mirrored below zero, where a difference of two small tails keeps its digits.
-        near, far = (-high, -low) if low > 0 else (low, high)
-        above = math.erfc(-far * _ROOT_HALF)
-        share = above - math.erfc(-near * _ROOT_HALF)
-        if share > 1e-9 * above and share > 1e-290:
-            total += math.log(0.5 * share)
-        else:
-            a, b = (torch.tensor(end, dtype=torch.float64) for end in (low, high))
-            total += float(log_cell_probability(a, b))
-    return total
+    def log_cells(self, cuts: Tensor) -> Tensor:
+        """Return the logarithm of the product of the cells' probabilities: minus infinity out of order."""
+        levels = torch.arange(cuts.shape[-1] + 1, device=cuts.device)
+        ends = cell_ends(torch.zeros_like(cuts[..., :1]), self.spread, cuts.unsqueeze(-2), levels)
+        found: Tensor = log_cell_probability(*ends).sum(-1)
+        return found.masked_fill(~(cuts.diff() > 0).all(-1), -math.inf)
+
+    def of_numbers(self, cuts: list[float]) -> float:
+        """Do as `log_density` for plain numbers, as slices need it often: minus infinity out of order."""
+        ends = [-math.inf, *(cut / self.spread for cut in cuts), math.inf]
+        total = -0.5 * sum(end * end for end in ends[1:-1])
+        for low, high in pairwise(ends):
+            if not low < high:
+                return -math.inf
+            # Mirrored below zero, where a difference of two small tails keeps its digits.
+            near, far = (-high, -low) if low > 0 else (low, high)
+            above = math.erfc(-far * _ROOT_HALF)
+            share = above - math.erfc(-near * _ROOT_HALF)
+            if share > 1e-9 * above and share > 1e-290:
+                total += math.log(0.5 * share)
+            else:
+                a, b = (torch.tensor(end, dtype=torch.float64) for end in (low, high))
+                total += float(log_cell_probability(a, b))
+        if self.bent:
+            left = cuts
+            for direction in self._even:
+                along = sum(a * b for a, b in zip(direction, left, strict=True))
+                left = [cut - along * a for a, cut in zip(direction, left, strict=True)]
+            total -= self._shape * math.log1p(sum(r * r for r in left) / self.bend**2)
+        return total
+
+    def uneven(self, cuts: Tensor) -> Tensor:
+        """Return r, what no even spacing explains of cuts (*batch, n)."""
+        if self.even.device != cuts.device:  # moved once: a host that copies waits
+            self.even = self.even.to(cuts.device)
+        return cuts - (cuts @ self.even) @ self.even.mT
+
+    def draw_pull(self, cuts: Tensor) -> Tensor:
+        """Draw the pull, (), given cuts (n,): zero where nothing is bent."""
+        rate = self._pull_rate(cuts)
+        return draw_gamma(torch.full_like(rate, self._shape), rate)
+
+    def expected_pull(self, cuts: Tensor) -> Tensor:
+        """Return its mean given cuts, with which the log-density has the same gradient."""
+        return self._shape / self._pull_rate(cuts)
+
+    def _pull_rate(self, cuts: Tensor) -> Tensor:
+        return 0.5 * (self.bend**2 + self.uneven(cuts).square().sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,18 +172,26 @@ def _parts(eta: Tensor) -> list[slice]:
     return list(chunks(n, RATINGS_AT_ONCE))
 
 
-def _at(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float) -> _Point:
+def _at(
+    cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, prior: CutDensity, pull: Tensor | None = None
+) -> _Point:
+    """Return the log-posterior at cuts: of them alone, or given a pull."""
     found = (_of_cells(cuts, eta[part], scale[part], place[part]) for part in _parts(eta))
     said = reduce(_Terms.plus, found)
     levels = torch.arange(len(cuts) + 1, device=cuts.device)
     centre = torch.zeros(len(levels), dtype=cuts.dtype, device=cuts.device)
-    prior = _of_cells(cuts, centre, torch.full_like(centre, spread), levels)
-    pull = cuts / spread**2
+    cells = _of_cells(cuts, centre, torch.full_like(centre, prior.spread), levels)
+    identity, height = torch.eye(len(cuts), dtype=cuts.dtype, device=cuts.device), said.height
+    if pull is None:
+        pull, height = prior.expected_pull(cuts), height + prior.log_density(cuts)
+    else:
+        height = height + cells.height - 0.5 * (cuts / prior.spread).square().sum()
+        height = height - 0.5 * pull * prior.uneven(cuts).square().sum()
+    back = cuts / prior.spread**2 + pull * prior.uneven(cuts)
     root = _factorised(
-        said.hessian + prior.hessian + torch.eye(len(cuts), dtype=cuts.dtype, device=cuts.device) / spread**2
+        said.hessian + cells.hessian + identity / prior.spread**2 + pull * prior.uneven(identity)
     )
-    height = said.height + prior.height - 0.5 * (cuts @ pull)
-    return _Point(height, said.gradient + prior.gradient - pull, root, said.cells)
+    return _Point(height, said.gradient + cells.gradient - back, root, said.cells)
 
 
 def _of_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Terms:
@@ -190,20 +255,20 @@ def _factorised(hessian: Tensor) -> Tensor:
 
 
 def fit_cuts(
-    cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float, *, steps: int = 8
+    cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, prior: CutDensity, *, steps: int = 8
 ) -> Tensor:
     """Return the most likely cuts given predictors and prior, by Newton steps that keep them in order."""
     if room.waits(cuts.device):
         # Nearly always all steps are good, which is one question.
-        found, good = cuts_ahead(cuts, eta, scale, place, spread, steps=steps)
+        found, good = cuts_ahead(cuts, eta, scale, place, prior, steps=steps)
         if bool(good):
             return found
-    here = _at(cuts, eta, scale, place, spread)
+    here = _at(cuts, eta, scale, place, prior)
     for _ in range(steps):
         there = here.newton(cuts)
         for _ in range(60):
             if bool((there.diff() > 0).all()):
-                new = _at(there, eta, scale, place, spread)
+                new = _at(there, eta, scale, place, prior)
                 if bool(_no_lower(new, here)):
                     break
             there = 0.5 * (there + cuts)
@@ -214,13 +279,13 @@ def fit_cuts(
 
 
 def cuts_ahead(
-    cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, spread: float, *, steps: int = 8
+    cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, prior: CutDensity, *, steps: int = 8
 ) -> tuple[Tensor, Tensor]:
     """Take the steps of `fit_cuts` without a look at any, and return with the cuts whether all were good."""
-    here, good = _at(cuts, eta, scale, place, spread), torch.ones((), dtype=torch.bool, device=cuts.device)
+    here, good = _at(cuts, eta, scale, place, prior), torch.ones((), dtype=torch.bool, device=cuts.device)
     for _ in range(steps):
         cuts = here.newton(cuts)
-        new = _at(cuts, eta, scale, place, spread)
+        new = _at(cuts, eta, scale, place, prior)
         good = good & (cuts.diff() > 0).all() & _no_lower(new, here)
         here = new
     return cuts, good
@@ -236,7 +301,7 @@ def draw_cuts_and_utilities(
     eta: Tensor,
     scale: Tensor,
     place: Tensor,
-    spread: float,
+    prior: CutDensity,
     moves: list[slice] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw cuts given predictors, then utilities given both.
@@ -249,8 +314,7 @@ def draw_cuts_and_utilities(
         Predictors, and the utilities' standard deviations.
     place : Tensor, shape (nnz,), int32 or int64
         Which level each rating is.
-    spread : float
-        Of the cuts' prior.
+    prior : CutDensity
     moves : list of slice, optional
         What `about_rare_levels` gives, where it is known.
 
@@ -258,13 +322,14 @@ def draw_cuts_and_utilities(
     -------
     cuts, utilities : Tensor
     """
-    here = _at(cuts, eta, scale, place, spread)
+    pull = prior.draw_pull(cuts)
+    here = _at(cuts, eta, scale, place, prior, pull)
     noise = torch.randn(len(cuts), dtype=eta.dtype, device=eta.device)
     there = here.newton(cuts) + torch.linalg.solve_triangular(
         here.root.mT, noise.unsqueeze(-1), upper=True
     ).squeeze(-1)
     chance = math.log(max(float(torch.rand(()).numpy()), 1e-300))
-    new = _at(there, eta, scale, place, spread)
+    new = _at(there, eta, scale, place, prior, pull)
     back = new.root.mT @ (cuts - new.newton(there))
     forward = here.root.diagonal().log().sum() - 0.5 * noise @ noise
     backward = new.root.diagonal().log().sum() - 0.5 * back @ back
@@ -274,7 +339,7 @@ def draw_cuts_and_utilities(
         cells = Cells.either(taken, new.cells, here.cells)
     moves = about_rare_levels(place, len(cuts)) if moves is None else moves
     for moved in moves:
-        cuts = _sliced(cuts, moved, eta, scale, place, spread)
+        cuts = _sliced(cuts, moved, eta, scale, place, prior)
     if moves or cells is None:
         return cuts, draw_utilities(cuts, eta, scale, place)
     return cuts, draw_in_cells(eta, scale, cells)
@@ -312,7 +377,9 @@ def about_rare_levels(place: Tensor, n_cuts: int) -> list[slice]:
     return [slice(*ends) for ends in dict.fromkeys(found)]
 
 
-def _sliced(cuts: Tensor, moved: slice, eta: Tensor, scale: Tensor, place: Tensor, spread: float) -> Tensor:
+def _sliced(
+    cuts: Tensor, moved: slice, eta: Tensor, scale: Tensor, place: Tensor, prior: CutDensity
+) -> Tensor:
     """Draw the shift of neighbouring cuts given all others: exact however skew its density is."""
     # A cut is the edge of two levels: other ratings say nothing.
     own = ((place >= moved.start) & (place <= moved.stop)).nonzero().squeeze(-1)
@@ -328,6 +395,6 @@ def _sliced(cuts: Tensor, moved: slice, eta: Tensor, scale: Tensor, place: Tenso
         if not bool((there.diff() > 0).all()):
             return -math.inf
         said = log_cell_probability(*cell_ends(eta, scale, there, place)).sum()
-        return float(said) + log_cut_prior_of(there.tolist(), spread)
+        return float(said) + prior.of_numbers(there.tolist())
 
-    return at(slice_draw(log_density, 0.5 * spread))
+    return at(slice_draw(log_density, 0.5 * prior.spread))

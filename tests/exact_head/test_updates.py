@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import optimize, special
+from scipy import optimize, special, stats
 from small_head import K, Small, make
 from torch import Tensor
 from torch.distributions import Gamma, Wishart, kl_divergence
@@ -17,7 +17,7 @@ from pyro_bmf.methods.exact_head.hyperparameters import times_kappa
 from pyro_bmf.methods.exact_head.objective import Collapsed, CollapsedELBO
 from pyro_bmf.methods.exact_head.updates import best_noise_shape
 from pyro_bmf.model.priors.normal_wishart import EXTRA_DEGREES, NormalWishartPrior
-from pyro_bmf.model.row_noise import SHAPE_PRIOR
+from pyro_bmf.model.row_noise import SPREAD_RATE
 
 
 def test_the_precision_of_rows_is_the_best_wishart() -> None:
@@ -45,19 +45,26 @@ def test_the_precision_of_rows_is_the_best_wishart() -> None:
             assert bound(best + step * direction.double() * best.diagonal().mean()) < height
 
 
-def test_the_precision_of_a_bias_is_the_best_gamma() -> None:
-    n, scale, squares = 7, 0.3, torch.tensor(2.3, dtype=torch.float64)
-    best = NormalWishartPrior(scale).expect(squares, n)
+@pytest.mark.parametrize("squares", [2.3, 0.001, 80.0])
+def test_the_precision_of_a_bias_is_the_best_gamma(squares: float) -> None:
+    """With the best q of the rate of its prior: the bound falls on either side of both."""
+    n, scale, total = 7, 0.3, torch.tensor(squares, dtype=torch.float64)
+    best = NormalWishartPrior(scale).expect(total, n)
+    shape = torch.tensor(1.0 + 0.5 * (n + 1), dtype=torch.float64)
+    half = torch.tensor([0.5, 1.5], dtype=torch.float64)
 
-    def bound(mean: Tensor) -> float:
-        shape = torch.tensor(1.0 + 0.5 * (n + 1), dtype=torch.float64)
-        q = Gamma(shape, shape / mean)
-        expected = 0.5 * (n + 1) * (torch.digamma(shape) - q.rate.log()) - 0.5 * mean * squares
-        return float(
-            expected - kl_divergence(q, Gamma(torch.ones_like(mean), torch.full_like(mean, scale**2)))
-        )
+    def bound(mean: Tensor, rate: Tensor) -> float:
+        """Of q(lambda) = Gamma(shape, shape / mean) and q(r) = Gamma(3/2, rate)."""
+        q, q_rate = Gamma(shape, shape / mean), Gamma(half[1], rate)
+        said = 0.5 * (n + 1) * (torch.digamma(shape) - q.rate.log()) - 0.5 * mean * total
+        log_rate = torch.digamma(half[1]) - rate.log()
+        said = said + math.log(2.0) + log_rate - 2.0 * q_rate.mean * mean + q.entropy()
+        return float(said - kl_divergence(q_rate, Gamma(half[0], torch.tensor(scale**-2).double())))
 
-    assert bound(best) > max(bound(best * 0.98), bound(best * 1.02))
+    rate = scale**-2 + 2.0 * best
+    height = bound(best, rate)
+    for factor in (0.97, 1.03):
+        assert height > max(bound(best * factor, rate), bound(best, rate * factor))
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.5])
@@ -101,7 +108,8 @@ def test_the_shape_of_the_noise_is_the_most_likely() -> None:
 
     def height(x: float) -> float:
         a = math.exp(x)
-        prior = -0.5 * ((x - SHAPE_PRIOR[0]) / SHAPE_PRIOR[1]) ** 2
+        # Of x = log a, whose a^(-1/2) is Exponential.
+        prior = stats.expon(scale=1.0 / SPREAD_RATE).logpdf(math.exp(-x / 2)) - x / 2
         return 40 * (a * x - special.gammaln(a)) + a * total + prior
 
     best = optimize.minimize_scalar(lambda x: -height(x), bounds=(-3.0, 6.0), method="bounded").x

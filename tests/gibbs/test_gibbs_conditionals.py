@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from mpmath import mp, mpf
 from scipy import stats
 from tiny_chain import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, tiny_sweeps
 from torch import Tensor
@@ -19,6 +20,7 @@ from pyro_bmf.methods.gibbs.hyper_draws import (
     draw_noise_shape,
     draw_row_noise,
     draw_weights_precision,
+    shape_density,
     shift_noise,
 )
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
@@ -26,7 +28,7 @@ from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.numerics.conjugate_draws import draw_normal_gamma, draw_normal_wishart
-from pyro_bmf.numerics.ordered_cuts import _at, draw_cuts_and_utilities, fit_cuts
+from pyro_bmf.numerics.ordered_cuts import CutDensity, _at, draw_cuts_and_utilities, fit_cuts
 
 
 def dense_rows(sweeps: Sweeps, state: ChainState, side: str) -> list[tuple[Tensor, Tensor]]:
@@ -246,9 +248,9 @@ def test_normal_gamma_and_weights_precision() -> None:
     values = torch.tensor([2.3, 1.2, 3.1], dtype=torch.float64)
     mean, kappa, n = float(values.mean()), 2.0, 3
     square = float(((values - mean) ** 2).sum()) + kappa * n / (kappa + n) * mean**2
-    # Nor is the scale small, or its square would be nothing beside that sum.
-    drawn = [draw_normal_gamma(values, 1.7, kappa) for _ in range(3_000)]
-    shape, rate = 1 + n / 2, 1.7**2 + square / 2
+    # Nor is the rate small, or it would be nothing beside that sum.
+    drawn = [draw_normal_gamma(values, torch.tensor(2.9).double(), kappa) for _ in range(3_000)]
+    shape, rate = 1 + n / 2, 2.9 + square / 2
     exact = stats.gamma(shape, scale=1.0 / rate)
     assert stats.kstest([float(precision) for _, precision in drawn], exact.cdf).pvalue > 1e-3
     # The location's marginal is a Student-t.
@@ -326,7 +328,8 @@ def test_the_shape_of_row_noise_without_the_multipliers() -> None:
     log_density = np.array(
         [
             stats.betaprime(counts[seen] / 2, math.exp(t), scale=2 * math.exp(t)).logpdf(squares[seen]).sum()
-            + stats.norm(math.log(10), 1).logpdf(t)
+            + stats.expon(scale=1.0 / 6.0).logpdf(math.exp(-t / 2))
+            - t / 2
             for t in grid
         ]
     )
@@ -338,6 +341,24 @@ def test_the_shape_of_row_noise_without_the_multipliers() -> None:
         drawn.append(math.log(float(shape)))
     levels = np.interp(drawn[::4], grid, exact)  # slices are nearly independent four apart
     assert stats.kstest(levels, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("log_shape", [-3.0, 2.0, 9.2, 9.3, 25.0, 59.0])
+def test_the_density_of_a_shape_is_exact_however_large_it_is(log_shape: float) -> None:
+    mp.dps = 80
+    half, halves = [0.5, 3.0, 700.0], [0.2, 9.0, 650.0]
+    at = [log_shape, log_shape + 0.5]
+
+    def exact(t: float) -> mpf:
+        a = mp.e ** mpf(t)
+        rows = (
+            a * mp.log(a) - mp.loggamma(a) + mp.loggamma(a + mpf(h)) - (a + mpf(h)) * mp.log(a + mpf(s))
+            for h, s in zip(half, halves, strict=True)
+        )
+        return sum(rows) - 6 * a ** mpf(-0.5) - mpf(t) / 2
+
+    found = shape_density(*(torch.tensor(one, dtype=torch.float64) for one in (at, half, halves)))
+    assert float(found.diff()) == pytest.approx(float(exact(at[1]) - exact(at[0])), abs=1e-7)
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
@@ -387,6 +408,8 @@ def log_likelihood(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> T
 
 
 SPREAD = 1.6
+#: Two cuts are always evenly spaced: for bent scales see `test_gibbs_cuts`.
+PRIOR = CutDensity([-0.5, 0.5], SPREAD)
 
 
 def log_posterior(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> Tensor:
@@ -401,15 +424,15 @@ def log_posterior(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> Te
 def test_derivatives_in_the_cuts() -> None:
     eta, scale, place = cut_problem()
     cuts = torch.tensor([-0.5, 0.9], dtype=torch.float64, requires_grad=True)
-    point = _at(cuts.detach(), eta, scale, place, SPREAD)
+    point = _at(cuts.detach(), eta, scale, place, PRIOR)
     value = log_posterior(cuts, eta, scale, place)
     assert point.height == pytest.approx(float(value.detach()))
     torch.testing.assert_close(point.gradient, torch.autograd.grad(value, cuts)[0])
     hessian = torch.autograd.functional.hessian(lambda c: log_posterior(c, eta, scale, place), cuts.detach())
     found = point.root @ point.root.T - 1e-3 * torch.eye(2)
     torch.testing.assert_close(found, -hessian)
-    best = fit_cuts(cuts.detach(), eta, scale, place, SPREAD)
-    assert float(_at(best, eta, scale, place, SPREAD).gradient.abs().max()) < 1e-6
+    best = fit_cuts(cuts.detach(), eta, scale, place, PRIOR)
+    assert float(_at(best, eta, scale, place, PRIOR).gradient.abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("unseen", [False, True], ids=["all levels", "one unseen"])
@@ -431,7 +454,7 @@ def test_cuts_have_their_posterior_and_utilities_their_cells(unseen: bool) -> No
     cuts = torch.tensor([-0.5, 0.9], dtype=torch.float64)
     kept = []
     for _ in range(1_500 if unseen else 2_500):
-        cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place, SPREAD)
+        cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place, PRIOR)
         edges = torch.cat([torch.tensor([-1e9]).double(), cuts, torch.tensor([1e9]).double()])
         assert bool(((utilities > edges[place]) & (utilities < edges[place + 1])).all())
         kept.append(cuts)
@@ -445,7 +468,7 @@ def test_utilities_are_truncated_normals() -> None:
     eta, scale = torch.full((n,), 0.3).double(), torch.full((n,), 0.8).double()
     place = torch.ones(n, dtype=torch.int64)
     cuts = torch.tensor([-0.5, 1.0], dtype=torch.float64)
-    cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place, SPREAD)
+    cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place, PRIOR)
     low, high = ((cuts - 0.3) / 0.8).tolist()
     exact = stats.truncnorm(low, high, loc=0.3, scale=0.8)
     assert stats.kstest(utilities.numpy(), exact.cdf).pvalue > 1e-3

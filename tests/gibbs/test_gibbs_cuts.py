@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,18 @@ from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.numerics import ordered_cuts
 from pyro_bmf.numerics.normal_cells import log_cell_probability
-from pyro_bmf.numerics.ordered_cuts import _at, draw_cuts_and_utilities, draw_utilities, fit_cuts
+from pyro_bmf.numerics.ordered_cuts import (
+    CutDensity,
+    _at,
+    draw_cuts_and_utilities,
+    draw_utilities,
+    fit_cuts,
+)
 from pyro_bmf.numerics.truncated_normal import draw_tail, truncated_mean
 
-SPREAD = 2.0
 MIDDLES = (-1.5, -0.5, 0.5, 1.5)
+SPREAD, BEND = 2.0, 0.08
+PRIOR, FREE = CutDensity(MIDDLES, SPREAD, BEND), CutDensity(MIDDLES, SPREAD)
 TRUE = (-1.4, -0.3, 0.4, 1.6)
 
 
@@ -72,8 +80,8 @@ CASES = {
 def test_cuts_stay_finite_and_in_order_and_utilities_in_their_cells(name: str) -> None:
     middles, (eta, place), noise = CASES[name]
     cuts, eta = double(middles), double(eta)
-    scale = torch.full_like(eta, noise)
-    cuts = fit_cuts(cuts, eta, scale, place, SPREAD)
+    scale, prior = torch.full_like(eta, noise), CutDensity(list(middles), SPREAD, BEND)
+    cuts = fit_cuts(cuts, eta, scale, place, prior)
     assert bool(torch.isfinite(truncated_mean(eta, scale, cuts, place)[0]).all())
     end = double([1e300])
     rounding = 1e-14 * float(eta.abs().max())
@@ -82,7 +90,7 @@ def test_cuts_stay_finite_and_in_order_and_utilities_in_their_cells(name: str) -
         assert bool((cuts.diff() > 0).all())
         # What the model keeps of them: logarithms of gaps.
         assert bool(torch.isfinite(cuts.diff().log()).all())
-        cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place, SPREAD)
+        cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place, prior)
         assert bool(torch.isfinite(utilities).all())
         edges = torch.cat([-end, cuts, end])
         assert bool((utilities >= edges[place] - rounding).all())
@@ -101,16 +109,16 @@ def test_many_ratings_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch, rare: 
 
     def found() -> list[Tensor]:
         torch.manual_seed(7)
-        fitted = fit_cuts(cuts, eta, scale, place, SPREAD)
-        drawn, utilities = draw_cuts_and_utilities(fitted, eta, scale, place.int(), SPREAD)
+        fitted = fit_cuts(cuts, eta, scale, place, PRIOR)
+        drawn, utilities = draw_cuts_and_utilities(fitted, eta, scale, place.int(), PRIOR)
         own = drawn + 0.1 * torch.randn(len(eta), 1, dtype=torch.float64)
         alone = [draw_utilities(one, eta, scale, place) for one in (drawn, own)]
         return [fitted, drawn, utilities, *alone]
 
-    assert _at(cuts, eta, scale, place, SPREAD).cells is not None
+    assert _at(cuts, eta, scale, place, PRIOR).cells is not None
     whole = found()
     monkeypatch.setattr(ordered_cuts, "RATINGS_AT_ONCE", 48)
-    assert _at(cuts, eta, scale, place, SPREAD).cells is None
+    assert _at(cuts, eta, scale, place, PRIOR).cells is None
     for one, other in zip(found(), whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
@@ -118,20 +126,95 @@ def test_many_ratings_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch, rare: 
 def test_an_unseen_level_has_about_the_probability_of_one_rating() -> None:
     for level in range(5):
         eta, place = without(level)
-        cuts = fit_cuts(double(MIDDLES), eta, torch.full_like(eta, 0.8), place, SPREAD)
+        cuts = fit_cuts(double(MIDDLES), eta, torch.full_like(eta, 0.8), place, FREE)
         edges = torch.cat([double([-1e9]), cuts, double([1e9])])
         normal = torch.distributions.Normal(eta, 0.8)
         expected = len(eta) * float((normal.cdf(edges[level + 1]) - normal.cdf(edges[level])).mean())
         assert 0.3 < expected < 2.0, level
 
 
+def bent_problem() -> tuple[Tensor, Tensor, Tensor]:
+    """Return predictors, scales and levels of eighteen ratings on four levels."""
+    eta = torch.linspace(-1.5, 1.5, 18).double()
+    place = torch.tensor([0, 0, 0, 1, 0, 1, 1, 0, 2, 1, 1, 3, 2, 1, 3, 3, 2, 3])
+    return eta, 0.7 + 0.02 * torch.arange(18).double(), place
+
+
+def log_posterior(cuts: Tensor, bend: float) -> Tensor:
+    """Return it by SciPy's Cauchy of what a regression on the middles leaves, for cuts (n, 3)."""
+    eta, scale, place = bent_problem()
+    end = torch.full((len(cuts), 1), math.inf).double()
+    edges = torch.cat([-end, cuts, end], 1)
+
+    def cells(at: Tensor, sd: Tensor, level: Tensor) -> Tensor:
+        normal = torch.distributions.Normal(at, sd, validate_args=False)
+        return (normal.cdf(edges[:, level + 1]) - normal.cdf(edges[:, level])).log().sum(1)
+
+    four = torch.arange(4)
+    found = cells(eta, scale, place) + cells(0.0 * four.double(), SPREAD + 0.0 * four.double(), four)
+    found = found - 0.5 * (cuts / SPREAD).square().sum(1)
+    design = np.column_stack([np.ones(3), [2.0, 3.0, 4.0]])
+    left = cuts.numpy() - (design @ np.linalg.lstsq(design, cuts.numpy().T, rcond=None)[0]).T
+    # Of three cuts one number is left: along (1, -2, 1) / 6 ** 0.5.
+    return found + double(stats.cauchy(scale=bend).logpdf(left @ np.array([1.0, -2.0, 1.0]) / 6**0.5))
+
+
+def test_a_bent_scale_has_its_density_and_derivatives() -> None:
+    eta, scale, place = bent_problem()
+    prior = CutDensity([7.0, 7.5, 8.0], SPREAD, 0.3)
+    cuts = double([[-0.9, 0.1, 0.6], [-0.5, 0.2, 2.0]])
+    exact = log_posterior(cuts, 0.3)
+    found = torch.stack([_at(one, eta, scale, place, prior).height for one in cuts])
+    torch.testing.assert_close(found.diff(), exact.diff())
+    step = 1e-5 * torch.eye(3).double()
+    slope = (log_posterior(cuts[:1] + step, 0.3) - log_posterior(cuts[:1] - step, 0.3)) / 2e-5
+    torch.testing.assert_close(_at(cuts[0], eta, scale, place, prior).gradient, slope, rtol=1e-6, atol=1e-6)
+    # Given a pull what is left is Normal, of that precision and exactly so curved.
+    pull = double(4.0)
+    given = [_at(one, eta, scale, place, prior, pull) for one in cuts]
+    free = [_at(one, eta, scale, place, CutDensity([7.0, 7.5, 8.0], SPREAD)) for one in cuts]
+    bend = (cuts @ double([1.0, -2.0, 1.0])) / 6**0.5
+    for one, other, b in zip(given, free, bend, strict=True):
+        assert float(one.height - other.height) == pytest.approx(-2.0 * float(b) ** 2)
+        along = double([1.0, -2.0, 1.0]) / 6**0.5
+        torch.testing.assert_close(one.gradient - other.gradient, -4.0 * b * along)
+        curvature = one.root @ one.root.mT - other.root @ other.root.mT
+        torch.testing.assert_close(curvature, 4.0 * torch.outer(along, along))
+
+
+@pytest.mark.parametrize("bend", [0.08, 0.5])
+def test_cuts_of_a_bent_scale_have_their_posterior(bend: float) -> None:
+    """By quadrature: in three dimensions, with few ratings, so that the prior is most of what is known."""
+    eta, scale, place = bent_problem()
+    prior = CutDensity([1.5, 2.5, 3.5], SPREAD, bend)
+    axis = torch.linspace(-3.2, 3.4, 111).double()
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    # The density is narrow in the bend alone: the grid is of location, slope and bend.
+    basis = torch.linalg.qr(double([[1.0, -1.0, 1.0], [1.0, 0.0, -2.0], [1.0, 1.0, 1.0]])).Q
+    grid = grid * double([1.0, 1.0, 0.4]) @ basis.mT
+    grid = grid[(grid.diff(dim=1) > 0).all(1)]
+    weight = torch.cat([log_posterior(part, bend) for part in grid.split(50_000)])
+    weight = (weight - weight.max()).exp()
+    weight = weight / weight.sum()
+    coordinates = grid @ basis
+    mean = weight @ coordinates
+    sd = (weight @ (coordinates - mean).square()).sqrt()
+    cuts, kept = double([-0.8, 0.0, 0.9]), []
+    for _ in range(4_000):
+        cuts, _ = draw_cuts_and_utilities(cuts, eta, scale, place, prior, [])
+        kept.append(cuts)
+    found = torch.stack(kept) @ basis
+    assert float(((found.mean(0) - mean) / sd).abs().max()) < 0.12
+    torch.testing.assert_close(found.std(0), sd, rtol=0.12, atol=0.0)
+
+
 def test_a_step_that_overshoots_is_halved() -> None:
     eta, place = problem(300)
     scale = torch.full_like(eta, 0.8)
-    best = fit_cuts(double(MIDDLES), eta, scale, place, SPREAD, steps=50)
-    far = fit_cuts(double([40.0, 41.0, 42.0, 43.0]), eta, scale, place, SPREAD, steps=50)
+    best = fit_cuts(double(MIDDLES), eta, scale, place, PRIOR, steps=50)
+    far = fit_cuts(double([40.0, 41.0, 42.0, 43.0]), eta, scale, place, PRIOR, steps=50)
     torch.testing.assert_close(far, best, rtol=1e-6, atol=1e-6)
-    assert float(_at(far, eta, scale, place, SPREAD).gradient.abs().max()) < 1e-4
+    assert float(_at(far, eta, scale, place, PRIOR).gradient.abs().max()) < 1e-4
 
 
 def test_probabilities_of_far_and_narrow_cells() -> None:

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from tiny_chain import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, tiny_sweeps
 from torch import Tensor
-from torch.distributions import Dirichlet, Gamma, MultivariateNormal, Normal, Wishart
+from torch.distributions import Cauchy, Dirichlet, Gamma, MultivariateNormal, Normal, Wishart
 
 from pyro_bmf.methods.gibbs import scale_moves
 from pyro_bmf.methods.gibbs.chain_state import ChainState
@@ -26,10 +26,13 @@ from pyro_bmf.methods.gibbs.scale_moves import (
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
+from pyro_bmf.model.priors.half_t import HalfTPrecision
 from pyro_bmf.model.sides import SIDES, Sides
+from pyro_bmf.numerics.ordered_cuts import CutDensity
 from pyro_bmf.numerics.slice_draw import slice_draw
 
-LEVELS, KAPPA, CENTRE, SPREAD = [1.0, 2.0, 3.0, 4.0], 3.0, 2.4, 1.75
+LEVELS, KAPPA, CENTRE, SPREAD, BEND = [1.0, 2.0, 3.0, 4.0], 3.0, 2.4, 1.75, 0.3
+CUTS = CutDensity([1.5, 2.5, 3.5], SPREAD, BEND)
 
 
 def start(row_noise: str) -> tuple[FactorizationModel, Sweeps, ChainState]:
@@ -52,13 +55,16 @@ def log_density(sweeps: Sweeps, state: ChainState) -> Tensor:
     # Shares of cells are Dirichlet, and their Jacobian is the Normal's density at the cuts.
     shares = Dirichlet(torch.full((len(LEVELS),), 2.0, dtype=torch.float64))
     total = shares.log_prob(below.diff()) + normal.log_prob(state.cuts).sum()
+    # What no even spacing explains of three cuts is one number, and Cauchy.
+    bent = state.cuts @ torch.tensor([1.0, -2.0, 1.0], dtype=torch.float64) / 6**0.5
+    total = total + Cauchy(0.0, torch.tensor(BEND, dtype=torch.float64)).log_prob(bent)
     one = torch.ones((), dtype=torch.float64)
     for name, side in (("user", state.user), ("item", state.item)):
         factors, bias = side.precision[:K, :K], side.precision[K, K]
         degrees = torch.tensor(K + 2.0, dtype=torch.float64)
         eye = torch.eye(K, dtype=torch.float64)
         total = total + Wishart(degrees, eye / (degrees * 0.6**2)).log_prob(factors)
-        total = total + Gamma(one, one * 0.5**2).log_prob(bias)
+        total = total + HalfTPrecision(0.5 * one).log_prob(bias)
         zero = torch.zeros(K, dtype=torch.float64)
         total = total + MultivariateNormal(zero, precision_matrix=KAPPA * factors).log_prob(side.location[:K])
         total = total + Normal(0.0, (KAPPA * bias).rsqrt()).log_prob(side.location[K])
@@ -92,7 +98,7 @@ def factor(t: float) -> Tensor:
 def test_the_density_against_noise_is_that_of_the_priors(noisy: str) -> None:
     model, sweeps, state = start("both")
     side = getattr(state, noisy)
-    line = noise_line(state, model, side, CENTRE, SPREAD)
+    line = noise_line(state, model, side, CENTRE, CUTS)
     here = log_density(sweeps, state)
     for t in (-0.7, -0.1, 0.05, 0.4):
         moved = copy.deepcopy(state)
@@ -119,7 +125,7 @@ def test_the_density_with_utilities_is_that_of_priors_and_utilities(monkeypatch:
 
     monkeypatch.setattr(scale_moves, "slice_draw", note)
     standard = (z - sweeps.predictors(state)) / sweeps._noise_sd(state)
-    rescale_utilities(state, model, CENTRE, SPREAD, standard.square().sum(), len(z))
+    rescale_utilities(state, model, CENTRE, CUTS, standard.square().sum(), len(z))
     here = log_joint(state, z)
     for t in (-0.5, -0.1, 0.05, 0.4):
         moved = copy.deepcopy(state)
@@ -137,8 +143,8 @@ def test_no_probability_changes() -> None:
         return (state.cuts - eta.unsqueeze(-1)) / sweeps._noise_sd(state).unsqueeze(-1)
 
     before, cuts = standard(state), state.cuts.clone()
-    rescale_noise(state, model, CENTRE, SPREAD)
-    shift_cuts(state, KAPPA, CENTRE, SPREAD)
+    rescale_noise(state, model, CENTRE, CUTS)
+    shift_cuts(state, KAPPA, CENTRE, CUTS)
     torch.testing.assert_close(standard(state), before)
     assert not bool((state.cuts == cuts).any())
 
@@ -149,7 +155,7 @@ def test_drawn_shifts_follow_the_priors() -> None:
     torch.manual_seed(0)
     drawn = []
     for _ in range(1_200):
-        shift_cuts(state, KAPPA, CENTRE, SPREAD)
+        shift_cuts(state, KAPPA, CENTRE, CUTS)
         drawn.append(float(state.cuts[0] - before))
     shifts = torch.linspace(min(drawn) - 1.0, max(drawn) + 1.0, 1_001, dtype=torch.float64)
     now = float(state.cuts[0] - before)
@@ -173,7 +179,7 @@ def test_without_row_noise_nothing_moves() -> None:
     model = tiny_model(OrderedProbitLikelihood(LEVELS, noise=0.7), row_noise=None)
     _, _, state = start("both")
     before = state.cuts.clone()
-    rescale_noise(state, model, CENTRE, SPREAD)
+    rescale_noise(state, model, CENTRE, CUTS)
     assert torch.equal(state.cuts, before)
 
 

@@ -100,7 +100,8 @@ def test_the_density_of_a_scaled_precision_is_the_wisharts(extra_degrees: float)
     precision = root @ root.T + torch.eye(k)
     degrees = k + extra_degrees
     density = scipy.stats.wishart(degrees, np.eye(k) / (degrees * scale**2)).logpdf
-    power, height = prior.scale_terms(precision)
+    power, height, tail = prior.scale_terms(precision)
+    assert float(tail) == 0.0
     for g in (0.7, 1.3):
         expected = density(precision.numpy() / g**2) - density(precision.numpy()) - k * (k + 1) * np.log(g)
         assert power * np.log(g) - float(height) * (g**-2 - 1.0) == pytest.approx(expected)

@@ -130,7 +130,7 @@ class Ascent:
         variance = total - float(((self.utilities - eta) ** 2).sum())
         log_prob = unknown.expect(guide.cuts - centre, eta, guide.noise_precision.rsqrt(), self.observed)[1]
         log_likelihood = float(log_prob.sum()) - 0.5 * float(guide.noise_precision) * variance
-        log_likelihood += unknown.log_cut_prior(guide.cuts - centre)
+        log_likelihood += float(unknown.cut_density.log_density(guide.cuts - centre))
         kl = {side: self._kl(side) for side in SIDES}
         return {
             "elbo": log_likelihood - kl["user"] - kl["item"],

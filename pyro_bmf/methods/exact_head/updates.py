@@ -19,7 +19,7 @@ from torch import Tensor
 from ...data.ratings import Ratings
 from ...model import FactorizationModel
 from ...model.feedback import Feedback
-from ...model.row_noise import SHAPE_PRIOR
+from ...model.row_noise import SPREAD_RATE
 from ...model.sides import SIDES, Side, Sides
 from ...numerics import factorise, room
 from ...numerics.normal_cells import LOG_DENSITY
@@ -354,7 +354,7 @@ def _cut_steps(begun: bool) -> int:
 def best_noise_shape(shape: Tensor, rate: Tensor, a: Tensor) -> Tensor:
     """Return the shape a of the prior Gamma(a, a) of multipliers with q Gamma(shape, rate), by Newton steps.
 
-    It maximises the expected log-density of the multipliers and of a, whose logarithm is Normal.
+    It maximises the expected log-density of the multipliers and of the logarithm of a.
     """
     n = len(shape)
     total = (torch.digamma(shape) - rate.log() - shape / rate).sum()
@@ -362,8 +362,9 @@ def best_noise_shape(shape: Tensor, rate: Tensor, a: Tensor) -> Tensor:
     for _ in range(5):
         a = x.exp()
         level = n * (x + 1.0 - torch.digamma(a)) + total
-        slope = a * level - (x - SHAPE_PRIOR[0]) / SHAPE_PRIOR[1] ** 2
-        curve = a * level + a * n * (1.0 - a * torch.polygamma(1, a)) - SHAPE_PRIOR[1] ** -2
+        pull = 0.5 * SPREAD_RATE * a.rsqrt()
+        slope = a * level + pull - 0.5
+        curve = a * level + a * n * (1.0 - a * torch.polygamma(1, a)) - 0.5 * pull
         step = torch.where(curve < 0.0, -slope / curve, slope.sign() * 0.1)
         x = x + step.clamp(-0.5, 0.5)
     return x.exp()

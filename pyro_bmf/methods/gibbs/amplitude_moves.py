@@ -10,7 +10,7 @@ tau their precisions, the logarithm of the density at t = log g is
 
 .. math::
 
-   A t - B e^{-2t} + l e^t - \frac{1}{2} q e^{2t}, \qquad
+   A t - B e^{-2t} - \tfrac{3}{2} \log(1 + C e^{-2t}) + l e^t - \frac{1}{2} q e^{2t}, \qquad
    q = \sum \tau_{ij} e_{ij}^2, \quad l = q + \sum \tau_{ij} e_{ij} r_{ij}.
 
 Factors are scaled on either side, as each side has a prior, all of them and then each: weak ones, of which
@@ -45,19 +45,24 @@ _CELLS = 800_000
 
 @dataclass(frozen=True)
 class AmplitudeDensity:
-    """The log-density of t = log g: slope t - rate exp(-2 t) + linear exp(t) - square exp(2 t) / 2."""
+    """The log-density of t = log g.
+
+    slope t - rate exp(-2 t) - 3/2 log(1 + tail exp(-2 t)) + linear exp(t) - square exp(2 t) / 2.
+    """
 
     slope: float
     rate: float
     linear: float
     square: float
+    tail: float = 0.0
 
     def __call__(self, t: float) -> float:
         """Return the log-density at t."""
         if abs(t) > 300.0:
             return -math.inf
         g = math.exp(t)
-        return self.slope * t - self.rate / g**2 + g * (self.linear - 0.5 * self.square * g)
+        prior = self.slope * t - self.rate / g**2 - 1.5 * math.log1p(self.tail / g**2)
+        return prior + g * (self.linear - 0.5 * self.square * g)
 
 
 def draw_amplitudes(
@@ -102,13 +107,14 @@ def _draw_biases(
         prior = priors.of(side).bias
         if prior is None:
             continue
-        slope, rate = prior.scale_terms(own.precision[-1, -1])
+        slope, rate, tail = prior.scale_terms(own.precision[-1, -1])
         if implicit is not None:
             slope, rate = slope - 2.0, rate + implicit.scale**2 * own.weights_precision[-1].double()
         part = own.rows[:, -1].index_select(0, pairs.of(side)).double()
         weighted = precision * part
-        read: list[float] = torch.stack([rate, weighted @ part, weighted @ left]).tolist()
-        factor = math.exp(slice_draw(AmplitudeDensity(slope, read[0], read[1] + read[2], read[1]), _WIDTH))
+        read: list[float] = torch.stack([rate, weighted @ part, weighted @ left, tail]).tolist()
+        density = AmplitudeDensity(slope, read[0], read[1] + read[2], read[1], read[3])
+        factor = math.exp(slice_draw(density, _WIDTH))
         own.rows[:, -1] *= factor
         own.location[-1] *= factor
         own.weights[:, -1] *= factor

@@ -1,10 +1,10 @@
 r"""Draws of a chain's hyperparameters from their conditionals: conjugate, or by slices.
 
 Gamma precisions of implicit weights (`pyro_bmf.model.implicit_feedback`), and Gamma multipliers of rows'
-precisions whose shape is log-Normal (`pyro_bmf.model.row_noise`): the shape with the multipliers integrated
-out, and the level that they share with the noise's precision by the priors alone. A prior's location and
-precision are drawn by the prior itself (`pyro_bmf.model.priors.conjugate`). Everything here is in float64:
-these are sums over all rows.
+precisions whose shape has a prior of its own (`pyro_bmf.model.row_noise`): the shape with the multipliers
+integrated out, and the level that they share with the noise's precision by the priors alone. A prior's
+location and precision are drawn by the prior itself (`pyro_bmf.model.priors.conjugate`). Everything here is
+in float64: these are sums over all rows.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...model.row_noise import SHAPE_PRIOR
+from ...model.row_noise import SPREAD_RATE
 from ...numerics import room
 from ...numerics.conjugate_draws import draw_gamma
 from ...numerics.slice_draw import slice_draw
 from .chain_state import ChainState, SideState
 
-#: Standard deviations of its prior beyond which the logarithm of a shape is out of reach: numbers overflow.
-_MOST_SDS = 40.0
+#: The least and the largest logarithm of a shape: the prior has less than 1e-12 beyond.
+_REACH = (-20.0, 60.0)
+#: First interval of the slice of that logarithm.
+_SHAPE_WIDTH = 3.0
+#: Shapes from which on logarithms of Gamma functions are differences by Stirling's series.
+_LARGE = 1e4
 #: First interval of the slice of a factor, in its standard deviations.
 _WIDTH = 3.0
 
@@ -56,41 +60,41 @@ def draw_noise_shape(counts: Tensor, squares: Tensor, shape: Tensor) -> Tensor:
     shape : Tensor, shape ()
         The current one.
     """
-    n, half, halves = len(counts), 0.5 * counts, 0.5 * squares
-    if room.waits(shape.device):
-        return _draw_shape_ahead(n, half, halves, shape)
-
-    def log_density(log_a: float) -> float:
-        if abs(log_a - SHAPE_PRIOR[0]) > _MOST_SDS * SHAPE_PRIOR[1]:
-            return -math.inf
-        a = math.exp(log_a)
-        rows = (torch.lgamma(a + half) - (a + half) * (a + halves).log()).sum()
-        prior = -0.5 * ((log_a - SHAPE_PRIOR[0]) / SHAPE_PRIOR[1]) ** 2
-        return n * (a * log_a - math.lgamma(a)) + float(rows) + prior
-
-    drawn = slice_draw(log_density, SHAPE_PRIOR[1], math.log(float(shape)))
-    return torch.full_like(shape, math.exp(drawn))
-
-
-def _draw_shape_ahead(n: int, half: Tensor, halves: Tensor, shape: Tensor) -> Tensor:
-    """Draw as `draw_noise_shape` does, with the density at several shapes at once: one wait for the device.
-
-    What is drawn is the logarithm's change, so that the shape itself is not asked for.
-    """
+    half, halves, device = 0.5 * counts, 0.5 * squares, shape.device
     at = shape.log()
 
     def densities(steps: list[float]) -> list[float]:
-        log_a = at + room.to_device(steps, shape.device)
-        a, column = log_a.exp(), log_a.exp().unsqueeze(1)
-        rows = (torch.lgamma(column + half) - (column + half) * (column + halves).log()).sum(1)
-        about = log_a - SHAPE_PRIOR[0]
-        found = n * (a * log_a - torch.lgamma(a)) + rows - 0.5 * (about / SHAPE_PRIOR[1]) ** 2
-        out = about.abs() > _MOST_SDS * SHAPE_PRIOR[1]
+        log_a = at + room.to_device(steps, device)
+        found = shape_density(log_a, half, halves)
+        out = (log_a < _REACH[0]) | (log_a > _REACH[1])
         listed: list[float] = found.masked_fill(out, -math.inf).tolist()
         return listed
 
-    step = slice_draw(lambda one: densities([one])[0], SHAPE_PRIOR[1], many=densities)
+    # On a card the density is computed at several shapes at once; what is drawn is the logarithm's change, so
+    # that the shape itself is not asked for.
+    many = densities if room.waits(device) else None
+    step = slice_draw(lambda one: densities([one])[0], _SHAPE_WIDTH, many=many)
     return shape * math.exp(step)
+
+
+def shape_density(log_shape: Tensor, half: Tensor, halves: Tensor) -> Tensor:
+    """Return the log-density of the logarithm of shapes (m,), up to a constant, multipliers integrated out.
+
+    Parameters
+    ----------
+    log_shape : Tensor, shape (m,), float64
+    half, halves : Tensor, shape (n,)
+        Halves of each row's number of entries and of its weighted squared residuals.
+    """
+    a = log_shape.exp().unsqueeze(1)
+    # Differences of Gamma functions, and of what goes with them, are lost to rounding where a is large.
+    near = a.clamp_max(_LARGE)
+    direct = torch.lgamma(near + half) - torch.lgamma(near) - half * near.log()
+    far = a.clamp_min(_LARGE)
+    series = (far + half - 0.5) * (half / far).log1p() - half + (1.0 / (far + half) - 1.0 / far) / 12.0
+    rows = torch.where(a < _LARGE, direct, series) - (a + half) * (halves / a).log1p()
+    prior = -SPREAD_RATE * (-0.5 * log_shape).exp() - 0.5 * log_shape
+    return rows.sum(1) + prior
 
 
 def draw_multipliers(own: SideState, counts: Tensor, squares: Tensor) -> None:

@@ -13,7 +13,8 @@ Sweeps creep along these lines, as cuts are drawn given predictors and predictor
 orbit of a group, of translations or scalings, so a draw from its conditional under Haar's measure leaves the
 posterior as it is (Liu and Sabatti 2000, doi 10.1093/biomet/87.2.353). Densities of rows, locations and
 weights change by just what the Jacobian takes back; of what is left, hyperpriors, multipliers, utilities and
-the cuts' prior, the logarithm is :math:`A \log g - B g^{-2} - \frac{1}{2} S g^2 + \log p(g c)`.
+the cuts' prior, the logarithm is :math:`A \log g - B g^{-2}
+- \frac{3}{2} \sum \log(1 + C g^{-2}) - \frac{1}{2} S g^2 + \log p(g c)`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ...model import FactorizationModel
-from ...numerics.ordered_cuts import log_cut_prior_of
+from ...numerics.ordered_cuts import CutDensity
 from ...numerics.slice_draw import slice_draw
 from .chain_state import ChainState, SideState
 
@@ -35,13 +36,17 @@ _WIDTH = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """The log-density of the logarithm t of a scale: A t - B exp(-2 t) - S exp(2 t) / 2 + log p(exp(t) c)."""
+    """The log-density of the logarithm t of a scale.
+
+    A t - B exp(-2 t) - 3/2 sum log(1 + C exp(-2 t)) - S exp(2 t) / 2 + log p(exp(t) c).
+    """
 
     slope: float
     rate: float
     square: float
+    tails: list[float]
     cuts: list[float]
-    spread: float
+    cut_density: CutDensity
 
     def __call__(self, t: float) -> float:
         """Return the log-density at t."""
@@ -52,11 +57,12 @@ class Line:
             self.slope * t
             - self.rate / g**2
             - 0.5 * self.square * g**2
-            + log_cut_prior_of([g * cut for cut in self.cuts], self.spread)
+            - 1.5 * sum(math.log1p(tail / g**2) for tail in self.tails)
+            + self.cut_density.of_numbers([g * cut for cut in self.cuts])
         )
 
 
-def shift_cuts(state: ChainState, kappa: float, centre: float, spread: float) -> None:
+def shift_cuts(state: ChainState, kappa: float, centre: float, cut_density: CutDensity) -> None:
     """Draw the shift of cuts and users' biases, in place.
 
     Parameters
@@ -67,7 +73,7 @@ def shift_cuts(state: ChainState, kappa: float, centre: float, spread: float) ->
         Weight of the prior mean of the users' biases, in rows.
     centre : float
         Of the predictors.
-    spread : float
+    cut_density : CutDensity
         Of the cuts' prior.
     """
     own = state.user
@@ -75,26 +81,33 @@ def shift_cuts(state: ChainState, kappa: float, centre: float, spread: float) ->
     pull = kappa * precision
 
     def log_density(d: float) -> float:
-        return -0.5 * pull * (location + d) ** 2 + log_cut_prior_of([cut + d for cut in cuts], spread)
+        return -0.5 * pull * (location + d) ** 2 + cut_density.of_numbers([cut + d for cut in cuts])
 
-    d = slice_draw(log_density, _WIDTH * (pull + len(cuts) / spread**2) ** -0.5)
+    d = slice_draw(log_density, _WIDTH * (pull + len(cuts) / cut_density.spread**2) ** -0.5)
     state.user.rows[:, -1] += d
     state.user.location[-1] += d
     state.cuts = state.cuts + d
 
 
-def rescale_noise(state: ChainState, model: FactorizationModel, centre: float, spread: float) -> None:
+def rescale_noise(
+    state: ChainState, model: FactorizationModel, centre: float, cut_density: CutDensity
+) -> None:
     """Draw the scale against the rows' noise, in place: nothing where no row has noise of its own."""
     for side in () if model.row_noise is None else model.row_noise.sides:
         noisy = state.of(side)
-        line = noise_line(state, model, noisy, centre, spread)
+        line = noise_line(state, model, noisy, centre, cut_density)
         factor = _draw(line, state)
         scale_by(state, model, factor, centre)
         noisy.row_precision /= (factor**2).to(noisy.row_precision.dtype)
 
 
 def rescale_utilities(
-    state: ChainState, model: FactorizationModel, centre: float, spread: float, squares: Tensor, n: int
+    state: ChainState,
+    model: FactorizationModel,
+    centre: float,
+    cut_density: CutDensity,
+    squares: Tensor,
+    n: int,
 ) -> Tensor:
     """Draw the scale of utilities and all that predicts them, in place, and return the factor.
 
@@ -105,14 +118,14 @@ def rescale_utilities(
         Whose priors are conjugate.
     centre : float
         Of the predictors and utilities, which stays.
-    spread : float
+    cut_density : CutDensity
         Of the cuts' prior.
     squares : Tensor, shape ()
         Sum of the squares of what utilities are from their predictors, in units of their variances.
     n : int
         Number of utilities.
     """
-    line, (square,) = _priors_line(state, model, centre, spread, squares)
+    line, (square,) = _priors_line(state, model, centre, cut_density, squares)
     factor = _draw(replace(line, slope=line.slope + n, square=square), state)
     scale_by(state, model, factor, centre)
     return factor
@@ -132,12 +145,12 @@ def scale_by(state: ChainState, model: FactorizationModel, factor: Tensor, centr
 
 
 def noise_line(
-    state: ChainState, model: FactorizationModel, noisy: SideState, centre: float, spread: float
+    state: ChainState, model: FactorizationModel, noisy: SideState, centre: float, cut_density: CutDensity
 ) -> Line:
     """Return the density of the scale where one side's noise takes it up."""
     multipliers = noisy.row_precision
     line, (shape, total) = _priors_line(
-        state, model, centre, spread, noisy.row_precision_shape, multipliers.double().sum()
+        state, model, centre, cut_density, noisy.row_precision_shape, multipliers.double().sum()
     )
     slope = line.slope - 2.0 * shape * len(multipliers)
     return replace(line, slope=slope, rate=line.rate + shape * total)
@@ -150,11 +163,11 @@ def _numbers(*tensors: Tensor) -> list[float]:
 
 
 def _priors_line(
-    state: ChainState, model: FactorizationModel, centre: float, spread: float, *more: Tensor
+    state: ChainState, model: FactorizationModel, centre: float, cut_density: CutDensity, *more: Tensor
 ) -> tuple[Line, list[float]]:
     """Return the density of the scale by the priors of hyperparameters and cuts alone, and more numbers."""
     k = model.n_factors
-    slope, terms, factors = float(len(state.cuts)), list[Tensor](), list[float]()
+    slope, terms, tails = float(len(state.cuts)), list[Tensor](), list[Tensor]()
     scaled = [
         (model.user_prior, state.user.precision[:k, :k]),
         (model.user_bias_prior, state.user.precision[-1, -1]),
@@ -162,19 +175,18 @@ def _priors_line(
     ]
     for prior, precision in scaled:
         if prior is not None and prior.conjugate is not None:
-            change, term = prior.conjugate.scale_terms(precision)
+            change, term, tail = prior.conjugate.scale_terms(precision)
             slope += change
             terms.append(term)
-            factors.append(1.0)
+            tails.append(tail)
     if model.implicit is not None:
         own, other = state.user.weights_precision, state.item.weights_precision[k:]
         slope -= 2.0 * (len(own) + len(other))
-        terms.append(own.double().sum() + other.double().sum())
-        factors.append(model.implicit.scale**2)
-    read = _numbers(*terms, *more, state.cuts - centre)
-    rate = sum((factor * one for factor, one in zip(factors, read, strict=False)), 0.0)
-    end = len(terms) + len(more)
-    return Line(slope, rate, 0.0, read[end:], spread), read[len(terms) : end]
+        terms.append(model.implicit.scale**2 * (own.double().sum() + other.double().sum()))
+    read = _numbers(*terms, *tails, *more, state.cuts - centre)
+    n, end = len(terms), len(terms) + len(tails)
+    found, cuts = read[end : end + len(more)], read[end + len(more) :]
+    return Line(slope, sum(read[:n]), 0.0, read[n:end], cuts, cut_density), found
 
 
 def _draw(line: Line, state: ChainState) -> Tensor:

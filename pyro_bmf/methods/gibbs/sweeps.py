@@ -276,8 +276,8 @@ class Sweeps:
         if self.scale_moves and latent:
             bias = self.priors.user.bias
             if bias is not None:
-                shift_cuts(state, bias.kappa, self.centre, self.utilities.cut_spread)
-            rescale_noise(state, self.model, self.centre, self.utilities.cut_spread)
+                shift_cuts(state, bias.kappa, self.centre, self.utilities.cut_density)
+            rescale_noise(state, self.model, self.centre, self.utilities.cut_density)
 
     def _draw_utilities(self, state: ChainState, eta: Tensor, *, latent: bool) -> Tensor:
         """Draw the cuts with utilities integrated out, then the utilities."""
@@ -297,7 +297,7 @@ class Sweeps:
             return z, eta
         squares = self._pair_precision(state).mul_((z - eta).double().square_()).sum() * state.noise_precision
         factor = rescale_utilities(
-            state, self.model, self.centre, self.utilities.cut_spread, squares, len(z)
+            state, self.model, self.centre, self.utilities.cut_density, squares, len(z)
         ).to(z)
         return self.centre + factor * (z - self.centre), self.centre + factor * (eta - self.centre)
 
@@ -328,9 +328,9 @@ class Sweeps:
         """Draw the prior's precision (the location for its sake: anew with the rows integrated out)."""
         own, priors, k = state.of(side), self.priors.of(side), self.model.n_factors
         about, bias_precision = (own.rows - self.implicit_means(side, state)).double(), None
-        location, precision = priors.factors.draw(about[:, :k])
+        location, precision = priors.factors.draw(about[:, :k], own.precision[:k, :k])
         if priors.bias is not None:
-            bias_location, bias_precision = priors.bias.draw(about[:, k])
+            bias_location, bias_precision = priors.bias.draw(about[:, k], own.precision[k, k])
             location = torch.cat([location, bias_location.reshape(1)])
         own.location = location.to(self.dtype)
         own.precision = block_precision(precision, bias_precision).to(self.dtype)

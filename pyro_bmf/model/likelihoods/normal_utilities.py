@@ -15,6 +15,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from ...numerics.ordered_cuts import CutDensity
+
+#: The prior of no cut points.
+NO_CUTS = CutDensity([], 1.0)
+
 
 class Utilities(ABC):
     """Normal utilities of one likelihood, by default the ratings themselves.
@@ -30,15 +35,15 @@ class Utilities(ABC):
         Number of unknown cut points, which are passed as a tensor (n_cuts,), float64.
     noise_sd : float
         Standard deviation of utilities that are latent.
-    cut_spread : float
-        Of the prior of the cut points (`pyro_bmf.numerics.ordered_cuts`).
+    cut_density : CutDensity
+        The prior of the cut points about the centre.
     """
 
     latent: bool = False
     learned_noise: bool = False
     n_cuts: int = 0
     noise_sd: float = 1.0
-    cut_spread: float = 1.0
+    cut_density: CutDensity = NO_CUTS
 
     @abstractmethod
     def remember(self, cuts: Tensor, noise_sd: Tensor) -> None:
@@ -92,11 +97,6 @@ class Utilities(ABC):
         """Draw utilities given cut points, (n_cuts,) or (n, n_cuts), and predictors."""
         del cuts, eta, sd
         return observed
-
-    def log_cut_prior(self, cuts: Tensor) -> float:
-        """Return the log-density of cut points about the centre, up to a constant."""
-        del cuts
-        return 0.0
 
     @abstractmethod
     def expect(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:

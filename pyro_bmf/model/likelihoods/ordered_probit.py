@@ -26,12 +26,12 @@ from torch import Tensor
 from ...errors import SettingsError
 from ...numerics.normal_cells import cell_ends, cell_probabilities, cell_probability, midway
 from ...numerics.ordered_cuts import (
+    CutDensity,
     about_rare_levels,
     cuts_ahead,
     draw_cuts_and_utilities,
     draw_utilities,
     fit_cuts,
-    log_cut_prior,
 )
 from ...numerics.truncated_normal import truncated_mean, truncated_moments
 from ..pair_terms import Relative
@@ -44,6 +44,8 @@ from .rating_levels import same_levels, variance_of_levels
 _TINY = 1e-300
 #: Spread of the cuts' prior, in standard deviations of a utility.
 CUT_SPREAD = 2.5
+#: How far cuts are expected to be from an even spacing, in the same.
+CUT_BEND = 0.05
 
 
 class OrderedProbit(TorchDistribution):
@@ -159,11 +161,17 @@ class OrderedProbitLikelihood(OrderedLikelihood):
         """Return the distribution of ratings."""
         return OrderedProbit(eta, self.pair_cuts(relative), self._scale(eta, relative), self.levels)
 
+    @property
+    def cut_density(self) -> CutDensity:
+        """The prior density of the shared cut points about the centre."""
+        noise_sd = float(self.utility_sd)
+        return CutDensity(midway(self.levels).tolist(), CUT_SPREAD * noise_sd, CUT_BEND * noise_sd)
+
     def sampled(self, centre: Tensor) -> Callable[..., TorchDistribution]:
         """Sample the shared cut points, where they are `drawn`; otherwise they are parameters."""
         if not self.drawn:
             return self
-        prior = CutPrior(len(self.levels) - 1, CUT_SPREAD * float(self.utility_sd), centre.double())
+        prior = CutPrior(self.cut_density, centre.double())
         return partial(self._with_cuts, pyro.sample("cuts", prior))
 
     def _with_cuts(self, cuts: Tensor, eta: Tensor, relative: Relative | None = None) -> TorchDistribution:
@@ -224,7 +232,7 @@ class CellUtilities(Utilities):
         self.likelihood, self.n_cuts = likelihood, len(likelihood.levels) - 1
         self.middles = midway(standardised(likelihood.levels, likelihood.units))
         self.noise_sd = float(likelihood.utility_sd)
-        self.cut_spread = CUT_SPREAD * self.noise_sd
+        self.cut_density = likelihood.cut_density
         #: The cells of the last draw, and which cuts are moved by slices: the same in all sweeps.
         self._drawn: tuple[Tensor, list[slice]] | None = None
 
@@ -242,23 +250,19 @@ class CellUtilities(Utilities):
 
     def fit_cuts(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, *, steps: int = 8) -> Tensor:
         """Return the most likely cut points, by Newton steps."""
-        return fit_cuts(cuts, eta, sd.expand_as(eta), observed, self.cut_spread, steps=steps)
+        return fit_cuts(cuts, eta, sd.expand_as(eta), observed, self.cut_density, steps=steps)
 
     def cuts_ahead(
         self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, *, steps: int = 8
     ) -> tuple[Tensor, Tensor]:
         """Take Newton steps, and tell whether none of them would have been taken back."""
-        return cuts_ahead(cuts, eta, sd.expand_as(eta), observed, self.cut_spread, steps=steps)
+        return cuts_ahead(cuts, eta, sd.expand_as(eta), observed, self.cut_density, steps=steps)
 
     def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Draw cut points by Metropolis-Hastings, then utilities in their cells."""
         if self._drawn is None or self._drawn[0] is not observed:
             self._drawn = observed, about_rare_levels(observed, self.n_cuts)
-        return draw_cuts_and_utilities(cuts, eta, sd, observed, self.cut_spread, self._drawn[1])
-
-    def log_cut_prior(self, cuts: Tensor) -> float:
-        """Return the log-density of cut points about the centre, up to a constant."""
-        return float(log_cut_prior(cuts, self.cut_spread))
+        return draw_cuts_and_utilities(cuts, eta, sd, observed, self.cut_density, self._drawn[1])
 
     def draw_given(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> Tensor:
         """Draw utilities in their cells."""

@@ -23,12 +23,14 @@ class ConjugatePrior(Protocol):
     def guess(self, n_factors: int | None) -> float:
         """Return the prior's guess at the standard deviation of one of K factors, or of a bias (None)."""
 
-    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw location and precision given rows.
+    def draw(self, rows: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw location and precision given rows, and what the precision was.
 
         Parameters
         ----------
         rows : Tensor, shape (n, K), or (n,) of a bias, float64
+        precision : Tensor, shape (K, K) or ()
+            Given which hyperparameters of its prior are drawn first, where it has some.
 
         Returns
         -------
@@ -36,11 +38,11 @@ class ConjugatePrior(Protocol):
         precision : Tensor, shape (K, K) or ()
         """
 
-    def scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:
-        r"""Return A and B of the precision's density when rows are multiplied by g.
+    def scale_terms(self, precision: Tensor) -> tuple[float, Tensor, Tensor]:
+        r"""Return A, B and C of the precision's density when rows are multiplied by g.
 
         At :math:`\Lambda / g^2`, and times the Jacobian of that scaling, it is in proportion to
-        :math:`g^A e^{-B g^{-2}}`: see `pyro_bmf.methods.gibbs.scale_moves`.
+        :math:`g^A e^{-B g^{-2}} (1 + C g^{-2})^{-3/2}`: see `pyro_bmf.methods.gibbs.scale_moves`.
         """
 
     def factor_scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:

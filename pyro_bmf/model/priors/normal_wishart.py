@@ -7,9 +7,9 @@ r"""A Normal prior whose mean and full precision are unknown, as in Bayesian PMF
 
 with nu = K + e degrees of freedom, e = 2 unless said otherwise, so that E[Lambda] = I / s^2. The variance of
 one factor is then an inverse Gamma((e + 1)/2, nu s^2 / 2), whose inverse has the mean (e + 1) / (nu s^2):
-with many factors and few rows, the guess at a standard deviation is s by the root of (K + e) / (e + 1). For a
-bias the precision is Gamma(1, s^2), whose mean is 1 / s^2. Salakhutdinov and Mnih (2008), doi
-10.1145/1390156.1390267, have e = 0 and nu s^2 = 1: a guess of one.
+with many factors and few rows, the guess at a standard deviation is s by the root of (K + e) / (e + 1).
+Salakhutdinov and Mnih (2008), doi 10.1145/1390156.1390267, have e = 0 and nu s^2 = 1: a guess of one. The
+standard deviation of a bias may be zero: `pyro_bmf.model.priors.half_t`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ...errors import SettingsError
 from ...numerics import factorise
 from ...numerics.conjugate_draws import draw_normal_gamma, draw_normal_wishart
 from .conjugate import ConjugatePrior
+from .half_t import HalfTPrecision, draw_rate, expected_precision
 from .hierarchical import Hyperparameter
 from .normal import Prior
 
@@ -48,7 +49,7 @@ class _Wishart(dist.Wishart):  # type: ignore[misc]
 
 
 class NormalWishartPrior(Prior):
-    """Normal rows with a Normal-Wishart hyperprior; Normal-Gamma for a bias.
+    """Normal rows with a Normal-Wishart hyperprior; for a bias, a half-t of the standard deviation.
 
     Sites: ``{side}_precision`` (K, K), or () for a bias, and ``{side}_location`` (K,) or ().
 
@@ -87,7 +88,7 @@ class NormalWishartPrior(Prior):
     def forward(self, side: str, n_factors: int | None) -> TorchDistribution:
         """Sample precision and location, and return the prior of one row given them."""
         if n_factors is None:
-            precision = pyro.sample(f"{side}_precision", dist.Gamma(1.0, self._scale**2))
+            precision = pyro.sample(f"{side}_precision", HalfTPrecision(torch.tensor(self._scale)))
             spread = precision.rsqrt()
             location = pyro.sample(f"{side}_location", dist.Normal(0.0, spread / math.sqrt(self.kappa)))
             return dist.Normal(location, spread)
@@ -159,16 +160,16 @@ class NormalWishartPrior(Prior):
         """The prior itself."""
         return self
 
-    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw location and precision given rows (n, K), or biases (n,)."""
+    def draw(self, rows: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw location and precision given rows (n, K), or biases (n,), and what the precision was."""
         if rows.dim() == 1:
-            return draw_normal_gamma(rows, self._scale, self.kappa)
+            return draw_normal_gamma(rows, draw_rate(precision.double(), self._scale), self.kappa)
         return draw_normal_wishart(rows, self._scale, self.kappa, extra_degrees=self.extra_degrees)
 
     def expect(self, squares: Tensor, n: int) -> Tensor:
         """Return the mean of the best q of the precision; see `ConjugatePrior.expect`."""
         if squares.dim() == 0:
-            return (1.0 + 0.5 * (n + 1)) / (self._scale**2 + 0.5 * squares)
+            return expected_precision(1.0 + 0.5 * (n + 1), squares, self._scale)
         k = len(squares)
         degrees = k + self.extra_degrees
         eye = torch.eye(k, dtype=squares.dtype, device=squares.device)
@@ -183,14 +184,15 @@ class NormalWishartPrior(Prior):
         degrees = len(mean) + self.extra_degrees + n + 1
         return _Wishart(mean.new_full((), degrees), covariance_matrix=mean / degrees)
 
-    def scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:
+    def scale_terms(self, precision: Tensor) -> tuple[float, Tensor, Tensor]:
         """Return how the precision's density changes when rows are multiplied by a factor."""
         if precision.dim() == 0:
-            return -2.0, self._scale**2 * precision.double()
+            return -2.0, torch.zeros_like(precision.double()), 2.0 * self._scale**2 * precision.double()
         k = len(precision)
         # (degrees - K - 1) log-determinants over two, and the Jacobian of K (K + 1) / 2 entries.
         slope = -(k * (self.extra_degrees - 1.0) + k * (k + 1.0))
-        return slope, 0.5 * (k + self.extra_degrees) * self._scale**2 * precision.diagonal().double().sum()
+        rate = 0.5 * (k + self.extra_degrees) * self._scale**2 * precision.diagonal().double().sum()
+        return slope, rate, torch.zeros_like(rate)
 
     def factor_scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:
         """Return how the precision's density changes when one factor is multiplied, for each of them."""
