@@ -299,7 +299,8 @@ def loo_pairs(name: str) -> str:
 def simulation_table() -> str:
     """Return calibration by simulation of each configuration."""
     configurations = {
-        "default": "`default`: the guide, then 520 sweeps",
+        "default_priors": "`default`: the guide, then 520 sweeps",
+        "default": "the same with the priors of before",
         "default_ml1m": "`default`, 600 × 400 rows of MovieLens 1M",
         "gibbs": "Gibbs sweeps, 700",
         "conjugate": "conjugate",
@@ -802,9 +803,9 @@ def ranking_table(name: str) -> str:
     return table(["ranked by", "NDCG@20", "Recall@20", "less ours by liked (upper 95 % bound)"], rows)
 
 
-def small_data_table() -> str:
+def small_data_table(name: str = "small_data") -> str:
     """Return the default on small sets beside the best trivial reference of each."""
-    sets = read("results/small_data.json")["sets"]
+    sets = read(f"results/{name}.json")["sets"]
     rows = []
     for name, one in sets.items():
         cells = [f"`{name}`", str(len(one["cells"]))]
@@ -813,8 +814,10 @@ def small_data_table() -> str:
             digits = 4 if own["model"] < 10 else 2
             cells += [f"{own['model']:.{digits}f}", f"{own['reference']:.{digits}f} ({own['best']})"]
             cells.append(f"{own['difference']:+.{digits}f} ± {own['reach']:.{digits}f}")
+            cells.append(f"{own['truth']:.{digits}f}" if "truth" in own else "")
         rows.append(cells)
-    header = ["set", "seeds", "NLL", "best reference", "difference", "RMSE", "best reference", "difference"]
+    header = ["set", "seeds", "NLL", "best reference", "difference", "truth"]
+    header += ["RMSE", "best reference", "difference", "truth"]
     return table(header, rows, 1)
 
 
@@ -1012,6 +1015,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ranking calibration ml1m": lambda: ranking_calibration("ml1m_default"),
     "selection scaling": selection_scaling_table,
     "small data": small_data_table,
+    "small data, other seeds": lambda: small_data_table("small_data_other_seeds"),
     "ratings a row": ratings_a_row_table,
     "factors a row": factors_a_row_table,
     "hidden users ml100k": lambda: hidden_users_table("ml100k"),
