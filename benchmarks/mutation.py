@@ -36,7 +36,6 @@ REASONS = (
     ),
     (r"squeeze\(-1\)", r"squeeze\([+]?1\)", "the last of two dimensions either way: the same numbers"),
     (r"\+ step \* move", r"- step \* move", "the sign of a symmetric step: the same distribution"),
-    (r"/ SHAPE_PRIOR\[1\]", r"\* SHAPE_PRIOR\[1\]", "the prior's spread is one: the same numbers"),
     (r"chance.* < new", r"chance.* <= new", "continuous numbers are equal with probability zero"),
     (r"strict=True", r"zip", "both are of one length: the check never speaks"),
     (r"\.to\(.*dtype\)", r"\.to\(None\)", "precision: tests of this module run in float64 throughout"),

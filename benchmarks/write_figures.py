@@ -639,7 +639,7 @@ def presets_table() -> str:
                 simulation,
             )
             for name, key, of, simulation in (
-                ("default", "b default", "default_ml1m", "default"),
+                ("default", "b default", "default_ml1m", "default_priors"),
                 ("guide", "guide", "starts_ml1m", None),
                 ("gibbs", _PRIOR, "starts_ml1m", "gibbs"),
             )

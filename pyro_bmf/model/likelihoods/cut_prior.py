@@ -41,7 +41,10 @@ class CutPrior(TorchDistribution):
         return constraints.real_vector
 
     def sample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
-        """Draw cut points, (*sample_shape, *batch_shape, n_cuts), float64."""
+        """Draw cut points, (*sample_shape, *batch_shape, n_cuts), float64.
+
+        Of three and more by chains of a hundred steps: what is left of their starts is not to be measured.
+        """
         shape = torch.Size((*sample_shape, *self.batch_shape))
         with torch.no_grad():
             drawn = self._bent(shape.numel()) if self.density.bent else self._shares(shape.numel())
