@@ -3,11 +3,13 @@
     python benchmarks/mixing.py --data ml100k --seeds 0 1 2 --out benchmarks/results/mixing.json
     python benchmarks/mixing.py --data ml100k --seeds 0 --reference 2000 --out mixing.json
     python benchmarks/mixing.py --data ml1m --seeds 0 --overrelaxation 0 0.8 --out mixing_ml1m.json
+    python benchmarks/mixing.py --data ml100k --seeds 0 --chains 4 --out benchmarks/results/chains.json
 
 Split seed = fit seed. Each seed is added to the file when it is done, and skipped when it is there already.
-Pairs are those of the test part, whose ratings are not read. With `--reference N` four chains of N sweeps, of
-other seeds, are fitted too, and the predictive means and standard deviations of the fit are set against
-theirs, in posterior standard deviations.
+With `--chains N` R-hat is over N chains, of which all but the first start from rows, noise and cut points
+that are far apart. Pairs are those of the test part, whose ratings are not read. With `--reference N` four
+chains of N sweeps, of other seeds, are fitted too, and the predictive means and standard deviations of the
+fit are set against theirs, in posterior standard deviations.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ GOOD_R_HAT = 1.05
 
 
 def predictors(posterior: Posterior, split: Split) -> Floats:
-    """Return the draws of the predictors of some test pairs, (n, n_draws)."""
+    """Return the draws of the predictors of some test pairs by chain, (n, chains, draws)."""
     test = split.test
     at = np.random.default_rng(0).permutation(len(test))[:PAIRS]
     draws = np.arange(posterior.sampling.chain_length("There is no chain."))
     found: Floats = posterior.pairs.draw_eta(test.users[at], test.items[at], draws, 0).T.double().numpy()
-    return found
+    return posterior.sampling.by_chain(found)
 
 
 def mixing(values: Floats) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def mixing(values: Floats) -> dict[str, Any]:
 
 def against(values: Floats, reference: Floats) -> dict[str, float]:
     """Compare means and standard deviations with a reference's, in its standard deviations."""
+    values, reference = (one.reshape(len(one), -1) for one in (values, reference))
     sd = reference.std(1)
     return {
         "median_mean_apart": float(np.median(np.abs(values.mean(1) - reference.mean(1)) / sd)),
@@ -74,10 +77,11 @@ def cell(data: str, seed: int, settings: Settings, reference: int) -> dict[str, 
     result = fit(split, settings.replace(seed=seed), threads=1, progress=False)
     seconds = time.process_time() - started
     values = predictors(result.posterior, split)
+    moving = {n: one[None] for n, one in identified_draws(result.posterior).items() if one.std() > 0}
+    by_chain = {name: result.posterior.sampling.by_chain(one) for name, one in moving.items()}
     hyper = {
-        name: {"r_hat": float(split_r_hat(one[None])[0]), "ess": float(bulk_ess(one[None])[0])}
-        for name, one in identified_draws(result.posterior).items()
-        if one.std() > 0
+        name: {"r_hat": float(split_r_hat(one)[0]), "ess": float(bulk_ess(one)[0])}
+        for name, one in by_chain.items()
     }
     assert result.settings.gibbs is not None
     valid, levels = split.valid, np.array(split.ratings.scale.levels)
@@ -87,7 +91,8 @@ def cell(data: str, seed: int, settings: Settings, reference: int) -> dict[str, 
         "seed": seed,
         "overrelaxation": result.settings.gibbs.overrelaxation,
         "sweeps": result.settings.gibbs.sweeps,
-        "kept_draws": values.shape[1],
+        "kept_draws": values.shape[1] * values.shape[2],
+        **({"chains": values.shape[1]} if values.shape[1] > 1 else {}),
         "processor_seconds": round(seconds, 1),
         "valid_rmse": result.history[-1]["valid_rmse"],
         "valid_nll": float(-np.log(chances).mean()),
@@ -104,7 +109,7 @@ def cell(data: str, seed: int, settings: Settings, reference: int) -> dict[str, 
             for c in range(CHAINS)
         ]
         found["reference_sweeps"] = reference
-        found["reference_r_hat"] = mixing(np.stack(chains, 1))
+        found["reference_r_hat"] = mixing(np.concatenate(chains, 1))
         found["against_reference"] = against(values, np.concatenate(chains, 1))
     return found
 
@@ -116,16 +121,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sweeps", type=int, default=None, help="not the default's number")
     parser.add_argument("--overrelaxation", type=float, nargs="+", default=None, help="not the default's")
+    parser.add_argument("--chains", type=int, default=1, help="chains from starts that are far apart")
     parser.add_argument("--reference", type=int, default=0, help="sweeps of each of four other chains")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    settings = preset() if given.sweeps is None else preset().replace(sweeps=given.sweeps)
+    changes = {"sweeps": given.sweeps, "chains": given.chains if given.chains > 1 else None}
+    settings = preset().replace(**{name: value for name, value in changes.items() if value is not None})
     done = json.loads(given.out.read_text()) if given.out.exists() else {"data": given.data, "cells": []}
     # What few ratings leave of the default's.
     train = random_split(load_ratings(given.data), seed=0).train
     usual = settings.suited(len(train), train.n_users + train.n_items).gibbs
     for seed, share in product(given.seeds, given.overrelaxation or [usual.overrelaxation]):
-        if any((one["seed"], one["overrelaxation"]) == (seed, share) for one in done["cells"]):
+        known = {(one["seed"], one["overrelaxation"], one.get("chains", 1)) for one in done["cells"]}
+        if (seed, share, given.chains) in known:
             continue
         asked = settings if share == usual.overrelaxation else settings.replace(overrelaxation=share)
         done["cells"].append(cell(given.data, seed, asked, given.reference))

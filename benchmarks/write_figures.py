@@ -863,6 +863,20 @@ def mixing(part: str, name: str, spelled: str) -> str:
     return format(cell[part][name], spelled)
 
 
+def chains_of(name: str, spelled: str, part: str = "") -> str:
+    """Return a figure of chains from starts that are far apart."""
+    (cell,) = read("results/chains.json")["cells"]
+    return format(cell[part][name] if part else cell[name], spelled)
+
+
+def chains_worst() -> str:
+    """Return the worst R-hat of a hyperparameter over such chains."""
+    (cell,) = read("results/chains.json")["cells"]
+    hyper = cell["hyperparameters"]
+    worst = max(hyper, key=lambda name: hyper[name]["r_hat"])
+    return f"{hyper[worst]['r_hat']:.2f} ({worst})"
+
+
 def mixing_table() -> str:
     """Return how the default mixes on MovieLens 1M, a seed a row."""
     rows = []
@@ -1072,6 +1086,11 @@ FIGURES: dict[str, Callable[[], str]] = {
         f"{read('results/scaling.json')['2e+07 whole 24 1']['fit_seconds'] / 60:.0f}"
     ),
     "default more draws": lambda: f"{scaled('more_draws_gb'):.1f}",
+    "chains good": lambda: chains_of("share_r_hat_good", ".1%", "test_pairs").replace("%", " %"),
+    "chains ess": lambda: chains_of("median_ess", ".0f", "test_pairs"),
+    "chains draws": lambda: chains_of("kept_draws", "d"),
+    "chains worst": chains_worst,
+    "chains rmse": lambda: chains_of("valid_rmse", ".4f"),
     "mixing good": lambda: mixing("test_pairs", "share_r_hat_good", ".1%").replace("%", " %"),
     "mixing ess": lambda: mixing("test_pairs", "median_ess", ".0f"),
     "mixing ess 100": lambda: mixing("test_pairs", "share_ess_100", ".0%").replace("%", " %"),

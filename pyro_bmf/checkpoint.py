@@ -38,6 +38,7 @@ CHAIN_CHECKPOINT = Kind("pyro-bmf chain checkpoint", 3, "checkpoint", _REMEDY, o
 #: fits did before there were any.
 LATER: Mapping[str, Any] = MappingProxyType(
     {
+        "chains": 1,
         "composite_prior": 0.0,
         "iteration_order": "nested",
         "latent_input": "concatenation",

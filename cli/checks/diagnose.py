@@ -106,8 +106,9 @@ def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, t
     with bar("Pairs", (posterior.n_users + posterior.n_items) * PAIRS_A_ROW, "pairs") as advance:
         found = diagnose_chain(posterior, seed=seed, advance=advance)
     summary = found.summary()
+    whose = "a chain" if found.chains == 1 else f"{found.chains} chains"
     tables.show(
-        f"{name}: {found.n_draws} draws of a chain; R-hat and effective sample size of rows' predictors",
+        f"{name}: {found.n_draws} draws of {whose}; R-hat and effective sample size of rows' predictors",
         summary,
         name="rows",
         screen=[
@@ -129,7 +130,16 @@ def _chain(posterior: Posterior, name: str, file: Path, worst: int, seed: int, t
         )
         _write(table, file, side)
     write_json(
-        file, json_ready({"run": name, "draws": found.n_draws, "rows": summary, "hyperparameters": hyper})
+        file,
+        json_ready(
+            {
+                "run": name,
+                "draws": found.n_draws,
+                "chains": found.chains,
+                "rows": summary,
+                "hyperparameters": hyper,
+            }
+        ),
     )
     if found.largest_share > MANY_FLAGGED:
         tables.say(

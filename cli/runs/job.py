@@ -137,11 +137,12 @@ def _how_it_went(result: FitResult, *, refit: bool) -> str:
     done, kept = len(result.history), result.best_iteration
     gibbs = result.settings.gibbs
     if gibbs is not None:
-        sweeps = gibbs.sweeps
+        sweeps = gibbs.all_sweeps
         before = "" if done == sweeps else f"{done - sweeps} iterations and "
-        drawn = gibbs.kept_draws
+        before += f"{gibbs.chains} times " if gibbs.chains > 1 else ""
+        drawn = gibbs.all_draws
         best = result.history[-1].get("valid_rmse")
-        text = f"{before}{sweeps} Gibbs sweeps in {result.seconds:.0f} s, {drawn} draws kept"
+        text = f"{before}{gibbs.sweeps} Gibbs sweeps in {result.seconds:.0f} s, {drawn} draws kept"
         return text + (" of train + validation" if best is None else f", validation RMSE {best:.4f}")
     text = f"{done} iteration{'' if done == 1 else 's'} in {result.seconds:.0f} s"
     if refit:

@@ -29,20 +29,23 @@ _NUMBERS = 2_000_000
 
 @dataclass(frozen=True, eq=False)
 class ChainDiagnosis:
-    """Convergence of one chain.
+    """Convergence of one chain, or of several.
 
     Attributes
     ----------
     n_draws : int
+        Of all chains.
     rows : dict of DataFrame
         By side; one line a row with ratings: ``row``, ``id``, ``n_ratings``, ``r_hat``, ``ess``, ``flagged``.
     hyperparameters : DataFrame
         ``name``, ``r_hat``, ``ess`` of noise, cut points, and the spreads of rows' noise and of biases.
+    chains : int
     """
 
     n_draws: int
     rows: dict[str, pd.DataFrame]
     hyperparameters: pd.DataFrame
+    chains: int = 1
 
     @property
     def r_hat_limit(self) -> float:
@@ -104,6 +107,7 @@ def diagnose_chain(
     for part in chunks(len(pairs), max(1, _NUMBERS // n_draws)):
         at = pairs[part]
         eta = posterior.pairs.draw_eta(train.users[at], train.items[at], draws, 0).T.double().cpu().numpy()
+        eta = posterior.sampling.by_chain(eta)
         r_hat[part], ess[part] = split_r_hat(eta), bulk_ess(eta)
         if advance is not None:
             advance(part.stop - part.start)
@@ -119,7 +123,7 @@ def diagnose_chain(
         table.insert(2, "n_ratings", counts[table["row"].to_numpy()])
         table["flagged"] = table["r_hat"] > r_hat_limit(n_draws)
         rows[side] = table
-    return ChainDiagnosis(n_draws, rows, _hyperparameters(posterior))
+    return ChainDiagnosis(n_draws, rows, _hyperparameters(posterior), posterior.sampling.chains)
 
 
 def _some_of_each(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -138,5 +142,5 @@ def _hyperparameters(posterior: Posterior) -> pd.DataFrame:
     moving = {name: values for name, values in named.items() if values.std() > 0}
     if not moving:
         return pd.DataFrame({"name": [], "r_hat": [], "ess": []})
-    values = np.stack(list(moving.values()))
+    values = posterior.sampling.by_chain(np.stack(list(moving.values())))
     return pd.DataFrame({"name": list(moving), "r_hat": split_r_hat(values), "ess": bulk_ess(values)})

@@ -118,7 +118,7 @@ def to_arviz(
 
 
 def halves(tree: xr.DataTree) -> xr.DataTree:
-    """Return a chain's tree with the two halves of its draws as two chains, so that R-hat sees a drift.
+    """Return a chain's tree with the two halves of each chain as two chains, so that R-hat sees a drift.
 
     ArviZ wants two chains or more for R-hat and gives NaN for one.
 
@@ -130,7 +130,7 @@ def halves(tree: xr.DataTree) -> xr.DataTree:
     Returns
     -------
     DataTree
-        The group ``posterior`` alone, with dimension ``chain`` of length two.
+        The group ``posterior`` alone, with dimension ``chain`` twice as long.
 
     Raises
     ------
@@ -149,7 +149,8 @@ def halves(tree: xr.DataTree) -> xr.DataTree:
         draws.isel(draw=slice(at * half, (at + 1) * half)).assign_coords(draw=np.arange(half))
         for at in (0, 1)
     ]
-    joined = xr.concat(parts, "chain").assign_coords(chain=[0, 1])
+    joined = xr.concat(parts, "chain")
+    joined = joined.assign_coords(chain=np.arange(joined.sizes["chain"]))
     found = xr.DataTree.from_dict({"posterior": joined})
     found.attrs = dict(tree.attrs)
     return found
@@ -183,14 +184,16 @@ def chain_diagnostics(posterior: Posterior, *, n_pairs: int = 200, seed: int = 0
         "and keep as many (kept_draws, --kept-draws)."
     )
     n_draws = posterior.sampling.chain_length(refusal)
-    if n_draws < LEAST_DRAWS:
+    if n_draws < LEAST_DRAWS * posterior.sampling.chains:
         raise SettingsError(refusal)
     train = posterior.train
     rows = np.random.default_rng(seed).permutation(len(train))[: check_count("n_pairs", n_pairs)]
-    half = n_draws // 2
-    eta = posterior.pairs.draw_eta(train.users[rows], train.items[rows], np.arange(2 * half), seed)
-    values = eta.double().cpu().numpy().reshape(2, half, len(rows))
-    tree = arviz_module().from_dict({"posterior": {"eta": values}})
+    eta = posterior.pairs.draw_eta(train.users[rows], train.items[rows], np.arange(n_draws), seed)
+    chains = posterior.sampling.by_chain(eta.T.double().cpu().numpy())
+    half = chains.shape[2] // 2
+    values = np.concatenate([chains[:, :, :half], chains[:, :, half : 2 * half]], 1).transpose(1, 2, 0)
+    # There may be more chains than draws of each, which is no mistake here.
+    tree = arviz_module().from_dict({"posterior": {"eta": values}}, check_conventions=False)
     table = arviz_module().summary(tree, var_names=["eta"], kind="diagnostics", round_to="none")
     found = pd.DataFrame(
         {
@@ -245,9 +248,9 @@ class _Memory:
         if draws is None:
             array[...] = values
         elif pairs is None:
-            array[0, draws] = values
+            array[:, draws] = values
         else:
-            array[0, draws, pairs] = values
+            array[:, draws, pairs] = values
 
     def dataset(self, group: str) -> xr.Dataset:
         """Return one group with its coordinates."""

@@ -114,9 +114,9 @@ class _NetCdf:
         if draws is None:
             variable[...] = values
         elif pairs is None:
-            variable[0, draws] = values
+            variable[:, draws] = values
         else:
-            variable[0, draws, pairs] = values
+            variable[:, draws, pairs] = values
 
 
 def export_parquet(posterior: Posterior, folder: Path | str) -> Path:
@@ -125,7 +125,8 @@ def export_parquet(posterior: Posterior, folder: Path | str) -> Path:
     One row a user (item): its raw id (and title), ``n_ratings`` in training, ``bias_loc`` and ``bias_scale``
     where there are biases, and ``loc_k`` and ``scale_k`` of every factor k: mean and standard deviation of
     independent Normals. Of a chain's draws, whose factors have no identity, the biases and noise multipliers
-    alone, and a third table, ``chain.parquet``: one row a draw, in the chain's order, of noise, cut points
+    alone, and a third table, ``chain.parquet``: one row a draw, in the chain's order (of several
+    chains, with its number beside the draw's), of noise, cut points
     (``cut_1``, ...), locations and scales of the biases' priors and shapes of rows' noise.
     ``posterior.json`` tells what they are of.
 
@@ -167,10 +168,12 @@ def export_parquet(posterior: Posterior, folder: Path | str) -> Path:
 
 def _chain_table(posterior: Posterior) -> pd.DataFrame | None:
     """Return what was drawn beside rows and has an identity from draw to draw; None of nothing."""
-    draws = hyperparameter_draws(posterior, np.arange(posterior.number_of_draws(None)))
+    every, n_chains = np.arange(posterior.number_of_draws(None)), posterior.sampling.chains
+    draws = hyperparameter_draws(posterior, every)
     if not draws:
         return None
-    columns: dict[str, NDArray[Any]] = {"draw": np.arange(len(draws["noise"]))}
+    columns: dict[str, NDArray[Any]] = {"chain": every % n_chains} if n_chains > 1 else {}
+    columns["draw"] = every // n_chains
     for name, drawn in draws.items():
         values = in_ratings(name, drawn, posterior.model.units)
         if name == "cuts":

@@ -1,6 +1,6 @@
 """The groups of draws that ArviZ reads, filled a block at a time: into memory, or into a file.
 
-Groups and variables follow ArviZ's schema: dimensions ``chain`` (one), ``draw``, ``user``, ``item``,
+Groups and variables follow ArviZ's schema: dimensions ``chain``, ``draw``, ``user``, ``item``,
 ``factor``, ``cut`` and ``pair``. A pair is one observed rating; ``user_id`` and ``item_id`` are its raw ids.
 What a chain drew beside rows stands among the draws (`hyperparameters`); what has no draws, as learned noise
 that is a parameter, in ``constant_data``.
@@ -61,7 +61,24 @@ class Sink(Protocol):
     def put(
         self, group: str, name: str, draws: slice | None, values: NDArray[Any], pairs: slice | None = None
     ) -> None:
-        """Store values at these draws (None: the variable has no draws) and, if given, these pairs."""
+        """Store values, by chain, at these draws (None: it has no draws) and, if given, these pairs."""
+
+
+class _ByChain:
+    """Passes draws of chains that stand alternately on as those of each chain."""
+
+    def __init__(self, sink: Sink, chains: int) -> None:
+        self._sink, self._chains = sink, chains
+
+    def put(
+        self, group: str, name: str, draws: slice | None, values: NDArray[Any], pairs: slice | None = None
+    ) -> None:
+        """Pass a block on, whose draws begin and end with all chains."""
+        if draws is not None:
+            draws = slice(draws.start // self._chains, draws.stop // self._chains)
+            each = len(values) // self._chains
+            values = values.reshape(each, self._chains, *values.shape[1:]).swapaxes(0, 1)
+        self._sink.put(group, name, draws, values, pairs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +98,23 @@ class GroupPlan:
         unknown = [group for group in self.groups if group not in GROUPS]
         if unknown:
             raise SettingsError(f"there is no group {unknown[0]!r}: there are {', '.join(GROUPS)}.")
+        if self.num_samples % self.n_chains:
+            raise SettingsError(
+                f"num_samples (--draws) is {self.num_samples}, and the draws are of {self.n_chains} chains, "
+                "as many of each: ask for a multiple of that."
+            )
+
+    @property
+    def n_chains(self) -> int:
+        """Number of chains."""
+        return self.posterior.sampling.chains
 
     @property
     def sizes(self) -> dict[str, int]:
         """Length of each dimension."""
         return {
-            "chain": 1,
-            "draw": self.num_samples,
+            "chain": self.n_chains,
+            "draw": self.num_samples // self.n_chains,
             "user": len(self.selection.users),
             "item": len(self.selection.items),
             "factor": self.posterior.n_factors,
@@ -112,8 +139,8 @@ class GroupPlan:
         users = posterior.user_vocabulary.raw(selection.users)
         items = posterior.item_vocabulary.raw(selection.items)
         named = {
-            "chain": ("chain", np.arange(1)),
-            "draw": ("draw", np.arange(self.num_samples)),
+            "chain": ("chain", np.arange(self.n_chains)),
+            "draw": ("draw", np.arange(self.num_samples // self.n_chains)),
             "user": ("user", users),
             "item": ("item", items),
             "factor": ("factor", np.arange(posterior.n_factors)),
@@ -173,13 +200,13 @@ class GroupPlan:
     @torch.no_grad()
     def fill(self, sink: Sink) -> None:
         """Draw everything and put it where it belongs, holding some tens of megabytes at a time."""
-        sink = InRatings(sink, self.posterior.model.units, self.posterior.n_factors)
+        sink = InRatings(_ByChain(sink, self.n_chains), self.posterior.model.units, self.posterior.n_factors)
         self._fill_data(sink)
         if not set(self.groups) - {"observed_data", "constant_data"}:
             return
         n_rows = len(self.selection.users) + len(self.selection.items)
         size = max(1, _ROWS // max(n_rows * (self.posterior.n_factors + 1), _PAIR_BLOCK, 1))
-        for part in chunks(self.num_samples, size):
+        for part in chunks(self.num_samples, -(-size // self.n_chains) * self.n_chains):
             draws = np.arange(part.start, part.stop)
             if {"posterior", "posterior_predictive", "log_likelihood", "log_prior"} & set(self.groups):
                 self._fill_posterior(sink, part, draws)

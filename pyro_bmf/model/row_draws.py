@@ -56,6 +56,8 @@ class RowDraws:
         Posterior mean of what each row multiplies the likelihood's standard deviation by.
     noise_spread : Tensor or None, shape (n,)
         Standard deviation of its logarithm over draws; None in chains of earlier versions.
+    chains : Tensor or None, shape (), int64
+        Number of chains, whose draws stand alternately; None of one chain.
     """
 
     draws: Tensor
@@ -63,6 +65,7 @@ class RowDraws:
     biased: Tensor
     noise_factor: Tensor | None = None
     noise_spread: Tensor | None = None
+    chains: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -78,6 +81,11 @@ class RowDraws:
         return self.draws.shape[1]
 
     @property
+    def n_chains(self) -> int:
+        """Number of chains."""
+        return 1 if self.chains is None else int(self.chains)
+
+    @property
     def n_factors(self) -> int:
         """Number of factors."""
         return self.draws.shape[-1] - self.bias
@@ -90,7 +98,7 @@ class RowDraws:
     @property
     def sampling(self) -> ChainDraws:
         """The draws are those that the chain kept."""
-        return ChainDraws(self.n_draws)
+        return ChainDraws(self.n_draws, self.n_chains)
 
     @property
     def noise_factor_log_sd(self) -> None:
@@ -146,7 +154,7 @@ class RowDraws:
         """Return the draws of the given rows, in the given order."""
         noise = None if self.noise_factor is None else self.noise_factor[rows]
         spread = None if self.noise_spread is None else self.noise_spread[rows]
-        return RowDraws(self.draws[rows], self.means[rows], self.biased, noise, spread)
+        return RowDraws(self.draws[rows], self.means[rows], self.biased, noise, spread, self.chains)
 
     def with_each(self, change: Callable[[Tensor], Tensor]) -> RowDraws:
         """Return the rows with each tensor changed."""
@@ -339,9 +347,12 @@ def _grouped(rows: RowDraws, groups: int, *, ones_first: bool) -> Tensor:
     """Return rows' conditional means averaged over groups of draws, beside ones, (n, groups * (D + 1))."""
     n, n_draws, width = rows.means.shape
     edges = np.linspace(0, n_draws, groups + 1).astype(np.int64)
+    # Factors turn in the course of a chain, and stand anywhere in another: groups are of neighbours in one.
+    in_order = torch.arange(n_draws, device=rows.device).reshape(-1, rows.n_chains).mT.flatten()
     found = torch.empty(n, groups, width + int(rows.bias), device=rows.device)
     for part in chunks(n, _GROUPED // (n_draws * width)):
         means = rows.means_of(torch.arange(part.start, part.stop, device=rows.device))
+        means = means if rows.chains is None else means[:, in_order]
         for g in range(groups):
             mean = means[:, edges[g] : edges[g + 1]].mean(1)
             if rows.bias:

@@ -27,6 +27,10 @@ class Sampling(Protocol):
         """Whether draws are a chain's, so that it can be judged whether they have settled."""
 
     @property
+    def chains(self) -> int:
+        """Number of chains that draws are of: one of independent draws."""
+
+    @property
     def tempers(self) -> bool:
         """Whether a weight of KL in the fit decided the draws' spread."""
 
@@ -54,6 +58,9 @@ class Sampling(Protocol):
             With `refusal`, where there is no chain.
         """
 
+    def by_chain(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return draws (n, S) of the posterior, numbered as it numbers them, as (n, chains, S / chains)."""
+
     def efficiency(self, likelihoods: Callable[[], NDArray[np.float64]]) -> float:
         """Return how many independent draws one draw is worth, for means of likelihoods (n, n_draws).
 
@@ -72,6 +79,11 @@ class IndependentDraws:
     def settles(self) -> bool:
         """False: there is no chain."""
         return False
+
+    @property
+    def chains(self) -> int:
+        """One: there is nothing to keep apart."""
+        return 1
 
     @property
     def tempers(self) -> bool:
@@ -95,6 +107,10 @@ class IndependentDraws:
         """Raise SettingsError with `refusal`."""
         raise SettingsError(refusal)
 
+    def by_chain(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return them as of one chain."""
+        return draws[:, None]
+
     def efficiency(self, likelihoods: Callable[[], NDArray[np.float64]]) -> float:
         """Return one."""
         del likelihoods
@@ -108,15 +124,20 @@ class IndependentDraws:
 
 @dataclass(frozen=True)
 class ChainDraws:
-    """The draws that one Gibbs chain kept, in its order: neighbouring ones depend on each other.
+    """The draws that Gibbs chains kept, in their order: neighbouring ones of a chain depend on each other.
+
+    Draws of several chains stand alternately: the first of each chain, then the second of each.
 
     Attributes
     ----------
     kept : int
-        Number of draws.
+        Number of draws, of all chains together.
+    chains : int
+        Number of chains.
     """
 
     kept: int
+    chains: int = 1
 
     @property
     def settles(self) -> bool:
@@ -153,15 +174,20 @@ class ChainDraws:
 
     def efficiency(self, likelihoods: Callable[[], NDArray[np.float64]]) -> float:
         """Return the mean relative efficiency of the likelihoods (Vehtari et al. 2017)."""
-        return float(relative_efficiency(likelihoods()).mean())
+        return float(relative_efficiency(self.by_chain(likelihoods())).mean())
+
+    def by_chain(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return draws (n, S) as (n, chains, S / chains); the last ones are left out where chains differ."""
+        n, s = len(draws), draws.shape[1] // self.chains
+        return draws[:, : s * self.chains].reshape(n, s, self.chains).swapaxes(1, 2)
 
     def attributes(self, info: Mapping[str, Any]) -> dict[str, Any]:
         """Return how many sweeps there were, after which of them draws were kept, and the chain's seed."""
         attributes: dict[str, Any] = {
-            "sampling": "draws of one Gibbs chain, in the chain's order: neighbouring draws depend on each "
-            "other",
+            "sampling": f"draws of {'one Gibbs chain' if self.chains == 1 else 'Gibbs chains'}, in the "
+            "chain's order: neighbouring draws depend on each other",
             "sampler": "blocked Gibbs sweeps",
-            "n_chains": 1,
+            "n_chains": self.chains,
             "kept_draws": self.kept,
         }
         settings = info.get("settings", {})

@@ -271,6 +271,8 @@ def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: Factorization
     if "draws" in found:
         n_draws = found["draws"].shape[1] if found["draws"].ndim == 3 else 1
         shapes = {"draws": (n, n_draws, width), "means": (n, n_draws, width), "biased": ()}
+        if "chains" in found:
+            shapes["chains"] = ()
     else:
         shapes = {"loc": (n, k), "scale": (n, k)}
         if model.biases:
@@ -296,7 +298,7 @@ def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: Factorization
         if tuple(tensor.shape) != shape or not (
             tensor.dtype == torch.bool
             if name == "positive"
-            else tensor.is_floating_point() or name == "biased"
+            else tensor.is_floating_point() or name in ("biased", "chains")
         ):
             raise SavedFileError(
                 f"the tensor {side}.{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; {shape} is "

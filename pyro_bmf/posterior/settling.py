@@ -70,7 +70,9 @@ class Settling:
     quantities : tuple of Quantity
         Empty where the draws are too few.
     sweeps, burn_in : int
-        Of the chain.
+        Of the chain, or of each.
+    chains : int
+        How many there are, whose draws R-hat compares.
     """
 
     n_draws: int
@@ -78,6 +80,7 @@ class Settling:
     quantities: tuple[Quantity, ...]
     sweeps: int
     burn_in: int
+    chains: int = 1
 
     @property
     def settled(self) -> bool | None:
@@ -105,18 +108,19 @@ class Settling:
     def words(self) -> str | None:
         """Return in a few words that the chain has not settled; None where it has."""
         if self.settled is None:
-            return f"{self.n_draws} draws of the chain are too few to tell whether it has settled"
+            whose = "the chain" if self.chains == 1 else f"{self.chains} chains"
+            return f"{self.n_draws} draws of {whose} are too few to tell whether {self._it} settled"
         if self.settled:
             return None
         worst = self.unsettled[0]
-        return f"the chain has not settled (R-hat of {worst.name} {worst.r_hat:.2f})"
+        return f"{self._not_settled} (R-hat of {worst.name} {worst.r_hat:.2f})"
 
     def sentence(self) -> str | None:
         """Return in a sentence what has not settled and what to do; None where all has."""
         if self.settled is None:
             return (
-                f"The chain kept {self.n_draws} draws, too few to tell whether it has settled: keep "
-                f"{LEAST_DRAWS} or more (--kept-draws)."
+                f"The {self._kept} {self.n_draws} draws, too few to tell whether {self._it} settled: keep "
+                f"{LEAST_DRAWS} or more{' of each' if self.chains > 1 else ''} (--kept-draws)."
             )
         if self.settled:
             return None
@@ -126,12 +130,26 @@ class Settling:
         least = min(self.unsettled, key=lambda one: one.ess)
         sweeps, burn_in = self.longer()
         return (
-            f"The chain has not settled: {named} (worst R-hat {worst.r_hat:.2f}, {worst.name}, where "
+            f"{self._not_settled.capitalize()}: {named} (worst R-hat {worst.r_hat:.2f}, {worst.name}, where "
             f"{self.r_hat_limit:g} is the most; fewest effective draws {least.ess:.0f} of {self.n_draws}, "
             f"{least.name}, where {LEAST_ESS:g} is the least). Means are hardly touched, intervals and "
             f"hyperparameters are: fit longer, --sweeps {sweeps} --burn-in {burn_in} instead of "
             f"{self.sweeps} and {self.burn_in}."
         )
+
+    @property
+    def _not_settled(self) -> str:
+        return (
+            "the chain has not settled" if self.chains == 1 else f"the {self.chains} chains have not settled"
+        )
+
+    @property
+    def _kept(self) -> str:
+        return "chain kept" if self.chains == 1 else f"{self.chains} chains kept"
+
+    @property
+    def _it(self) -> str:
+        return "it has" if self.chains == 1 else "they have"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content as plain values, with the sentence."""
@@ -142,6 +160,7 @@ class Settling:
             "least_ess": LEAST_ESS,
             "sweeps": self.sweeps,
             "burn_in": self.burn_in,
+            "chains": self.chains,
             "quantities": [
                 {"name": q.name, "r_hat": round(q.r_hat, 4), "ess": round(q.ess, 1), "settled": q.settled}
                 for q in self.quantities
@@ -171,9 +190,10 @@ def check_settling(posterior: Posterior, pairs: Pairs, *, sweeps: int, burn_in: 
     n_draws = posterior.sampling.chain_length(
         "Whether draws have settled is asked of a chain: this posterior has none."
     )
-    if n_draws < LEAST_DRAWS:
-        return Settling(n_draws, math.nan, (), sweeps, burn_in)
-    limit = r_hat_limit(n_draws)
+    chains = posterior.sampling.chains
+    if n_draws < LEAST_DRAWS * chains:
+        return Settling(n_draws, math.nan, (), sweeps, burn_in, chains)
+    limit, by_chain = r_hat_limit(n_draws), posterior.sampling.by_chain
     users, items = (side[_sampled(len(side))] for side in pairs)
     eta, interactions = _pair_draws(posterior, users, items, n_draws)
     named = identified_draws(posterior)
@@ -182,18 +202,18 @@ def check_settling(posterior: Posterior, pairs: Pairs, *, sweeps: int, burn_in: 
     named = {name: values for name, values in named.items() if np.ptp(values) > 0}
     found = []
     if named:
-        values = np.stack(list(named.values()))
+        values = by_chain(np.stack(list(named.values())))
         for name, r_hat, ess in zip(named, split_r_hat(values), bulk_ess(values), strict=True):
             fine = bool(r_hat <= limit and ess >= LEAST_ESS)
             found.append(Quantity(name, float(r_hat), float(ess), fine))
     for name, values in (("predictors of pairs", eta), ("interactions of pairs", interactions)):
-        values = values[np.ptp(values, axis=1) > 0]
+        values = by_chain(values[np.ptp(values, axis=1) > 0])
         if len(values):
             r_hat, ess = split_r_hat(values), bulk_ess(values)
             typical = float(np.median(ess))
             fine = float((r_hat > limit).mean()) <= MOST_PAIRS and typical >= LEAST_ESS
             found.append(Quantity(name, float(np.quantile(r_hat, 1.0 - MOST_PAIRS)), typical, fine))
-    return Settling(n_draws, limit, tuple(found), sweeps, burn_in)
+    return Settling(n_draws, limit, tuple(found), sweeps, burn_in, chains)
 
 
 def settling_of(posterior: Posterior) -> Mapping[str, Any] | None:

@@ -67,7 +67,7 @@ OTHER: dict[str, Any] = {
     **{"weight_steps": 3, "plain_iterations": 1},
     # the sweeps
     **{"sweeps": 14, "burn_in": 8, "kept_draws": 2, "plain_sweeps": 4, "solver_tolerance": 1e-6},
-    **{"start_scale": 0.3, "scale_moves": True, "overrelaxation": 0.3},
+    **{"start_scale": 0.3, "scale_moves": True, "overrelaxation": 0.3, "chains": 2},
 }
 #: What must stand beside a setting for its value to matter, where the methods above have it not.
 BESIDE: dict[str, dict[str, Any]] = {

@@ -1,12 +1,14 @@
-r"""A chain of Gibbs sweeps, from a fitted guide or from the prior, whose kept draws are the posterior.
+r"""Chains of Gibbs sweeps, from a fitted guide or from the prior, whose kept draws are the posterior.
 
 `sweeps` holds the mathematics; here is the run: where it starts, what it keeps, how it goes on after an
 interruption. Everything random in a sweep follows from (seed, sweep), so a resumed chain repeats the bits
-of one that was never interrupted.
+of one that was never interrupted. Sweeps are counted through all chains: several are one run that starts
+anew, which is why a chain of a single one has the bits of the first of many.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -43,10 +45,13 @@ from .sweeps import Sweeps
 
 #: Sweeps before the precisions of rows and weights are drawn, and before an average is worth recording.
 _SETTLE, _RECORD = 8, 4
+#: How far apart chains after the first start: logarithms of the rows' scale (upwards) and of the noise (to
+#: either side), and standard deviation of the logarithm of the cut points' scale, and of their shift.
+_WIDER, _NOISE_APART, _CUTS_APART = 1.6, 0.7, 0.3
 
 
 class Chain:
-    """One chain over one set of training ratings.
+    """One chain, or several one after the other, over one set of training ratings.
 
     Parameters
     ----------
@@ -88,9 +93,9 @@ class Chain:
             recording=Recording.on(device, reporter.note),
         )
         self.average = None if valid is None else RunningAverage(valid)
-        self.n_draws = settings.kept_draws
-        self.every = (settings.sweeps - settings.burn_in) // self.n_draws
-        self.first = settings.sweeps - self.every * self.n_draws
+        self.n_draws = settings.all_draws
+        self.every = (settings.sweeps - settings.burn_in) // settings.kept_draws
+        self.first = settings.sweeps - self.every * settings.kept_draws
         self.plain_sweeps = settings.plain_sweeps
 
     def _check_size(self) -> None:
@@ -100,15 +105,17 @@ class Chain:
             n,
             m,
             d,
-            self.settings.kept_draws,
+            self.settings.all_draws,
             implicit=self.model.implicit is not None,
             device=str(self.device),
         )
         check_needs(needs)
+        chains = self.settings.chains
+        times = f"{chains} times " if chains > 1 else ""
         self.reporter.note(
-            f"{len(self.train):,} training ratings of {n:,} users on {m:,} items: {self.settings.sweeps} "
-            "Gibbs "
-            f"sweeps of {d} numbers a row, {self.settings.kept_draws} draws kept, about "
+            f"{len(self.train):,} training ratings of {n:,} users on {m:,} items: {times}"
+            f"{self.settings.sweeps} Gibbs "
+            f"sweeps of {d} numbers a row, {self.settings.all_draws} draws kept, about "
             f"{needs.memory / 1e9:.2f} GB of memory ({needs.available / 1e9:.1f} GB free on {needs.device})."
         )
 
@@ -116,6 +123,7 @@ class Chain:
         self,
         start: Handover | None,
         noise: float,
+        anew: float,
         *,
         checkpoint: Path | None,
         every: int,
@@ -123,23 +131,29 @@ class Chain:
         identity: dict[str, Any],
         history: list[dict[str, Any]],
     ) -> Kept:
-        """Do all sweeps, from what a stage left or the prior, and return what was kept."""
+        """Do all sweeps, and return what was kept.
+
+        The first chain starts from what a stage left, or the prior, with the standard deviation `noise`; all
+        others start from about `anew`.
+        """
         if resume and checkpoint is not None:
             # Nothing is made room for: the checkpoint's own tensors take the places.
-            kept = Kept.empty(self.model, self.train, self.n_draws, torch.device("meta"))
+            kept = self._room(torch.device("meta"))
             state, done = self._load(checkpoint, kept, identity, history)
             self.reporter.note(f"Resumed after sweep {done}.")
         else:
             # In this order: what the start was drawn from is let go of before room is made.
             state, done = self._start(start, noise), 0
-            kept = Kept.empty(self.model, self.train, self.n_draws, self.device)
-        offset = len(history) - done
-        self.reporter.start(offset + self.settings.sweeps, 1, offset + done)
-        for sweep in range(done + 1, self.settings.sweeps + 1):
+            kept = self._room(self.device)
+        offset, last = len(history) - done, self.settings.all_sweeps
+        self.reporter.start(offset + last, 1, offset + done)
+        for sweep in range(done + 1, last + 1):
             begun = time.perf_counter()
             hand_back(len(self.train))
             # Everything random in a sweep follows from its number.
             torch.manual_seed(seed_of(self.seed, sweep))
+            if sweep > 1 and self._within(sweep) == 1:
+                state = self._start_anew(anew)
             rmse, noise = self._one(sweep, state, kept)
             record = {
                 "iteration": offset + sweep,
@@ -152,10 +166,36 @@ class Chain:
             }
             history.append(record)
             self.reporter.iteration(record)
-            if checkpoint is not None and sweep < self.settings.sweeps and sweep % every == 0:
+            if checkpoint is not None and sweep < last and sweep % every == 0:
                 self._save(checkpoint, state, kept, identity, history, sweep)
         self._finish(kept)
         return kept
+
+    def _room(self, device: torch.device) -> Kept:
+        return Kept.empty(self.model, self.train, self.n_draws, device, chains=self.settings.chains)
+
+    def _within(self, sweep: int) -> int:
+        """Return which sweep of its chain a sweep is, from one on."""
+        return (sweep - 1) % self.settings.sweeps + 1
+
+    def _start_anew(self, noise: float) -> ChainState:
+        """Return where a chain after the first starts: rows and noise are far apart from chain to chain."""
+        self.sweeps.drawing_cuts, self.plain_sweeps = False, self.settings.plain_sweeps
+        far: list[float] = torch.rand(2).tolist()
+        width, factor = math.exp(_WIDER * far[0]), math.exp(_NOISE_APART * (2.0 * far[1] - 1.0))
+        return self.sweeps.start(*self._random_rows(width * self.settings.start_scale), factor * noise)
+
+    def _random_rows(self, scale: float) -> tuple[Tensor, Tensor]:
+        width = self.model.n_factors + self.model.biases
+        n, m = self.train.n_users, self.train.n_items
+        users = torch.randn(n, width, device=self.device) * scale
+        return users, torch.randn(m, width, device=self.device) * scale
+
+    def _spread_cuts(self, state: ChainState) -> None:
+        """Bring cut points away from where they are most likely, all together: they are what creeps."""
+        stretch, shift = _CUTS_APART * torch.randn(2, dtype=torch.float64).to(state.cuts.device)
+        centre = self.sweeps.centre
+        state.cuts = centre + shift + stretch.exp() * (state.cuts - centre)
 
     def _start(self, start: Handover | None, noise: float) -> ChainState:
         torch.manual_seed(seed_of(self.seed, 0))
@@ -168,27 +208,26 @@ class Chain:
             if self.sweeps.drawing_cuts:
                 self.sweeps.at_own_spread(state)
             return state
-        width = self.model.n_factors + self.model.biases
-        rows = []
-        for place, n in enumerate((self.train.n_users, self.train.n_items)):
-            if left is None or left.rows is None:
-                rows.append(torch.randn(n, width, device=self.device) * self.settings.start_scale)
-                continue
-            factors, bias = left.rows[place].sample()
-            rows.append(factors if bias is None else torch.cat([factors, bias.unsqueeze(-1)], 1))
-        return self.sweeps.start(rows[0], rows[1], noise)
+        if left is None or left.rows is None:
+            return self.sweeps.start(*self._random_rows(self.settings.start_scale), noise)
+        drawn = (rows.sample() for rows in left.rows)
+        users, items = (u if b is None else torch.cat([u, b.unsqueeze(-1)], 1) for u, b in drawn)
+        return self.sweeps.start(users, items, noise)
 
     def _one(self, sweep: int, state: ChainState, kept: Kept) -> tuple[float | None, float]:
         """Do a sweep and keep what is to be kept, and return validation RMSE and noise: read at once."""
-        latent = sweep > self.plain_sweeps
+        within = self._within(sweep)
+        latent = within > self.plain_sweeps
         if latent and self.sweeps.utilities.latent and not self.sweeps.drawing_cuts:
             self.sweeps.begin_cuts(state)
+            if sweep > within:
+                self._spread_cuts(state)
         # Before, spreads have a way to go: they are drawn from how far out rows are, which these would keep.
-        settled = sweep > max(self.plain_sweeps, 2 * _SETTLE, self.first)
+        settled = within > max(self.plain_sweeps, 2 * _SETTLE, self.first)
         swept = self.sweeps.sweep(
             state,
             latent=latent,
-            precisions=sweep > _SETTLE,
+            precisions=within > _SETTLE,
             overrelaxation=self.settings.overrelaxation if settled else 0.0,
         )
         found = self._keep(sweep, state, kept, *swept)
@@ -206,8 +245,9 @@ class Chain:
         self, sweep: int, state: ChainState, kept: Kept, utilities: Tensor, item_means: Tensor
     ) -> Tensor | None:
         """Keep a state that is to be kept, and return the validation RMSE where it is looked at."""
-        keep = sweep > self.first and (sweep - self.first) % self.every == 0
-        if not keep and (self.average is None or sweep <= _RECORD or sweep > self.first):
+        within = self._within(sweep)
+        keep = within > self.first and (within - self.first) % self.every == 0
+        if not keep and (self.average is None or not _RECORD < sweep <= self.first):
             return None
         means = Sides(self.sweeps.conditional_mean("user", state, utilities), item_means)
         state, means = self.sweeps.anchored(state, means)
@@ -218,7 +258,7 @@ class Chain:
         if keep and kept.count == 1:
             self.average.reset()
         self.average.add(self.sweeps, state, means)
-        last = sweep == self.settings.sweeps
+        last = within == self.settings.sweeps
         return self.average.rmse(self.sweeps, state) if last or sweep % 5 == 0 or sweep < 20 else None
 
     def _finish(self, kept: Kept) -> None:
@@ -284,7 +324,7 @@ class Chain:
             state = ChainState.from_tensors(part("state."))
             users, items = kept.sides.user.draws, kept.sides.item.draws
             state.check(len(users), len(items), users.shape[-1])
-            if not 0 <= header["kept"] <= self.n_draws or header["sweep"] > self.settings.sweeps:
+            if not 0 <= header["kept"] <= self.n_draws or header["sweep"] > self.settings.all_sweeps:
                 raise ValueError(f"{header['kept']} draws kept in {header['sweep']} sweeps")
         self.sweeps.drawing_cuts = header["drawing_cuts"]
         if self.sweeps.drawing_cuts:
@@ -303,7 +343,8 @@ class Chain:
             raise ValueError(f"a mean over {header['averaged']} of {header['sweep']} sweeps")
         if header["drawing_cuts"] and not self.sweeps.utilities.latent:
             raise ValueError("cut points are drawn, and the likelihood has none")
-        if header["sweep"] > self.plain_sweeps and self.sweeps.utilities.latent > header["drawing_cuts"]:
+        within = self._within(header["sweep"])
+        if within > self.plain_sweeps and self.sweeps.utilities.latent > header["drawing_cuts"]:
             raise ValueError(f"no cut points are drawn after sweep {header['sweep']}")
 
 

@@ -57,14 +57,15 @@ class KeptSide:
             self.log_noise += log_noise
             self.log_noise_squares += log_noise.square()
 
-    def rows(self, count: int, biases: bool, noisy: bool) -> RowDraws:
-        """Return the draws so far."""
+    def rows(self, count: int, biases: bool, noisy: bool, chains: int = 1) -> RowDraws:
+        """Return the draws so far, or, of several chains, all of them."""
         factor = (self.noise_factor / count).float() if noisy else None
         spread = None
         if noisy and self.log_noise is not None and self.log_noise_squares is not None:
             spread = log_spread(self.log_noise, self.log_noise_squares, count)
         biased = torch.tensor(biases, device=self.draws.device)
-        return RowDraws(self.draws[:, :count], self.means[:, :count], biased, factor, spread)
+        several = None if chains == 1 else torch.tensor(chains, device=self.draws.device)
+        return RowDraws(self.draws[:, :count], self.means[:, :count], biased, factor, spread, several)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, those that there are."""
@@ -79,15 +80,28 @@ def log_spread(total: Tensor, squares: Tensor, count: int) -> Tensor:
 
 @dataclass(eq=False)
 class Kept:
-    """What a chain keeps: draws of rows and hyperparameters, and sums for averages."""
+    """What a chain keeps: draws of rows and hyperparameters, and sums for averages.
+
+    Draws of several chains, which are made one after the other, stand alternately: the first of every chain,
+    then the second of every chain. So the first n of them are of all chains alike.
+    """
 
     sides: Sides[KeptSide]
     guide: ChainGuide
     count: int = 0
+    chains: int = 1
 
     @classmethod
-    def empty(cls, model: FactorizationModel, train: Ratings, n_draws: int, device: torch.device) -> Kept:
-        """Make room for `n_draws` draws."""
+    def empty(
+        cls,
+        model: FactorizationModel,
+        train: Ratings,
+        n_draws: int,
+        device: torch.device,
+        *,
+        chains: int = 1,
+    ) -> Kept:
+        """Make room for `n_draws` draws of all chains together."""
         width = model.n_factors + model.biases
         dtype = kept_dtype(train.n_users + train.n_items, width, n_draws, model.implicit is not None)
         utilities = latent_utilities(model)
@@ -106,11 +120,12 @@ class Kept:
         sides = Sides(
             *(KeptSide.empty(n, n_draws, width, dtype, device) for n in (train.n_users, train.n_items))
         )
-        return cls(sides, guide)
+        return cls(sides, guide, chains=chains)
 
     def add(self, state: ChainState, means: Sides[Tensor]) -> None:
         """Keep a state and the rows' conditional means at it."""
-        s = self.count
+        each = self.guide.n_draws // self.chains
+        s = self.count % each * self.chains + self.count // each
         for side, kept in self.sides.by_side():
             own = state.of(side)
             kept.add(s, own, means.of(side))
@@ -138,7 +153,8 @@ class Kept:
         """Return both sides' draws."""
         noisy = () if model.row_noise is None else model.row_noise.sides
         user, item = (
-            kept.rows(self.count, model.biases, side in noisy) for side, kept in self.sides.by_side()
+            kept.rows(self.count, model.biases, side in noisy, self.chains)
+            for side, kept in self.sides.by_side()
         )
         return user, item
 

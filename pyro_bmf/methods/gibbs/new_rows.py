@@ -107,7 +107,7 @@ def draw_new_rows(
         if noise_spread:
             spread = every.log().std(0, correction=0)
     draws, means = (torch.cat([part[place] for part in parts], 1) for place in (0, 1))
-    return RowDraws(draws, means, other.biased, noise, spread)
+    return RowDraws(draws, means, other.biased, noise, spread, other.chains)
 
 
 @dataclass(frozen=True, eq=False)

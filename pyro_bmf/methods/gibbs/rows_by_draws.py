@@ -87,7 +87,7 @@ def draw_by_draws(
     if other.noise_factor is not None or priors.row_precision_shape is not None:
         noise = torch.stack([part[2] for part in parts]).sum(0) / n_draws
     draws, means = (torch.cat([part[place] for part in parts], 1) for place in (0, 1))
-    return RowDraws(draws, means, other.biased, noise)
+    return RowDraws(draws, means, other.biased, noise, chains=other.chains)
 
 
 def _drawn(

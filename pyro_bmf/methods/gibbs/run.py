@@ -83,6 +83,7 @@ class GibbsRun:
         draws = chain.run(
             start,
             self._noise(start),
+            self._noise(None),
             checkpoint=kept.file,
             every=kept.every,
             resume=kept.resume,
@@ -92,7 +93,7 @@ class GibbsRun:
         info = {
             "beta_user": 1.0,
             "beta_item": 1.0,
-            "iterations": len(history) - settings.sweeps,
+            "iterations": len(history) - settings.all_sweeps,
             "sweeps": settings.sweeps,
             "kept_draws": draws.count,
         }

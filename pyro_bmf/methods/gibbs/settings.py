@@ -17,14 +17,16 @@ _ORDERED = When(
     (("likelihood", "ordered-probit"),),
 )
 _PLAIN = When(
-    lambda gibbs, case: case.latent_utilities and not case.settings.method.hands_on_state,
-    "likelihood is ordered-probit, and no method before the sweeps has found cut points",
+    lambda gibbs, case: (
+        case.latent_utilities and (gibbs.chains > 1 or not case.settings.method.hands_on_state)
+    ),
+    "likelihood is ordered-probit, and no method before the sweeps has found cut points for every chain",
     (("likelihood", "ordered-probit"),),
 )
 _IMPLICIT = When(lambda gibbs, case: case.implicit, "implicit is true", (("implicit", True),))
 _FROM_THE_PRIOR = When(
-    lambda gibbs, case: gibbs is case.settings.method,
-    "sweeps start from the prior and not after a guide",
+    lambda gibbs, case: gibbs is case.settings.method or gibbs.chains > 1,
+    "sweeps start from the prior, as all but the first of several chains do, and not after a guide",
     (("method", "gibbs"),),
 )
 
@@ -69,6 +71,11 @@ class Gibbs(Following):
         Relative residual at which a draw of the implicit weights is taken for solved.
     start_scale : float
         Standard deviation of rows that start from nothing.
+    chains : int
+        Chains of so many sweeps each, one after the other, of which each keeps `kept_draws`. The first goes
+        on from a guide's state where there is one; every other starts from nothing, with rows, noise and cut
+        points of its own that are farther apart than where chains end, so that R-hat over all of them sees
+        what one chain cannot tell: that another start would have ended elsewhere.
     scale_moves : bool
         Whether shift and scale of an ordered likelihood's utilities are drawn in each sweep: cut points,
         noise and the spread of the predictors then settle sooner.
@@ -102,12 +109,29 @@ class Gibbs(Following):
     start_scale: float = setting(
         0.1, "Standard deviation of rows at the start.", limits=POSITIVE, when=_FROM_THE_PRIOR
     )
+    chains: int = setting(
+        1,
+        "Chains of so many sweeps each, each from its own start.",
+        "--chains",
+        metavar="N",
+        limits=at_least(1),
+    )
     scale_moves: bool = setting(True, "Shift and scale of utilities are drawn in each sweep.", when=_ORDERED)
     overrelaxation: float = setting(
         _OVERRELAXATION,
         "Share of a row's distance from its mean that a draw reverses; 0 where not every sweep is kept.",
         limits=SHARE_BELOW_ONE,
     )
+
+    @property
+    def all_sweeps(self) -> int:
+        """Number of sweeps of all chains."""
+        return self.chains * self.sweeps
+
+    @property
+    def all_draws(self) -> int:
+        """Number of draws that all chains keep."""
+        return self.chains * self.kept_draws
 
     def lengthened(self, n_ratings: int, n_rows: int) -> Gibbs:
         """Return the settings with more sweeps where ratings are few and sweeps cheap.
