@@ -821,6 +821,19 @@ def small_data_table(name: str = "small_data") -> str:
     return table(header, rows, 1)
 
 
+def small_data_parts_table() -> str:
+    """Return what each part of the model loses on a set of noise."""
+    rows = []
+    for part, sets in read("results/small_data_parts.json")["parts"].items():
+        line = [part]
+        for metric in ("nll", "rmse"):
+            own = sets["noise-800"]["summary"][metric]
+            line += [f"{own['model']:.4f}", f"{own['difference']:+.4f} ± {own['reach']:.4f}"]
+        rows.append(line)
+    header = ["the default", "NLL", "less the best reference's", "RMSE", "less the best reference's"]
+    return table(header, rows, 1)
+
+
 def ratings_a_row_table() -> str:
     """Return the default with and without implicit feedback by ratings a row, fewest first."""
     rows = []
@@ -1029,6 +1042,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ranking calibration ml1m": lambda: ranking_calibration("ml1m_default"),
     "selection scaling": selection_scaling_table,
     "small data": small_data_table,
+    "small data, parts": small_data_parts_table,
     "small data, other seeds": lambda: small_data_table("small_data_other_seeds"),
     "ratings a row": ratings_a_row_table,
     "factors a row": factors_a_row_table,

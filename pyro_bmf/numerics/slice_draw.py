@@ -56,8 +56,8 @@ def slice_draw(
         are probably asked for are then computed at once, twice a draw.
     """
     # The host's generator, whatever the device: none is waited for.
-    drawn: list[float] = torch.rand(_STEPS, dtype=torch.float64).numpy().tolist()
-    uniforms = iter(drawn)
+    drawn = torch.rand(_STEPS, dtype=torch.float64).numpy()
+    uniforms = map(float, drawn)  # as a rule a dozen of them are asked for
     chance = math.log(max(next(uniforms), 1e-300))
     left = at - width * next(uniforms)
     right = left + width
@@ -75,7 +75,7 @@ def slice_draw(
             break
         right += width
     if ahead is not None:
-        ahead.look(_shrinking(left, right, at, drawn[2 : 2 + _AHEAD]))
+        ahead.look(_shrinking(left, right, at, drawn[2 : 2 + _AHEAD].tolist()))
     for share in uniforms:
         there = left + share * (right - left)
         if log_density(there) > height:

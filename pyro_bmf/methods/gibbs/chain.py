@@ -151,7 +151,7 @@ class Chain:
             begun = time.perf_counter()
             hand_back(len(self.train))
             # Everything random in a sweep follows from its number.
-            torch.manual_seed(seed_of(self.seed, sweep))
+            self._seed(sweep)
             if sweep > 1 and self._within(sweep) == 1:
                 state = self._start_anew(anew)
             rmse, noise = self._one(sweep, state, kept)
@@ -170,6 +170,14 @@ class Chain:
                 self._save(checkpoint, state, kept, identity, history, sweep)
         self._finish(kept)
         return kept
+
+    def _seed(self, sweep: int) -> None:
+        seed = seed_of(self.seed, sweep)
+        if self.device.type == "cpu":
+            # `torch.manual_seed` visits generators of every kind of device, in the time of a small draw.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def _room(self, device: torch.device) -> Kept:
         return Kept.empty(self.model, self.train, self.n_draws, device, chains=self.settings.chains)
@@ -198,7 +206,7 @@ class Chain:
         state.cuts = centre + shift + stretch.exp() * (state.cuts - centre)
 
     def _start(self, start: Handover | None, noise: float) -> ChainState:
-        torch.manual_seed(seed_of(self.seed, 0))
+        self._seed(0)
         left = None if start is None else start.take()
         if left is not None and left.state is not None:
             # Cut points have been found; the utilities' spread there may be another than in this model.
