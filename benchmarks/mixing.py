@@ -4,6 +4,7 @@
     python benchmarks/mixing.py --data ml100k --seeds 0 --reference 2000 --out mixing.json
     python benchmarks/mixing.py --data ml1m --seeds 0 --overrelaxation 0 0.8 --out mixing_ml1m.json
     python benchmarks/mixing.py --data ml100k --seeds 0 --chains 4 --out benchmarks/results/chains.json
+    python benchmarks/mixing.py --data ml100k --chains 6 --sweeps 60 --burn-in 30 --out chains.json
 
 Split seed = fit seed. Each seed is added to the file when it is done, and skipped when it is there already.
 With `--chains N` R-hat is over N chains, of which all but the first start from rows, noise and cut points
@@ -120,20 +121,29 @@ def main() -> None:
     parser.add_argument("--data", default="ml100k")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sweeps", type=int, default=None, help="not the default's number")
+    parser.add_argument("--burn-in", type=int, default=None, help="with --sweeps: all others are kept")
     parser.add_argument("--overrelaxation", type=float, nargs="+", default=None, help="not the default's")
     parser.add_argument("--chains", type=int, default=1, help="chains from starts that are far apart")
     parser.add_argument("--reference", type=int, default=0, help="sweeps of each of four other chains")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    changes = {"sweeps": given.sweeps, "chains": given.chains if given.chains > 1 else None}
+    chains = given.chains if given.chains > 1 else None
+    changes = {"sweeps": given.sweeps, "burn_in": given.burn_in, "chains": chains}
+    if given.burn_in is not None:
+        # Every sweep after it is kept.
+        changes["kept_draws"] = given.sweeps - given.burn_in
     settings = preset().replace(**{name: value for name, value in changes.items() if value is not None})
     done = json.loads(given.out.read_text()) if given.out.exists() else {"data": given.data, "cells": []}
     # What few ratings leave of the default's.
     train = random_split(load_ratings(given.data), seed=0).train
     usual = settings.suited(len(train), train.n_users + train.n_items).gibbs
+    if given.burn_in is not None and given.sweeps is None:
+        parser.error("--burn-in goes with --sweeps")
     for seed, share in product(given.seeds, given.overrelaxation or [usual.overrelaxation]):
-        known = {(one["seed"], one["overrelaxation"], one.get("chains", 1)) for one in done["cells"]}
-        if (seed, share, given.chains) in known:
+        known = {
+            (one["seed"], one["overrelaxation"], one.get("chains", 1), one["sweeps"]) for one in done["cells"]
+        }
+        if (seed, share, given.chains, given.sweeps or usual.sweeps) in known:
             continue
         asked = settings if share == usual.overrelaxation else settings.replace(overrelaxation=share)
         done["cells"].append(cell(given.data, seed, asked, given.reference))

@@ -876,18 +876,36 @@ def mixing(part: str, name: str, spelled: str) -> str:
     return format(cell[part][name], spelled)
 
 
-def chains_of(name: str, spelled: str, part: str = "") -> str:
-    """Return a figure of chains from starts that are far apart."""
-    (cell,) = read("results/chains.json")["cells"]
-    return format(cell[part][name] if part else cell[name], spelled)
-
-
-def chains_worst() -> str:
-    """Return the worst R-hat of a hyperparameter over such chains."""
-    (cell,) = read("results/chains.json")["cells"]
-    hyper = cell["hyperparameters"]
-    worst = max(hyper, key=lambda name: hyper[name]["r_hat"])
-    return f"{hyper[worst]['r_hat']:.2f} ({worst})"
+def chains_table() -> str:
+    """Return one chain, and several from starts that are far apart, on MovieLens 100K."""
+    kinds: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for cell in read("results/chains.json")["cells"]:
+        kinds.setdefault((cell.get("chains", 1), cell["sweeps"]), []).append(cell)
+    rows = []
+    for (chains, sweeps), cells in sorted(kinds.items()):
+        worst = max((one["r_hat"], name) for cell in cells for name, one in cell["hyperparameters"].items())
+        pairs = [cell["test_pairs"] for cell in cells]
+        alone = [next(one for one in kinds[1, 520] if one["seed"] == cell["seed"]) for cell in cells]
+        less = {
+            name: fmean(cell[name] - one[name] for cell, one in zip(cells, alone, strict=True))
+            for name in ("valid_rmse", "valid_nll")
+        }
+        rows.append(
+            [
+                f"{chains} of {sweeps} sweeps",
+                " ".join(str(cell["seed"]) for cell in cells),
+                str(cells[0]["kept_draws"]),
+                f"{fmean(one['share_r_hat_good'] for one in pairs):.1%}".replace("%", " %"),
+                f"{fmean(one['median_ess'] for one in pairs):.0f}",
+                f"{worst[0]:.2f} ({worst[1]})",
+                *("" if alone == cells else f"{value:+.4f}" for value in less.values()),
+                f"{fmean(cell['processor_seconds'] for cell in cells):.0f}",
+            ]
+        )
+    header = ["chains", "seeds", "draws", "pairs with R-hat at most 1.05"]
+    header += ["effective draws of a pair's predictor, median", "worst R-hat of a hyperparameter"]
+    header += ["validation RMSE less that of one chain", "validation NLL less that of one chain", "seconds"]
+    return table(header, rows, 2)
 
 
 def mixing_table() -> str:
@@ -1080,6 +1098,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "presets": presets_table,
     "starts ml1m": starts_table,
     "mixing ml1m": mixing_table,
+    "chains": chains_table,
     "paper trials": papers_trials_table,
     "overrelaxation": overrelaxation_table,
     "overrelaxation, few ratings": thinned_table,
@@ -1100,11 +1119,6 @@ FIGURES: dict[str, Callable[[], str]] = {
         f"{read('results/scaling.json')['2e+07 whole 24 1']['fit_seconds'] / 60:.0f}"
     ),
     "default more draws": lambda: f"{scaled('more_draws_gb'):.1f}",
-    "chains good": lambda: chains_of("share_r_hat_good", ".1%", "test_pairs").replace("%", " %"),
-    "chains ess": lambda: chains_of("median_ess", ".0f", "test_pairs"),
-    "chains draws": lambda: chains_of("kept_draws", "d"),
-    "chains worst": chains_worst,
-    "chains rmse": lambda: chains_of("valid_rmse", ".4f"),
     "mixing good": lambda: mixing("test_pairs", "share_r_hat_good", ".1%").replace("%", " %"),
     "mixing ess": lambda: mixing("test_pairs", "median_ess", ".0f"),
     "mixing ess 100": lambda: mixing("test_pairs", "share_ess_100", ".0%").replace("%", " %"),

@@ -173,6 +173,7 @@ def psis_loo(
         rows = np.sort(np.random.default_rng(seed).permutation(len(rows))[: check_count("subset", subset)])
     n, n_draws = len(rows), posterior.number_of_draws(num_samples) if draws is None else draws.n_draws
     left_out = _left_out(posterior, n_draws, seed) if ratings is None and draws is None else None
+    each = 1
     if left_out is None:
         if draws is None:
             users, items = observed.users[rows], observed.items[rows]
@@ -182,14 +183,14 @@ def psis_loo(
             efficiency = posterior.sampling.efficiency(lambda: _likelihoods(draws.of(observed, some)))
         parts = _drawn(draws, observed, rows, advance)
     else:
-        n_draws = left_out.width
+        each, n_draws = left_out.width // n_draws, left_out.width
         parts = _integrated(left_out, observed, rows, advance)
     elpd, k_hat, within = np.empty(n), np.empty(n), np.empty(n)
     with torch.no_grad():
         for held, fitted, scored in parts:
             if efficiency is None:
                 chosen = torch.from_numpy(_some(np.arange(len(fitted)), seed)).to(fitted.device)
-                efficiency = posterior.sampling.efficiency(partial(_likelihoods, fitted[chosen]))
+                efficiency = posterior.sampling.efficiency(partial(_likelihoods, fitted[chosen]), each)
             for part in chunks(len(fitted), _CELLS // n_draws):
                 chances = None if scored is None else scored[part].double()
                 found = leave_one_out(fitted[part].double(), efficiency, chances)

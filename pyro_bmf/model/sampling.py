@@ -58,13 +58,16 @@ class Sampling(Protocol):
             With `refusal`, where there is no chain.
         """
 
-    def by_chain(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return draws (n, S) of the posterior, numbered as it numbers them, as (n, chains, S / chains)."""
+    def by_chain(self, draws: NDArray[np.float64], each: int = 1) -> NDArray[np.float64]:
+        """Return draws (n, S) of the posterior, numbered as it numbers them, as (n, chains, S / chains).
 
-    def efficiency(self, likelihoods: Callable[[], NDArray[np.float64]]) -> float:
+        `each` of them in a row are of one draw.
+        """
+
+    def efficiency(self, likelihoods: Callable[[], NDArray[np.float64]], each: int = 1) -> float:
         """Return how many independent draws one draw is worth, for means of likelihoods (n, n_draws).
 
-        The likelihoods are only made where the answer depends on them.
+        The likelihoods are only made where the answer depends on them; `each` as in `by_chain`.
         """
 
     def attributes(self, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,13 +110,14 @@ class IndependentDraws:
         """Raise SettingsError with `refusal`."""
         raise SettingsError(refusal)
 
-    def by_chain(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    def by_chain(self, draws: NDArray[np.float64], each: int = 1) -> NDArray[np.float64]:
         """Return them as of one chain."""
+        del each
         return draws[:, None]
 
-    def efficiency(self, likelihoods: Callable[[], NDArray[np.float64]]) -> float:
+    def efficiency(self, likelihoods: Callable[[], NDArray[np.float64]], each: int = 1) -> float:
         """Return one."""
-        del likelihoods
+        del likelihoods, each
         return 1.0
 
     def attributes(self, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,14 +176,15 @@ class ChainDraws:
         del refusal
         return self.kept
 
-    def efficiency(self, likelihoods: Callable[[], NDArray[np.float64]]) -> float:
+    def efficiency(self, likelihoods: Callable[[], NDArray[np.float64]], each: int = 1) -> float:
         """Return the mean relative efficiency of the likelihoods (Vehtari et al. 2017)."""
-        return float(relative_efficiency(self.by_chain(likelihoods())).mean())
+        return float(relative_efficiency(self.by_chain(likelihoods(), each)).mean())
 
-    def by_chain(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    def by_chain(self, draws: NDArray[np.float64], each: int = 1) -> NDArray[np.float64]:
         """Return draws (n, S) as (n, chains, S / chains); the last ones are left out where chains differ."""
-        n, s = len(draws), draws.shape[1] // self.chains
-        return draws[:, : s * self.chains].reshape(n, s, self.chains).swapaxes(1, 2)
+        n, s = len(draws), draws.shape[1] // (self.chains * each)
+        even = draws[:, : s * self.chains * each].reshape(n, s, self.chains, each)
+        return even.swapaxes(1, 2).reshape(n, self.chains, s * each)
 
     def attributes(self, info: Mapping[str, Any]) -> dict[str, Any]:
         """Return how many sweeps there were, after which of them draws were kept, and the chain's seed."""

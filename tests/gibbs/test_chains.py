@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 
 from pyro_bmf.checking.chain_diagnosis import diagnose_chain
+from pyro_bmf.checking.loo import psis_loo
 from pyro_bmf.data import Split, random_split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.errors import SettingsError
@@ -152,6 +153,8 @@ def test_draws_are_given_by_chain() -> None:
     np.testing.assert_array_equal(ChainDraws(12, 3).by_chain(alternate), chains)
     np.testing.assert_array_equal(ChainDraws(12, 3).by_chain(alternate[:, :11]), chains[:, :, :3])
     np.testing.assert_array_equal(ChainDraws(12).by_chain(alternate), alternate[:, None])
+    twice = np.repeat(alternate, 2, axis=1)
+    np.testing.assert_array_equal(ChainDraws(12, 3).by_chain(twice, 2), np.repeat(chains, 2, axis=2))
 
 
 def moved(posterior: Posterior, by: float) -> Posterior:
@@ -240,6 +243,14 @@ def test_new_rows_join_all_chains(one: Posterior, several: Posterior) -> None:
     assert np.corrcoef(alone["mean"], joined["mean"])[0, 1] > 0.95
     assert float((joined["sd"] / alone["sd"]).median()) == pytest.approx(1.0, abs=0.1)
     assert float((joined["mean_sd"] / alone["mean_sd"]).median()) == pytest.approx(1.0, abs=0.35)
+
+
+def test_ratings_are_left_out_of_all_chains(one: Posterior, several: Posterior) -> None:
+    alone, together = psis_loo(one, subset=200), psis_loo(several, subset=200)
+    assert together.n_draws % (10 * CHAINS) == 0
+    assert 0.0 < together.efficiency <= 1.5
+    assert np.corrcoef(alone.elpd, together.elpd)[0, 1] > 0.85
+    assert together.elpd.mean() == pytest.approx(alone.elpd.mean(), abs=0.03)
 
 
 def test_rankings_are_screened_by_draws_of_one_chain_each() -> None:
