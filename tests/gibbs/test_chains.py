@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,8 @@ def moved(posterior: Posterior, by: float) -> Posterior:
     draws = rows.draws.clone()
     spread = torch.linspace(-1.0, 1.0, len(draws)).unsqueeze(1)
     draws[:, 1::CHAINS, -1] += by * spread
-    return replace(posterior, user_rows=replace(rows, draws=draws))
+    # Its own guide, to which its rows are attached.
+    return replace(copy.deepcopy(posterior), user_rows=replace(rows, draws=draws))
 
 
 def test_a_chain_that_ended_elsewhere_is_told(several: Posterior) -> None:
