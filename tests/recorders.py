@@ -1,8 +1,11 @@
-"""Recorders of repeated steps that need no card."""
+"""Recorders of repeated steps that need no card, and a reporter that interrupts a chain."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+
+from pyro_bmf.progress import Silent
 
 
 class OnTheSpot:
@@ -33,3 +36,20 @@ class Failing:
 
     def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+
+class StopsAt(Silent):
+    """Interrupts after a sweep, as a user would.
+
+    Parameters
+    ----------
+    sweep : int
+        Counted through all chains.
+    """
+
+    def __init__(self, sweep: int) -> None:
+        self.sweep = sweep
+
+    def iteration(self, record: dict[str, Any]) -> None:
+        if record.get("sweep") == self.sweep:
+            raise KeyboardInterrupt

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from recorders import StopsAt
 
 from pyro_bmf.checking.chain_diagnosis import diagnose_chain
 from pyro_bmf.checking.loo import psis_loo
@@ -31,7 +32,6 @@ from pyro_bmf.numerics.convergence import split_r_hat
 from pyro_bmf.numerics.keyed_draws import Stream
 from pyro_bmf.posterior import Posterior
 from pyro_bmf.posterior.settling import check_settling
-from pyro_bmf.progress import Silent
 
 CHAINS = 3
 SMALL = preset().replace(
@@ -126,21 +126,12 @@ def test_later_chains_start_far_apart(stars: Split, monkeypatch: pytest.MonkeyPa
     assert all(bool((one.diff() > 0).all()) for one in cuts)
 
 
-class _StopsAt(Silent):
-    def __init__(self, sweep: int) -> None:
-        self.sweep = sweep
-
-    def iteration(self, record: dict[str, Any]) -> None:
-        if record.get("sweep") == self.sweep:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("stop", [19, 44, 61, 82, 118])
 def test_resumed_chains_repeat_the_bits(tmp_path: Path, stars: Split, several: Posterior, stop: int) -> None:
     """In the first chain, before and after a later one has cut points, and among kept draws."""
     file, settings = tmp_path / "chain.safetensors", SMALL.replace(chains=CHAINS)
     with pytest.raises(KeyboardInterrupt):
-        run(stars, settings, progress=_StopsAt(stop), checkpoint=file, checkpoint_every=3)
+        run(stars, settings, progress=StopsAt(stop), checkpoint=file, checkpoint_every=3)
     resumed = run(stars, settings, checkpoint=file, checkpoint_every=3, resume=True).posterior
     for side in ("user", "item"):
         assert torch.equal(draws_of(resumed, side).draws, draws_of(several, side).draws)

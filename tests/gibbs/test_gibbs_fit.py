@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recorders import StopsAt
 
 from pyro_bmf.checkpoint import CHAIN_CHECKPOINT
 from pyro_bmf.data import Split, random_split, synthetic_ratings
@@ -24,7 +25,6 @@ from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.methods.settings import Settings, preset
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.row_draws import RowDraws
-from pyro_bmf.progress import Silent
 from pyro_bmf.tensor_files import read_tensors, write_tensors
 
 SMALL = preset("gibbs").replace(n_factors=3, sweeps=60, burn_in=20, kept_draws=40)
@@ -105,20 +105,11 @@ def test_seed_decides_every_bit(split: Split, fitted: FitResult) -> None:
         assert not torch.equal(one.draws, getattr(other.posterior, side).draws)
 
 
-class _StopsAt(Silent):
-    def __init__(self, sweep: int) -> None:
-        self.sweep = sweep
-
-    def iteration(self, record: dict[str, Any]) -> None:
-        if record.get("sweep") == self.sweep:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("stop", [7, 13, 31, 44])
 def test_resumed_chain_repeats_the_bits(tmp_path: Path, stars: Split, starred: FitResult, stop: int) -> None:
     file = tmp_path / "chain.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        run(stars, progress=_StopsAt(stop), checkpoint=file, checkpoint_every=3)
+        run(stars, progress=StopsAt(stop), checkpoint=file, checkpoint_every=3)
     resumed = run(stars, checkpoint=file, checkpoint_every=3, resume=True)
     assert torch.equal(resumed.posterior.user_rows.draws, starred.posterior.user_rows.draws)  # type: ignore[union-attr]
     assert torch.equal(resumed.posterior.item_rows.means, starred.posterior.item_rows.means)  # type: ignore[union-attr]
@@ -150,7 +141,7 @@ FORGED: dict[str, tuple[dict[str, Any], str]] = {
 def interrupted(stars: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("chain") / "chain.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        run(stars, progress=_StopsAt(31), checkpoint=file, checkpoint_every=3)
+        run(stars, progress=StopsAt(31), checkpoint=file, checkpoint_every=3)
     return file
 
 
@@ -230,7 +221,7 @@ def test_chain_goes_on_from_a_guide(split: Split, tmp_path: Path) -> None:
     assert not whole.posterior.tempered
     file = tmp_path / "both.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        run(split, settings, progress=_StopsAt(25), checkpoint=file, checkpoint_every=2)
+        run(split, settings, progress=StopsAt(25), checkpoint=file, checkpoint_every=2)
     resumed = run(split, settings, checkpoint=file, checkpoint_every=2, resume=True)
     assert torch.equal(resumed.posterior.user_rows.draws, whole.posterior.user_rows.draws)  # type: ignore[union-attr]
 

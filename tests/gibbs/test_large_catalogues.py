@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_gibbs_fit import _StopsAt
+from recorders import StopsAt
 from tiny_chain import K, tiny_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -189,7 +189,7 @@ def test_a_large_chain_that_was_stopped_repeats_its_bits(stars: Split, tmp_path:
     whole = run(stars)
     file = tmp_path / "chain.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        run(stars, progress=_StopsAt(stop), checkpoint=file, checkpoint_every=3)
+        run(stars, progress=StopsAt(stop), checkpoint=file, checkpoint_every=3)
     resumed = run(stars, checkpoint=file, checkpoint_every=3, resume=True)
     for one in ("user_rows", "item_rows"):
         for name, tensor in getattr(whole.posterior, one).tensors().items():
