@@ -17,7 +17,9 @@ from pyro_bmf.methods.conjugate_gradients import conjugate_gradient
 from pyro_bmf.methods.gibbs.hyper_draws import draw_noise_shape
 from pyro_bmf.methods.settings import preset
 from pyro_bmf.model.sides import SIDES
-from pyro_bmf.numerics.ordered_cuts import CutDensity, draw_cuts_and_utilities, fit_cuts
+from pyro_bmf.numerics.cuts.density import CutDensity
+from pyro_bmf.numerics.cuts.draws import draw_cuts_and_utilities
+from pyro_bmf.numerics.cuts.newton import fit_cuts
 from pyro_bmf.numerics.slice_draw import slice_draw
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,7 +28,9 @@ from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.numerics.conjugate_draws import draw_normal_gamma, draw_normal_wishart
-from pyro_bmf.numerics.ordered_cuts import CutDensity, _at, draw_cuts_and_utilities, fit_cuts
+from pyro_bmf.numerics.cuts.density import CutDensity
+from pyro_bmf.numerics.cuts.draws import draw_cuts_and_utilities
+from pyro_bmf.numerics.cuts.newton import fit_cuts, point_at
 
 
 def dense_rows(sweeps: Sweeps, state: ChainState, side: str) -> list[tuple[Tensor, Tensor]]:
@@ -424,7 +426,7 @@ def log_posterior(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> Te
 def test_derivatives_in_the_cuts() -> None:
     eta, scale, place = cut_problem()
     cuts = torch.tensor([-0.5, 0.9], dtype=torch.float64, requires_grad=True)
-    point = _at(cuts.detach(), eta, scale, place, PRIOR)
+    point = point_at(cuts.detach(), eta, scale, place, PRIOR)
     value = log_posterior(cuts, eta, scale, place)
     assert point.height == pytest.approx(float(value.detach()))
     torch.testing.assert_close(point.gradient, torch.autograd.grad(value, cuts)[0])
@@ -432,7 +434,7 @@ def test_derivatives_in_the_cuts() -> None:
     found = point.root @ point.root.T - 1e-3 * torch.eye(2)
     torch.testing.assert_close(found, -hessian)
     best = fit_cuts(cuts.detach(), eta, scale, place, PRIOR)
-    assert float(_at(best, eta, scale, place, PRIOR).gradient.abs().max()) < 1e-6
+    assert float(point_at(best, eta, scale, place, PRIOR).gradient.abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("unseen", [False, True], ids=["all levels", "one unseen"])

@@ -17,15 +17,11 @@ from pyro_bmf.data import Split, random_split
 from pyro_bmf.data.validation import ratings_from_arrays
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import preset
-from pyro_bmf.numerics import ordered_cuts
+from pyro_bmf.numerics.cuts import newton
+from pyro_bmf.numerics.cuts.density import CutDensity
+from pyro_bmf.numerics.cuts.draws import draw_cuts_and_utilities, draw_utilities
+from pyro_bmf.numerics.cuts.newton import fit_cuts, point_at
 from pyro_bmf.numerics.normal_cells import log_cell_probability
-from pyro_bmf.numerics.ordered_cuts import (
-    CutDensity,
-    _at,
-    draw_cuts_and_utilities,
-    draw_utilities,
-    fit_cuts,
-)
 from pyro_bmf.numerics.truncated_normal import draw_tail, truncated_mean
 
 MIDDLES = (-1.5, -0.5, 0.5, 1.5)
@@ -115,10 +111,10 @@ def test_many_ratings_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch, rare: 
         alone = [draw_utilities(one, eta, scale, place) for one in (drawn, own)]
         return [fitted, drawn, utilities, *alone]
 
-    assert _at(cuts, eta, scale, place, PRIOR).cells is not None
+    assert point_at(cuts, eta, scale, place, PRIOR).cells is not None
     whole = found()
-    monkeypatch.setattr(ordered_cuts, "RATINGS_AT_ONCE", 48)
-    assert _at(cuts, eta, scale, place, PRIOR).cells is None
+    monkeypatch.setattr(newton, "RATINGS_AT_ONCE", 48)
+    assert point_at(cuts, eta, scale, place, PRIOR).cells is None
     for one, other in zip(found(), whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
@@ -164,15 +160,17 @@ def test_a_bent_scale_has_its_density_and_derivatives() -> None:
     prior = CutDensity([7.0, 7.5, 8.0], SPREAD, 0.3)
     cuts = double([[-0.9, 0.1, 0.6], [-0.5, 0.2, 2.0]])
     exact = log_posterior(cuts, 0.3)
-    found = torch.stack([_at(one, eta, scale, place, prior).height for one in cuts])
+    found = torch.stack([point_at(one, eta, scale, place, prior).height for one in cuts])
     torch.testing.assert_close(found.diff(), exact.diff())
     step = 1e-5 * torch.eye(3).double()
     slope = (log_posterior(cuts[:1] + step, 0.3) - log_posterior(cuts[:1] - step, 0.3)) / 2e-5
-    torch.testing.assert_close(_at(cuts[0], eta, scale, place, prior).gradient, slope, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        point_at(cuts[0], eta, scale, place, prior).gradient, slope, rtol=1e-6, atol=1e-6
+    )
     # Given a pull what is left is Normal, of that precision and exactly so curved.
     pull = double(4.0)
-    given = [_at(one, eta, scale, place, prior, pull) for one in cuts]
-    free = [_at(one, eta, scale, place, CutDensity([7.0, 7.5, 8.0], SPREAD)) for one in cuts]
+    given = [point_at(one, eta, scale, place, prior, pull) for one in cuts]
+    free = [point_at(one, eta, scale, place, CutDensity([7.0, 7.5, 8.0], SPREAD)) for one in cuts]
     bend = (cuts @ double([1.0, -2.0, 1.0])) / 6**0.5
     for one, other, b in zip(given, free, bend, strict=True):
         assert float(one.height - other.height) == pytest.approx(-2.0 * float(b) ** 2)
@@ -214,7 +212,7 @@ def test_a_step_that_overshoots_is_halved() -> None:
     best = fit_cuts(double(MIDDLES), eta, scale, place, PRIOR, steps=50)
     far = fit_cuts(double([40.0, 41.0, 42.0, 43.0]), eta, scale, place, PRIOR, steps=50)
     torch.testing.assert_close(far, best, rtol=1e-6, atol=1e-6)
-    assert float(_at(far, eta, scale, place, PRIOR).gradient.abs().max()) < 1e-4
+    assert float(point_at(far, eta, scale, place, PRIOR).gradient.abs().max()) < 1e-4
 
 
 def test_probabilities_of_far_and_narrow_cells() -> None:

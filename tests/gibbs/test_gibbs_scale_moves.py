@@ -28,7 +28,7 @@ from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.model.priors.half_t import HalfTPrecision
 from pyro_bmf.model.sides import SIDES, Sides
-from pyro_bmf.numerics.ordered_cuts import CutDensity
+from pyro_bmf.numerics.cuts.density import CutDensity
 from pyro_bmf.numerics.slice_draw import slice_draw
 
 LEVELS, KAPPA, CENTRE, SPREAD, BEND = [1.0, 2.0, 3.0, 4.0], 3.0, 2.4, 1.75, 0.3

@@ -13,7 +13,7 @@ from torch.distributions import Dirichlet, Normal
 
 from pyro_bmf.model.likelihoods.cut_prior import CutPrior
 from pyro_bmf.model.likelihoods.ordered_probit import CUT_BEND, CUT_SPREAD, OrderedProbitLikelihood
-from pyro_bmf.numerics.ordered_cuts import CutDensity
+from pyro_bmf.numerics.cuts.density import CutDensity
 
 CENTRE, SPREAD = torch.tensor(3.1, dtype=torch.float64), 1.7
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ...model import FactorizationModel
-from ...numerics.ordered_cuts import CutDensity
+from ...numerics.cuts.density import CutDensity
 from ...numerics.slice_draw import slice_draw
 from .chain_state import ChainState, SideState
 

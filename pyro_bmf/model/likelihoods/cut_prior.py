@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.special import ndtri
 
 from ...numerics.conjugate_draws import draw_gamma
-from ...numerics.ordered_cuts import CONCENTRATION, CutDensity
+from ...numerics.cuts.density import CONCENTRATION, CutDensity
 
 #: Steps from where bent scales are drawn: chains begin close to where they end.
 _STEPS = 100
 
 
 class CutPrior(TorchDistribution):
-    """Ascending cut points about a centre (`pyro_bmf.numerics.ordered_cuts`).
+    """Ascending cut points about a centre (`pyro_bmf.numerics.cuts.density`).
 
     Parameters
     ----------

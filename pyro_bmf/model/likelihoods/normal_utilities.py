@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ...numerics.ordered_cuts import CutDensity
+from ...numerics.cuts.density import CutDensity
 
 #: The prior of no cut points.
 NO_CUTS = CutDensity([], 1.0)

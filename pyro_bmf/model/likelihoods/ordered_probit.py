@@ -24,15 +24,10 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from ...errors import SettingsError
+from ...numerics.cuts.density import CutDensity
+from ...numerics.cuts.draws import about_rare_levels, draw_cuts_and_utilities, draw_utilities
+from ...numerics.cuts.newton import cuts_ahead, fit_cuts
 from ...numerics.normal_cells import cell_ends, cell_probabilities, cell_probability, midway
-from ...numerics.ordered_cuts import (
-    CutDensity,
-    about_rare_levels,
-    cuts_ahead,
-    draw_cuts_and_utilities,
-    draw_utilities,
-    fit_cuts,
-)
 from ...numerics.truncated_normal import truncated_mean, truncated_moments
 from ..pair_terms import Relative
 from ..standard_units import standardised
