@@ -456,7 +456,7 @@ def test_cuts_have_their_posterior_and_utilities_their_cells(unseen: bool) -> No
     cuts = torch.tensor([-0.5, 0.9], dtype=torch.float64)
     kept = []
     for _ in range(1_500 if unseen else 2_500):
-        cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place, PRIOR)
+        cuts, utilities, _ = draw_cuts_and_utilities(cuts, eta, scale, place, PRIOR)
         edges = torch.cat([torch.tensor([-1e9]).double(), cuts, torch.tensor([1e9]).double()])
         assert bool(((utilities > edges[place]) & (utilities < edges[place + 1])).all())
         kept.append(cuts)
@@ -470,7 +470,7 @@ def test_utilities_are_truncated_normals() -> None:
     eta, scale = torch.full((n,), 0.3).double(), torch.full((n,), 0.8).double()
     place = torch.ones(n, dtype=torch.int64)
     cuts = torch.tensor([-0.5, 1.0], dtype=torch.float64)
-    cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place, PRIOR)
+    cuts, utilities, _ = draw_cuts_and_utilities(cuts, eta, scale, place, PRIOR)
     low, high = ((cuts - 0.3) / 0.8).tolist()
     exact = stats.truncnorm(low, high, loc=0.3, scale=0.8)
     assert stats.kstest(utilities.numpy(), exact.cdf).pvalue > 1e-3

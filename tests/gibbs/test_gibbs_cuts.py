@@ -86,7 +86,7 @@ def test_cuts_stay_finite_and_in_order_and_utilities_in_their_cells(name: str) -
         assert bool((cuts.diff() > 0).all())
         # What the model keeps of them: logarithms of gaps.
         assert bool(torch.isfinite(cuts.diff().log()).all())
-        cuts, utilities = draw_cuts_and_utilities(cuts, eta, scale, place, prior)
+        cuts, utilities, _ = draw_cuts_and_utilities(cuts, eta, scale, place, prior)
         assert bool(torch.isfinite(utilities).all())
         edges = torch.cat([-end, cuts, end])
         assert bool((utilities >= edges[place] - rounding).all())
@@ -106,7 +106,7 @@ def test_many_ratings_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch, rare: 
     def found() -> list[Tensor]:
         torch.manual_seed(7)
         fitted = fit_cuts(cuts, eta, scale, place, PRIOR)
-        drawn, utilities = draw_cuts_and_utilities(fitted, eta, scale, place.int(), PRIOR)
+        drawn, utilities, _ = draw_cuts_and_utilities(fitted, eta, scale, place.int(), PRIOR)
         own = drawn + 0.1 * torch.randn(len(eta), 1, dtype=torch.float64)
         alone = [draw_utilities(one, eta, scale, place) for one in (drawn, own)]
         return [fitted, drawn, utilities, *alone]
@@ -199,7 +199,7 @@ def test_cuts_of_a_bent_scale_have_their_posterior(bend: float) -> None:
     sd = (weight @ (coordinates - mean).square()).sqrt()
     cuts, kept = double([-0.8, 0.0, 0.9]), []
     for _ in range(4_000):
-        cuts, _ = draw_cuts_and_utilities(cuts, eta, scale, place, prior, [])
+        cuts, _, _ = draw_cuts_and_utilities(cuts, eta, scale, place, prior, [])
         kept.append(cuts)
     found = torch.stack(kept) @ basis
     assert float(((found.mean(0) - mean) / sd).abs().max()) < 0.12

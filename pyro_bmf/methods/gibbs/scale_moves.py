@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ...model import FactorizationModel
 from ...numerics.cuts.density import CutDensity
+from ...numerics.cuts.stretch import Stretch
 from ...numerics.slice_draw import slice_draw
 from .chain_state import ChainState, SideState
 
@@ -131,8 +132,15 @@ def rescale_utilities(
     return factor
 
 
-def scale_by(state: ChainState, model: FactorizationModel, factor: Tensor, centre: float) -> None:
-    """Multiply predictors, all they are made of, and cuts by a factor about the centre, in place."""
+def stretch_of(state: ChainState, model: FactorizationModel) -> Stretch:
+    """Return what priors say of a common factor of all predictors, whatever cuts are."""
+    slope, terms, tails = _prior_terms(state, model)
+    powers = torch.full_like(tails, 1.5)
+    return Stretch(slope, terms.sum(), tails, powers)
+
+
+def scale_predictors(state: ChainState, model: FactorizationModel, factor: Tensor) -> None:
+    """Multiply predictors, and all they are made of, by a factor about the centre, in place."""
     k = model.n_factors
     for side, part in ((state.user, slice(None)), (state.item, slice(k, None))):
         g = factor.to(side.rows.dtype)
@@ -141,6 +149,11 @@ def scale_by(state: ChainState, model: FactorizationModel, factor: Tensor, centr
         side.weights[:, part] *= g
         side.precision[part, part] /= g**2
         side.weights_precision[part] /= g**2
+
+
+def scale_by(state: ChainState, model: FactorizationModel, factor: Tensor, centre: float) -> None:
+    """Multiply predictors, all they are made of, and cuts by a factor about the centre, in place."""
+    scale_predictors(state, model, factor)
     state.cuts = centre + factor * (state.cuts - centre)
 
 
@@ -166,8 +179,17 @@ def _priors_line(
     state: ChainState, model: FactorizationModel, centre: float, cut_density: CutDensity, *more: Tensor
 ) -> tuple[Line, list[float]]:
     """Return the density of the scale by the priors of hyperparameters and cuts alone, and more numbers."""
+    slope, terms, tails = _prior_terms(state, model)
+    read = _numbers(terms.sum(), tails, *more, state.cuts - centre)
+    end = 1 + len(tails)
+    found, cuts = read[end : end + len(more)], read[end + len(more) :]
+    return Line(slope + len(cuts), read[0], 0.0, read[1:end], cuts, cut_density), found
+
+
+def _prior_terms(state: ChainState, model: FactorizationModel) -> tuple[float, Tensor, Tensor]:
+    """Return A, the parts of B and all C of the priors of hyperparameters, for a factor of predictors."""
     k = model.n_factors
-    slope, terms, tails = float(len(state.cuts)), list[Tensor](), list[Tensor]()
+    slope, terms, tails = 0.0, list[Tensor](), list[Tensor]()
     scaled = [
         (model.user_prior, state.user.precision[:k, :k]),
         (model.user_bias_prior, state.user.precision[-1, -1]),
@@ -183,10 +205,7 @@ def _priors_line(
         own, other = state.user.weights_precision, state.item.weights_precision[k:]
         slope -= 2.0 * (len(own) + len(other))
         terms.append(model.implicit.scale**2 * (own.double().sum() + other.double().sum()))
-    read = _numbers(*terms, *tails, *more, state.cuts - centre)
-    n, end = len(terms), len(terms) + len(tails)
-    found, cuts = read[end : end + len(more)], read[end + len(more) :]
-    return Line(slope, sum(read[:n]), 0.0, read[n:end], cuts, cut_density), found
+    return slope, torch.stack(terms), torch.stack(tails)
 
 
 def _draw(line: Line, state: ChainState) -> Tensor:

@@ -32,13 +32,13 @@ from ...numerics.room import cells_on
 from ...numerics.segment_sums import segment_sum
 from ..kernel import Entries
 from ..recording import NOT_RECORDED, Recording
+from . import scale_moves
 from .amplitude_moves import draw_amplitudes
 from .chain_state import ChainState, SideState, block_precision
 from .collapsed_means import MeansSystem, Solver
 from .hyper_draws import draw_multipliers, draw_weights_precision, shift_noise
 from .known_parts import conjugate_priors, latent_utilities
 from .mean_information import DenseRows, FewRows, GivenOther, RowsOfSide
-from .scale_moves import rescale_noise, rescale_utilities, scale_by, shift_cuts
 from .shift_moves import rescale_factors, shift_biases, shift_factors, with_cuts_at
 from .weights_scale import rescale_weights
 
@@ -156,7 +156,7 @@ class Sweeps:
     def at_own_spread(self, state: ChainState) -> None:
         """Bring latent utilities of any spread to the likelihood's own, with all that predicts them."""
         spread = torch.as_tensor(self.utilities.noise_sd).to(state.noise_precision)
-        scale_by(state, self.model, spread * state.noise_precision.sqrt(), self.centre)
+        scale_moves.scale_by(state, self.model, spread * state.noise_precision.sqrt(), self.centre)
         state.noise_precision = spread**-2
 
     # ---------------------------------------------------------------- one sweep
@@ -183,7 +183,7 @@ class Sweeps:
         self._draw_shifts(state, scales=precisions)  # b against c; V against b; U against c; U against V
         self._draw_scale(state, latent=latent)  # d, g | mu, Lambda, lambda, w, cuts
         eta = self.predictors(state)
-        z = self._draw_utilities(state, eta, latent=latent)  # cuts | U, V, then z | cuts, U, V, x
+        z, eta = self._draw_utilities(state, eta, latent=latent)  # cuts, g | U, V, then z | cuts, U, V, x
         z, eta = self._draw_stretch(state, z, eta, latent=latent)  # g | z - eta, Lambda, lambda, cuts
         if precisions:
             eta = self._draw_amplitudes(state, z, eta)  # b, c, each factor; Lambda / g^2 | z
@@ -276,18 +276,19 @@ class Sweeps:
         if self.scale_moves and latent:
             bias = self.priors.user.bias
             if bias is not None:
-                shift_cuts(state, bias.kappa, self.centre, self.utilities.cut_density)
-            rescale_noise(state, self.model, self.centre, self.utilities.cut_density)
+                scale_moves.shift_cuts(state, bias.kappa, self.centre, self.utilities.cut_density)
+            scale_moves.rescale_noise(state, self.model, self.centre, self.utilities.cut_density)
 
-    def _draw_utilities(self, state: ChainState, eta: Tensor, *, latent: bool) -> Tensor:
-        """Draw the cuts with utilities integrated out, then the utilities."""
+    def _draw_utilities(self, state: ChainState, eta: Tensor, *, latent: bool) -> tuple[Tensor, Tensor]:
+        """Draw cuts and the scale of predictors, utilities integrated out, then these; return z and eta."""
         if not latent:
-            return self.ratings
-        cuts, drawn = self.utilities.draw(
-            state.cuts - self.centre, eta.double() - self.centre, self._noise_sd(state), self.observed
-        )
+            return self.ratings, eta
+        given = state.cuts - self.centre, eta.double() - self.centre, self._noise_sd(state), self.observed
+        stretch = scale_moves.stretch_of(state, self.model) if self.scale_moves else None
+        cuts, drawn, factor = self.utilities.draw(*given, stretch)
         state.cuts = cuts + self.centre
-        return (drawn + self.centre).to(self.dtype)
+        scale_moves.scale_predictors(state, self.model, factor)
+        return (drawn + self.centre).to(self.dtype), self.centre + factor.to(eta) * (eta - self.centre)
 
     def _draw_stretch(
         self, state: ChainState, z: Tensor, eta: Tensor, *, latent: bool
@@ -296,9 +297,8 @@ class Sweeps:
         if not (self.scale_moves and latent):
             return z, eta
         squares = self._pair_precision(state).mul_((z - eta).double().square_()).sum() * state.noise_precision
-        factor = rescale_utilities(
-            state, self.model, self.centre, self.utilities.cut_density, squares, len(z)
-        ).to(z)
+        given = state, self.model, self.centre, self.utilities.cut_density
+        factor = scale_moves.rescale_utilities(*given, squares, len(z)).to(z)
         return self.centre + factor * (z - self.centre), self.centre + factor * (eta - self.centre)
 
     def _draw_amplitudes(self, state: ChainState, z: Tensor, eta: Tensor) -> Tensor:

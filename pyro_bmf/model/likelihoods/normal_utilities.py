@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from ...numerics.cuts.density import CutDensity
+from ...numerics.cuts.draws import Drawn
+from ...numerics.cuts.stretch import Stretch
 
 #: The prior of no cut points.
 NO_CUTS = CutDensity([], 1.0)
@@ -76,7 +78,9 @@ class Utilities(ABC):
         del cuts, eta, sd, observed, steps
         return None
 
-    def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(
+        self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, stretch: Stretch | None = None
+    ) -> Drawn:
         """Draw cut points given predictors, with utilities integrated out, then utilities given both.
 
         Parameters
@@ -86,12 +90,12 @@ class Utilities(ABC):
         eta, sd : Tensor, shape (n,), float64
             Predictors about the centre, and the utilities' standard deviations.
         observed : Tensor, shape (n,)
-
-        Returns
-        -------
-        cuts, utilities : Tensor
+        stretch : Stretch, optional
+            The prior of a common factor of all predictors, where it may be drawn too: those of the utilities
+            are then as many times as large. By default it stays one.
         """
-        return cuts, self.draw_given(cuts, eta, sd, observed)
+        del stretch
+        return Drawn(cuts, self.draw_given(cuts, eta, sd, observed), eta.new_ones(()))
 
     def draw_given(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> Tensor:
         """Draw utilities given cut points, (n_cuts,) or (n, n_cuts), and predictors."""

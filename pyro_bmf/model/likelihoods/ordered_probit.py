@@ -25,8 +25,9 @@ from torch import Tensor
 
 from ...errors import SettingsError
 from ...numerics.cuts.density import CutDensity
-from ...numerics.cuts.draws import about_rare_levels, draw_cuts_and_utilities, draw_utilities
+from ...numerics.cuts.draws import Drawn, about_rare_levels, draw_cuts_and_utilities, draw_utilities
 from ...numerics.cuts.newton import cuts_ahead, fit_cuts
+from ...numerics.cuts.stretch import Stretch
 from ...numerics.normal_cells import cell_ends, cell_probabilities, cell_probability, midway
 from ...numerics.truncated_normal import truncated_mean, truncated_moments
 from ..pair_terms import Relative
@@ -253,11 +254,14 @@ class CellUtilities(Utilities):
         """Take Newton steps, and tell whether none of them would have been taken back."""
         return cuts_ahead(cuts, eta, sd.expand_as(eta), observed, self.cut_density, steps=steps)
 
-    def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw cut points by Metropolis-Hastings, then utilities in their cells."""
+    def draw(
+        self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, stretch: Stretch | None = None
+    ) -> Drawn:
+        """Draw cuts and the predictors' scale by Metropolis-Hastings, then utilities in their cells."""
         if self._drawn is None or self._drawn[0] is not observed:
             self._drawn = observed, about_rare_levels(observed, self.n_cuts)
-        return draw_cuts_and_utilities(cuts, eta, sd, observed, self.cut_density, self._drawn[1])
+        prior, moves = self.cut_density, self._drawn[1]
+        return draw_cuts_and_utilities(cuts, eta, sd, observed, prior, moves, stretch)
 
     def draw_given(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> Tensor:
         """Draw utilities in their cells."""

@@ -17,6 +17,7 @@ from ..normal_cells import LOG_DENSITY, Cells, log_cell_probability
 from ..segment_sums import class_sums
 from ..truncated_normal import SMALL_CELL
 from .density import CutDensity
+from .stretch import Stretch
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,29 +55,42 @@ def parts(eta: Tensor) -> list[slice]:
 
 
 def point_at(
-    cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, prior: CutDensity, pull: Tensor | None = None
+    cuts: Tensor,
+    eta: Tensor,
+    scale: Tensor,
+    place: Tensor,
+    prior: CutDensity,
+    pull: Tensor | None = None,
+    stretch: Stretch | None = None,
 ) -> Point:
-    """Return the log-posterior at cuts: of them alone, or given a pull."""
-    found = (_of_cells(cuts, eta[part], scale[part], place[part]) for part in parts(eta))
+    """Return the log-posterior at cuts: of them alone, or given a pull.
+
+    With a `stretch` its derivatives are also by the factor of the predictors, last, which is one here; what
+    the stretch itself says is in them, and not in the height.
+    """
+    n = len(cuts)
+    found = (_of_cells(cuts, eta[p], scale[p], place[p], stretch=stretch is not None) for p in parts(eta))
     said = reduce(_Terms.plus, found)
-    levels = torch.arange(len(cuts) + 1, device=cuts.device)
+    levels = torch.arange(n + 1, device=cuts.device)
     centre = torch.zeros(len(levels), dtype=cuts.dtype, device=cuts.device)
     cells = _of_cells(cuts, centre, torch.full_like(centre, prior.spread), levels)
-    identity, height = torch.eye(len(cuts), dtype=cuts.dtype, device=cuts.device), said.height
+    identity, height = torch.eye(n, dtype=cuts.dtype, device=cuts.device), said.height
     if pull is None:
         pull, height = prior.expected_pull(cuts), height + prior.log_density(cuts)
     else:
         height = height + cells.height - 0.5 * (cuts / prior.spread).square().sum()
         height = height - 0.5 * pull * prior.uneven(cuts).square().sum()
-    back = cuts / prior.spread**2 + pull * prior.uneven(cuts)
-    root = _factorised(
-        said.hessian + cells.hessian + identity / prior.spread**2 + pull * prior.uneven(identity)
-    )
-    return Point(height, said.gradient + cells.gradient - back, root, said.cells)
+    gradient, hessian = said.gradient, said.hessian
+    gradient[:n] += cells.gradient - cuts / prior.spread**2 - pull * prior.uneven(cuts)
+    hessian[:n, :n] += cells.hessian + identity / prior.spread**2 + pull * prior.uneven(identity)
+    if stretch is not None:
+        gradient[n] += stretch.gradient()
+        hessian[n, n] += stretch.curvature()
+    return Point(height, gradient, _factorised(hessian), said.cells)
 
 
-def _of_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Terms:
-    """Return what the cells of Normals say of the cuts."""
+def _of_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, *, stretch: bool = False) -> _Terms:
+    """Return what the cells of Normals say of the cuts, and, it may be, of a factor of the predictors."""
     cells = Cells.of(eta, scale, cuts, place)
     a, b = cells.low, cells.high
     share = cells.share.clamp_min(1e-300)
@@ -103,10 +117,20 @@ def _of_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor) -> _Terms
         return class_sums(at_high, place + 1, class_sums(at_low, place, nothing))
 
     gradient = by_edge(from_low, from_high)[1:-1]
-    diagonal = by_edge(from_low**2 + from_low * a / scale, from_high**2 + from_high * b / scale)[1:-1]
-    between = class_sums(from_low * from_high, place, nothing)
-    off = between[1 : n - 2]
+    at_low, at_high = from_low**2 + from_low * a / scale, from_high**2 + from_high * b / scale
+    across = from_low * from_high
+    diagonal = by_edge(at_low, at_high)[1:-1]
+    off = class_sums(across, place, nothing)[1 : n - 2]
     hessian = torch.diag(diagonal) + torch.diag(off, 1) + torch.diag(off, -1)
+    if stretch:
+        # A predictor moves both edges of its cell the other way; an end of the scale says nothing.
+        low = (at_low + across).masked_fill_(place == 0, 0.0).mul_(eta)
+        high = (at_high + across).masked_fill_(place == n - 2, 0.0).mul_(eta)
+        gradient = torch.cat([gradient, -(eta @ (from_low + from_high)).reshape(1)])
+        mixed, own = -by_edge(low, high)[1:-1], (eta @ (low + high)).reshape(1)
+        hessian = torch.cat(
+            [torch.cat([hessian, mixed.unsqueeze(1)], 1), torch.cat([mixed, own]).unsqueeze(0)]
+        )
     # The log-likelihood is concave (Pratt 1981), and nearly flat where hardly a rating is near a cut.
     return _Terms(log_share.sum(), gradient, hessian, cells)
 
