@@ -14,18 +14,20 @@ orbit of a group, of translations or scalings, so a draw from its conditional un
 posterior as it is (Liu and Sabatti 2000, doi 10.1093/biomet/87.2.353). Densities of rows, locations and
 weights change by just what the Jacobian takes back; of what is left, hyperpriors, multipliers, utilities and
 the cuts' prior, the logarithm is :math:`A \log g - B g^{-2}
-- \frac{3}{2} \sum \log(1 + C g^{-2}) - \frac{1}{2} S g^2 + \log p(g c)`.
+- \sum p \log(1 + C g^{-2}) - \frac{1}{2} S g^2 + \log p(g c)`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from ...model import FactorizationModel
+from ...model.priors.conjugate import ScaleTerms, log_tails
 from ...numerics.ordered_cuts import CutDensity
 from ...numerics.slice_draw import slice_draw
 from .chain_state import ChainState, SideState
@@ -38,13 +40,14 @@ _WIDTH = 3.0
 class Line:
     """The log-density of the logarithm t of a scale.
 
-    A t - B exp(-2 t) - 3/2 sum log(1 + C exp(-2 t)) - S exp(2 t) / 2 + log p(exp(t) c).
+    A t - B exp(-2 t) - sum p log(1 + C exp(-2 t)) - S exp(2 t) / 2 + log p(exp(t) c): of every prior its
+    tails C, and their power p.
     """
 
     slope: float
     rate: float
     square: float
-    tails: list[float]
+    tails: list[tuple[list[float], float]]
     cuts: list[float]
     cut_density: CutDensity
 
@@ -57,7 +60,7 @@ class Line:
             self.slope * t
             - self.rate / g**2
             - 0.5 * self.square * g**2
-            - 1.5 * sum(math.log1p(tail / g**2) for tail in self.tails)
+            + sum([log_tails(tails, power, 1.0 / g**2) for tails, power in self.tails])
             + self.cut_density.of_numbers([g * cut for cut in self.cuts])
         )
 
@@ -167,7 +170,7 @@ def _priors_line(
 ) -> tuple[Line, list[float]]:
     """Return the density of the scale by the priors of hyperparameters and cuts alone, and more numbers."""
     k = model.n_factors
-    slope, terms, tails = float(len(state.cuts)), list[Tensor](), list[Tensor]()
+    slope, rates, found = float(len(state.cuts)), list[Tensor](), list[ScaleTerms]()
     scaled = [
         (model.user_prior, state.user.precision[:k, :k]),
         (model.user_bias_prior, state.user.precision[-1, -1]),
@@ -175,18 +178,19 @@ def _priors_line(
     ]
     for prior, precision in scaled:
         if prior is not None and prior.conjugate is not None:
-            change, term, tail = prior.conjugate.scale_terms(precision)
-            slope += change
-            terms.append(term)
-            tails.append(tail)
+            terms = prior.conjugate.scale_terms(precision)
+            slope += terms.slope
+            rates.append(terms.rate)
+            found.append(terms)
     if model.implicit is not None:
         own, other = state.user.weights_precision, state.item.weights_precision[k:]
         slope -= 2.0 * (len(own) + len(other))
-        terms.append(model.implicit.scale**2 * (own.double().sum() + other.double().sum()))
-    read = _numbers(*terms, *tails, *more, state.cuts - centre)
-    n, end = len(terms), len(terms) + len(tails)
-    found, cuts = read[end : end + len(more)], read[end + len(more) :]
-    return Line(slope, sum(read[:n]), 0.0, read[n:end], cuts, cut_density), found
+        rates.append(model.implicit.scale**2 * (own.double().sum() + other.double().sum()))
+    read = iter(_numbers(*rates, *(terms.tails for terms in found), *more, state.cuts - centre))
+    rate = sum(islice(read, len(rates)))
+    tails = [(list(islice(read, len(terms.tails))), terms.power) for terms in found]
+    others = list(islice(read, len(more)))
+    return Line(slope, rate, 0.0, tails, list(read), cut_density), others
 
 
 def _draw(line: Line, state: ChainState) -> Tensor:
