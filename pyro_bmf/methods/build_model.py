@@ -66,8 +66,8 @@ def build_model(
         )
     if gibbs and settings.prior.partition(":")[0] not in SWEEP_PRIORS:
         raise SettingsError(
-            f"Gibbs sweeps do not know the prior {settings.prior}, only {', '.join(SWEEP_PRIORS)} (the "
-            "first as the last): fit a guide instead (--preset amortized)."
+            f"Gibbs sweeps do not know the prior {settings.prior}, only {', '.join(SWEEP_PRIORS)} (normal "
+            "as normal-half-t): fit a guide instead (--preset amortized)."
         )
     if ends is None:
         ends = (0.0, 1.0) if levels is None else (float(levels[0]), float(levels[-1]))

@@ -95,11 +95,11 @@ class ScaleDensity:
     """
 
     slope: float
+    powers: tuple[float, float]
     own: float
     partner: float
     own_tail: float
     partner_tail: float
-    powers: tuple[float, float]
 
     def __call__(self, t: float) -> float:
         """Return the log-density at t."""
@@ -138,7 +138,7 @@ def rescale_factors(
     # A of the weights' precisions is the same on either side.
     slope, powers = found[0].slope - found[1].slope, (found[0].power, found[1].power)
     read: list[list[float]] = torch.stack([*rates, *(terms.tails for terms in found)], 1).tolist()
-    factors = [math.exp(slice_draw(ScaleDensity(slope, *both, powers), _WIDTH)) for both in read]
+    factors = [math.exp(slice_draw(ScaleDensity(slope, powers, *both), _WIDTH)) for both in read]
     drawn = room.to_device(factors, state.user.rows.device)
     state.user.scale_factors(drawn)
     state.item.scale_factors(1.0 / drawn)
