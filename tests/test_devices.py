@@ -104,7 +104,8 @@ def test_every_method(name: str, device: torch.device, split: Split, tmp_path: A
 
 
 @pytest.mark.parametrize(
-    "prior", ["hierarchical-normal", "lkj", "normal-wishart", "student-t", "laplace", "horseshoe"]
+    "prior",
+    ["hierarchical-normal", "lkj", "normal-wishart", "normal-half-t", "student-t", "laplace", "horseshoe"],
 )
 def test_every_prior(prior: str, device: torch.device, split: Split) -> None:
     """Of encoders, which sample them: what a prior makes for itself is where the model is."""

@@ -33,7 +33,7 @@ def model_source() -> str:
     from pyro_bmf.model import (
         FactorizationModel,
         ImplicitFeedback,
-        NormalWishartPrior,
+        NormalHalfTPrior,
         OrderedProbitLikelihood,
         RowNoise,
     )
@@ -43,10 +43,10 @@ def model_source() -> str:
     torch.manual_seed(0)
     model = FactorizationModel(
         2,
-        user_prior=NormalWishartPrior(),
-        item_prior=NormalWishartPrior(),
-        user_bias_prior=NormalWishartPrior(),
-        item_bias_prior=NormalWishartPrior(),
+        user_prior=NormalHalfTPrior(),
+        item_prior=NormalHalfTPrior(),
+        user_bias_prior=NormalHalfTPrior(),
+        item_bias_prior=NormalHalfTPrior(),
         likelihood=OrderedProbitLikelihood([1, 2, 3, 4, 5]),
         implicit=ImplicitFeedback(),
         row_noise=RowNoise(),

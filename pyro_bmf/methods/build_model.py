@@ -18,13 +18,13 @@ from .model_settings import ModelSettings
 #: Levels of a scale up to which an ordered likelihood is taken where none is named.
 _MANY_LEVELS = 20
 #: What Gibbs sweeps know, by name: likelihoods of Normal utilities; priors that are conjugate, and the Normal
-#: one, which is Normal-Wishart there.
+#: one, whose precisions are half-t there.
 SWEEP_LIKELIHOODS = tuple(
     name for name, kind in LIKELIHOODS.items() if kind.utilities is not Likelihood.utilities
 )
 SWEEP_PRIORS = ("normal", *(name for name, kind in PRIORS.items() if kind.conjugate is not Prior.conjugate))
 #: Priors whose scale the setting `prior_scale` gives.
-NORMAL_PRIORS = ("normal", "hierarchical-normal", "lkj", "normal-wishart")
+NORMAL_PRIORS = ("normal", "hierarchical-normal", "lkj", "normal-wishart", "normal-half-t")
 
 
 def build_model(
@@ -43,7 +43,7 @@ def build_model(
     levels : ndarray, optional
         Levels of the rating scale, for a likelihood that needs them.
     gibbs : bool
-        With the Normal-Wishart priors and implicit feedback of Gibbs sweeps; otherwise with the priors of the
+        With the conjugate priors and implicit feedback of Gibbs sweeps; otherwise with the priors of the
         settings, as a guide is fitted under.
     ends : tuple of float, optional
         Lowest and highest rating of the scale, for a likelihood that needs them; those of `levels` when not
@@ -66,8 +66,8 @@ def build_model(
         )
     if gibbs and settings.prior.partition(":")[0] not in SWEEP_PRIORS:
         raise SettingsError(
-            f"Gibbs sweeps do not know the prior {settings.prior}, only {' and '.join(SWEEP_PRIORS)} (both "
-            "as Normal-Wishart): fit a guide instead (--preset amortized)."
+            f"Gibbs sweeps do not know the prior {settings.prior}, only {', '.join(SWEEP_PRIORS)} (normal "
+            "as normal-half-t): fit a guide instead (--preset amortized)."
         )
     if ends is None:
         ends = (0.0, 1.0) if levels is None else (float(levels[0]), float(levels[-1]))
@@ -80,19 +80,19 @@ def build_model(
     )
     likelihood.drawn = gibbs
 
-    bias = "normal-wishart" if gibbs else "normal"
+    bias = "normal-half-t" if gibbs else "normal"
     # The scale of a prior of another family is another thing: it is said in the word.
     own_scale: float | None = settings.prior_scale
-    if gibbs:
+    factors = _sampled_prior(settings) if gibbs else settings.prior
+    kind, given = parse_word(factors, PRIORS, "prior")
+    if gibbs and kind == "normal-wishart":
         # What is said is the guess at one factor's standard deviation, however many there are.
-        _, given = parse_word(settings.prior, PRIORS, "prior")
         degrees = float(given.get("extra_degrees", EXTRA_DEGREES))
         own_scale = NormalWishartPrior.guessing(
             settings.prior_scale, settings.n_factors, extra_degrees=degrees
         ).scale
-    factors = _sampled_prior(settings) if gibbs else settings.prior
     loc = None if gibbs else _prior_mean(settings, mean_rating)
-    if factors.partition(":")[0] not in NORMAL_PRIORS:
+    if kind not in NORMAL_PRIORS:
         own_scale = None
     return FactorizationModel(
         settings.n_factors,
@@ -134,10 +134,10 @@ def _prior_mean(settings: ModelSettings, mean_rating: float | None) -> float | N
 
 
 def _sampled_prior(settings: ModelSettings) -> str:
-    """Return the Normal-Wishart prior that Gibbs sweeps take for a Normal one, which may name its scale."""
+    """Return the prior that Gibbs sweeps take: for a Normal one, which may name its scale, the half-t."""
     word = settings.prior
     name, arguments = parse_word(word, PRIORS, "prior")
-    if name == "normal-wishart":
+    if name != "normal":
         return word
     given = arguments.get("loc", settings.prior_mean)
     # One that follows from the ratings was a place to start at, and is learned here.
@@ -147,6 +147,5 @@ def _sampled_prior(settings: ModelSettings) -> str:
             "(prior_mean, or loc in the prior): leave it at 0, or fit a guide instead (--preset amortized)."
         )
     if "scale" not in arguments:
-        return "normal-wishart"
-    own = NormalWishartPrior.guessing(float(arguments["scale"]), settings.n_factors)
-    return f"normal-wishart:scale={own.scale!r}"
+        return "normal-half-t"
+    return f"normal-half-t:scale={float(arguments['scale'])!r}"

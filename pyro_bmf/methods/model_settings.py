@@ -67,9 +67,9 @@ class ModelSettings(Following):
         that `Settings.replace` is given; the others are in standard units. Numbers in a word are the user's.
         Factors' numbers are in units of the root of a rating, as a product of two is a rating.
 
-    `implicit` needs the exact head or Gibbs sweeps, whose priors are Normal-Wishart with `prior_scale` as a
-    guess, whatever the number of factors, and of biases half-t of the scale `bias_scale`; `row_noise` needs
-    one of them or the encoders.
+    `implicit` needs the exact head or Gibbs sweeps, under whose priors the standard deviations of factors
+    are half-t of the scale `prior_scale`, whatever their number, and of biases of the scale `bias_scale`;
+    `row_noise` needs one of them or the encoders.
     """
 
     n_factors: int = setting(

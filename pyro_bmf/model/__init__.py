@@ -12,6 +12,7 @@ from .likelihoods.student_t import StudentTLikelihood
 from .priors.heavy_tails import HorseshoePrior, LaplacePrior, StudentTPrior
 from .priors.hierarchical import HierarchicalNormalPrior, LKJPrior
 from .priors.normal import NormalPrior, Prior
+from .priors.normal_half_t import NormalHalfTPrior
 from .priors.normal_wishart import NormalWishartPrior
 from .priors.positive import GammaPrior, LogNormalPrior
 from .row_noise import RowNoise
@@ -29,6 +30,7 @@ __all__ = [
     "Likelihood",
     "LogNormalPrior",
     "NegativeBinomialLikelihood",
+    "NormalHalfTPrior",
     "NormalLikelihood",
     "NormalPrior",
     "NormalWishartPrior",

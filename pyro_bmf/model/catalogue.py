@@ -15,6 +15,7 @@ from .likelihoods.student_t import StudentTLikelihood
 from .priors.heavy_tails import HorseshoePrior, LaplacePrior, StudentTPrior
 from .priors.hierarchical import HierarchicalNormalPrior, LKJPrior
 from .priors.normal import NormalPrior, Prior
+from .priors.normal_half_t import NormalHalfTPrior
 from .priors.normal_wishart import NormalWishartPrior
 from .priors.positive import GammaPrior, LogNormalPrior
 
@@ -24,6 +25,7 @@ PRIORS: dict[str, type[Prior]] = {
     "hierarchical-normal": HierarchicalNormalPrior,
     "lkj": LKJPrior,
     "normal-wishart": NormalWishartPrior,
+    "normal-half-t": NormalHalfTPrior,
     "student-t": StudentTPrior,
     "laplace": LaplacePrior,
     "horseshoe": HorseshoePrior,

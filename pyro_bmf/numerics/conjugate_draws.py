@@ -27,28 +27,25 @@ def draw_wishart(degrees: float, inverse_scale: Tensor) -> Tensor:
 
 
 def draw_normal_wishart(
-    rows: Tensor, scale: float, kappa: float, *, extra_degrees: float
+    rows: Tensor, inverse_scale: Tensor, kappa: float, *, degrees: float
 ) -> tuple[Tensor, Tensor]:
     r"""Draw location (K,) and precision (K, K) given rows (n, K) of N(location, precision^{-1}).
 
     Parameters
     ----------
     rows : Tensor, shape (n, K)
-    scale, kappa, extra_degrees
-        Of the prior: :math:`\Lambda \sim W(\nu, I / (\nu s^2))` with nu = K + `extra_degrees`, and
-        :math:`\mu \mid \Lambda \sim N(0, (\kappa \Lambda)^{-1})`.
+    inverse_scale : Tensor, shape (K,)
+    kappa, degrees : float
+        Of the prior: :math:`\Lambda \sim W(\nu, \mathrm{diag}(w)^{-1})` with nu = `degrees` and w =
+        `inverse_scale`, and :math:`\mu \mid \Lambda \sim N(0, (\kappa \Lambda)^{-1})`.
     """
     n, k = rows.shape
     mean = rows.mean(0)
     about = rows - mean
-    prior_degrees = k + extra_degrees
-    degrees = prior_degrees + n
     inverse = (
-        torch.eye(k, dtype=rows.dtype, device=rows.device) * (prior_degrees * scale**2)
-        + about.mT @ about
-        + (kappa * n / (kappa + n)) * torch.outer(mean, mean)
+        torch.diag(inverse_scale) + about.mT @ about + (kappa * n / (kappa + n)) * torch.outer(mean, mean)
     )
-    precision = draw_wishart(float(degrees), inverse)
+    precision = draw_wishart(degrees + n, inverse)
     noise = torch.randn(k, 1, dtype=rows.dtype, device=rows.device)
     root = factorise.cholesky((kappa + n) * precision)
     spread = torch.linalg.solve_triangular(root.mT, noise, upper=True).squeeze(-1)

@@ -70,13 +70,18 @@ def test_an_interrupted_run_goes_on_to_the_same_predictions(name: str, copied: P
         assert outcome.code == 1
         assert "of another fit: its version of the sweeps is" in outcome.err
         return
+    if checkpoint and name == "exact-head-after-1-checkpoints":
+        # Its guide had another prior of the factors: it does not go on by this one.
+        assert outcome.code == 1
+        assert "of another fit: its model is" in outcome.err
+        return
     if checkpoint and begun["torch"] != torch.__version__:
         assert outcome.code == 1
         assert "of another fit: its torch is" in outcome.err
         return
     assert outcome.code == 0, outcome.err
     found = predictions(copied / name / "model.safetensors")
-    afterwards = ("guide-then-sweeps-after-2-checkpoints", "exact-head-after-1-checkpoints")
+    afterwards = ("guide-then-sweeps-after-2-checkpoints",)
     if name == "conjugate-before-its-end" or name in afterwards:
         # Without a checkpoint it is fitted anew, now with a prior of the cut points; after its guide it is
         # swept under other priors, or by other moves.

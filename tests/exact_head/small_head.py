@@ -14,7 +14,7 @@ from pyro_bmf.methods.exact_head.settings import ExactHead
 from pyro_bmf.methods.exact_head.updates import HeadUpdates
 from pyro_bmf.model import FactorizationModel, NormalLikelihood, OrderedProbitLikelihood
 from pyro_bmf.model.implicit_feedback import ImplicitFeedback
-from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
+from pyro_bmf.model.priors.normal_half_t import NormalHalfTPrior
 from pyro_bmf.model.row_noise import RowNoise
 
 N_USERS, N_ITEMS, K = 9, 7, 2
@@ -55,10 +55,10 @@ def make(
     likelihood.drawn = drawn
     model = FactorizationModel(
         K,
-        user_prior=NormalWishartPrior(0.5),
-        item_prior=NormalWishartPrior(0.6),
-        user_bias_prior=NormalWishartPrior(0.4),
-        item_bias_prior=NormalWishartPrior(0.7),
+        user_prior=NormalHalfTPrior(0.5),
+        item_prior=NormalHalfTPrior(0.6),
+        user_bias_prior=NormalHalfTPrior(0.4),
+        item_bias_prior=NormalHalfTPrior(0.7),
         likelihood=likelihood,
         implicit=ImplicitFeedback() if implicit else None,
         row_noise=RowNoise("both") if noisy else None,

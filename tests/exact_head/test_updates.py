@@ -16,6 +16,7 @@ from pyro_bmf.methods.exact_head.guide import noise_squares
 from pyro_bmf.methods.exact_head.hyperparameters import times_kappa
 from pyro_bmf.methods.exact_head.objective import Collapsed, CollapsedELBO
 from pyro_bmf.methods.exact_head.updates import best_noise_shape
+from pyro_bmf.model.priors.normal_half_t import NormalHalfTPrior
 from pyro_bmf.model.priors.normal_wishart import EXTRA_DEGREES, NormalWishartPrior
 from pyro_bmf.model.row_noise import SPREAD_RATE
 
@@ -43,6 +44,42 @@ def test_the_precision_of_rows_is_the_best_wishart() -> None:
     for direction in (torch.eye(3), torch.diag(torch.tensor([1.0, -1.0, 0.0])), torch.ones(3, 3)):
         for step in (-0.02, 0.02):
             assert bound(best + step * direction.double() * best.diagonal().mean()) < height
+
+
+@pytest.mark.parametrize("size", [1.0, 0.01, 50.0])
+def test_the_precision_of_half_t_factors_is_the_best_wishart(size: float) -> None:
+    """With the best q of the rates of its prior: the bound falls in every direction of both."""
+    n, scale, k = 12, 0.4, 3
+    root = torch.randn(k, k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    squares = size * root @ root.mT
+    half = torch.tensor([0.5, 0.5 * (k + 2)], dtype=torch.float64)
+    after = torch.tensor(k + 1.0 + n + 1, dtype=torch.float64)
+    halves = (after - torch.arange(k, dtype=torch.float64)) / 2
+
+    def bound(mean: Tensor, rates: Tensor) -> float:
+        """Of the Wishart of this mean, and q(r_k) = Gamma((K + 2) / 2, rate_k)."""
+        q, q_rates = Wishart(after, mean / after), Gamma(half[1], rates)
+        log_det = torch.digamma(halves).sum() + k * math.log(2.0) + torch.logdet(mean / after)
+        said = 0.5 * (n + 1) * log_det - 0.5 * (mean * squares).sum()
+        # E log W(K + 1, (4 diag r)^-1), but for constants: no determinant is left of it.
+        log_rates = torch.digamma(half[1]) - rates.log()
+        said = said + 0.5 * (k + 1) * log_rates.sum() - 2.0 * (q_rates.mean * mean.diagonal()).sum()
+        prior = Gamma(half[0], torch.tensor(scale**-2, dtype=torch.float64))
+        return float(said + q.entropy() - kl_divergence(q_rates, prior).sum())
+
+    best = NormalHalfTPrior(scale).expect(squares, n)
+    torch.testing.assert_close(NormalHalfTPrior(scale).posterior(best, n).mean, best)
+    rates = scale**-2 + 2.0 * best.diagonal()
+    height = bound(best, rates)
+    root = torch.linalg.cholesky(best)
+    for direction in (torch.eye(k), torch.diag(torch.tensor([1.0, -1.0, 0.0])), torch.ones(k, k)):
+        for step in (-0.02, 0.02):
+            assert bound(best + step * root @ direction.double() @ root.mT, rates) < height
+    for i in range(k):
+        for factor in (0.98, 1.02):
+            moved = rates.clone()
+            moved[i] *= factor
+            assert bound(best, moved) < height
 
 
 @pytest.mark.parametrize("squares", [2.3, 0.001, 80.0])

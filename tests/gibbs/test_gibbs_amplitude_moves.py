@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 from test_gibbs_scale_moves import log_density, start
-from tiny_chain import ITEMS, USERS, K
+from tiny_chain import FACTORS, ITEMS, USERS, Factors, K
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -52,10 +52,11 @@ def log_volume(side: str, columns: list[int]) -> int:
     return width * (n + 1 + other) - entries - 2 * width
 
 
+@pytest.mark.parametrize("factors", FACTORS)
 def test_densities_are_those_of_priors_and_utilities_one_after_the_other(
-    monkeypatch: pytest.MonkeyPatch,
+    factors: Factors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, sweeps, state = start("both")
+    _, sweeps, state = start("both", factors)
     z, there = utilities(sweeps, state), copy.deepcopy(state)
     asked: list[amplitude_moves.AmplitudeDensity] = []
     steps = [t for t, _ in zip(itertools.cycle((0.2, -0.3, 0.15)), PARTS, strict=False)]

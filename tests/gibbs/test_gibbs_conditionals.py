@@ -210,7 +210,8 @@ def test_normal_wishart_of_one_dimension_is_the_normal_gamma() -> None:
     # Far from zero, so that the prior's pull on the location is most of the sum of squares.
     values = torch.tensor([2.3, 1.2, 3.1, 2.4, 2.9], dtype=torch.float64)
     scale, kappa, n, nu = 0.6, 2.0, 5, 3.0
-    drawn = [draw_normal_wishart(values[:, None], scale, kappa, extra_degrees=2) for _ in range(4_000)]
+    inverse = torch.tensor([nu * scale**2], dtype=torch.float64)
+    drawn = [draw_normal_wishart(values[:, None], inverse, kappa, degrees=nu) for _ in range(4_000)]
     precision = np.array([float(p) for _, p in drawn])
     location = np.array([float(m) for m, _ in drawn])
     mean = float(values.mean())
@@ -225,13 +226,14 @@ def test_normal_wishart_of_one_dimension_is_the_normal_gamma() -> None:
 
 def test_normal_wishart_of_three_dimensions() -> None:
     rows = torch.randn(7, 3, dtype=torch.float64) + torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64)
-    scale, kappa, n, nu = 0.6, 2.0, 7, 5.0
+    kappa, n, nu = 2.0, 7, 5.0
+    prior = torch.tensor([1.8, 0.4, 6.0], dtype=torch.float64)
     mean = rows.mean(0)
     about = rows - mean
-    inverse = torch.eye(3).double() * nu * scale**2 + about.T @ about
+    inverse = torch.diag(prior) + about.T @ about
     inverse = inverse + kappa * n / (kappa + n) * torch.outer(mean, mean)
     expected = (nu + n) * torch.linalg.inv(inverse)
-    draws = [draw_normal_wishart(rows, scale, kappa, extra_degrees=2) for _ in range(3_000)]
+    draws = [draw_normal_wishart(rows, prior, kappa, degrees=nu) for _ in range(3_000)]
     drawn = torch.stack([precision for _, precision in draws])
     error = (drawn.mean(0) - expected) / (drawn.std(0) / math.sqrt(3_000))
     assert float(error.abs().max()) < 4.5

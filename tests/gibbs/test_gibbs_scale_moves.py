@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tiny_chain import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, tiny_sweeps
+from tiny_chain import FACTORS, ITEMS, USERS, Factors, K, random_state, tiny_model, tiny_pairs, tiny_sweeps
 from torch import Tensor
 from torch.distributions import Cauchy, Dirichlet, Gamma, MultivariateNormal, Normal, Wishart
 
@@ -26,7 +26,9 @@ from pyro_bmf.methods.gibbs.scale_moves import (
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model import FactorizationModel
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
-from pyro_bmf.model.priors.half_t import HalfTPrecision
+from pyro_bmf.model.priors.half_t import HalfTPrecision, HalfTPrecisionMatrix
+from pyro_bmf.model.priors.normal_half_t import NormalHalfTPrior
+from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
 from pyro_bmf.model.sides import SIDES, Sides
 from pyro_bmf.numerics.cuts.density import CutDensity
 from pyro_bmf.numerics.slice_draw import slice_draw
@@ -35,8 +37,10 @@ LEVELS, KAPPA, CENTRE, SPREAD, BEND = [1.0, 2.0, 3.0, 4.0], 3.0, 2.4, 1.75, 0.3
 CUTS = CutDensity([1.5, 2.5, 3.5], SPREAD, BEND)
 
 
-def start(row_noise: str) -> tuple[FactorizationModel, Sweeps, ChainState]:
-    model = tiny_model(OrderedProbitLikelihood(LEVELS, noise=0.7), row_noise=row_noise)
+def start(
+    row_noise: str, factors: Factors = NormalHalfTPrior
+) -> tuple[FactorizationModel, Sweeps, ChainState]:
+    model = tiny_model(OrderedProbitLikelihood(LEVELS, noise=0.7), row_noise=row_noise, factors=factors)
     generator = torch.Generator().manual_seed(2)
     stars = torch.randint(1, 5, (len(tiny_pairs()[0]),), generator=generator).double()
     sweeps = tiny_sweeps(model, stars)
@@ -61,9 +65,12 @@ def log_density(sweeps: Sweeps, state: ChainState) -> Tensor:
     one = torch.ones((), dtype=torch.float64)
     for name, side in (("user", state.user), ("item", state.item)):
         factors, bias = side.precision[:K, :K], side.precision[K, K]
-        degrees = torch.tensor(K + 2.0, dtype=torch.float64)
-        eye = torch.eye(K, dtype=torch.float64)
-        total = total + Wishart(degrees, eye / (degrees * 0.6**2)).log_prob(factors)
+        if isinstance(sweeps.model.user_prior, NormalWishartPrior):
+            degrees = torch.tensor(K + 2.0, dtype=torch.float64)
+            eye = torch.eye(K, dtype=torch.float64)
+            total = total + Wishart(degrees, eye / (degrees * 0.6**2)).log_prob(factors)
+        else:
+            total = total + HalfTPrecisionMatrix(0.6 * one, K).log_prob(factors)
         total = total + HalfTPrecision(0.5 * one).log_prob(bias)
         zero = torch.zeros(K, dtype=torch.float64)
         total = total + MultivariateNormal(zero, precision_matrix=KAPPA * factors).log_prob(side.location[:K])
@@ -94,9 +101,10 @@ def factor(t: float) -> Tensor:
     return torch.tensor(math.exp(t), dtype=torch.float64)
 
 
+@pytest.mark.parametrize("factors", FACTORS)
 @pytest.mark.parametrize("noisy", ["user", "item"])
-def test_the_density_against_noise_is_that_of_the_priors(noisy: str) -> None:
-    model, sweeps, state = start("both")
+def test_the_density_against_noise_is_that_of_the_priors(noisy: str, factors: Factors) -> None:
+    model, sweeps, state = start("both", factors)
     side = getattr(state, noisy)
     line = noise_line(state, model, side, CENTRE, CUTS)
     here = log_density(sweeps, state)
@@ -109,8 +117,11 @@ def test_the_density_against_noise_is_that_of_the_priors(noisy: str) -> None:
         assert line(t) - line(0.0) == pytest.approx(expected, abs=1e-8)
 
 
-def test_the_density_with_utilities_is_that_of_priors_and_utilities(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, sweeps, state = start("both")
+@pytest.mark.parametrize("factors", FACTORS)
+def test_the_density_with_utilities_is_that_of_priors_and_utilities(
+    factors: Factors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, sweeps, state = start("both", factors)
     z = sweeps.predictors(state) + 0.3 * torch.randn(len(sweeps.ratings), dtype=torch.float64)
 
     def log_joint(state: ChainState, z: Tensor) -> Tensor:

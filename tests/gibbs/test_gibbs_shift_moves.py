@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_gibbs_scale_moves import log_density
 from test_gibbs_scale_moves import start as started
-from tiny_chain import K, random_state, tiny_model, tiny_sweeps
+from tiny_chain import FACTORS, Factors, K, random_state, tiny_model, tiny_sweeps
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
@@ -123,10 +123,11 @@ def rescaled(state: ChainState, factor: int, t: float) -> ChainState:
     return new
 
 
+@pytest.mark.parametrize("prior", FACTORS)
 def test_scales_of_factors_against_their_partners_are_as_the_priors_leave_them(
-    monkeypatch: pytest.MonkeyPatch,
+    prior: Factors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, sweeps, state = started("both")
+    _, sweeps, state = started("both", prior)
     # Different on either side, so that it matters which is which.
     state.user.precision *= 3.0
     state.item.weights_precision *= 5.0

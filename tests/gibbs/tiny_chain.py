@@ -12,18 +12,29 @@ from pyro_bmf.model import FactorizationModel, RowNoise
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.implicit_feedback import ImplicitFeedback
 from pyro_bmf.model.likelihoods.normal import Likelihood, NormalLikelihood
+from pyro_bmf.model.priors.normal_half_t import NormalHalfTPrior
 from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
 
 USERS, ITEMS, K = 6, 5, 2
 
 
-def tiny_model(likelihood: Likelihood | None = None, *, row_noise: str | None = "both") -> FactorizationModel:
+#: Priors of the factors that sweeps know.
+FACTORS = (NormalHalfTPrior, NormalWishartPrior)
+Factors = type[NormalHalfTPrior] | type[NormalWishartPrior]
+
+
+def tiny_model(
+    likelihood: Likelihood | None = None,
+    *,
+    row_noise: str | None = "both",
+    factors: Factors = NormalHalfTPrior,
+) -> FactorizationModel:
     return FactorizationModel(
         K,
-        user_prior=NormalWishartPrior(0.6, kappa=3.0),
-        item_prior=NormalWishartPrior(0.6, kappa=3.0),
-        user_bias_prior=NormalWishartPrior(0.5, kappa=3.0),
-        item_bias_prior=NormalWishartPrior(0.5, kappa=3.0),
+        user_prior=factors(0.6, kappa=3.0),
+        item_prior=factors(0.6, kappa=3.0),
+        user_bias_prior=NormalHalfTPrior(0.5, kappa=3.0),
+        item_bias_prior=NormalHalfTPrior(0.5, kappa=3.0),
         likelihood=NormalLikelihood(0.7) if likelihood is None else likelihood,
         centred=False,
         implicit=ImplicitFeedback(0.4),

@@ -21,7 +21,7 @@ from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.priors.heavy_tails import LaplacePrior
 from pyro_bmf.model.priors.hierarchical import HierarchicalNormalPrior
 from pyro_bmf.model.priors.normal import NormalPrior
-from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
+from pyro_bmf.model.priors.normal_half_t import NormalHalfTPrior
 
 LEVELS = np.arange(1.0, 6.0)
 
@@ -69,7 +69,7 @@ def test_means_that_cannot_be(settings: dict[str, Any], how: dict[str, Any], mes
 def test_sweeps_learn_a_mean_that_was_to_follow_from_ratings() -> None:
     settings = raw(prior_scale=0.4)
     prior = build_model(settings, LEVELS, gibbs=True).user_prior
-    assert isinstance(prior, NormalWishartPrior)
+    assert isinstance(prior, NormalHalfTPrior)
     assert prior.guess(settings.n_factors) == pytest.approx(0.4)
 
 
@@ -97,14 +97,19 @@ def test_settings_refuse_means_of_nothing() -> None:
 
 
 def test_sweeps_take_what_a_prior_word_says_of_scales() -> None:
-    """Of a Normal prior it is the guess at one of ten factors' spread, of a Normal-Wishart one its own s."""
+    """Of a half-t it is the scale, of a Normal-Wishart one the guess or its own s: ten factors."""
     scales = {
         word: build_model(ModelSettings(prior=word, prior_scale=0.9), LEVELS, gibbs=True).user_prior.scale
-        for word in ("normal", "normal:scale=0.4", "normal-wishart", "normal-wishart:scale=0.2,kappa=5")
+        for word in (
+            *("normal", "normal:scale=0.4", "normal-half-t", "normal-half-t:scale=0.2,kappa=5"),
+            *("normal-wishart", "normal-wishart:scale=0.2,kappa=5"),
+        )
     }
-    assert list(scales.values()) == pytest.approx([0.45, 0.2, 0.45, 0.2])
-    model = build_model(ModelSettings(prior="normal-wishart:kappa=5"), LEVELS, gibbs=True)
-    assert model.user_prior.settings()["kappa"] == 5
+    assert list(scales.values()) == pytest.approx([0.9, 0.4, 0.9, 0.2, 0.45, 0.2])
+    for kind in ("normal-wishart", "normal-half-t"):
+        model = build_model(ModelSettings(prior=f"{kind}:kappa=5"), LEVELS, gibbs=True)
+        assert model.user_prior.settings()["kind"] == kind
+        assert model.user_prior.settings()["kappa"] == 5
 
 
 def make(loc: float) -> CrossFeedbackGuide:

@@ -40,6 +40,7 @@ SLICE = {
     ("laplace", "normal"),
     ("log-normal", "ordered-logistic"),
     ("normal-wishart", "ordered-logistic"),
+    ("normal-half-t", "normal"),
     ("normal", "beta"),
     ("normal", "bernoulli"),
     ("normal", "student-t"),
@@ -114,7 +115,7 @@ def test_positive_factors_alone_make_a_rating(split: Split, tmp_path: Path) -> N
 
 RUNS = {
     "conjugate": {"normal"},
-    "gibbs": {"normal", "normal-wishart"},
+    "gibbs": {"normal", "normal-wishart", "normal-half-t"},
 }
 
 

@@ -77,7 +77,8 @@ def test_biases_may_not_differ_at_all(spread: float, low: float, high: float) ->
 def test_the_density_of_a_scaled_precision_is_the_half_ts() -> None:
     """At lambda / g^2 it changes by g^A (1 + C g^-2)^(-3/2), with the Jacobian g^-2."""
     density, precision = HalfTPrecision(double(SCALE)), double(2.0)
-    power, rate, tail = NormalWishartPrior(SCALE).scale_terms(precision)
+    power, rate, (tail,), half = NormalWishartPrior(SCALE).scale_terms(precision)
+    assert half == 1.5
     assert float(rate) == 0.0
     for g in (0.01, 0.8, 1.5, 40.0):
         expected = float(density.log_prob(precision / g**2) - density.log_prob(precision)) - 2.0 * math.log(g)

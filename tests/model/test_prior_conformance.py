@@ -25,6 +25,7 @@ from pyro_bmf.model.priors.heavy_tails import (
 )
 from pyro_bmf.model.priors.hierarchical import HierarchicalNormalPrior, LKJPrior
 from pyro_bmf.model.priors.normal import NormalPrior, Prior
+from pyro_bmf.model.priors.normal_half_t import NormalHalfTPrior
 from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
 from pyro_bmf.model.priors.positive import GammaPrior, LogNormalPrior
 
@@ -33,6 +34,7 @@ CASES: dict[str, tuple[Callable[[], Prior], dict[str, Any]]] = {
     "hierarchical-normal": (lambda: HierarchicalNormalPrior(0.6), {}),
     "lkj": (lambda: LKJPrior(0.6, 1.5), {}),
     "normal-wishart": (lambda: NormalWishartPrior(0.5), {}),
+    "normal-half-t": (lambda: NormalHalfTPrior(0.5), {}),
     "student-t": (lambda: StudentTPrior(df=6.0, scale=0.5), {}),
     "laplace": (lambda: LaplacePrior(0.4), {}),
     "horseshoe": (lambda: HorseshoePrior(0.3), {"finite_variance": False}),

@@ -10,7 +10,7 @@ tau their precisions, the logarithm of the density at t = log g is
 
 .. math::
 
-   A t - B e^{-2t} - \tfrac{3}{2} \log(1 + C e^{-2t}) + l e^t - \frac{1}{2} q e^{2t}, \qquad
+   A t - B e^{-2t} - p \sum \log(1 + C e^{-2t}) + l e^t - \frac{1}{2} q e^{2t}, \qquad
    q = \sum \tau_{ij} e_{ij}^2, \quad l = q + \sum \tau_{ij} e_{ij} r_{ij}.
 
 Factors are scaled on either side, as each side has a prior, all of them and then each: weak ones, of which
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...model.implicit_feedback import ImplicitFeedback
+from ...model.priors.conjugate import log_tails
 from ...model.sides import SIDES, Sides
 from ...numerics import room
 from ...numerics.chunks import chunks
@@ -47,21 +48,22 @@ _CELLS = 800_000
 class AmplitudeDensity:
     """The log-density of t = log g.
 
-    slope t - rate exp(-2 t) - 3/2 log(1 + tail exp(-2 t)) + linear exp(t) - square exp(2 t) / 2.
+    slope t - rate exp(-2 t) - power sum log(1 + tails exp(-2 t)) + linear exp(t) - square exp(2 t) / 2.
     """
 
     slope: float
     rate: float
     linear: float
     square: float
-    tail: float = 0.0
+    tails: list[float]
+    power: float
 
     def __call__(self, t: float) -> float:
         """Return the log-density at t."""
         if abs(t) > 300.0:
             return -math.inf
         g = math.exp(t)
-        prior = self.slope * t - self.rate / g**2 - 1.5 * math.log1p(self.tail / g**2)
+        prior = self.slope * t - self.rate / g**2 + log_tails(self.tails, self.power, 1.0 / g**2)
         return prior + g * (self.linear - 0.5 * self.square * g)
 
 
@@ -107,13 +109,13 @@ def _draw_biases(
         prior = priors.of(side).bias
         if prior is None:
             continue
-        slope, rate, tail = prior.scale_terms(own.precision[-1, -1])
+        slope, rate, tails, power = prior.scale_terms(own.precision[-1, -1])
         if implicit is not None:
             slope, rate = slope - 2.0, rate + implicit.scale**2 * own.weights_precision[-1].double()
         part = own.rows[:, -1].index_select(0, pairs.of(side)).double()
         weighted = precision * part
-        read: list[float] = torch.stack([rate, weighted @ part, weighted @ left, tail]).tolist()
-        density = AmplitudeDensity(slope, read[0], read[1] + read[2], read[1], read[3])
+        read: list[float] = torch.stack([rate, weighted @ part, weighted @ left, *tails]).tolist()
+        density = AmplitudeDensity(slope, read[0], read[1] + read[2], read[1], read[3:], power)
         factor = math.exp(slice_draw(density, _WIDTH))
         own.rows[:, -1] *= factor
         own.location[-1] *= factor
@@ -135,18 +137,21 @@ def _draw_factors(
     """Draw the amplitude of all factors, then of each, first on the users' side, then on the items'."""
     k = len(state.user.precision) - (priors.user.bias is not None)
     terms = [priors.of(side).factors.factor_scale_terms(state.of(side).precision[:k, :k]) for side in SIDES]
-    slopes, rates = [slope for slope, _ in terms], [rate for _, rate in terms]
+    slopes, rates = [one.slope for one in terms], [one.rate for one in terms]
     if implicit is not None:
         slopes = [slope - 2.0 for slope in slopes]
         own_rates = (state.of(side).weights_precision[:k].double() for side in SIDES)
         rates = [rate + implicit.scale**2 * more for rate, more in zip(rates, own_rates, strict=True)]
     gram, linear = sums_of_parts(state, pairs, left, precision, k)
     # One wait for the device: all that densities are made of.
-    read = torch.cat([gram, linear.unsqueeze(0), torch.stack(rates)]).cpu().numpy()
+    ours = torch.stack([*rates, *(one.tails for one in terms)])
+    read = torch.cat([gram, linear.unsqueeze(0), ours]).cpu().numpy()
     drawn, every = np.ones((2, k)), np.arange(k)
-    for own, rate, slope in zip(drawn, read[k + 1 :], slopes, strict=True):
+    for i, (own, slope) in enumerate(zip(drawn, slopes, strict=True)):
         for chosen in (every, *every.reshape(-1, 1)):
-            density = density_of(chosen, drawn.prod(0), read[:k], read[k], slope, rate / own**2)
+            rate, tails = read[[k + 1 + i, k + 3 + i]] / own**2
+            prior = slope, rate, tails, terms[i].power
+            density = density_of(chosen, drawn.prod(0), read[:k], read[k], *prior)
             own[chosen] *= math.exp(slice_draw(density, _WIDTH))
     for side, factors in zip(SIDES, drawn, strict=True):
         state.of(side).scale_factors(room.to_device(factors.tolist(), left.device))
@@ -181,6 +186,8 @@ def density_of(
     linear: NDArray[np.float64],
     slope: float,
     rates: NDArray[np.float64],
+    tails: NDArray[np.float64],
+    power: float,
 ) -> AmplitudeDensity:
     """Return the density of the amplitude that some factors have in common.
 
@@ -194,10 +201,13 @@ def density_of(
         Of `sums_of_parts`.
     slope : float
         A of one factor: those of several add up.
-    rates : ndarray, shape (K,)
-        B of each factor as it stands.
+    rates, tails : ndarray, shape (K,)
+        B and C of each factor as it stands.
+    power : float
+        p, the same of each.
     """
     parts = drawn[chosen]
     square = float(parts @ gram[np.ix_(chosen, chosen)] @ parts)
     left = float(parts @ (linear[chosen] - gram[chosen] @ (drawn - 1.0)))
-    return AmplitudeDensity(len(chosen) * slope, float(rates[chosen].sum()), square + left, square)
+    slope, rate = len(chosen) * slope, float(rates[chosen].sum())
+    return AmplitudeDensity(slope, rate, square + left, square, tails[chosen].tolist(), power)

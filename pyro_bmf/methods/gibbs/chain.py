@@ -56,7 +56,7 @@ class Chain:
     Parameters
     ----------
     model : FactorizationModel
-        With Normal-Wishart priors, started.
+        With conjugate priors, started.
     train : Ratings
     valid : tuple of Tensor or None
         Users, items and ratings to record the running validation RMSE of; they choose nothing.

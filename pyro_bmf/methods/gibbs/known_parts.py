@@ -41,8 +41,9 @@ def conjugate_priors(model: FactorizationModel) -> Sides[SidePriors]:
     def of(prior: Prior) -> ConjugatePrior:
         if prior.conjugate is None:
             raise SettingsError(
-                f"Gibbs sweeps need Normal-Wishart priors, and there is a {type(prior).__name__}: give "
-                "one of those, or fit without sweeps (another method, or then=None)."
+                f"Gibbs sweeps need Normal half-t or Normal-Wishart priors, and there is a "
+                f"{type(prior).__name__}: give one of those, or fit without sweeps (another "
+                "method, or then=None)."
             )
         return prior.conjugate
 

@@ -50,9 +50,9 @@ class GibbsRun:
             return job.own
         if isinstance(job.settings.method, CoordinateAscent):
             raise SettingsError(
-                "Coordinate ascent needs Normal priors and Gibbs sweeps need Normal-Wishart ones: no model "
-                "of your own is known to both. Leave out the sweeps (then=None), or sample from the start "
-                "(method=Gibbs())."
+                "Coordinate ascent needs Normal priors and Gibbs sweeps need Normal half-t or Normal-Wishart "
+                "ones: no model of your own is known to both. Leave out the sweeps (then=None), or "
+                "sample from the start (method=Gibbs())."
             )
         # The guide's fit learns parameters of the model.
         return copy.deepcopy(job.own)

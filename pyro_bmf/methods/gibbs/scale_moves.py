@@ -14,18 +14,20 @@ orbit of a group, of translations or scalings, so a draw from its conditional un
 posterior as it is (Liu and Sabatti 2000, doi 10.1093/biomet/87.2.353). Densities of rows, locations and
 weights change by just what the Jacobian takes back; of what is left, hyperpriors, multipliers, utilities and
 the cuts' prior, the logarithm is :math:`A \log g - B g^{-2}
-- \frac{3}{2} \sum \log(1 + C g^{-2}) - \frac{1}{2} S g^2 + \log p(g c)`.
+- \sum p \log(1 + C g^{-2}) - \frac{1}{2} S g^2 + \log p(g c)`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from ...model import FactorizationModel
+from ...model.priors.conjugate import ScaleTerms, log_tails
 from ...numerics.cuts.density import CutDensity
 from ...numerics.cuts.stretch import Stretch
 from ...numerics.slice_draw import slice_draw
@@ -39,13 +41,14 @@ _WIDTH = 3.0
 class Line:
     """The log-density of the logarithm t of a scale.
 
-    A t - B exp(-2 t) - 3/2 sum log(1 + C exp(-2 t)) - S exp(2 t) / 2 + log p(exp(t) c).
+    A t - B exp(-2 t) - sum p log(1 + C exp(-2 t)) - S exp(2 t) / 2 + log p(exp(t) c): of every prior its
+    tails C, and their power p.
     """
 
     slope: float
     rate: float
     square: float
-    tails: list[float]
+    tails: list[tuple[list[float], float]]
     cuts: list[float]
     cut_density: CutDensity
 
@@ -58,7 +61,7 @@ class Line:
             self.slope * t
             - self.rate / g**2
             - 0.5 * self.square * g**2
-            - 1.5 * sum(math.log1p(tail / g**2) for tail in self.tails)
+            + sum([log_tails(tails, power, 1.0 / g**2) for tails, power in self.tails])
             + self.cut_density.of_numbers([g * cut for cut in self.cuts])
         )
 
@@ -134,9 +137,10 @@ def rescale_utilities(
 
 def stretch_of(state: ChainState, model: FactorizationModel) -> Stretch:
     """Return what priors say of a common factor of all predictors, whatever cuts are."""
-    slope, terms, tails = _prior_terms(state, model)
-    powers = torch.full_like(tails, 1.5)
-    return Stretch(slope, terms.sum(), tails, powers)
+    slope, rates, terms = _prior_terms(state, model)
+    tails = torch.cat([one.tails for one in terms]).double()
+    powers = torch.cat([torch.full_like(one.tails, one.power) for one in terms]).double()
+    return Stretch(slope, torch.stack([rate.double() for rate in rates]).sum(), tails, powers)
 
 
 def scale_predictors(state: ChainState, model: FactorizationModel, factor: Tensor) -> None:
@@ -179,17 +183,20 @@ def _priors_line(
     state: ChainState, model: FactorizationModel, centre: float, cut_density: CutDensity, *more: Tensor
 ) -> tuple[Line, list[float]]:
     """Return the density of the scale by the priors of hyperparameters and cuts alone, and more numbers."""
-    slope, terms, tails = _prior_terms(state, model)
-    read = _numbers(terms.sum(), tails, *more, state.cuts - centre)
-    end = 1 + len(tails)
-    found, cuts = read[end : end + len(more)], read[end + len(more) :]
-    return Line(slope + len(cuts), read[0], 0.0, read[1:end], cuts, cut_density), found
+    slope, rates, terms = _prior_terms(state, model)
+    read = iter(_numbers(*rates, *(one.tails for one in terms), *more, state.cuts - centre))
+    rate = sum(islice(read, len(rates)))
+    tails = [(list(islice(read, len(one.tails))), one.power) for one in terms]
+    others, cuts = list(islice(read, len(more))), list(read)
+    return Line(slope + len(cuts), rate, 0.0, tails, cuts, cut_density), others
 
 
-def _prior_terms(state: ChainState, model: FactorizationModel) -> tuple[float, Tensor, Tensor]:
-    """Return A, the parts of B and all C of the priors of hyperparameters, for a factor of predictors."""
+def _prior_terms(
+    state: ChainState, model: FactorizationModel
+) -> tuple[float, list[Tensor], list[ScaleTerms]]:
+    """Return A, the parts of B, and what has tails, of hyperparameters' priors for a factor of predictors."""
     k = model.n_factors
-    slope, terms, tails = 0.0, list[Tensor](), list[Tensor]()
+    slope, rates, found = 0.0, list[Tensor](), list[ScaleTerms]()
     scaled = [
         (model.user_prior, state.user.precision[:k, :k]),
         (model.user_bias_prior, state.user.precision[-1, -1]),
@@ -197,15 +204,15 @@ def _prior_terms(state: ChainState, model: FactorizationModel) -> tuple[float, T
     ]
     for prior, precision in scaled:
         if prior is not None and prior.conjugate is not None:
-            change, term, tail = prior.conjugate.scale_terms(precision)
-            slope += change
-            terms.append(term)
-            tails.append(tail)
+            terms = prior.conjugate.scale_terms(precision)
+            slope += terms.slope
+            rates.append(terms.rate)
+            found.append(terms)
     if model.implicit is not None:
         own, other = state.user.weights_precision, state.item.weights_precision[k:]
         slope -= 2.0 * (len(own) + len(other))
-        terms.append(model.implicit.scale**2 * (own.double().sum() + other.double().sum()))
-    return slope, torch.stack(terms), torch.stack(tails)
+        rates.append(model.implicit.scale**2 * (own.double().sum() + other.double().sum()))
+    return slope, rates, found
 
 
 def _draw(line: Line, state: ChainState) -> Tensor:

@@ -88,17 +88,27 @@ def shift_factors(moved: SideState, other: SideState, kappa: float, other_means:
 
 @dataclass(frozen=True)
 class ScaleDensity:
-    """The log-density of t = log g: slope t - own exp(-2 t) - partner exp(2 t)."""
+    """The log-density of t = log g.
+
+    slope t - own exp(-2 t) - partner exp(2 t), and of either side's tail C -power log(1 + C exp(-2 t)), of
+    the partner's with exp(2 t).
+    """
 
     slope: float
+    powers: tuple[float, float]
     own: float
     partner: float
+    own_tail: float
+    partner_tail: float
 
     def __call__(self, t: float) -> float:
         """Return the log-density at t."""
         if abs(t) > 300.0:
             return -math.inf
-        return self.slope * t - self.own * math.exp(-2.0 * t) - self.partner * math.exp(2.0 * t)
+        down, up = math.exp(-2.0 * t), math.exp(2.0 * t)
+        of_tails = self.powers[0] * math.log1p(self.own_tail * down)
+        of_tails += self.powers[1] * math.log1p(self.partner_tail * up)
+        return self.slope * t - self.own * down - self.partner * up - of_tails
 
 
 def rescale_factors(
@@ -116,17 +126,19 @@ def rescale_factors(
     implicit : ImplicitFeedback, optional
         Of the model.
     """
-    slopes, rates = [], []
+    found, rates = [], []
     for side, prior in priors.by_side():
         own = state.of(side)
-        slope, rate = prior.factor_scale_terms(own.precision[:k, :k])
+        terms = prior.factor_scale_terms(own.precision[:k, :k])
+        rate = terms.rate
         if implicit is not None:
             rate = rate + implicit.scale**2 * own.weights_precision[:k].double()
-        slopes.append(slope)
+        found.append(terms)
         rates.append(rate)
     # A of the weights' precisions is the same on either side.
-    read: list[list[float]] = torch.stack(rates, 1).tolist()
-    factors = [math.exp(slice_draw(ScaleDensity(slopes[0] - slopes[1], *both), _WIDTH)) for both in read]
+    slope, powers = found[0].slope - found[1].slope, (found[0].power, found[1].power)
+    read: list[list[float]] = torch.stack([*rates, *(terms.tails for terms in found)], 1).tolist()
+    factors = [math.exp(slice_draw(ScaleDensity(slope, powers, *both), _WIDTH)) for both in read]
     drawn = room.to_device(factors, state.user.rows.device)
     state.user.scale_factors(drawn)
     state.item.scale_factors(1.0 / drawn)

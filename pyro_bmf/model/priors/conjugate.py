@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+
+
+class ScaleTerms(NamedTuple):
+    r"""How the density of a precision changes when rows are multiplied by g, up to a constant.
+
+    At :math:`\Lambda / g^2`, and times the Jacobian of that scaling, it is in proportion to
+
+    .. math:: g^A e^{-B g^{-2}} \prod_k (1 + C_k g^{-2})^{-p}.
+
+    Attributes
+    ----------
+    slope : float
+        A.
+    rate : Tensor, shape (), or (K,) of each factor alone
+        B: of a Wishart.
+    tails : Tensor, shape (n,), or (K,) of each factor alone
+        C: of a half-t, one of every standard deviation; zeros of a Wishart.
+    power : float
+        p: zero of a Wishart.
+    """
+
+    slope: float
+    rate: Tensor
+    tails: Tensor
+    power: float
+
+
+def log_tails(tails: Sequence[float], power: float, inverse_square: float) -> float:
+    """Return the logarithm of the product of (1 + C / g^2)^(-power) over tails C, given 1 / g^2."""
+    if power == 0.0:
+        return 0.0
+    return -power * sum([math.log1p(tail * inverse_square) for tail in tails])
 
 
 class ConjugatePrior(Protocol):
@@ -38,15 +72,11 @@ class ConjugatePrior(Protocol):
         precision : Tensor, shape (K, K) or ()
         """
 
-    def scale_terms(self, precision: Tensor) -> tuple[float, Tensor, Tensor]:
-        r"""Return A, B and C of the precision's density when rows are multiplied by g.
+    def scale_terms(self, precision: Tensor) -> ScaleTerms:
+        """Return how the precision's density changes when rows are multiplied by a factor."""
 
-        At :math:`\Lambda / g^2`, and times the Jacobian of that scaling, it is in proportion to
-        :math:`g^A e^{-B g^{-2}} (1 + C g^{-2})^{-3/2}`: see `pyro_bmf.methods.gibbs.scale_moves`.
-        """
-
-    def factor_scale_terms(self, precision: Tensor) -> tuple[float, Tensor]:
-        """Return A, and B of each factor, (K,), where that one alone is multiplied: as `scale_terms`."""
+    def factor_scale_terms(self, precision: Tensor) -> ScaleTerms:
+        """Return the same of each factor, (K,), where that one alone is multiplied."""
 
     def expect(self, squares: Tensor, n: int) -> Tensor:
         r"""Return the mean of the best q of the precision, where rows and location have q of their own.

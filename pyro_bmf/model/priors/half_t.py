@@ -8,16 +8,32 @@ r"""A precision whose standard deviation has a half-t prior of two degrees of fr
 Given the rate 2r it is conjugate, and E[2r] = s^2 is the rate of an inverse Gamma, under which a standard
 deviation much below s is next to impossible: rows that do not differ would be found to differ. Gelman (2006),
 doi 10.1214/06-BA117A; Wand et al. (2011), doi 10.1214/11-BA631.
+
+Of K factors it is the prior of the precision under which the standard deviation of each is such a half-t and
+the correlation of any two is uniform, whatever K is. Huang and Wand (2013), doi 10.1214/13-BA815:
+
+.. math::
+
+   \Lambda \mid r \sim W\left(K + 1, (4 \, \mathrm{diag}(r))^{-1}\right), \quad r_k \sim
+   \mathrm{Gamma}\left(\tfrac{1}{2}, s^{-2}\right): \qquad
+   p(\Lambda) \propto \prod_k (1 + 2 s^2 \Lambda_{kk})^{-(K + 2)/2}.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
+from scipy.special import multigammaln
 from torch import Tensor
+
+from ...numerics import factorise, room
+
+#: Of `expected_precision_matrix`: the rates it begins at and their change at its end, as shares; its turns.
+_BEGUN, _SETTLED, _MOST_TURNS = 1e-8, 1e-10, 100
 
 
 class HalfTPrecision(TorchDistribution):
@@ -54,9 +70,68 @@ class HalfTPrecision(TorchDistribution):
         return HalfTPrecision(self.scale.expand(torch.Size(batch_shape)))
 
 
-def draw_rate(precision: Tensor, scale: float) -> Tensor:
-    """Draw the rate 2r given a precision, as conjugate draws of the precision take it."""
-    return 2.0 * torch._standard_gamma(torch.full_like(precision, 1.5)) / (scale**-2 + 2.0 * precision)
+class HalfTPrecisionMatrix(TorchDistribution):
+    r"""Distribution of the precision of K factors, each of which has a half-t standard deviation.
+
+    .. math::
+
+       p(\Lambda) = \frac{2^{K (K + 1) / 2}}{\Gamma_K((K + 1) / 2)}
+       \left(\frac{\Gamma((K + 2) / 2)}{s \sqrt{\pi}}\right)^K
+       \prod_k (s^{-2} + 2 \Lambda_{kk})^{-(K + 2) / 2}.
+
+    Parameters
+    ----------
+    scale : Tensor
+        s of the half-t; its shape is the batch shape.
+    n_factors : int
+        K.
+    """
+
+    has_enumerate_support = False
+    arg_constraints: dict[str, Any] = {"scale": constraints.positive}  # noqa: RUF012 (torch's own attribute)
+    support = constraints.positive_definite
+
+    def __init__(self, scale: Tensor, n_factors: int) -> None:
+        self.scale, self.n_factors = scale, n_factors
+        super().__init__(scale.shape, torch.Size((n_factors, n_factors)), validate_args=False)
+
+    def sample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
+        """Draw precisions: the rates, and then Bartlett's factors of a Wishart given them."""
+        k = self.n_factors
+        with torch.no_grad():
+            shape = torch.Size((*sample_shape, *self.batch_shape, k))
+            like: dict[str, Any] = {"dtype": self.scale.dtype, "device": self.scale.device}
+            rate = torch._standard_gamma(torch.full(shape, 0.5, **like)) * self.scale.unsqueeze(-1) ** 2
+            root = torch.randn((*shape, k), **like).tril(-1)
+            half = (0.5 * (k + 1.0 - torch.arange(k, **like))).expand(shape)
+            root = root + torch.diag_embed((2.0 * torch._standard_gamma(half)).sqrt())
+            root = root * (4.0 * rate).clamp_min(torch.finfo(rate.dtype).tiny).rsqrt().unsqueeze(-1)
+            return root @ root.mT
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density, of the batch's shape (or broadcast against it)."""
+        k = self.n_factors
+        power = 0.5 * (k + 2.0)
+        constant = 0.5 * k * (k + 1.0) * math.log(2.0) - float(multigammaln(0.5 * (k + 1.0), k))
+        constant += k * (math.lgamma(power) - 0.5 * math.log(math.pi))
+        # From the scale of the rates s^-2 + 2 Lambda_kk, and of those of r: s^(K + 2) and s^-1 for each.
+        tails = (2.0 * self.scale.unsqueeze(-1) ** 2 * value.diagonal(dim1=-2, dim2=-1)).log1p().sum(-1)
+        return constant + k * (k + 1.0) * self.scale.log() - power * tails
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> HalfTPrecisionMatrix:
+        """Return the same distribution over a larger batch."""
+        del _instance
+        return HalfTPrecisionMatrix(self.scale.expand(torch.Size(batch_shape)), self.n_factors)
+
+
+def draw_rate(precision: Tensor, scale: float, n_factors: int = 1) -> Tensor:
+    """Draw the rates 2r given a bias's precision, or given the diagonal of the precision of K factors.
+
+    Given it a bias's precision is a Gamma of this rate; the inverse scale of factors' precision has twice
+    that on its diagonal.
+    """
+    shape = torch.full_like(precision, 0.5 * (n_factors + 2.0))
+    return 2.0 * torch._standard_gamma(shape) / (scale**-2 + 2.0 * precision)
 
 
 def expected_precision(shape: float, squares: Tensor, scale: float) -> Tensor:
@@ -70,3 +145,23 @@ def expected_precision(shape: float, squares: Tensor, scale: float) -> Tensor:
     return torch.where(
         linear > 0.0, 2.0 * shape * scale**-2 / (linear + root), (root - linear) / (2.0 * squares)
     )
+
+
+def expected_precision_matrix(degrees: float, squares: Tensor, scale: float) -> Tensor:
+    r"""Return E[Lambda] of the best q(Lambda) q(r) for rows whose squares sum to `squares`, (K, K).
+
+    q(Lambda) is a Wishart of the given degrees and the inverse scale 4 diag(E[r]) + `squares`, and
+    E[4 r_k] = 2 (K + 2) / (s^-2 + 2 E[Lambda_kk]). In turn they converge to the one place where both stand
+    still, downwards from no rates at all: more of E[Lambda] in one gives more in the other, but less than in
+    proportion.
+    """
+    k = len(squares)
+    at_most = 2.0 * (k + 2.0) * scale**2
+    rates = squares.new_full((k,), _BEGUN * at_most)
+    for _ in range(_MOST_TURNS):
+        mean = degrees * factorise.inverse(torch.diag(rates) + squares)
+        before, rates = rates, at_most / (1.0 + 2.0 * scale**2 * mean.diagonal())
+        # A card's host does not wait for an answer: there all turns are taken.
+        if not room.waits(rates.device) and bool(((rates - before).abs() <= _SETTLED * rates).all()):
+            break
+    return mean
