@@ -215,8 +215,9 @@ class Settings:
     def suited(self, n_ratings: int, n_rows: int) -> Settings:
         """Return the settings as they go with the ratings, where nobody asked for others.
 
-        There are more sweeps the fewer ratings there are (`Gibbs.lengthened`), no more factors than a row has
-        ratings (`factors_for`), and without some ratings a row no implicit feedback (`too_few`).
+        There are more sweeps, and chains, the fewer ratings there are (`Gibbs.lengthened`), no more factors
+        than a row has ratings (`factors_for`), and without some ratings a row no implicit feedback
+        (`too_few`).
 
         Parameters
         ----------
@@ -270,8 +271,10 @@ class Settings:
         length = ("sweeps", "burn_in", "kept_draws")
         if any(name not in gibbs.unasked and not self._is_unasked(gibbs, name) for name in length):
             return self
-        longer = gibbs.lengthened(n_ratings, n_rows)
-        unasked = {**self.unasked, **{name: getattr(longer, name) for name in length}}
+        anew = "chains" in gibbs.unasked or self._is_unasked(gibbs, "chains")
+        longer = gibbs.lengthened(n_ratings, n_rows, anew=anew)
+        more = (*length, "chains") if anew else length
+        unasked = {**self.unasked, **{name: getattr(longer, name) for name in more}}
         if gibbs is self.method:
             return replace(self, method=longer, unasked=unasked)
         return replace(self, then=longer, unasked=unasked)

@@ -38,7 +38,10 @@ _MANY_RATINGS, _MANY_OF_MANY_ROWS, _MANY_ROWS = 1_500_000, 1_000_000, 50_000
 #: training ratings: its draws take a few megabytes.
 _THINNED, _THINNED_OF_MANY_ROWS, _FEW_RATINGS = 3, 2, 10_000
 #: Sweeps, burn-in and kept draws where a guide has found the state that sweeps go on from.
-AFTER_STATE = (130, 30, 100)
+AFTER_STATE = (140, 40, 100)
+#: Where ratings leave time for several chains: how many there are of few ratings, and how long each is; and
+#: otherwise, when chains start from nothing and the more ratings there are the longer they are on their way.
+_CHAINS_OF_FEW, _LENGTH_OF_FEW, _LENGTH = 8, (150, 50, 100), (200, 100, 100)
 #: Of chains whose every sweep after the burn-in is kept.
 _OVERRELAXATION = 0.8
 
@@ -54,7 +57,8 @@ class Gibbs(Following):
     """Gibbs sweeps from the prior, or after a guide's fit, whose kept draws become the posterior.
 
     What is not given follows: of 40 sweeps a third are burnt in, and the rest are kept. Where neither sweeps
-    nor burn-in nor kept draws are given, there are more of them the fewer the ratings are (`lengthened`).
+    nor burn-in nor kept draws are given, there are more of them the fewer the ratings are, and, where nobody
+    says how many, more chains (`lengthened`).
     Rows are overrelaxed where every sweep after the burn-in is kept, and drawn anew elsewhere.
 
     Attributes
@@ -133,24 +137,40 @@ class Gibbs(Following):
         """Number of draws that all chains keep."""
         return self.chains * self.kept_draws
 
-    def lengthened(self, n_ratings: int, n_rows: int) -> Gibbs:
+    def lengthened(self, n_ratings: int, n_rows: int, *, anew: bool = True) -> Gibbs:
         """Return the settings with more sweeps where ratings are few and sweeps cheap.
 
         Up to four times as many, in proportion to the root of how many ratings there are fewer than a
-        million and a half. From three times on every second one is kept, as predictions take time, and a
-        saved posterior memory, in proportion to the draws; of ten thousand ratings or fewer every one is.
-        With more than 50,000 users and items, whose draws take gigabytes, chains are longer below a million
+        million and a half: in several chains where these can be long enough, and of ten thousand ratings or
+        fewer in eight. Otherwise one chain is longer; from three times on every second sweep of it is kept,
+        as predictions take time, and a saved posterior memory, in proportion to the draws. With more than
+        50,000 users and items, whose draws take gigabytes, there is one chain, longer below a million
         ratings, and no more draws are kept than of the usual chain before three times its length. Settings
         of any other length than the usual ones, from the prior or from a guide's state, stay as they are.
+
+        Parameters
+        ----------
+        n_ratings, n_rows : int
+            Training ratings; users and items together.
+        anew : bool
+            Whether there may be more chains; there are as many as now where these were asked for.
         """
         usual = ((Gibbs.sweeps, Gibbs.burn_in, Gibbs.kept_draws), AFTER_STATE)
         large = n_rows > _MANY_ROWS
         many = _MANY_OF_MANY_ROWS if large else _MANY_RATINGS
         times = min(4.0, max(1.0, math.sqrt(many / max(n_ratings, 1))))
+        if times == 1.0 or (self.sweeps, self.burn_in, self.kept_draws) not in usual:
+            return self
+        if anew and self.chains > 1:
+            return self  # they have been made as many before
+        if anew and not large:
+            few = n_ratings <= _FEW_RATINGS
+            sweeps, burn_in, kept = _LENGTH_OF_FEW if few else _LENGTH
+            chains = _CHAINS_OF_FEW if few else round(times * Gibbs.sweeps / sweeps)
+            if chains > 1:
+                return replace(self, sweeps=sweeps, burn_in=burn_in, kept_draws=kept, chains=chains)
         if large or times >= 1.5:
             times = round(times)
-        if times == 1 or (self.sweeps, self.burn_in, self.kept_draws) not in usual:
-            return self
         thinned = times >= (_THINNED_OF_MANY_ROWS if large else _THINNED)
         every = 2 if thinned and n_ratings > _FEW_RATINGS else 1
         sweeps, burn_in = round(times * self.sweeps), round(times * self.burn_in)
