@@ -20,7 +20,7 @@ from .settings import Gibbs
 #: Of the moves of a sweep: a chain that some have begun no others go on with.
 SWEEPS_VERSION = 8
 #: Of what sweeps draw, and from which prior: where moves alone change, finished results stand.
-POSTERIOR_VERSION = 5
+POSTERIOR_VERSION = 6
 
 
 class GibbsRun:
