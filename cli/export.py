@@ -51,7 +51,8 @@ GROUPS = (
     "--draws",
     type=click.IntRange(1),
     metavar="N",
-    help="Draws from the posterior (netcdf). [default: 400; of a chain, those it kept, and no more]",
+    help="Draws from the posterior (netcdf), of several chains as many of each, and as few more as that "
+    "takes. [default: 400; of a chain, those it kept, and no more]",
 )
 @click.option("--seed", type=click.IntRange(0), metavar="S", help="Of the draws (netcdf). [default: 0]")
 @click.option(

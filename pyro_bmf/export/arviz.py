@@ -70,7 +70,8 @@ def to_arviz(
         Observed pairs instead, by columns ``user_id`` and ``item_id``. When nothing is given: the 50 users
         and the 50 items with most training ratings.
     num_samples, seed : int
-        Draws; draw s of a row is the same in every subset. 400 when not given; of a chain, those it kept.
+        Draws; draw s of a row is the same in every subset. 400 when not given; of a chain, those it kept; of
+        several as many of each, and as few more as that takes.
     groups : sequence of str
         Some of `GROUPS`.
     functionals : bool

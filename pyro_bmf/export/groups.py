@@ -98,11 +98,9 @@ class GroupPlan:
         unknown = [group for group in self.groups if group not in GROUPS]
         if unknown:
             raise SettingsError(f"there is no group {unknown[0]!r}: there are {', '.join(GROUPS)}.")
-        if self.num_samples % self.n_chains:
-            raise SettingsError(
-                f"num_samples (--draws) is {self.num_samples}, and the draws are of {self.n_chains} chains, "
-                "as many of each: ask for a multiple of that."
-            )
+        # As many of each chain, and no fewer than are asked for.
+        whole = -(-self.num_samples // self.n_chains) * self.n_chains
+        object.__setattr__(self, "num_samples", whole)
 
     @property
     def n_chains(self) -> int:

@@ -444,7 +444,7 @@ def paper_preset() -> Settings:
 def default_preset() -> Settings:
     """Return the guide with an exact head, by SVI, then Gibbs sweeps from where it ended."""
     model = ModelSettings(
-        n_factors=24, prior_scale=0.2, bias_scale=0.4, likelihood="auto", implicit=True, row_noise="both"
+        n_factors=24, prior_scale=0.1, bias_scale=0.3, likelihood="auto", implicit=True, row_noise="both"
     )
     guide = ExactHead(max_iterations=15, plain_iterations=5)
     sweeps, burn_in, kept_draws = AFTER_STATE
@@ -454,7 +454,7 @@ def default_preset() -> Settings:
 def guide_preset() -> Settings:
     """Return the guide with an exact head alone, by SVI: nearly as accurate as sweeps, sooner."""
     model = ModelSettings(
-        n_factors=32, prior_scale=0.2, bias_scale=0.4, likelihood="auto", implicit=True, row_noise="both"
+        n_factors=32, prior_scale=0.1, bias_scale=0.3, likelihood="auto", implicit=True, row_noise="both"
     )
     return Settings(model, ExactHead(max_iterations=20, plain_iterations=6))
 
@@ -462,7 +462,7 @@ def guide_preset() -> Settings:
 def gibbs_preset() -> Settings:
     """Return Gibbs sweeps from the prior, of SVD++ on both sides with an ordered probit."""
     model = ModelSettings(
-        n_factors=24, prior_scale=0.2, bias_scale=0.4, likelihood="auto", implicit=True, row_noise="both"
+        n_factors=24, prior_scale=0.1, bias_scale=0.3, likelihood="auto", implicit=True, row_noise="both"
     )
     return Settings(model, Gibbs(sweeps=150, burn_in=50, kept_draws=100))
 

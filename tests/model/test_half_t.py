@@ -13,6 +13,8 @@ from pyro_bmf.model.priors.half_t import HalfTPrecision, draw_rate, expected_pre
 from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
 
 SCALE = 0.7
+#: What keeps spreads off zero: the density falls by exp(-EPSILON) for each unit of the precision.
+EPSILON = (SCALE / 1_000.0) ** 2
 
 
 def double(value: float) -> torch.Tensor:
@@ -23,7 +25,18 @@ def double(value: float) -> torch.Tensor:
 def test_density_is_that_of_a_half_t(sd: float) -> None:
     found = float(HalfTPrecision(double(SCALE)).log_prob(double(sd**-2)))
     # |d lambda / d sd| = 2 / sd^3.
-    assert found + math.log(2.0 / sd**3) == pytest.approx(math.log(2.0 * stats.t(2, scale=SCALE).pdf(sd)))
+    expected = math.log(2.0 * stats.t(2, scale=SCALE).pdf(sd)) - EPSILON * sd**-2
+    assert found + math.log(2.0 / sd**3) == pytest.approx(expected)
+
+
+def test_spreads_below_a_thousandth_of_the_scale_are_not_drawn() -> None:
+    """Of the half-t alone one in 500 would be below half of it, of which exp(-4) is left."""
+    torch.manual_seed(0)
+    sd = HalfTPrecision(torch.full((400_000,), SCALE).double()).sample().rsqrt() / SCALE
+    below = [float((sd < limit).double().mean()) for limit in (5e-4, 1e-2)]
+    half_t = 2.0 * stats.t(2).cdf(1e-2) - 1.0
+    assert below[0] < 2e-5
+    assert below[1] == pytest.approx(half_t - 1e-3 * math.sqrt(math.pi) * 2.0 * stats.t(2).pdf(0.0), rel=0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -47,7 +60,8 @@ def test_the_rate_is_drawn_from_its_conditional() -> None:
         return float(stats.gamma(1.0, scale=0.5 / r).pdf(precision) * stats.gamma(0.5, scale=SCALE**2).pdf(r))
 
     whole = integrate.quad(joint, 0.0, np.inf)[0]
-    assert math.log(whole) == pytest.approx(float(HalfTPrecision(double(SCALE)).log_prob(double(precision))))
+    found = float(HalfTPrecision(double(SCALE)).log_prob(double(precision)))
+    assert math.log(whole) - EPSILON * precision == pytest.approx(found)
     points = np.quantile(drawn, [0.1, 0.5, 0.9])
     exact = [integrate.quad(joint, 0.0, point)[0] / whole for point in points]
     assert exact == pytest.approx([0.1, 0.5, 0.9], abs=0.025)
@@ -58,7 +72,7 @@ def test_the_expected_precision_is_where_both_updates_stand_still(squares: float
     shape = 6.5
     found = float(expected_precision(shape, double(squares), SCALE))
     rate = 3.0 / (SCALE**-2 + 2.0 * found)
-    assert found == pytest.approx(shape / (rate + 0.5 * squares))
+    assert found == pytest.approx(shape / (rate + EPSILON + 0.5 * squares))
 
 
 @pytest.mark.parametrize(("spread", "low", "high"), [(0.0, 0.0, 0.06), (2.0, 1.6, 2.6)])
@@ -75,12 +89,12 @@ def test_biases_may_not_differ_at_all(spread: float, low: float, high: float) ->
 
 
 def test_the_density_of_a_scaled_precision_is_the_half_ts() -> None:
-    """At lambda / g^2 it changes by g^A (1 + C g^-2)^(-3/2), with the Jacobian g^-2."""
+    """At lambda / g^2 it changes by g^A exp(-B g^-2) (1 + C g^-2)^(-3/2), with the Jacobian g^-2."""
     density, precision = HalfTPrecision(double(SCALE)), double(2.0)
     power, rate, (tail,), half = NormalWishartPrior(SCALE).scale_terms(precision)
     assert half == 1.5
-    assert float(rate) == 0.0
+    assert float(rate) == pytest.approx(EPSILON * 2.0)
     for g in (0.01, 0.8, 1.5, 40.0):
         expected = float(density.log_prob(precision / g**2) - density.log_prob(precision)) - 2.0 * math.log(g)
         found = power * math.log(g) - 1.5 * (math.log1p(float(tail) / g**2) - math.log1p(float(tail)))
-        assert found == pytest.approx(expected)
+        assert found - float(rate) * (g**-2 - 1.0) == pytest.approx(expected)

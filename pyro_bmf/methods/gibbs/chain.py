@@ -245,7 +245,7 @@ class Chain:
         if not read[0]:
             raise FitError(
                 f"The chain diverged in sweep {sweep}: rows are not finite. Use fewer factors, or a "
-                "prior_scale nearer to that of the presets (0.2 in standard units of the ratings)."
+                "prior_scale nearer to that of the presets (0.1 in standard units of the ratings)."
             )
         return None if found is None else read[2], read[1]
 

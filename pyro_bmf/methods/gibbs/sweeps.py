@@ -45,7 +45,7 @@ from .weights_scale import rescale_weights
 #: Of the prior of a learned noise's precision: Gamma(shape, rate).
 NOISE_PRIOR = (1.0, 1.0)
 #: Priors of rows begin this many times as wide as their guess: a factor dies out while its partner is small.
-START_WIDTH = 3.0
+START_WIDTH = 6.0
 #: And those of implicit weights so many times.
 WEIGHTS_START_WIDTH = 1.5
 #: Numbers of pairs' rows that are read at once where predictors are made.

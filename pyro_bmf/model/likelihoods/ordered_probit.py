@@ -41,7 +41,7 @@ _TINY = 1e-300
 #: Spread of the cuts' prior, in standard deviations of a utility.
 CUT_SPREAD = 2.5
 #: How far cuts are expected to be from an even spacing, in the same.
-CUT_BEND = 0.05
+CUT_BEND = 0.03
 
 
 class OrderedProbit(TorchDistribution):

@@ -22,7 +22,7 @@ class ScaleTerms(NamedTuple):
     slope : float
         A.
     rate : Tensor, shape (), or (K,) of each factor alone
-        B: of a Wishart.
+        B: of a Wishart, and of what keeps a half-t away from zero.
     tails : Tensor, shape (n,), or (K,) of each factor alone
         C: of a half-t, one of every standard deviation; zeros of a Wishart.
     power : float

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...errors import SettingsError
 from ...numerics.conjugate_draws import draw_normal_gamma, draw_normal_wishart
 from .conjugate import ConjugatePrior, ScaleTerms
-from .half_t import HalfTPrecision, draw_rate, expected_precision
+from .half_t import HalfTPrecision, draw_rate, expected_precision, least_rate
 from .hierarchical import Hyperparameter
 from .normal import Prior
 
@@ -148,7 +148,8 @@ class ConjugateNormalPrior(Prior):
     def draw(self, rows: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
         """Draw location and precision given rows (n, K), or biases (n,), and what the precision was."""
         if rows.dim() == 1:
-            return draw_normal_gamma(rows, draw_rate(precision.double(), self._scale), self.kappa)
+            rate = draw_rate(precision.double(), self._scale) + least_rate(self._scale)
+            return draw_normal_gamma(rows, rate, self.kappa)
         inverse, degrees = self.inverse_scale(precision.to(rows.dtype)), self.degrees(len(precision))
         return draw_normal_wishart(rows, inverse, self.kappa, degrees=degrees)
 
@@ -172,4 +173,4 @@ class ConjugateNormalPrior(Prior):
             one = self.factor_scale_terms(precision)
             return ScaleTerms(len(precision) * one.slope, one.rate.sum(), one.tails, one.power)
         tails = 2.0 * self._scale**2 * precision.double().reshape(1)
-        return ScaleTerms(-2.0, torch.zeros_like(tails[0]), tails, 1.5)
+        return ScaleTerms(-2.0, least_rate(self._scale) * precision.double(), tails, 1.5)

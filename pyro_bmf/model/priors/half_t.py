@@ -17,12 +17,18 @@ the correlation of any two is uniform, whatever K is. Huang and Wand (2013), doi
    \Lambda \mid r \sim W\left(K + 1, (4 \, \mathrm{diag}(r))^{-1}\right), \quad r_k \sim
    \mathrm{Gamma}\left(\tfrac{1}{2}, s^{-2}\right): \qquad
    p(\Lambda) \propto \prod_k (1 + 2 s^2 \Lambda_{kk})^{-(K + 2)/2}.
+
+In either case the density is also multiplied by :math:`e^{-\epsilon \mathrm{tr} \Lambda}`,
+:math:`\epsilon = (s / 1000)^2`: a standard deviation below a thousandth of s, which is no other than zero
+to any rating, is next to impossible. Without that rows would come closer to their means than the digits of
+single precision allow. It adds to the rates of all that is conjugate, and what it does to the constant
+matters to nothing, as the prior has no parameter.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,8 +38,15 @@ from torch import Tensor
 
 from ...numerics import factorise, room
 
+#: Share of s of which standard deviations are hardly below.
+_LEAST = 0.001
 #: Of `expected_precision_matrix`: the rates it begins at and their change at its end, as shares; its turns.
 _BEGUN, _SETTLED, _MOST_TURNS = 1e-8, 1e-10, 100
+
+
+def least_rate(scale: float) -> float:
+    """Return the rate epsilon by which the density falls with the trace of the precision."""
+    return (_LEAST * scale) ** 2
 
 
 class HalfTPrecision(TorchDistribution):
@@ -54,15 +67,19 @@ class HalfTPrecision(TorchDistribution):
         super().__init__(scale.shape, torch.Size(), validate_args=False)
 
     def sample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
-        """Draw precisions, by the inverse of their distribution function 1 - (1 + 2 s^2 x)^(-1/2)."""
-        with torch.no_grad():
-            shape = torch.Size((*sample_shape, *self.batch_shape))
+        """Draw precisions, by the inverse of the half-t's distribution function 1 - (1 + 2 s^2 x)^(-1/2)."""
+        shape = torch.Size((*sample_shape, *self.batch_shape))
+
+        def drawn() -> Tensor:
             left = 1.0 - torch.rand(shape, dtype=self.scale.dtype, device=self.scale.device)
             return 0.5 * (left**-2 - 1.0).clamp_min(torch.finfo(left.dtype).tiny) / self.scale**2
 
+        return _accepted(drawn, lambda value: least_rate(1.0) * self.scale**2 * value)
+
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density, of the batch's shape (or broadcast against it)."""
-        return 2.0 * self.scale.log() - 1.5 * (2.0 * self.scale**2 * value).log1p()
+        """Return the log-density, of the batch's shape (or broadcast against it), up to a constant."""
+        far = least_rate(1.0) * self.scale**2 * value
+        return 2.0 * self.scale.log() - 1.5 * (2.0 * self.scale**2 * value).log1p() - far
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> HalfTPrecision:
         """Return the same distribution over a larger batch."""
@@ -98,9 +115,10 @@ class HalfTPrecisionMatrix(TorchDistribution):
     def sample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
         """Draw precisions: the rates, and then Bartlett's factors of a Wishart given them."""
         k = self.n_factors
-        with torch.no_grad():
-            shape = torch.Size((*sample_shape, *self.batch_shape, k))
-            like: dict[str, Any] = {"dtype": self.scale.dtype, "device": self.scale.device}
+        shape = torch.Size((*sample_shape, *self.batch_shape, k))
+        like: dict[str, Any] = {"dtype": self.scale.dtype, "device": self.scale.device}
+
+        def drawn() -> Tensor:
             rate = torch._standard_gamma(torch.full(shape, 0.5, **like)) * self.scale.unsqueeze(-1) ** 2
             root = torch.randn((*shape, k), **like).tril(-1)
             half = (0.5 * (k + 1.0 - torch.arange(k, **like))).expand(shape)
@@ -108,20 +126,37 @@ class HalfTPrecisionMatrix(TorchDistribution):
             root = root * (4.0 * rate).clamp_min(torch.finfo(rate.dtype).tiny).rsqrt().unsqueeze(-1)
             return root @ root.mT
 
+        return _accepted(drawn, self._far)
+
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density, of the batch's shape (or broadcast against it)."""
+        """Return the log-density, of the batch's shape (or broadcast against it), up to a constant."""
         k = self.n_factors
         power = 0.5 * (k + 2.0)
         constant = 0.5 * k * (k + 1.0) * math.log(2.0) - float(multigammaln(0.5 * (k + 1.0), k))
         constant += k * (math.lgamma(power) - 0.5 * math.log(math.pi))
         # From the scale of the rates s^-2 + 2 Lambda_kk, and of those of r: s^(K + 2) and s^-1 for each.
         tails = (2.0 * self.scale.unsqueeze(-1) ** 2 * value.diagonal(dim1=-2, dim2=-1)).log1p().sum(-1)
-        return constant + k * (k + 1.0) * self.scale.log() - power * tails
+        return constant + k * (k + 1.0) * self.scale.log() - power * tails - self._far(value)
+
+    def _far(self, value: Tensor) -> Tensor:
+        return least_rate(1.0) * self.scale**2 * value.diagonal(dim1=-2, dim2=-1).sum(-1)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> HalfTPrecisionMatrix:
         """Return the same distribution over a larger batch."""
         del _instance
         return HalfTPrecisionMatrix(self.scale.expand(torch.Size(batch_shape)), self.n_factors)
+
+
+def _accepted(drawn: Callable[[], Tensor], far: Callable[[Tensor], Tensor]) -> Tensor:
+    """Draw until every one has been taken with the probability exp(-far): most are at once."""
+    with torch.no_grad():
+        found = drawn()
+        left = torch.rand_like(far(found)) > (-far(found)).exp()
+        while bool(left.any()):
+            new = drawn()
+            found = torch.where(left.reshape(*left.shape, *[1] * (found.dim() - left.dim())), new, found)
+            left = left & (torch.rand_like(far(new)) > (-far(new)).exp())
+        return found
 
 
 def draw_rate(precision: Tensor, scale: float, n_factors: int = 1) -> Tensor:
@@ -137,9 +172,10 @@ def draw_rate(precision: Tensor, scale: float, n_factors: int = 1) -> Tensor:
 def expected_precision(shape: float, squares: Tensor, scale: float) -> Tensor:
     r"""Return E[lambda] of the best q(lambda) q(r) for rows whose squares sum to `squares`, in closed form.
 
-    q(lambda) is a Gamma of the given shape and the rate E[2r] + `squares` / 2, and
+    q(lambda) is a Gamma of the given shape and the rate E[2r] + epsilon + `squares` / 2, and
     E[2r] = 3 / (s^-2 + 2 E[lambda]): a quadratic equation, of which this is the positive root.
     """
+    squares = squares + 2.0 * least_rate(scale)
     linear = 3.0 + 0.5 * squares * scale**-2 - 2.0 * shape
     root = (linear**2 + 4.0 * squares * shape * scale**-2).sqrt()
     return torch.where(
@@ -150,12 +186,13 @@ def expected_precision(shape: float, squares: Tensor, scale: float) -> Tensor:
 def expected_precision_matrix(degrees: float, squares: Tensor, scale: float) -> Tensor:
     r"""Return E[Lambda] of the best q(Lambda) q(r) for rows whose squares sum to `squares`, (K, K).
 
-    q(Lambda) is a Wishart of the given degrees and the inverse scale 4 diag(E[r]) + `squares`, and
+    q(Lambda) is a Wishart of the given degrees, its inverse scale 4 diag(E[r]) + 2 epsilon I + `squares`, and
     E[4 r_k] = 2 (K + 2) / (s^-2 + 2 E[Lambda_kk]). In turn they converge to the one place where both stand
     still, downwards from no rates at all: more of E[Lambda] in one gives more in the other, but less than in
     proportion.
     """
     k = len(squares)
+    squares = squares + 2.0 * least_rate(scale) * torch.eye(k, dtype=squares.dtype, device=squares.device)
     at_most = 2.0 * (k + 2.0) * scale**2
     rates = squares.new_full((k,), _BEGUN * at_most)
     for _ in range(_MOST_TURNS):

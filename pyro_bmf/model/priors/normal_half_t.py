@@ -7,8 +7,8 @@ r"""A Normal prior whose mean and full precision are unknown, and whose standard
 
 The standard deviation of every factor is a half-t of two degrees of freedom and the correlation of any two is
 uniform, so that s means the same whatever K is. Under a Wishart (`normal_wishart`) a standard deviation much
-below s is next to impossible, and where there is nothing to find factors are found. Huang and Wand (2013),
-doi 10.1214/13-BA815; given the rates of `half_t` it is conjugate.
+below s is next to impossible, and where there is nothing to find factors are found; here one below
+s / 1000 is. Huang and Wand (2013), doi 10.1214/13-BA815; given the rates of `half_t` it is conjugate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .conjugate import ScaleTerms
 from .conjugate_normal import ConjugateNormalPrior
-from .half_t import HalfTPrecisionMatrix, draw_rate, expected_precision_matrix
+from .half_t import HalfTPrecisionMatrix, draw_rate, expected_precision_matrix, least_rate
 
 
 class NormalHalfTPrior(ConjugateNormalPrior):
@@ -52,7 +52,8 @@ class NormalHalfTPrior(ConjugateNormalPrior):
 
     def inverse_scale(self, precision: Tensor) -> Tensor:
         """Draw the rates given the precision."""
-        return 2.0 * draw_rate(precision.diagonal(), self._scale, len(precision))
+        drawn = 2.0 * draw_rate(precision.diagonal(), self._scale, len(precision))
+        return drawn + 2.0 * least_rate(self._scale)
 
     def factors_precision(self, n_factors: int) -> TorchDistribution:
         """Return the density with the rates integrated out."""
@@ -64,10 +65,10 @@ class NormalHalfTPrior(ConjugateNormalPrior):
 
     def factor_scale_terms(self, precision: Tensor) -> ScaleTerms:
         """Return a tail of each factor."""
-        k = len(precision)
-        tails = 2.0 * self._scale**2 * precision.diagonal().double()
+        k, diagonal = len(precision), precision.diagonal().double()
+        tails, rates = 2.0 * self._scale**2 * diagonal, least_rate(self._scale) * diagonal
         # K + 1 entries of the precision are divided by g, one of them twice.
-        return ScaleTerms(-(k + 1.0), torch.zeros_like(tails), tails, 0.5 * (k + 2.0))
+        return ScaleTerms(-(k + 1.0), rates, tails, 0.5 * (k + 2.0))
 
     def settings(self) -> dict[str, Any]:
         """Return the kind, scale and kappa."""
