@@ -34,6 +34,8 @@ def test_spreads_below_a_thousandth_of_the_scale_are_not_drawn() -> None:
     torch.manual_seed(0)
     sd = HalfTPrecision(torch.full((400_000,), SCALE).double()).sample().rsqrt() / SCALE
     below = [float((sd < limit).double().mean()) for limit in (5e-4, 1e-2)]
+    alone = torch.stack([HalfTPrecision(double(SCALE)).sample() for _ in range(3_000)])  # some are drawn anew
+    assert bool((alone > 0).all())
     half_t = 2.0 * stats.t(2).cdf(1e-2) - 1.0
     assert below[0] < 2e-5
     assert below[1] == pytest.approx(half_t - 1e-3 * math.sqrt(math.pi) * 2.0 * stats.t(2).pdf(0.0), rel=0.1)

@@ -154,7 +154,7 @@ def _accepted(drawn: Callable[[], Tensor], far: Callable[[Tensor], Tensor]) -> T
         left = torch.rand_like(far(found)) > (-far(found)).exp()
         while bool(left.any()):
             new = drawn()
-            found = torch.where(left.reshape(*left.shape, *[1] * (found.dim() - left.dim())), new, found)
+            found = torch.where(left[(..., *[None] * (found.dim() - left.dim()))], new, found)
             left = left & (torch.rand_like(far(new)) > (-far(new)).exp())
         return found
 
