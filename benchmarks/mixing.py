@@ -3,12 +3,12 @@
     python benchmarks/mixing.py --data ml100k --seeds 0 1 2 --out benchmarks/results/mixing.json
     python benchmarks/mixing.py --data ml100k --seeds 0 --reference 2000 --out mixing.json
     python benchmarks/mixing.py --data ml1m --seeds 0 --overrelaxation 0 0.8 --out mixing_ml1m.json
-    python benchmarks/mixing.py --data ml100k --seeds 0 --chains 4 --out benchmarks/results/chains.json
-    python benchmarks/mixing.py --data ml100k --chains 6 --sweeps 60 --burn-in 30 --out chains.json
+    python benchmarks/mixing.py --data ml100k --seeds 0 --chains 1 --out benchmarks/results/chains.json
+    python benchmarks/mixing.py --data ml100k --chains 6 --sweeps 100 --burn-in 50 --out chains.json
 
 Split seed = fit seed. Each seed is added to the file when it is done, and skipped when it is there already.
-With `--chains N` R-hat is over N chains, of which all but the first start from rows, noise and cut points
-that are far apart. Pairs are those of the test part, whose ratings are not read. With `--reference N` four
+With several chains R-hat is over all of them, of which all but the first start from rows, noise and cut
+points that are far apart. Pairs are those of the test part, whose ratings are not read. With `--reference N` four
 chains of N sweeps, of other seeds, are fitted too, and the predictive means and standard deviations of the
 fit are set against theirs, in posterior standard deviations.
 """
@@ -123,12 +123,11 @@ def main() -> None:
     parser.add_argument("--sweeps", type=int, default=None, help="not the default's number")
     parser.add_argument("--burn-in", type=int, default=None, help="with --sweeps: all others are kept")
     parser.add_argument("--overrelaxation", type=float, nargs="+", default=None, help="not the default's")
-    parser.add_argument("--chains", type=int, default=1, help="chains from starts that are far apart")
+    parser.add_argument("--chains", type=int, default=None, help="not as many as the default's")
     parser.add_argument("--reference", type=int, default=0, help="sweeps of each of four other chains")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    chains = given.chains if given.chains > 1 else None
-    changes = {"sweeps": given.sweeps, "burn_in": given.burn_in, "chains": chains}
+    changes = {"sweeps": given.sweeps, "burn_in": given.burn_in, "chains": given.chains}
     if given.burn_in is not None:
         # Every sweep after it is kept.
         changes["kept_draws"] = given.sweeps - given.burn_in
@@ -143,7 +142,7 @@ def main() -> None:
         known = {
             (one["seed"], one["overrelaxation"], one.get("chains", 1), one["sweeps"]) for one in done["cells"]
         }
-        if (seed, share, given.chains, given.sweeps or usual.sweeps) in known:
+        if (seed, share, usual.chains, given.sweeps or usual.sweeps) in known:
             continue
         asked = settings if share == usual.overrelaxation else settings.replace(overrelaxation=share)
         done["cells"].append(cell(given.data, seed, asked, given.reference))

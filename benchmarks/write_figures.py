@@ -885,7 +885,7 @@ def chains_table() -> str:
     for (chains, sweeps), cells in sorted(kinds.items()):
         worst = max((one["r_hat"], name) for cell in cells for name, one in cell["hyperparameters"].items())
         pairs = [cell["test_pairs"] for cell in cells]
-        alone = [next(one for one in kinds[1, 520] if one["seed"] == cell["seed"]) for cell in cells]
+        alone = [next(one for one in kinds[1, 560] if one["seed"] == cell["seed"]) for cell in cells]
         less = {
             name: fmean(cell[name] - one[name] for cell, one in zip(cells, alone, strict=True))
             for name in ("valid_rmse", "valid_nll")
