@@ -8,9 +8,9 @@
 
 Split seed = fit seed. Each seed is added to the file when it is done, and skipped when it is there already.
 With several chains R-hat is over all of them, of which all but the first start from rows, noise and cut
-points that are far apart. Pairs are those of the test part, whose ratings are not read. With `--reference N` four
-chains of N sweeps, of other seeds, are fitted too, and the predictive means and standard deviations of the
-fit are set against theirs, in posterior standard deviations.
+points that are far apart. Pairs are those of the test part, whose ratings are not read. With `--reference N`
+four chains of N sweeps, of other seeds, are fitted too, and the predictive means and standard deviations of
+the fit are set against theirs, in posterior standard deviations.
 """
 
 from __future__ import annotations

@@ -151,6 +151,8 @@ def _accepted(drawn: Callable[[], Tensor], far: Callable[[Tensor], Tensor]) -> T
     """Draw until every one has been taken with the probability exp(-far): most are at once."""
     with torch.no_grad():
         found = drawn()
+        if found.is_meta:
+            return found  # shapes alone are asked for
         left = torch.rand_like(far(found)) > (-far(found)).exp()
         while bool(left.any()):
             new = drawn()
