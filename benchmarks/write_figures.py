@@ -299,7 +299,7 @@ def loo_pairs(name: str) -> str:
 def simulation_table() -> str:
     """Return calibration by simulation of each configuration."""
     configurations = {
-        "default_priors": "`default`: the guide, then 520 sweeps",
+        "default_priors": "`default`: the guide, then one chain of 520 sweeps",
         "default": "the same with the priors of before",
         "default_ml1m": "`default`, 600 × 400 rows of MovieLens 1M",
         "gibbs": "Gibbs sweeps, 700",
