@@ -223,7 +223,7 @@ def test_a_block_that_nothing_accounts_for_is_seen(tmp_path: Path) -> None:
 #: test ratings may be known, films have titles, little data are fitted at once, and there is little to say
 #: of memory.
 OF_THE_DATA = (
-    "The chain has not settled",
+    "The # chains have not settled",
     "Note: # of",
     "Note: Which items get rated was fitted in #",
     "# #",
@@ -237,7 +237,8 @@ def test_readme_quotes_what_a_fit_prints(here: Callable[[Path], Path]) -> None:
     readme = PAGES["README"].read_text(encoding="utf-8")
     (quoted,) = [block.text for block in blocks(readme) if block.mark == "excerpt"]
     here(PAGES["README"])
-    outcome = call_cli("fit", "--data", "ml100k", "--recommend-for", 196, "--sweeps", 30, "--threads", 1)
+    asked = ("--data", "ml100k", "--recommend-for", 196, "--chains", 3, "--sweeps", 30, "--threads", 1)
+    outcome = call_cli("fit", *asked)
     assert outcome.code == 0, outcome.err
 
     def lines(text: str) -> list[str]:
