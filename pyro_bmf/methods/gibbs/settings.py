@@ -79,7 +79,8 @@ class Gibbs(Following):
         Chains of so many sweeps each, one after the other, of which each keeps `kept_draws`. The first goes
         on from a guide's state where there is one; every other starts from nothing, with rows, noise and cut
         points of its own that are farther apart than where chains end, so that R-hat over all of them sees
-        what one chain cannot tell: that another start would have ended elsewhere.
+        what one chain cannot tell: that another start would have ended elsewhere. Where nobody says how many
+        and ratings are few there are more (`lengthened`).
     scale_moves : bool
         Whether shift and scale of an ordered likelihood's utilities are drawn in each sweep: cut points,
         noise and the spread of the predictors then settle sooner.
@@ -115,7 +116,7 @@ class Gibbs(Following):
     )
     chains: int = setting(
         1,
-        "Chains of so many sweeps each, each from its own start.",
+        "Chains of so many sweeps each, each from its own start; more than one where ratings are few.",
         "--chains",
         metavar="N",
         limits=at_least(1),
