@@ -123,7 +123,10 @@ class RowPlan:
         linear : Tensor, shape (n_rows, D)
             h_i: what the entries say.
         """
-        many = self._many(prior_precision, features, column_precision, row_precision, linear)
+        many, many_said = None, prior_precision.new_empty(0, self.width, self.width)
+        if self.n_many:
+            many_said = self._many_said(features, column_precision, row_precision)
+            many = self._many(prior_precision, many_said, linear)
         columns = self.entries.indices
         scaled = features * column_precision.sqrt().unsqueeze(-1)
         root_precision = row_precision[self.order].sqrt()
@@ -141,19 +144,10 @@ class RowPlan:
                 half[part] = _solve_lower(small[part], f)
             halves.append(half)
             roots.append(small)
-        return FewConditional(self, prior_precision, linear, many, tuple(halves), tuple(roots))
+        return FewConditional(self, prior_precision, linear, many, many_said, tuple(halves), tuple(roots))
 
-    def _many(
-        self,
-        prior_precision: Tensor,
-        features: Tensor,
-        column_precision: Tensor,
-        row_precision: Tensor,
-        linear: Tensor,
-    ) -> Conditional | None:
-        """Return the conditionals of the rows with D entries or more, from sums a few columns wide."""
-        if not self.n_many:
-            return None
+    def _many_said(self, features: Tensor, column_precision: Tensor, row_precision: Tensor) -> Tensor:
+        """Return S of the rows with D entries or more, from sums a few columns wide."""
         width, rows = self.width, self.order[: self.n_many]
         information = torch.empty(self.n_many, width, width, dtype=features.dtype, device=features.device)
         weighted = features * column_precision.unsqueeze(-1)
@@ -162,11 +156,14 @@ class RowPlan:
             information[:, part] = bag_sum(products, self.many_indices, self.many_indptr, None).view(
                 self.n_many, -1, width
             )
-        information *= row_precision[rows].unsqueeze(-1)
-        information += prior_precision
-        for part in chunks(self.n_many, cells_on(features.device, _CELLS) // width**2):
-            information[part] = factorise.cholesky(information[part])
-        return Conditional.of_root(prior_precision, information, linear[rows])
+        return information.mul_(row_precision[rows].unsqueeze(-1))
+
+    def _many(self, prior_precision: Tensor, said: Tensor, linear: Tensor) -> Conditional:
+        """Return the conditionals of the rows with D entries or more."""
+        tril = torch.empty_like(said)
+        for part in chunks(self.n_many, cells_on(said.device, _CELLS) // self.width**2):
+            tril[part] = factorise.cholesky(said[part] + prior_precision)
+        return Conditional.of_root(prior_precision, tril, linear[self.order[: self.n_many]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +177,8 @@ class FewConditional:
     linear : Tensor, shape (n, D)
     many : Conditional or None
         Of the rows with D entries or more, in the plan's order.
+    many_said : Tensor, shape (n_many, D, D)
+        Their S_i, until `many_information` takes the place.
     halves, roots : tuple of Tensor, shapes (n_r, r, D) and (n_r, r, r), float64
         H_i and C_i of the rows with r entries, for each r of the plan. In float64: where ratings say much
         more than the prior, the inverse is a difference of two large numbers.
@@ -189,12 +188,20 @@ class FewConditional:
     prior_precision: Tensor
     linear: Tensor
     many: Conditional | None
+    many_said: Tensor
     halves: tuple[Tensor, ...]
     roots: tuple[Tensor, ...]
 
     @cached_property
     def _prior_inverse(self) -> Tensor:
         return factorise.inverse_of_root(factorise.cholesky(self.prior_precision.double()))
+
+    @cached_property
+    def many_information(self) -> Tensor:
+        """G_i of the rows with D entries or more, (n_many, D, D): in the place of S_i, which is read once."""
+        if self.many is None:
+            return self.many_said
+        return self.many.mean_precision(self.many_said, out=self.many_said)
 
     def _parts(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Give chunks of rows of equal numbers of entries: where they are in the order, H and C."""

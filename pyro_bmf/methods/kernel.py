@@ -31,8 +31,10 @@ from ..numerics.chunks import chunks
 from ..numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 from .streamed import CHUNK, row_parts, streamed, with_host
 
-#: How far a prior's precision may be rounded before what ratings say is computed without it.
+#: How far a prior's precision may be rounded before what ratings say is made in float64 (`tight`).
 _ROUNDED = 2.0**-6
+#: Numbers in each table of one chunk of rows' matrices.
+_CELLS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,50 +307,49 @@ class Conditional:
         """Return P_i^{-1}, shape (n, D, D)."""
         return factorise.inverse_of_root(self.precision_tril) if self.inverse is None else self.inverse
 
-    def mean_precision(self) -> Tensor:
+    def mean_precision(self, information: Tensor, out: Tensor | None = None) -> Tensor:
         r"""Return :math:`G_i = \Lambda - \Lambda P_i^{-1} \Lambda`, (n, D, D).
 
         With u_i integrated out, what row i's ratings say of its prior mean m_i is Normal with this precision.
+        The difference would be off by what rounds :math:`\Lambda`, and where a prior is narrow that is more
+        than all that ratings say. As :math:`X_i = P_i^{-1} \Lambda` and :math:`I - X_i = P_i^{-1} S_i`,
+
+        .. math:: G_i = X_i^T S_i X_i + (I - X_i)^T \Lambda (I - X_i),
+
+        a sum of two that are never negative, whose derivative by :math:`X_i` is zero: what rounds that comes
+        in squared (Bucy and Joseph 1968, Filtering for Stochastic Processes, of Kalman's gain). Under the
+        narrowest priors all of it is float64.
+
+        Parameters
+        ----------
+        information : Tensor, shape (n, D, D)
+            S_i.
+        out : Tensor, shape (n, D, D), optional
+            Where the result goes; `information` itself will do.
         """
-        prior = self.prior_precision
-        if self.inverse is not None:
-            return prior - prior @ self.inverse @ prior
-        half = _solve_triangular(self.precision_tril, prior.expand_as(self.precision_tril), upper=False)
-        return prior - half.mT @ half
+        narrow = tight(self.prior_precision)
+        prior = self.prior_precision.double() if narrow else self.prior_precision
+        root = factorise.cholesky(prior)
+        eye = torch.eye(prior.shape[-1], dtype=prior.dtype, device=prior.device)
+        found = torch.empty_like(information) if out is None else out
+        for part in chunks(len(information), room.cells_on(prior.device, _CELLS) // prior.shape[-1] ** 2):
+            said = information[part].to(prior.dtype)
+            if self.inverse is not None:
+                gain = self.inverse[part] @ prior
+            else:
+                tril = factorise.cholesky(said + prior) if narrow else self.precision_tril[part]
+                gain = torch.cholesky_solve(prior.expand_as(tril), tril)
+            half = root.mT @ (eye - gain)
+            found[part] = gain.mT @ (said @ gain) + half.mT @ half
+        return found
 
 
 def tight(prior_precision: Tensor) -> bool:
-    """Whether a prior is so narrow that its rounding would hide what ratings say; a card is not asked."""
+    """Whether a prior is so narrow that its rounding, squared, may count; a card is not asked."""
     if room.waits(prior_precision.device):
         return False
     eps = torch.finfo(prior_precision.dtype).eps
     return bool(prior_precision.diagonal().amax() * eps > _ROUNDED)
-
-
-def mean_precision_of(prior_precision: Tensor, information: Tensor) -> Tensor:
-    r"""Return :math:`G_i` as `Conditional.mean_precision` does, without a difference: for tight priors.
-
-    In single precision :math:`\Lambda - \Lambda P_i^{-1} \Lambda` is off by what rounds :math:`\Lambda`, and
-    that may be more than all that ratings say. With :math:`S_i = F^T F` and
-    :math:`C C^T = I + F \Lambda^{-1} F^T` it is :math:`H^T H`, :math:`H = C^{-1} F`, and positive whatever is
-    rounded.
-
-    Parameters
-    ----------
-    prior_precision : Tensor, shape (D, D)
-    information : Tensor, shape (n, D, D)
-        S_i.
-    """
-    eye = torch.eye(len(prior_precision), dtype=information.dtype, device=information.device)
-    # Rows with fewer ratings than features have singular sums: a root takes as much as these are rounded by.
-    size = information.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True).unsqueeze(-1)
-    size = size.clamp_min(torch.finfo(information.dtype).tiny)
-    root = factorise.cholesky(information / size + 4.0 * torch.finfo(information.dtype).eps * eye).mT
-    root = root * size.sqrt()
-    whiten = factorise.inverse(factorise.cholesky(prior_precision.double())).to(information.dtype)
-    white = root @ whiten.mT
-    half = _solve_triangular(factorise.cholesky(white @ white.mT + eye), root, upper=False)
-    return half.mT @ half
 
 
 def _solve_triangular(tril: Tensor, right: Tensor, *, upper: bool) -> Tensor:

@@ -38,7 +38,7 @@ def the_system(side: Side) -> tuple[Sweeps, Entries, Tensor, Tensor, Tensor]:
     sweeps = tiny_sweeps(tiny_model())
     state = random_state(sweeps)
     own, entries = state.of(side), sweeps.entries.of(side)
-    information = sweeps.given_other(side, state, sweeps.ratings).conditional.mean_precision()
+    information = sweeps.given_other(side, state, sweeps.ratings).information().tensor
     location_prior = sweeps.priors.of(side).location_precision(own.precision) / len(information)
     return sweeps, entries, information, own.weights_precision, location_prior
 

@@ -27,7 +27,7 @@ from ...numerics.packed_symmetric import pack, unpack
 from ...numerics.room import cells_on
 from ...numerics.segment_sums import Pieces, Segments, bag_sum, device_pieces, segment_sum
 from ..few_entries import FewConditional, RowPlan
-from ..kernel import Conditional, Entries, RowConditional, mean_precision_of, tight
+from ..kernel import Conditional, Entries, RowConditional
 from .block_solvers import DenseBlocks, FewBlocks
 
 Solver = Callable[[Tensor], Tensor]
@@ -117,12 +117,7 @@ class DenseRows:
         said = unpack(self.entries.sum(products) * row_precision, width)
         conditional = Conditional.of(prior_precision, said, linear, checked=False)
 
-        def information() -> DenseInformation:
-            if tight(prior_precision):
-                return DenseInformation(self.mask, mean_precision_of(prior_precision, said))
-            return DenseInformation.of(self.mask, conditional)
-
-        return GivenOther(conditional, information)
+        return GivenOther(conditional, lambda: DenseInformation(self.mask, conditional.mean_precision(said)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +160,6 @@ class DenseInformation:
 
     mask: Entries
     tensor: Tensor
-
-    @classmethod
-    def of(cls, mask: Entries, conditional: Conditional) -> DenseInformation:
-        """Make it of the rows' conditionals."""
-        return cls(mask, conditional.mean_precision())
 
     def total(self) -> Tensor:
         """Return the sum over rows, (D, D)."""
@@ -295,14 +285,8 @@ class FewInformation:
     @classmethod
     def of(cls, columns: ColumnPlan, conditional: FewConditional) -> FewInformation:
         """Make it of the rows' conditionals."""
-        plan, prior = conditional.plan, conditional.prior_precision
-        many = prior.new_empty(plan.n_many, plan.width, plan.width)
-        if conditional.many is not None:
-            tril, inverse = conditional.many.precision_tril, conditional.many.inverse
-            for part in chunks(plan.n_many, cells_on(many.device, _CELLS) // plan.width**2):
-                own = None if inverse is None else inverse[part]
-                many[part] = Conditional(prior, tril[part], prior, own).mean_precision()
-        return cls(plan, columns, many, tuple(half.to(prior.dtype) for half in conditional.halves))
+        halves = tuple(half.to(conditional.linear.dtype) for half in conditional.halves)
+        return cls(conditional.plan, columns, conditional.many_information, halves)
 
     def total(self) -> Tensor:
         """Return the sum over rows, (D, D)."""
