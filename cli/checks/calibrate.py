@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyro_bmf.errors import DataError, SavedFileError, SettingsError
+from pyro_bmf.errors import DataError, FitError, SavedFileError, SettingsError
 from pyro_bmf.files import write_json
 
 from ..given import given_options
@@ -266,7 +266,7 @@ class _Check:
         with bar("Refits", refits, "fits") as advance:
             for refit in range(refits):
                 if str(refit) not in done:
-                    done[str(refit)] = self.refit(self.seed + refit).to_dict()
+                    done[str(refit)] = self._one(refit)
                     write_json(file, {**self.identity, "refits": done})
                 advance(1)
         kept = [done[str(refit)] for refit in range(refits)]
@@ -285,6 +285,15 @@ class _Check:
         title = f"{self.what}: {refits} simulated fits"
         plot_ranks(ranks, check.summaries, title, file.with_suffix(".png"))
         return self, check
+
+    def _one(self, refit: int) -> dict[str, Any]:
+        try:
+            return self.refit(self.seed + refit).to_dict()
+        except FitError as error:
+            raise FitError(
+                f"Simulated fit {refit} of 0 to {self.refits - 1} failed, and a check without it would leave "
+                f"out what is hardest; {self.file} keeps those before. {error}"
+            ) from error
 
 
 def _read(file: Path, identity: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from click.testing import CliRunner, Result
 from scipy import stats
 
 from pyro_bmf import fit
+from pyro_bmf.checking import calibration
 from pyro_bmf.checking.calibration import (
+    Refit,
     Truth,
     refit_ranks,
     refit_ranks_from,
@@ -27,7 +29,7 @@ from pyro_bmf.checking.simulated_ranks import RankCheck, check_ranks
 from pyro_bmf.cli.checks.calibrate import command
 from pyro_bmf.cli.fit import command as fit_command
 from pyro_bmf.data import Ratings, Split, random_split, synthetic_ratings
-from pyro_bmf.errors import DataError, SettingsError
+from pyro_bmf.errors import DataError, FitError, SettingsError
 from pyro_bmf.methods.build_model import build_model
 from pyro_bmf.methods.settings import Settings, preset
 
@@ -144,6 +146,25 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
             [*asked, "--refits", "3", "--out", str(out), "--simulation-seed", "3"],
             catch_exceptions=False,
         )
+
+
+def test_the_command_says_which_fit_failed_and_keeps_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fits = iter([None, FitError("The chain diverged in sweep 9.")])
+
+    def refit_ranks(part: Split, settings: Settings, seed: int, **how: object) -> Refit:
+        if (failed := next(fits)) is not None:
+            raise failed
+        return Refit({"uv": [0.5]}, {"uv": [0.0]}, 1.0)
+
+    monkeypatch.setattr(calibration, "refit_ranks", refit_ranks)
+    with pytest.raises(FitError, match=r"fit 1 of 0 to 4 failed.* c.json keeps .* diverged in sweep 9"):
+        CliRunner().invoke(
+            command, ["--data", "synthetic", "--refits", "5", "--out", "c.json"], catch_exceptions=False
+        )
+    assert list(json.loads(Path("c.json").read_text())["refits"]) == ["0"]
 
 
 # ---------------------------------------------------------------- truths of a posterior
