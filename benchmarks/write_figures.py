@@ -299,8 +299,8 @@ def loo_pairs(name: str) -> str:
 def simulation_table() -> str:
     """Return calibration by simulation of each configuration."""
     configurations = {
-        "default_priors": "`default`: the guide, then one chain of 520 sweeps",
-        "default": "the same with the priors of before",
+        "default_priors": "`default`: the guide, then eight chains of 150 sweeps",
+        "default": "the guide, then one chain of 520 sweeps, priors of before",
         "default_ml1m": "`default`, 600 × 400 rows of MovieLens 1M",
         "gibbs": "Gibbs sweeps, 700",
         "conjugate": "conjugate",
