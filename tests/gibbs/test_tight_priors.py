@@ -73,9 +73,10 @@ def test_both_forms_of_a_side_say_it_under_any_prior(widest: float) -> None:
     means = torch.randn(6, D, generator=torch.Generator().manual_seed(5))
     wanted = (literal(prior, information) @ means.double().unsqueeze(-1)).squeeze(-1)
     for form in (dense, few):
-        found = form.given(*given).information()
-        for _ in range(2):  # of the second form its place was another table's
-            torch.testing.assert_close(found.apply(means).double(), wanted, rtol=0, atol=1e-4)
+        rows = form.given(*given)
+        for _ in range(2):  # the second form writes over what it reads, and must not do so twice
+            found = rows.information().apply(means).double()
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
 
 
 def test_a_chain_under_a_narrow_prior_goes_on() -> None:
