@@ -117,8 +117,8 @@ def command(
         if out is not None:
             RunFolder.check_free(out)
         earlier = None if warm_start is None else WarmStart.of(warm_start)
-        running = _with_machine(running)
         split = _split(asked, refit, recommend_for)
+        running = _with_machine(running, split, refit)
         case = case_on(suited(settings, split, refit=refit), split)
         changes.check(case)
         job = _new(out, asked, split, case, earlier, refit, running)
@@ -266,17 +266,15 @@ def _resumed(folder: RunFolder, asked: Asked, other: dict[str, Any], recommend_f
         earlier = RunFolder.existing(Path(config["warm_start"])).load_posterior()
     if not folder.split.is_file():
         folder.write_split(split, seen=0 if earlier is None else _n_shared(split.test, earlier.train))
-    running = _with_machine(Running(**{**config["running"], **other}))
+    running = _with_machine(Running(**{**config["running"], **other}), split, config["refit"])
     return Job(folder, split, settings, earlier, config["refit"], running)
 
 
-def _with_machine(running: Running) -> Running:
-    """Put names in the place of what is chosen by the machine, so that a resumed fit gets the same."""
-    import torch
+def _with_machine(running: Running, split: Split, refit: bool) -> Running:
+    """Put names in the place of what machine and ratings choose, so that a resumed fit gets the same."""
+    from pyro_bmf.process import pick_device, pick_threads
 
-    from pyro_bmf.process import pick_device
-
-    threads = running.threads or torch.get_num_threads()
+    threads = pick_threads(running.threads, len(split.train_valid if refit else split.train))
     return replace(running, device=str(pick_device(running.device, note=note)), threads=threads)
 
 

@@ -68,7 +68,7 @@ def fit(
         Train on train and validation and keep the last state, see `refitting.chosen_iterations`.
     device : {"auto", "cpu", "cuda"} or a torch device name
     threads : int, optional
-        Of the CPU; torch's own number when not given. Bits may differ between numbers of threads.
+        Of the CPU, see `process.pick_threads` for when none is given. Bits may differ between numbers.
     deterministic : bool
         On CUDA, use only kernels that give the same bits at every run.
     checkpoint : path, optional
@@ -97,7 +97,7 @@ def fit(
     reporter = InRatings(reporter_of(progress), fit.units)
     file = None if checkpoint is None else Path(checkpoint)
     first = fit.first_stage(file, resume=resume)
-    with computing(pick_device(device, note=reporter.note), threads, deterministic) as where:
+    with computing(pick_device(device, note=reporter.note), threads, deterministic, len(fit.train)) as where:
         job = fit.job(model, warm_start, where, reporter)
         stages = [RUNNERS[one.__class__](job, one) for one in job.settings.stages]
         start: Handover | None = None

@@ -18,6 +18,8 @@ from .errors import SettingsError
 ENVIRONMENT = "PYRO_BMF_DEVICE"
 #: Bytes that a card must have free for ``auto`` to take it: its own libraries need several hundred million.
 LEAST_FREE = 2_000_000_000
+#: Training ratings below which a fit takes one thread, see `pick_threads`.
+FEW = 20_000
 
 
 def free_on_card() -> int | None:
@@ -79,11 +81,25 @@ def pick_device(
     return device
 
 
-@contextmanager
-def computing(device: torch.device, threads: int | None, deterministic: bool) -> Iterator[torch.device]:
-    """Fit inside: a fork of the generators, the asked threads, deterministic kernels, no validation.
+def pick_threads(threads: int | None, n_ratings: int) -> int:
+    """Return a fit's threads of the CPU: those asked for, else torch's own number, or one for few ratings.
 
-    All of it is the process's own state, so all of it is put back afterwards.
+    With fewer than `FEW` training ratings all arrays are so small that a second thread gains nothing, and two
+    that wait for each other beside another process take twice as long as one.
+    """
+    if threads is not None:
+        return threads
+    return 1 if n_ratings < FEW else torch.get_num_threads()
+
+
+@contextmanager
+def computing(
+    device: torch.device, threads: int | None, deterministic: bool, n_ratings: int = FEW
+) -> Iterator[torch.device]:
+    """Fit inside: a fork of the generators, the threads, deterministic kernels, no validation.
+
+    All of it is the process's own state, so all of it is put back afterwards. Threads that nobody asked for
+    are chosen by the number of training ratings.
     """
     whole = isinstance(threads, Integral) and not isinstance(threads, bool)
     if threads is not None and not (whole and threads >= 1):
@@ -91,8 +107,7 @@ def computing(device: torch.device, threads: int | None, deterministic: bool) ->
     before = torch.get_num_threads()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     cuda = [device] if device.type == "cuda" else []
-    if threads is not None:
-        torch.set_num_threads(int(threads))
+    torch.set_num_threads(int(pick_threads(threads, n_ratings)))
     if cuda and deterministic:
         # cuBLAS reads this when its first handle is made; without it, deterministic mode refuses to work.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

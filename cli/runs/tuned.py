@@ -101,13 +101,11 @@ def _run(
     threads: int | None,
     progress: bool,
 ) -> System:
-    import torch
-
-    from pyro_bmf.process import pick_device
+    from pyro_bmf.process import pick_device, pick_threads
 
     split = tuning.split
     case = case_on(suited(one.chosen(values, tuning.plan.seed), split), split)
-    running = Running(str(pick_device(device)), threads or torch.get_num_threads(), True, 10)
+    running = Running(str(pick_device(device)), pick_threads(threads, len(split.train)), True, 10)
     run = RunFolder.create(folder, "best")
     with run.locked():
         run.write_config(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pyro_bmf.errors import SettingsError
 from pyro_bmf.methods.settings import preset
@@ -99,6 +100,19 @@ def test_json_is_all_that_is_printed(cli: Run, own_csv: Path, tmp_path: Path) ->
     assert "M parameters" not in outcome.err  # quiet
     assert (tmp_path / "figures-recommendations.csv").is_file()
     assert cli("fit", "--data", own_csv, *COLUMNS, *QUICK, "--quiet").out.count("Saved in runs/own-2 ") == 1
+
+
+def test_threads_that_the_number_of_ratings_chose_are_written_down(
+    cli: Run, own_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    rest = [word for word in QUICK if word not in ("--threads", "1")]
+    for few, expected in ((20_000, 1), (10, 2)):
+        monkeypatch.setattr("pyro_bmf.process.FEW", few)
+        out = f"few-{few}"
+        assert cli("fit", "--data", own_csv, *COLUMNS, *rest, "--out", out, "--quiet").code == 0
+        config = json.loads(Path(out, "config.json").read_text(encoding="utf-8"))
+        assert config["running"]["threads"] == expected
 
 
 def test_a_folder_with_the_name_of_a_set_is_not_that_set(cli: Run, data_dir: Path, tmp_path: Path) -> None:
