@@ -78,7 +78,7 @@ def fit(
     progress : bool or Reporter
         A bar on standard error, or none, or your own reporter.
     units : Units, optional
-        Standard units to work in; those of the training ratings when not given.
+        Standard units to work in, whose zero is the centre; those of the training ratings when not given.
     implicit, watched : Ratings, optional
         Whose pairs are the implicit feedback, else the training ratings'; whose RMSE the history shall have.
 

@@ -53,6 +53,8 @@ class Prepared:
         Whose pairs are the implicit feedback, where these are not the training ratings'.
     watched : Ratings or None
         Ratings whose RMSE is recorded and decides nothing, in standard units.
+    centre : float or None
+        What predictors start from where the units were given: their zero, whatever these ratings' mean is.
     """
 
     split: Split
@@ -64,6 +66,7 @@ class Prepared:
     valid: Ratings | None
     implicit: Ratings | None = None
     watched: Ratings | None = None
+    centre: float | None = None
 
     @classmethod
     def of(
@@ -116,12 +119,14 @@ class Prepared:
         case.check()
         if implicit is not None:
             _check_implicit(implicit, train, case)
+        centre = 0.0 if units is not None and settings.model.standardised else None
         if units is None:
             units = units_of(settings.model, train, own=own, earlier=warm_start)
         case = replace(case, settings=replace(settings, model=settings_in(settings.model, units)))
         valid = None if valid is None else units.of_ratings(valid)
         seen = None if watched is None else units.of_ratings(watched)
-        return cls(split, settings, case, units, train, units.of_ratings(train), valid, implicit, seen)
+        more = units.of_ratings(train), valid, implicit, seen, centre
+        return cls(split, settings, case, units, train, *more)
 
     @property
     def left_out(self) -> str | None:
@@ -184,7 +189,7 @@ class Prepared:
         """Return what every stage of the fit is given, and tell what of the model is left out."""
         if (sentence := self.left_out) is not None:
             reporter.note(sentence)
-        valid, settings, more = self.valid, self.case.settings, (self.implicit, self.watched)
+        valid, settings, more = self.valid, self.case.settings, (self.implicit, self.watched, self.centre)
         return Job(self.train, valid, settings, own, self.validate(), warm_start, device, reporter, *more)
 
     @property

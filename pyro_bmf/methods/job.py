@@ -85,6 +85,8 @@ class Job:
         Whose pairs are the implicit feedback, where these are not the training ratings'.
     watched : Ratings or None
         Ratings whose RMSE is recorded after every iteration, by Algorithm 1; they decide nothing.
+    centre : float or None
+        What predictors of a centred model start from, where this is not the mean training rating.
     """
 
     train: Ratings
@@ -97,6 +99,19 @@ class Job:
     reporter: Reporter
     implicit: Ratings | None = None
     watched: Ratings | None = None
+    centre: float | None = None
+
+    def start(self, model: FactorizationModel) -> None:
+        """Let a model check the training ratings, and take from them what it starts with.
+
+        Raises
+        ------
+        DataError
+            If a rating is outside the likelihood's support.
+        """
+        model.start(self.train.ratings)
+        if self.centre is not None and model.centred:
+            model.centre.fill_(self.centre)
 
     @property
     def ends(self) -> tuple[float, float]:

@@ -277,6 +277,26 @@ def test_a_warm_start_goes_on_in_the_earlier_units() -> None:
     assert later.model.units != Units.of(more.train)
 
 
+@pytest.mark.parametrize("word", ["default", "conjugate", "amortized"])
+def test_units_that_are_given_say_where_predictors_start(word: str) -> None:
+    split = split_of(pairs()[2])
+    usual = fit(split, settings_of(word), threads=1, progress=False).posterior.model
+    assert abs(float(usual.centre)) < 1e-6  # of its own standard units
+    posterior = fit(split, settings_of(word), threads=1, progress=False, units=AS_GIVEN).posterior
+    assert float(posterior.model.centre) == 0.0
+    drawn = posterior.guide.hyperparameters()
+    if word == "default":  # biases take up where the ratings lie, and their prior is told
+        locations = [drawn[f"{side}_bias_location"].values.mean() for side in ("user", "item")]
+        assert float(sum(locations)) > 1.5
+
+
+def test_ratings_in_their_own_units_keep_their_mean_as_the_centre() -> None:
+    split = split_of(stars())
+    settings = preset("paper").replace(n_factors=2, max_iterations=1, n_tower_outputs=4, centred=True)
+    posterior = fit(split, settings, threads=1, progress=False, units=AS_GIVEN).posterior
+    assert float(posterior.model.centre) == pytest.approx(split.train.ratings.mean())
+
+
 @pytest.mark.filterwarnings("ignore:ratings:pyro_bmf.data.DataWarning")  # a user each, on purpose
 def test_units_of_hard_ratings() -> None:
     def of(ratings: list[float], scale: RatingScale, **more: Any) -> Units:

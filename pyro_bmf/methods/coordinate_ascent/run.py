@@ -44,7 +44,7 @@ class AscentRun:
             device=str(job.device),
         )
         check_needs(needs)
-        model.start(train.ratings)
+        job.start(model)
         ascent = Ascent(
             model.to(job.device), train, seed=job.settings.seed, device=job.device, point=settings.point
         )

@@ -79,7 +79,7 @@ class Algorithm1:
         model, train, settings = self.model, self.train, self.settings
         self._check_size()
         torch.manual_seed(self.seed)
-        model.start(train.ratings)
+        self.job.start(model)
         edges = _edges(model, train)
         guide = CrossFeedbackGuide(
             settings.encoder,

@@ -64,7 +64,7 @@ class ExactHeadRun:
         """Run the iterations that are left."""
         job, settings, model, train = self.job, self.settings, self.model, self.job.train
         host_chunk = self._check_size()
-        model.start(train.ratings)
+        job.start(model)
         updates = HeadUpdates(
             model.to(job.device),
             train,

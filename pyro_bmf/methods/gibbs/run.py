@@ -60,7 +60,7 @@ class GibbsRun:
     def __call__(self, start: Handover | None, kept: Checkpoints) -> Fitted:
         """Run the chain from the state that a guide's fit left, or from the prior."""
         job, settings, model = self.job, self.settings, self.model
-        model.start(job.train.ratings)
+        job.start(model)
         pairs = None
         if job.valid is not None:
             pairs = (
