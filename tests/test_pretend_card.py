@@ -84,9 +84,12 @@ def test_methods_with_draws_run_whole(split: Split, name: str) -> None:
 def _use(posterior: Any, split: Split) -> None:
     """Do with a posterior that lies on a card what users do with it."""
     ratings = split.ratings
+    users = ratings.user_vocabulary.raw(split.test.users[:9])
+    assert len(posterior.predict(users, ratings.item_vocabulary.raw(split.test.items[:9]))) == 9
     recommender = pyro_bmf.Recommender(posterior, pyro_bmf.fit_selection(split, posterior=posterior))
     user, items = ratings.user_vocabulary.raw(np.arange(1))[0], ratings.item_vocabulary.raw(np.arange(3))
     assert len(recommender.recommend(user, n=5)) == 5
+    assert len(posterior.similar_items(items[0], n=3)) == 3
     new = dict(zip(items.tolist(), (5, 4, 1), strict=True))
     assert len(recommender.fold_in(new).recommend(n=5)) == 5
     row = pyro_bmf.evaluate(posterior, split, protocols=("rated",)).row()
