@@ -117,8 +117,9 @@ def command(
         if out is not None:
             RunFolder.check_free(out)
         earlier = None if warm_start is None else WarmStart.of(warm_start)
+        running = _on_device(running)  # before ratings are read, as it may be refused
         split = _split(asked, refit, recommend_for)
-        running = _with_machine(running, split, refit)
+        running = _with_threads(running, split, refit)
         case = case_on(suited(settings, split, refit=refit), split)
         changes.check(case)
         job = _new(out, asked, split, case, earlier, refit, running)
@@ -266,16 +267,25 @@ def _resumed(folder: RunFolder, asked: Asked, other: dict[str, Any], recommend_f
         earlier = RunFolder.existing(Path(config["warm_start"])).load_posterior()
     if not folder.split.is_file():
         folder.write_split(split, seen=0 if earlier is None else _n_shared(split.test, earlier.train))
-    running = _with_machine(Running(**{**config["running"], **other}), split, config["refit"])
+    running = _on_device(Running(**{**config["running"], **other}))
+    running = _with_threads(running, split, config["refit"])
     return Job(folder, split, settings, earlier, config["refit"], running)
 
 
-def _with_machine(running: Running, split: Split, refit: bool) -> Running:
-    """Put names in the place of what machine and ratings choose, so that a resumed fit gets the same."""
-    from pyro_bmf.process import pick_device, pick_threads
+def _on_device(running: Running) -> Running:
+    """Put a name in the place of what the machine chooses, so that a resumed fit gets the same."""
+    from pyro_bmf.process import pick_device
 
-    threads = pick_threads(running.threads, len(split.train_valid if refit else split.train))
-    return replace(running, device=str(pick_device(running.device, note=note)), threads=threads)
+    return replace(running, device=str(pick_device(running.device, note=note)))
+
+
+def _with_threads(running: Running, split: Split, refit: bool) -> Running:
+    """Put a number in the place of what machine and ratings choose, so that a resumed fit gets the same."""
+    from pyro_bmf.process import pick_threads
+
+    return replace(
+        running, threads=pick_threads(running.threads, len(split.train_valid if refit else split.train))
+    )
 
 
 def _check_user(recommend_for: str | None, split: Split) -> None:

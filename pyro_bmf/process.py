@@ -85,7 +85,7 @@ def pick_threads(threads: int | None, n_ratings: int) -> int:
     """Return a fit's threads of the CPU: those asked for, else torch's own number, or one for few ratings.
 
     With fewer than `FEW` training ratings all arrays are so small that a second thread gains nothing, and two
-    that wait for each other beside another process take twice as long as one.
+    that wait for each other beside another process take longer than one.
     """
     if threads is not None:
         return threads
