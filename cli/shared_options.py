@@ -15,7 +15,7 @@ from .printing.option_groups import option
 
 def threads_option(**keywords: Any) -> Callable[..., Any]:
     """Return the option of a command that fits, where `pyro_bmf.process.pick_threads` has the default."""
-    help = "Threads of the CPU. [default: torch's, 1 for a fit of fewer than 20,000 ratings]"
+    help = "Threads of the CPU. [default: torch's, 1 for fits of a preset to fewer than 20,000 ratings]"
     return option("--threads", type=click.IntRange(1), metavar="N", help=help, **keywords)
 
 

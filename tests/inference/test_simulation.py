@@ -140,6 +140,12 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     assert 0.0 <= after["check"]["false_alarms"] <= 0.06
     assert "would be seen with probability" in second.stderr
     assert "takes more fits" in second.stderr
+    of_before = {name: value for name, value in after.items() if name != "centre"}
+    (tmp_path / "before.json").write_text(json.dumps(of_before), encoding="utf-8")
+    with pytest.raises(DataError, match=r"another check \(centre differ"):
+        CliRunner().invoke(
+            command, [*asked, "--refits", "3", "--out", str(tmp_path / "before.json")], catch_exceptions=False
+        )
     with pytest.raises(DataError, match="another check"):
         CliRunner().invoke(
             command,
