@@ -29,6 +29,8 @@ _COPIES = (
     *(_aten.copy_.default, _aten._to_copy.default, _aten.index.Tensor),
     *(_aten.index_put_.default, _aten.index_put.default, _aten._index_put_impl_.default),
 )
+#: Whether memory is pinned, and to pin it, which asks for a card.
+_PINS = (_aten.is_pinned.default, _aten._pin_memory.default)
 #: Their result lies where their first argument does.
 _AS_THE_FIRST = tuple(copy for copy in _COPIES if copy is not _aten._to_copy.default)
 
@@ -103,6 +105,8 @@ class _Card(TorchDispatchMode):
 
 def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Do an operation with the numbers that the host holds, and say of its results where they would lie."""
+    if function in _PINS:  # memory of the host like any other
+        return False if function is _PINS[0] else args[0].clone()
     tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Tensor)]
     cards = [one for one in tensors if isinstance(one, CardTensor)]
     if cards and function not in _COPIES:
