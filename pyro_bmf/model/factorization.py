@@ -32,7 +32,7 @@ from .pair_terms import Relative, pair_terms
 from .priors.normal import NormalPrior, Prior
 from .row_cuts import RowCuts
 from .row_noise import RowNoise
-from .sides import Sides
+from .sides import Side, Sides
 
 
 class FactorizationModel(nn.Module):
@@ -121,6 +121,11 @@ class FactorizationModel(nn.Module):
                 "priors (gamma or log-normal), without biases and without centring (biases=False, "
                 "centred=False); or choose the link softplus."
             )
+
+    @property
+    def noisy_sides(self) -> tuple[Side, ...]:
+        """The sides whose rows have noise of their own."""
+        return () if self.row_noise is None else self.row_noise.sides
 
     def start(self, ratings: Any) -> None:
         """Check the training ratings against the likelihood and take centre and noise's start from them.

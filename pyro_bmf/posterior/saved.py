@@ -279,7 +279,7 @@ def _rows(tensors: Mapping[str, Tensor], side: str, n: int, model: Factorization
             shapes |= {"bias_loc": (n,), "bias_scale": (n,)}
         if "tril" in found:
             shapes["tril"] = (n, width, width)
-    own_noise = model.row_noise is not None and side.removesuffix("s") in model.row_noise.sides
+    own_noise = side.removesuffix("s") in model.noisy_sides
     for name in ("noise_factor", "noise_factor_log_sd", "noise_spread"):
         if name in found or (own_noise and name == "noise_factor"):
             shapes[name] = (n,)

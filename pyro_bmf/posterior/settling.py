@@ -129,11 +129,13 @@ class Settling:
         worst = self.unsettled[0]
         least = min(self.unsettled, key=lambda one: one.ess)
         sweeps, burn_in = self.longer()
+        # Whoever gives a length and no number of chains has one chain.
+        many = f"--chains {self.chains} " if self.chains > 1 else ""
         return (
             f"{self._not_settled.capitalize()}: {named} (worst R-hat {worst.r_hat:.2f}, {worst.name}, where "
             f"{self.r_hat_limit:g} is the most; fewest effective draws {least.ess:.0f} of {self.n_draws}, "
             f"{least.name}, where {LEAST_ESS:g} is the least). Means are hardly touched, intervals and "
-            f"hyperparameters are: fit longer, --sweeps {sweeps} --burn-in {burn_in} instead of "
+            f"hyperparameters are: fit longer, {many}--sweeps {sweeps} --burn-in {burn_in} instead of "
             f"{self.sweeps} and {self.burn_in}."
         )
 

@@ -222,6 +222,11 @@ def test_what_is_said_and_written() -> None:
         "hardly touched, intervals and hyperparameters are: fit longer, --sweeps 1500 --burn-in 750 instead "
         "of 150 and 50."
     )
+    several = Settling(300, 1.1, found.quantities, 150, 50, chains=3)
+    # Without a number of chains whoever gives a length has one, whose starts nothing compares.
+    assert str(several.sentence()).endswith(
+        "fit longer, --chains 3 --sweeps 1500 --burn-in 750 instead of 150 and 50."
+    )
     written = found.to_dict()
     assert written["settled"] is False
     assert (written["words"], written["sentence"]) == (found.words(), found.sentence())

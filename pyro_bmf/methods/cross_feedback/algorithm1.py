@@ -375,7 +375,7 @@ class Algorithm1:
 
 
 def _noisy_sides(model: FactorizationModel) -> tuple[bool, bool]:
-    sides = () if model.row_noise is None else model.row_noise.sides
+    sides = model.noisy_sides
     return "user" in sides, "item" in sides
 
 

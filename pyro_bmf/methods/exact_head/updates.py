@@ -131,7 +131,7 @@ class HeadUpdates:
             model.n_factors,
             biases=model.biases,
             implicit=model.implicit is not None,
-            row_noise=() if model.row_noise is None else model.row_noise.sides,
+            row_noise=model.noisy_sides,
             n_cuts=self.unknown.n_cuts,
         ).to(self.device)
         generator = torch.Generator().manual_seed(seed)

@@ -1,8 +1,9 @@
-r"""Draws of a chain's hyperparameters from their conditionals: conjugate, or by slices.
+r"""Draws of a chain's hyperparameters from their conditionals: conjugate, or by slices and moves.
 
 Gamma precisions of implicit weights (`pyro_bmf.model.implicit_feedback`), and Gamma multipliers of rows'
 precisions whose shape has a prior of its own (`pyro_bmf.model.row_noise`): the shape with the multipliers
-integrated out, and the level that they share with the noise's precision by the priors alone. A prior's
+integrated out, and before that, where utilities are latent, together with these and with the utilities
+integrated out; and the level that they share with the noise's precision by the priors alone. A prior's
 location and precision are drawn by the prior itself (`pyro_bmf.model.priors.conjugate`). Everything here is
 in float64: these are sums over all rows.
 """
@@ -10,14 +11,17 @@ in float64: these are sums over all rows.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...model.row_noise import SPREAD_RATE
+from ...model.sides import Side, Sides
 from ...numerics import room
 from ...numerics.conjugate_draws import draw_gamma
+from ...numerics.cuts.noise_spread import NoisyRows
 from ...numerics.slice_draw import slice_draw
 from .chain_state import ChainState, SideState
 
@@ -109,6 +113,41 @@ def draw_multipliers(own: SideState, counts: Tensor, squares: Tensor) -> None:
     own.row_precision_shape = draw_noise_shape(counts, squares, own.row_precision_shape)
     drawn = draw_row_noise(counts, squares, own.row_precision_shape)
     own.row_precision = drawn.to(own.row_precision.dtype)
+
+
+def draw_noise_spreads(
+    state: ChainState,
+    sides: tuple[Side, ...],
+    pairs: Sides[Tensor],
+    draw: Callable[..., Tensor],
+    *given: Tensor,
+) -> None:
+    """Draw by how much multipliers of some sides differ, their order kept, in place (`cuts.noise_spread`).
+
+    Parameters
+    ----------
+    state : ChainState
+    sides : tuple of {"user", "item"}
+        Whose rows have noise of their own.
+    pairs : Sides of Tensor, shape (nnz,)
+        Row of either side of every rating.
+    draw : callable
+        Gives the power of each side's multipliers, (m,), with the utilities integrated out, as
+        `Utilities.draw_spreads` does.
+    given : Tensor
+        What it is given beside the rows.
+    """
+    if not sides:
+        return
+    both = [(state.of(side), pairs.of(side)) for side in sides]
+    rows = [
+        NoisyRows(own.row_precision.double().log(), own.row_precision_shape, of, SPREAD_RATE)
+        for own, of in both
+    ]
+    for (own, _), one, power in zip(both, rows, draw(rows, *given), strict=True):
+        there = one.moved(power)
+        own.row_precision = there.logs.exp().to(own.row_precision.dtype)
+        own.row_precision_shape = there.shape
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Kept:
             biases=model.biases,
             n_cuts=utilities.n_cuts,
             implicit=model.implicit is not None,
-            row_noise=() if model.row_noise is None else model.row_noise.sides,
+            row_noise=model.noisy_sides,
             weights_dtype=dtype,
         ).to(device)
         guide.centre.copy_(model.centre)
@@ -151,7 +151,7 @@ class Kept:
 
     def rows(self, model: FactorizationModel) -> tuple[RowDraws, RowDraws]:
         """Return both sides' draws."""
-        noisy = () if model.row_noise is None else model.row_noise.sides
+        noisy = model.noisy_sides
         user, item = (
             kept.rows(self.count, model.biases, side in noisy, self.chains)
             for side, kept in self.sides.by_side()

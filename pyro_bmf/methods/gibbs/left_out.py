@@ -193,7 +193,7 @@ class ChainLeftOut:
     def _settle(self, state: ChainState, steps: int) -> Tensor:
         """Draw utilities and multipliers given all else, in turn; return the utilities."""
         sweeps, pairs = self.sweeps, self.sweeps.pairs
-        noisy = () if self.model.row_noise is None else self.model.row_noise.sides
+        noisy = self.model.noisy_sides
         eta, z = sweeps.predictors(state).double(), sweeps.ratings
         # Without multipliers utilities are drawn from their conditional, at once.
         for _ in range(steps if noisy else 1):

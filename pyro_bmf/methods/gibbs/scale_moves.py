@@ -97,7 +97,7 @@ def rescale_noise(
     state: ChainState, model: FactorizationModel, centre: float, cut_density: CutDensity
 ) -> None:
     """Draw the scale against the rows' noise, in place: nothing where no row has noise of its own."""
-    for side in () if model.row_noise is None else model.row_noise.sides:
+    for side in model.noisy_sides:
         noisy = state.of(side)
         line = noise_line(state, model, noisy, centre, cut_density)
         factor = _draw(line, state)

@@ -36,7 +36,7 @@ from . import scale_moves
 from .amplitude_moves import draw_amplitudes
 from .chain_state import ChainState, SideState, block_precision
 from .collapsed_means import MeansSystem, Solver
-from .hyper_draws import draw_multipliers, draw_weights_precision, shift_noise
+from .hyper_draws import draw_multipliers, draw_noise_spreads, draw_weights_precision, shift_noise
 from .known_parts import conjugate_priors, latent_utilities
 from .mean_information import DenseRows, FewRows, GivenOther, RowsOfSide
 from .shift_moves import rescale_factors, shift_biases, shift_factors, with_cuts_at
@@ -183,7 +183,7 @@ class Sweeps:
         self._draw_shifts(state, scales=precisions)  # b against c; V against b; U against c; U against V
         self._draw_scale(state, latent=latent)  # d, g | mu, Lambda, lambda, w, cuts
         eta = self.predictors(state)
-        z, eta = self._draw_utilities(state, eta, latent=latent)  # cuts, g | U, V, then z | cuts, U, V, x
+        z, eta = self._draw_utilities(state, eta, latent=latent)  # a, w; cuts, g | U, V; z | cuts, U, V, x
         z, eta = self._draw_stretch(state, z, eta, latent=latent)  # g | z - eta, Lambda, lambda, cuts
         if precisions:
             eta = self._draw_amplitudes(state, z, eta)  # b, c, each factor; Lambda / g^2 | z
@@ -280,12 +280,15 @@ class Sweeps:
             scale_moves.rescale_noise(state, self.model, self.centre, self.utilities.cut_density)
 
     def _draw_utilities(self, state: ChainState, eta: Tensor, *, latent: bool) -> tuple[Tensor, Tensor]:
-        """Draw cuts and the scale of predictors, utilities integrated out, then these; return z and eta."""
+        """Draw noise's spreads, then cuts and the scale of eta, without utilities; then these: z, eta."""
         if not latent:
             return self.ratings, eta
-        given = state.cuts - self.centre, eta.double() - self.centre, self._noise_sd(state), self.observed
+        about = state.cuts - self.centre, eta.double() - self.centre
+        if self.scale_moves:
+            of = state, self.model.noisy_sides, self.pairs, self.utilities.draw_spreads
+            draw_noise_spreads(*of, *about, self._noise_sd(state), self.observed)
         stretch = scale_moves.stretch_of(state, self.model) if self.scale_moves else None
-        cuts, drawn, factor = self.utilities.draw(*given, stretch)
+        cuts, drawn, factor = self.utilities.draw(*about, self._noise_sd(state), self.observed, stretch)
         state.cuts = cuts + self.centre
         scale_moves.scale_predictors(state, self.model, factor)
         return (drawn + self.centre).to(self.dtype), self.centre + factor.to(eta) * (eta - self.centre)
@@ -304,15 +307,13 @@ class Sweeps:
     def _draw_amplitudes(self, state: ChainState, z: Tensor, eta: Tensor) -> Tensor:
         """Draw how large factors and biases are, with their priors (`amplitude_moves`); return eta anew."""
         precision = self._pair_precision(state).mul_(state.noise_precision)
-        given = state, self.priors, self.model.implicit, self.pairs
-        draw_amplitudes(*given, (z - eta).double(), precision)
+        draw_amplitudes(state, self.priors, self.model.implicit, self.pairs, (z - eta).double(), precision)
         return self.predictors(state)
 
     def _draw_noise(self, state: ChainState, residuals: Tensor, *, latent: bool) -> None:
         """Draw the rows' multipliers of the noise's precision, and the precision where it is unknown."""
         squares = residuals.double().square()
-        noisy = () if self.model.row_noise is None else self.model.row_noise.sides
-        for side in noisy:
+        for side in self.model.noisy_sides:
             others = state.opposite(side).row_precision.double().index_select(0, self.pairs.opposite(side))
             totals = segment_sum(others.mul_(squares).mul_(state.noise_precision), self.segments.of(side))
             draw_multipliers(state.of(side), self.entries.of(side).indptr.diff().double(), totals)
@@ -321,7 +322,7 @@ class Sweeps:
             shape = squares.new_full((), NOISE_PRIOR[0] + 0.5 * len(squares))
             total = self._pair_precision(state).mul_(squares).sum()
             state.noise_precision = draw_gamma(shape, NOISE_PRIOR[1] + 0.5 * total)
-            for side in noisy:
+            for side in self.model.noisy_sides:
                 shift_noise(state, state.of(side), NOISE_PRIOR)
 
     def _draw_precision(self, side: Side, state: ChainState) -> None:
@@ -382,8 +383,7 @@ class Sweeps:
 
     def _row_precision(self, side: Side, state: ChainState) -> Tensor:
         """Return tau w_i, (n, 1)."""
-        own = state.of(side).row_precision
-        return (own * state.noise_precision.to(self.dtype)).unsqueeze(-1)
+        return (state.of(side).row_precision * state.noise_precision.to(self.dtype)).unsqueeze(-1)
 
     def _pair_precision(self, state: ChainState, pairs: Sides[Tensor] | None = None) -> Tensor:
         """Return w_i w'_j of pairs, of every rating when not given, float64."""

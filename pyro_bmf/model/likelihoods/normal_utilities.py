@@ -11,12 +11,14 @@ with a `Likelihood.utilities` of this interface is fitted by both methods.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ...numerics.cuts.density import CutDensity
 from ...numerics.cuts.draws import Drawn
+from ...numerics.cuts.noise_spread import NoisyRows
 from ...numerics.cuts.stretch import Stretch
 
 #: The prior of no cut points.
@@ -77,6 +79,16 @@ class Utilities(ABC):
         """
         del cuts, eta, sd, observed, steps
         return None
+
+    def draw_spreads(
+        self, rows: Sequence[NoisyRows], cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor
+    ) -> Tensor:
+        """Draw the powers (m,) that multipliers of m sides are raised to, with utilities integrated out.
+
+        By default they stay as they are: where utilities are known, shapes are drawn by these.
+        """
+        del cuts, sd, observed
+        return eta.new_ones(len(rows))
 
     def draw(
         self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, stretch: Stretch | None = None

@@ -27,6 +27,7 @@ from ...errors import SettingsError
 from ...numerics.cuts.density import CutDensity
 from ...numerics.cuts.draws import Drawn, about_rare_levels, draw_cuts_and_utilities, draw_utilities
 from ...numerics.cuts.newton import cuts_ahead, fit_cuts
+from ...numerics.cuts.noise_spread import NoisyRows, draw_spreads
 from ...numerics.cuts.stretch import Stretch
 from ...numerics.normal_cells import cell_ends, cell_probabilities, cell_probability, midway
 from ...numerics.truncated_normal import truncated_mean, truncated_moments
@@ -253,6 +254,12 @@ class CellUtilities(Utilities):
     ) -> tuple[Tensor, Tensor]:
         """Take Newton steps, and tell whether none of them would have been taken back."""
         return cuts_ahead(cuts, eta, sd.expand_as(eta), observed, self.cut_density, steps=steps)
+
+    def draw_spreads(
+        self, rows: Sequence[NoisyRows], cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor
+    ) -> Tensor:
+        """Draw the powers by Metropolis-Hastings."""
+        return draw_spreads(rows, cuts, eta, sd, observed)
 
     def draw(
         self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, stretch: Stretch | None = None

@@ -89,9 +89,16 @@ def point_at(
     return Point(height, gradient, _factorised(hessian), said.cells)
 
 
-def _of_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, *, stretch: bool = False) -> _Terms:
-    """Return what the cells of Normals say of the cuts, and, it may be, of a factor of the predictors."""
-    cells = Cells.of(eta, scale, cuts, place)
+def edge_scores(cells: Cells, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logarithms of the cells' probabilities, and their derivatives by the lower and upper edges.
+
+    Parameters
+    ----------
+    cells : Cells
+        Of Normals, each (nnz,).
+    scale : Tensor, shape (nnz,)
+        Their standard deviations.
+    """
     a, b = cells.low, cells.high
     share = cells.share.clamp_min(1e-300)
     density = 1.0 / (math.sqrt(2.0 * math.pi) * scale)
@@ -109,6 +116,14 @@ def _of_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, *, stretc
         log_share = room.with_exceptions(log_share, far, exact)
         from_low = room.with_exceptions(from_low, far, low)
         from_high = room.with_exceptions(from_high, far, high)
+    return log_share, from_low, from_high
+
+
+def _of_cells(cuts: Tensor, eta: Tensor, scale: Tensor, place: Tensor, *, stretch: bool = False) -> _Terms:
+    """Return what the cells of Normals say of the cuts, and, it may be, of a factor of the predictors."""
+    cells = Cells.of(eta, scale, cuts, place)
+    a, b = cells.low, cells.high
+    log_share, from_low, from_high = edge_scores(cells, scale)
     # The ends of the scale are edges too: what is summed there is left out, as they do not move.
     n = len(cuts) + 2
     nothing = torch.zeros(n, dtype=eta.dtype, device=eta.device)
