@@ -217,7 +217,9 @@ def steps(place: Place) -> None:
                 ),
             }
             if place.card:
-                kinds["recorded"] = lambda joint=kinds["joint"]: RecordedDescent(joint(), CudaRecorder())
+                kinds["recorded"] = lambda joint=kinds["joint"]: RecordedDescent(
+                    joint(), CudaRecorder(place.device)
+                )
             else:
                 place.skip(f"steps of {name}, recorded", "CUDA graphs need a card")
             for kind, make in kinds.items():
@@ -308,9 +310,15 @@ def iterations(place: Place) -> None:
             "what the host waits for", "torch tells of it on a card; benchmarks/launches.py counts here"
         )
         return
-    for name, kind, most in (("exact head", "head", 1), ("sweep", "chain", 20)):
+    for kind, likelihood, most in (
+        ("head", "normal", 3),
+        ("head", "ordered-probit", 3),
+        ("chain", "normal", 20),
+        ("chain", "ordered-probit", 25),
+    ):
+        name = f"{'exact head' if kind == 'head' else 'sweep'}, {likelihood}"
         with computing(place.device, threads=None, deterministic=True):
-            work = work_of(split.train, kind, "normal", device=place.device)
+            work = work_of(split.train, kind, likelihood, device=place.device)
             work()
             waits = synchronisations(work)
             record = found[f"one {name}"] = time_work(place, work)

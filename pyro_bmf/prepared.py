@@ -26,6 +26,7 @@ from .model.fitted import Rows
 from .posterior import Posterior
 from .posterior.predictive import PairPredictive
 from .posterior.settling import check_settling
+from .process import device_kind
 from .progress import Reporter
 from .refitting import without_validation
 from .tensor_files import is_of_kind
@@ -207,7 +208,7 @@ class Prepared:
             "model": _plain(model.settings()),
             "split_hash": self.split.hash,
             "trained_on": self.trained_on,
-            "device": device.type,
+            "device": device_kind(device),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }

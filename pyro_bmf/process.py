@@ -81,6 +81,11 @@ def pick_device(
     return device
 
 
+def device_kind(device: torch.device) -> str:
+    """Return what random numbers of a device depend on beside the seed: its type, and which card it is."""
+    return f"{device.type}: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
 def pick_threads(threads: int | None, n_ratings: int) -> int:
     """Return a fit's threads of the CPU: those asked for, else torch's own number, or one for few ratings.
 
@@ -105,13 +110,14 @@ def computing(
     if threads is not None and not (whole and threads >= 1):
         raise SettingsError(f"threads is {threads!r}: give a whole number, 1 or more.")
     before = torch.get_num_threads()
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    was_deterministic = torch.get_deterministic_debug_mode()
     cuda = [device] if device.type == "cuda" else []
     torch.set_num_threads(int(pick_threads(threads, n_ratings)))
     if cuda and deterministic:
         # cuBLAS reads this when its first handle is made; without it, deterministic mode refuses to work.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+        # Not by `use_deterministic_algorithms`, which imports torch's compiler: seconds of work on a CPU.
+        torch.set_deterministic_debug_mode("error")
     was_filled = torch_deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     # Else every new tensor is filled before it is written: a launch more for most operations.
     torch_deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -127,6 +133,4 @@ def computing(
     finally:
         torch_deterministic.fill_uninitialized_memory = was_filled  # type: ignore[attr-defined]
         torch.set_num_threads(before)
-        if torch.are_deterministic_algorithms_enabled() != was_deterministic:
-            # Only where it changed: the call imports torch's compiler, seconds of work on a CPU.
-            torch.use_deterministic_algorithms(was_deterministic)
+        torch.set_deterministic_debug_mode(was_deterministic)

@@ -151,6 +151,9 @@ class _Nothing:
 class _Recorder(OnTheSpot):
     """As a card's: to warm up and to record takes no random numbers."""
 
+    def __init__(self, device: torch.device) -> None:
+        assert device.type == "cuda"
+
     def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
         before = torch.get_rng_state()
         again = super().record(warm_up, work)
@@ -166,7 +169,8 @@ _CUDA: dict[str, Any] = {
     "current_device": lambda: 0,
     "current_stream": lambda *device: _Nothing(),
     "mem_get_info": lambda *device: (_FREE, _FREE),
-    **{name: (lambda *device: 0) for name in ("memory_reserved", "memory_allocated", "max_memory_allocated")},
+    "memory_stats_as_nested_dict": lambda *device: {},
+    "max_memory_allocated": lambda *device: 0,
     **{name: (lambda *given: None) for name in ("_lazy_init", "synchronize", "manual_seed", "empty_cache")},
     "get_rng_state": lambda *device: torch.zeros(1),
     "set_rng_state": lambda *given: None,

@@ -203,7 +203,7 @@ def test_what_is_recorded_has_the_same_bits(
     chosen, changes = METHODS[method]
     settings = preset(chosen).replace(likelihood="ordered-probit", **changes)
     ends = []
-    for recorder in (None, CudaRecorder()):
+    for recorder in (None, CudaRecorder(device)):
         monkeypatch.setattr(
             Recording, "on", classmethod(lambda cls, device, note, own=recorder: cls(own, pytest.fail))
         )

@@ -30,7 +30,16 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Records a CUDA graph."""
+    """Records a CUDA graph.
+
+    Parameters
+    ----------
+    device : torch.device
+        Which the work runs on. What torch calls current may be another card: a graph of its work is empty.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
         """Warm up beside the current stream, then record.
@@ -40,23 +49,28 @@ class CudaRecorder:
         RuntimeError
             If the work waits for the host, or cannot be recorded for another reason.
         """
-        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(_WARM_UPS):
-                warm_up()
-        torch.cuda.current_stream().wait_stream(beside)
-        generator = torch.cuda.default_generators[torch.cuda.current_device()]
-        before, graph = generator.get_state(), torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph):
-                work()
-        except RuntimeError:
-            # The generator's state believes that it is still recorded: it gets another one.
-            another = torch.Generator(generator.device)
-            another.set_state(before)
-            generator.graphsafe_set_state(another.graphsafe_get_state())
-            raise
+        with torch.cuda.device(self.device):
+            outside = torch.cuda.current_stream()
+            beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            beside.wait_stream(outside)
+            with torch.cuda.stream(beside):
+                for _ in range(_WARM_UPS):
+                    warm_up()
+            outside.wait_stream(beside)
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            before, graph = generator.get_state(), torch.cuda.CUDAGraph()
+            try:
+                # On a stream of this card: that which torch would take is of the first card that it recorded.
+                with torch.cuda.graph(graph, stream=beside):
+                    work()
+            except RuntimeError:
+                # The end of a recording that failed raises before it puts the stream back.
+                torch.cuda.set_stream(outside)
+                # The generator's state believes that it is still recorded: it gets another one.
+                another = torch.Generator(generator.device)
+                another.set_state(before)
+                generator.graphsafe_set_state(another.graphsafe_get_state())
+                raise
         replay: Callable[[], object] = graph.replay
         return replay
 
@@ -174,7 +188,7 @@ class Recording:
     @classmethod
     def on(cls, device: torch.device, note: Callable[[str], object]) -> Recording:
         """Return how a device records: CUDA graphs, and nothing elsewhere."""
-        return cls(CudaRecorder() if device.type == "cuda" else None, note)
+        return cls(CudaRecorder(device) if device.type == "cuda" else None, note)
 
     def of(
         self,

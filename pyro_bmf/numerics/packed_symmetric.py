@@ -15,7 +15,14 @@ def pack(matrices: Tensor) -> Tensor:
 
 def unpack(packed: Tensor, width: int) -> Tensor:
     """Return the symmetric matrices (n, D, D) whose `pack` this is."""
-    rows, columns = torch.tril_indices(width, width, device=packed.device)
-    place = torch.empty(width, width, dtype=torch.int64, device=packed.device)
-    place[rows, columns] = place[columns, rows] = torch.arange(len(rows), device=packed.device)
-    return packed.index_select(1, place.flatten()).view(-1, width, width)
+    return packed.index_select(1, places(width, packed.device).flatten()).view(-1, width, width)
+
+
+def places(width: int, device: torch.device) -> Tensor:
+    """Return where `pack` puts each number of a matrix, (width, width), int64.
+
+    By arithmetic: on a card deterministic assignments by index are sorted first.
+    """
+    one = torch.arange(width, device=device)
+    high, low = torch.maximum(one.unsqueeze(1), one), torch.minimum(one.unsqueeze(1), one)
+    return high * (high + 1) // 2 + low

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 #: A chunk takes one part in so many of what is free on a card: what is made of it takes as much again.
@@ -25,7 +28,7 @@ def waits(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def to_device(numbers: list[float], device: torch.device) -> Tensor:
+def to_device(numbers: list[float] | NDArray[np.floating[Any]], device: torch.device) -> Tensor:
     """Return numbers as a tensor (n,) of doubles on a device, which the host does not wait for."""
     made = torch.empty(len(numbers), dtype=torch.float64, pin_memory=device.type == "cuda")
     made.numpy()[:] = numbers
@@ -34,8 +37,11 @@ def to_device(numbers: list[float], device: torch.device) -> Tensor:
 
 def free_bytes(device: torch.device) -> int:
     """Return the bytes that are free on a card, with those that torch keeps for itself but does not use."""
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + unused
+    # One question: each of torch's named figures asks for all of them, and sorts them by name.
+    stats = torch.cuda.memory_stats_as_nested_dict(device)
+    kinds = (stats[kind]["all"]["current"] if stats else 0 for kind in ("reserved_bytes", "allocated_bytes"))
+    reserved, allocated = kinds
+    return int(torch.cuda.mem_get_info(device)[0]) + reserved - allocated
 
 
 def cells_on(

@@ -20,6 +20,8 @@ from torch import Tensor
 
 #: Entries that one thread of a device adds up, one after the other: more, and it waits longer than it adds.
 PIECE = 64
+#: Numbers that are made at once where classes are summed: beyond, one class is summed after the other.
+_MASKED = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,7 +294,11 @@ def class_sums(values: Tensor, classes: Tensor, onto: Tensor) -> Tensor:
 
 
 def class_sums_by_mask(values: Tensor, classes: Tensor, onto: Tensor) -> Tensor:
-    """Do as `class_sums` by one masked sum a class, each a fixed tree: no sort, no atomics."""
-    nothing = values.new_zeros(())
-    sums = [torch.where(classes == one, values, nothing).sum() for one in range(len(onto))]
+    """Do as `class_sums` by masked sums, each a fixed tree: no sort, no atomics."""
+    nothing, n = values.new_zeros(()), len(onto)
+    if n * len(values) <= _MASKED:
+        own = torch.arange(n, device=values.device).unsqueeze(1)
+        return onto + torch.where(classes == own, values, nothing).sum(1)
+    # One class after the other, where all of them would take gigabytes.
+    sums = [torch.where(classes == one, values, nothing).sum() for one in range(n)]
     return onto + torch.stack(sums)

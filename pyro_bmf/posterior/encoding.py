@@ -82,9 +82,10 @@ def kept_rows(
     users, items = compact(users), compact(items)
     for name, part in (("users", users), ("items", items)):
         if not all(is_finite(tensor) for tensor in part.tensors().values()):
+            remedy = "a smaller learning rate" if rows is None else "another seed or a prior of smaller scale"
             raise FitError(
                 f"the posterior of the {name} holds numbers that are not finite: the fit diverged. "
-                "Fit again with a smaller learning rate."
+                f"Fit again with {remedy}."
             )
     return users, items
 

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from pyro_bmf.methods.gibbs.chain_state import ChainState, SideState
-from pyro_bmf.methods.gibbs.hyper_draws import draw_noise_spreads
+from pyro_bmf.methods.gibbs.hyper_draws import draw_noise_spreads, draw_row_noise
 from pyro_bmf.model.sides import Sides
 from pyro_bmf.numerics.cuts.noise_spread import NoisyRows, draw_spreads
 
@@ -150,3 +150,15 @@ def test_a_state_is_moved_in_place_and_only_the_sides_that_are_noisy() -> None:
     assert float(state.item.row_precision_shape) == pytest.approx(1.5)
     draw_noise_spreads(state, (), pairs, lambda rows: double([]))
     torch.testing.assert_close(state.item.row_precision, before[1] ** 2)
+
+
+def test_no_multiplier_is_nothing_in_single_precision() -> None:
+    """Of a spread of ten and more, which ratings of the two ends of a scale alone may lead to."""
+    torch.manual_seed(0)
+    counts = torch.zeros(4_000, dtype=torch.float64)
+    drawn = draw_row_noise(counts, counts, double(0.005))
+    assert bool(torch.isfinite(drawn.float().rsqrt()).all())
+    assert float(drawn.min()) == pytest.approx(1e-30)
+    state = ChainState(side_of(3), side_of(2), double(1.0), CUTS)
+    draw_noise_spreads(state, ("user",), Sides(USER.of, ITEM.of), lambda rows, power: power, double([900.0]))
+    assert bool(torch.isfinite(state.user.row_precision.rsqrt()).all())

@@ -306,7 +306,7 @@ def descent_on(
     if not isinstance(steps, JointDescent) or (device.type != "cuda" and recorder is None):
         return steps
     try:
-        return RecordedDescent(steps, CudaRecorder() if recorder is None else recorder)
+        return RecordedDescent(steps, CudaRecorder(device) if recorder is None else recorder)
     except RuntimeError as error:
         note(f"A step could not be recorded as a CUDA graph ({first_line(error)}): steps take longer.")
         return steps

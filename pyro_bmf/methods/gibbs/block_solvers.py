@@ -47,6 +47,8 @@ class FewBlocks:
         Of the blocks of heavy columns and, last, of the location.
     own, light : Tensor
         Where those stand, and the light columns.
+    back : Tensor, shape (n_columns + 1,)
+        Where each column stands in the two, one after the other.
     basis : Tensor, shape (D, D)
     shrink : Tensor, shape (n_light, D)
     """
@@ -54,19 +56,27 @@ class FewBlocks:
     inverse: Tensor
     own: Tensor
     light: Tensor
+    back: Tensor
     basis: Tensor
     shrink: Tensor
 
     @classmethod
     def of(
-        cls, blocks: Tensor, own: Tensor, light: Tensor, light_sums: Tensor, mean: Tensor, precision: Tensor
+        cls,
+        blocks: Tensor,
+        own: Tensor,
+        light: Tensor,
+        back: Tensor,
+        light_sums: Tensor,
+        mean: Tensor,
+        precision: Tensor,
     ) -> FewBlocks:
         r"""Invert the heavy columns' blocks, in place, and make the basis of the light ones'.
 
         Parameters
         ----------
         blocks : Tensor, shape (n_heavy + 1, D, D)
-        own, light : Tensor
+        own, light, back : Tensor
         light_sums : Tensor, shape (n_light,)
             c_j: light columns' blocks are :math:`\lambda + c_j \bar G`.
         mean : Tensor, shape (D, D)
@@ -81,11 +91,11 @@ class FewBlocks:
         gamma, turn = torch.linalg.eigh((root.unsqueeze(1) * mean * root).double())
         basis = (root.unsqueeze(1) * turn.to(root.dtype)).contiguous()
         shrink = 1.0 / (1.0 + torch.outer(light_sums, gamma.clamp_min(0.0).to(root.dtype)))
-        return cls(blocks, own, light, basis, shrink)
+        return cls(blocks, own, light, back, basis, shrink)
 
     def __call__(self, left: Tensor) -> Tensor:
         """Solve for (n_columns + 1, D)."""
-        found = torch.empty_like(left)
-        found[self.own] = (self.inverse @ left[self.own].unsqueeze(-1)).squeeze(-1)
-        found[self.light] = ((left[self.light] @ self.basis) * self.shrink) @ self.basis.mT
-        return found
+        # Put in order by a read: on a card deterministic assignments by index are sorted first.
+        own = (self.inverse @ left.index_select(0, self.own).unsqueeze(-1)).squeeze(-1)
+        light = ((left.index_select(0, self.light) @ self.basis) * self.shrink) @ self.basis.mT
+        return torch.cat([own, light]).index_select(0, self.back)

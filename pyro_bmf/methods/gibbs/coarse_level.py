@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ...numerics import factorise
+from ...numerics.packed_symmetric import places
 from ..kernel import Entries
 from .mean_information import Information
 
@@ -102,17 +103,15 @@ class CoarseLevel:
     def _joined(self, blocks: Tensor, width: int) -> Tensor:
         """Return the matrix whose blocks (n_pairs, D * D) these are, those above the diagonal too."""
         n_modes = self.basis.shape[1]
-        low, high = torch.tril_indices(n_modes, n_modes, device=blocks.device)
-        place = torch.empty(n_modes, n_modes, dtype=torch.int64, device=blocks.device)
-        place[low, high] = place[high, low] = torch.arange(len(low), device=blocks.device)
-        every = blocks[place.flatten()].view(n_modes, n_modes, width, width)
+        every = blocks.index_select(0, places(n_modes, blocks.device).flatten())
+        every = every.view(n_modes, n_modes, width, width)
         return every.transpose(1, 2).reshape(n_modes * width, n_modes * width)
 
 
 def _pairs(table: Tensor) -> Tensor:
     """Return the products of a table's columns, each with itself and those before: (n, n_pairs)."""
     low, high = torch.tril_indices(table.shape[1], table.shape[1], device=table.device)
-    return table[:, low] * table[:, high]
+    return table.index_select(1, low) * table.index_select(1, high)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,9 @@ from .chain_state import ChainState, SideState
 
 #: The least and the largest logarithm of a shape: the prior has less than 1e-12 beyond.
 _REACH = (-20.0, 60.0)
+#: The least multiplier: of a spread beyond ten some would be nothing in single precision, and a row's noise
+#: infinite.
+_LEAST = 1e-30
 #: First interval of the slice of that logarithm.
 _SHAPE_WIDTH = 3.0
 #: Shapes from which on logarithms of Gamma functions are differences by Stirling's series.
@@ -43,7 +46,7 @@ def draw_weights_precision(weights: Tensor, scale: float) -> Tensor:
 
 def draw_row_noise(counts: Tensor, squares: Tensor, shape: Tensor) -> Tensor:
     """Draw the multipliers (n,) given each row's number of entries and weighted squared residuals."""
-    return draw_gamma(shape + 0.5 * counts, shape + 0.5 * squares)
+    return draw_gamma(shape + 0.5 * counts, shape + 0.5 * squares).clamp_min(_LEAST)
 
 
 def draw_noise_shape(counts: Tensor, squares: Tensor, shape: Tensor) -> Tensor:
@@ -146,7 +149,7 @@ def draw_noise_spreads(
     ]
     for (own, _), one, power in zip(both, rows, draw(rows, *given), strict=True):
         there = one.moved(power)
-        own.row_precision = there.logs.exp().to(own.row_precision.dtype)
+        own.row_precision = there.logs.exp().clamp_min(_LEAST).to(own.row_precision.dtype)
         own.row_precision_shape = there.shape
 
 

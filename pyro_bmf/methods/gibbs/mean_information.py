@@ -194,8 +194,9 @@ class ColumnPlan:
 
     Attributes
     ----------
-    heavy, light : Tensor
-        Columns with D entries or more, and the others.
+    own, light, back : Tensor
+        Columns with D entries or more and, last, the location's; the others; and where each column stands in
+        the two, one after the other.
     heavy_indptr, heavy_rows, heavy_shares, heavy_pieces : Tensor
         Entries of heavy columns in rows that have many: compressed, the place of each row in the order of
         `RowPlan`, and 1 / n_i. Last stands a column without any, in whose place the location comes.
@@ -207,8 +208,9 @@ class ColumnPlan:
         Light columns of each row by its n_i, in the order of `RowPlan`.
     """
 
-    heavy: Tensor
+    own: Tensor
     light: Tensor
+    back: Tensor
     heavy_indptr: Tensor
     heavy_rows: Tensor
     heavy_shares: Tensor
@@ -249,10 +251,12 @@ class ColumnPlan:
         )
         light_sums = summed(columns[~in_heavy], share[~in_heavy], len(counts))
         light_shares = summed(rows[~in_heavy], share[~in_heavy], len(plan.order))
+        own = torch.cat([heavy, heavy.new_full((1,), len(counts))])
         heavy_indptr = torch.cat([many_counts.new_zeros(1), many_counts.cumsum(0)]).int()
         return cls(
-            heavy=heavy,
+            own=own,
             light=light,
+            back=torch.cat([own, light]).argsort(),
             heavy_indptr=heavy_indptr,
             heavy_rows=rows[to_many].int(),
             heavy_shares=share[to_many],
@@ -367,12 +371,11 @@ class FewInformation:
             weighted = half * share.view(-1, 1, 1)
             shared = shared + weighted.flatten(0, 1).mT @ half.flatten(0, 1)
         mean = shared / columns.light_shares.sum().clamp_min(1e-12)
-        own = torch.cat([columns.heavy, columns.heavy.new_full((1,), len(pairs) - 1)])
-        of_light = pairs[columns.light]
-        shares = torch.stack([of_light.sum(0), of_light.mT @ columns.light_sums], dim=1)
+        own, light, back, light_sums = columns.own, columns.light, columns.back, columns.light_sums
+        of_light = pairs[light]
+        shares = torch.stack([of_light.sum(0), of_light.mT @ light_sums], dim=1)
         sums = pairs[own].mT @ blocks.flatten(1) + shares @ torch.stack([prior, mean]).flatten(1)
-        light, light_sums = columns.light, columns.light_sums
-        return FewBlocks.of(blocks, own, light, light_sums, mean, weights_precision), sums
+        return FewBlocks.of(blocks, own, light, back, light_sums, mean, weights_precision), sums
 
 
 def _products(tensor: Tensor, means: Tensor) -> Tensor:

@@ -196,11 +196,14 @@ def expected_precision_matrix(degrees: float, squares: Tensor, scale: float) -> 
     k = len(squares)
     squares = squares + 2.0 * least_rate(scale) * torch.eye(k, dtype=squares.dtype, device=squares.device)
     at_most = 2.0 * (k + 2.0) * scale**2
-    rates = squares.new_full((k,), _BEGUN * at_most)
+    # A card would need as long for each turn as a processor for all of them.
+    here = squares.cpu() if room.waits(squares.device) else squares
+    rates = here.new_full((k,), _BEGUN * at_most)
     for _ in range(_MOST_TURNS):
-        mean = degrees * factorise.inverse(torch.diag(rates) + squares)
+        mean = degrees * factorise.inverse(torch.diag(rates) + here)
         before, rates = rates, at_most / (1.0 + 2.0 * scale**2 * mean.diagonal())
-        # A card's host does not wait for an answer: there all turns are taken.
-        if not room.waits(rates.device) and bool(((rates - before).abs() <= _SETTLED * rates).all()):
+        if bool(((rates - before).abs() <= _SETTLED * rates).all().numpy()):
             break
-    return mean
+    if not room.waits(squares.device):
+        return mean
+    return room.to_device(mean.flatten().numpy(), squares.device).to(squares.dtype).view(k, k)
