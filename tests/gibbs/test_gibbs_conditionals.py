@@ -93,7 +93,7 @@ def test_overrelaxed_rows_keep_their_distribution_and_are_on_the_other_side(side
         sweeps._draw_means(side, state, given, rescaled=True)
         sweeps._draw_rows(side, state, given, None, 0.0)
         before.append(state.of(side).rows.clone())
-        apart.append(sweeps._apart(side, state, given))
+        apart.append(sweeps._apart(side, state, given, sweeps.implicit_means(side, state)))
         sweeps._draw_means(side, state, given, rescaled=True)
         sweeps._draw_rows(side, state, given, apart[-1], share)
         after.append(state.of(side).rows.clone())

@@ -189,11 +189,12 @@ class Sweeps:
             eta = self._draw_amplitudes(state, z, eta)  # b, c, each factor; Lambda / g^2 | z
         self._draw_noise(state, z - eta, latent=latent)  # a, w | z, U, V; a', w' | z, U, V; tau | z, U, V
         for side in SIDES:
+            implicit = self.implicit_means(side, state)
             if precisions:
-                self._draw_precision(side, state)  # mu, Lambda | U, Y
+                self._draw_precision(side, state, implicit)  # mu, Lambda | U, Y
                 self._draw_weights_precision(side, state)  # lambda | Y
             given = self.given_other(side, state, z)  # p(U | V, z)
-            apart = self._apart(side, state, given) if overrelaxation else None
+            apart = self._apart(side, state, given, implicit) if overrelaxation else None
             self._draw_means(side, state, given, rescaled=precisions)  # mu, Y; lambda, Y | V, z
             mean = self._draw_rows(side, state, given, apart, overrelaxation)  # U | mu, Y, V, z
         return z, mean
@@ -215,8 +216,7 @@ class Sweeps:
 
     def conditional_mean(self, side: Side, state: ChainState, utilities: Tensor) -> Tensor:
         """Return E[users | items], or E[items | users], at the state, (n, D)."""
-        conditional = self.given_other(side, state, utilities).conditional
-        return conditional.mean(self.prior_mean(side, state))
+        return self.given_other(side, state, utilities).conditional.mean(self.prior_mean(side, state))
 
     def anchored(self, state: ChainState, means: Sides[Tensor]) -> tuple[ChainState, Sides[Tensor]]:
         """Return a state and its conditional means with the cuts' mean where it started.
@@ -325,10 +325,10 @@ class Sweeps:
             for side in self.model.noisy_sides:
                 shift_noise(state, state.of(side), NOISE_PRIOR)
 
-    def _draw_precision(self, side: Side, state: ChainState) -> None:
+    def _draw_precision(self, side: Side, state: ChainState, implicit: Tensor) -> None:
         """Draw the prior's precision (the location for its sake: anew with the rows integrated out)."""
         own, priors, k = state.of(side), self.priors.of(side), self.model.n_factors
-        about, bias_precision = (own.rows - self.implicit_means(side, state)).double(), None
+        about, bias_precision = (own.rows - implicit).double(), None
         location, precision = priors.factors.draw(about[:, :k], own.precision[:k, :k])
         if priors.bias is not None:
             bias_location, bias_precision = priors.bias.draw(about[:, k], own.precision[k, k])
@@ -360,9 +360,9 @@ class Sweeps:
             said = given.conditional.solve(given.conditional.linear) @ prior
             rescale_weights(own, self.implicit_means(side, state), said, information, implicit.scale)
 
-    def _apart(self, side: Side, state: ChainState, given: GivenOther) -> Tensor:
+    def _apart(self, side: Side, state: ChainState, given: GivenOther, implicit: Tensor) -> Tensor:
         """Return what rows are apart from their conditional means: N(0, P^-1), whatever these are."""
-        return state.of(side).rows - given.conditional.mean(self.prior_mean(side, state))
+        return state.of(side).rows - given.conditional.mean(implicit + state.of(side).location)
 
     def _draw_rows(
         self, side: Side, state: ChainState, given: GivenOther, apart: Tensor | None, share: float
