@@ -19,6 +19,7 @@ Figures that no benchmark writes are in ``benchmarks/results/single_runs.json``,
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 import statistics
@@ -142,6 +143,27 @@ def behind(data: str, system: str, figure: str) -> str:
     """Return by what part of it a peer's figure is above ours."""
     ours, theirs = peer(data, "pyro-bmf")[figure], peer(data, system)[figure]
     return f"{100 * (theirs / ours - 1):.1f} %"
+
+
+def deciles_covered(within: str) -> str:
+    """Return in how many of our twenty deciles a seed 90 % intervals hold 0.90: the fewest to the most."""
+    seeds = [
+        one["coverage"]
+        for data in ("ml1m", "ml100k")
+        for one in read(f"peers/results/{data}.json")["systems"]["pyro-bmf"]["seeds"].values()
+    ]
+    counts = [sum(one[side][within] for side in ("user", "item")) for one in seeds]
+    if all(sum(one[side]["groups"] for side in ("user", "item")) == min(counts) for one in seeds):
+        return "all"
+    return f"{min(counts)} to {max(counts)}"
+
+
+def printed_test(what: str) -> list[float]:
+    """Return figures of the tests on the paper's printed RMSE, of the first four models."""
+    with (ROOT / "benchmarks/results/significance/significance.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if (row["source"], row["metric"]) == ("printed", "RMSE")]
+    first = [row for row in rows if row["models"] == rows[0]["models"]]
+    return [float(row["value"]) for row in first if row["what"].startswith(what)]
 
 
 #: Sweeps from the prior among the rows of `starts.py`, and what others are held against, with the heading.
@@ -302,7 +324,7 @@ def simulation_table() -> str:
         "default_priors": "`default`: the guide, then eight chains of 150 sweeps",
         "default": "the guide, then one chain of 520 sweeps, priors of before",
         "default_ml1m": "`default`, 600 × 400 rows of MovieLens 1M",
-        "gibbs": "Gibbs sweeps, 700",
+        "gibbs": "Gibbs sweeps from the prior, 700",
         "conjugate": "conjugate",
         "residual": "encoders, closed form, residual, β = 1",
     }
@@ -569,12 +591,12 @@ def bases_table() -> str:
     rows = [
         [
             *(str(row["n_bases"] or "one a row"), f"{row['valid_rmse']:.4f}", f"{row['guide_parameters']:,}"),
-            *(f"{row['gb_more']:.2f}", str(row["iterations"])),
+            *(f"{row['gb_more']:.2f}", str(row["iterations"]), f"{row['seconds_an_iteration']:.1f}"),
         ]
         for row in read("results/bases_ml100k.json").values()
     ]
     header = ["matrices", "validation RMSE", "parameters", "memory beside the rest, GB", "iterations"]
-    return table(header, rows)
+    return table([*header, "seconds an iteration"], rows)
 
 
 def encoders_table(data: str) -> str:
@@ -1149,6 +1171,13 @@ FIGURES: dict[str, Callable[[], str]] = {
     "nearest ml1m rmse difference": lambda: interval(paired("ml1m", _NEAREST)["rmse"]),
     "nearest ml1m nll behind": lambda: behind("ml1m", _NEAREST, "nll"),
     "nearest ml1m rps behind": lambda: behind("ml1m", _NEAREST, "rps"),
+    "deciles covered": lambda: deciles_covered("within_2se"),
+    "deciles covered nearly": lambda: deciles_covered("within_2se_and_allowance"),
+    "arviz memory": lambda: listed(
+        [f"{run['gb_at_most']:.1f}" for run in read("results/arviz.json").values()]
+    ),
+    "printed ranks": lambda: listed([f"{rank:.1f}" for rank in printed_test("mean rank of ")]),
+    "printed p": lambda: f"{min(printed_test('Nemenyi')):.3f}",
     "seconds to myfm-bmf-10": lambda: seconds_to("ml1m", "myfm-bmf-10"),
     "conjugate ml100k valid rmse": lambda: (
         f"{leaderboard('ml100k', 'conjugate normal ordered-probit')['valid_rmse']:.4f}"

@@ -1,8 +1,8 @@
 """pyro-bmf: Bayesian matrix factorization in Pyro, by SVI, Gibbs sweeps, coordinate ascent or encoders.
 
 By default a factorization with implicit feedback, an ordered probit and noise by row is fitted by SVI with an
-exact head, and Gibbs sweeps go on from there. The encoders read each other's embeddings, as in Jin et al.,
-arXiv 2002.09145.
+exact head, and Gibbs sweeps go on from there, of few ratings in several chains. The encoders read each
+other's embeddings, as in Jin et al., arXiv 2002.09145.
 
 The public names are loaded on first use, so that ``import pyro_bmf`` costs nothing.
 """

@@ -57,13 +57,13 @@ def fit(
     Parameters
     ----------
     split : Split
-        Validation ratings choose when to stop and what to keep; test ratings are never read.
+        Validation ratings stop encoders and coordinate ascent, and choose encoders' state; test goes unread.
     settings : Settings
         Of model and method; the default preset when not given.
     model : FactorizationModel, optional
         A model of your own, for every stage of the fit, in the place of that of ``settings.model``.
     warm_start : Posterior, optional
-        An earlier fit to start from: rows that it knows keep their weights, new ones start fresh.
+        Of encoders alone: an earlier fit, whose rows keep their weights, while new ones start fresh.
     refit : bool
         Train on train and validation and keep the last state, see `refitting.chosen_iterations`.
     device : {"auto", "cpu", "cuda"} or a torch device name
@@ -80,7 +80,7 @@ def fit(
     units : Units, optional
         Standard units to work in, whose zero is the centre; those of the training ratings when not given.
     implicit, watched : Ratings, optional
-        Whose pairs are the implicit feedback, else the training ratings'; whose RMSE the history shall have.
+        Whose pairs are the implicit feedback, else the training ratings'; whose RMSE encoders' history has.
 
     Raises
     ------

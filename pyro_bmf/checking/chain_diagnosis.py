@@ -38,7 +38,7 @@ class ChainDiagnosis:
     rows : dict of DataFrame
         By side; one line a row with ratings: ``row``, ``id``, ``n_ratings``, ``r_hat``, ``ess``, ``flagged``.
     hyperparameters : DataFrame
-        ``name``, ``r_hat``, ``ess`` of noise, cut points, and the spreads of rows' noise and of biases.
+        ``name``, ``r_hat``, ``ess`` of noise, cut points, and the spreads of rows' noise and of effects.
     chains : int
     """
 

@@ -87,7 +87,7 @@ def to_arviz(
     -------
     DataTree
         Its attributes tell software, data, split and settings, whether the posterior is tempered, and what
-        the draws are: independent ones of a guide, or a chain's, with its sweeps, burn-in, thinning and seed.
+        the draws are: independent ones of a guide, or those of chains: sweeps, burn-in, thinning and seed.
         Of a chain, ``posterior`` also holds the draws of noise, cut points and the rows' priors.
 
     Raises
@@ -121,7 +121,7 @@ def to_arviz(
 def halves(tree: xr.DataTree) -> xr.DataTree:
     """Return a chain's tree with the two halves of each chain as two chains, so that R-hat sees a drift.
 
-    ArviZ wants two chains or more for R-hat and gives NaN for one.
+    ArviZ wants two chains or more for R-hat and gives NaN for one: this is for one chain.
 
     Parameters
     ----------
@@ -158,10 +158,10 @@ def halves(tree: xr.DataTree) -> xr.DataTree:
 
 
 def chain_diagnostics(posterior: Posterior, *, n_pairs: int = 200, seed: int = 0) -> pd.DataFrame:
-    """Return R-hat and effective sample sizes of a chain, on the predictors of random training pairs.
+    """Return R-hat and effective sample sizes of chains, on the predictors of random training pairs.
 
-    The chain's first half and second half stand for two chains, so that R-hat sees a drift. Predictors are
-    looked at, as single factors have no identity.
+    The first and the second half of each chain stand for two chains, so that R-hat sees a drift. Predictors
+    are looked at, as single factors have no identity.
 
     Parameters
     ----------

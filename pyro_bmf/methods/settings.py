@@ -316,7 +316,13 @@ class Settings:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Settings:
-        """Return the settings whose `to_dict` this is; what is not there is its class's default."""
+        """Return the settings whose `to_dict` this is; what is not there is its class's default.
+
+        Raises
+        ------
+        SettingsError
+            For a name that is no setting, or a value that none can have.
+        """
         model = dict(content.get("model", {}))
         units = tuple(model.pop("in_rating_units", ()))
         own = dict(content.get(content["method"], {}))
@@ -442,7 +448,7 @@ def paper_preset() -> Settings:
 
 
 def default_preset() -> Settings:
-    """Return the guide with an exact head, by SVI, then Gibbs sweeps from where it ended."""
+    """Return the guide with an exact head, by SVI, then Gibbs sweeps: of few ratings in several chains."""
     model = ModelSettings(
         n_factors=24, prior_scale=0.1, bias_scale=0.3, likelihood="auto", implicit=True, row_noise="both"
     )

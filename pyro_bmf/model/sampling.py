@@ -187,10 +187,10 @@ class ChainDraws:
         return even.swapaxes(1, 2).reshape(n, self.chains, s * each)
 
     def attributes(self, info: Mapping[str, Any]) -> dict[str, Any]:
-        """Return how many sweeps there were, after which of them draws were kept, and the chain's seed."""
+        """Return how long each chain was, from which sweep on it kept draws, the seed, and the start."""
         attributes: dict[str, Any] = {
-            "sampling": f"draws of {'one Gibbs chain' if self.chains == 1 else 'Gibbs chains'}, in the "
-            "chain's order: neighbouring draws depend on each other",
+            "sampling": f"draws of {'one Gibbs chain' if self.chains == 1 else 'Gibbs chains'}, in "
+            f"{'the' if self.chains == 1 else 'each'} chain's order: neighbouring draws depend on each other",
             "sampler": "blocked Gibbs sweeps",
             "n_chains": self.chains,
             "kept_draws": self.kept,
@@ -209,7 +209,8 @@ class ChainDraws:
             attributes["chain_seed"] = int(settings["seed"])
         if "iterations" in info:
             after = int(info["iterations"])
-            attributes["started_from"] = (
-                f"a guide fitted in {after} iterations" if after else "a random start"
-            )
+            start = f"a guide fitted in {after} iterations" if after else "a random start"
+            if after and self.chains > 1:
+                start += " (the first chain), random starts (the others)"
+            attributes["started_from"] = start
         return attributes

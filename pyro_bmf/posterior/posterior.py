@@ -45,8 +45,7 @@ from .tables import (
 class Posterior(IndexedPosterior):
     """The posterior of a fitted model: raw ids in, raw ids out.
 
-    It knows nothing of how it was trained. It is a `pyro_bmf.systems.contract.System`. Make one by `from_fit`
-    or `load`.
+    It knows nothing of how it was trained. A `pyro_bmf.systems.contract.System`, made by `from_fit`, `load`.
 
     Attributes
     ----------
@@ -130,7 +129,7 @@ class Posterior(IndexedPosterior):
         return cls(*load_parts(path, priors=priors, likelihoods=likelihoods, guides=guides))
 
     def save(self, path: Path | str) -> Path:
-        """Write the posterior, atomically; returns the file written.
+        """Write the posterior, atomically; returns the file written, or raises a WriteError.
 
         Parameters
         ----------
@@ -223,8 +222,7 @@ class Posterior(IndexedPosterior):
         ----------
         user_ids, item_ids
             Raw ids of the pairs, as in `predict`.
-        num_samples : int
-        seed : int
+        num_samples, seed : int
             Draw s of a user or an item depends on the seed and s alone: it is common to all its pairs, and
             the same in every call.
         kind : {"rating", "eta"}
@@ -233,6 +231,11 @@ class Posterior(IndexedPosterior):
         Returns
         -------
         ndarray, shape (num_samples, n), float32
+
+        Raises
+        ------
+        UnknownIdError, SettingsError
+            Naming the ids that are not known; for fewer draws than one, or another `kind`.
         """
         users, items = pair_indices(user_ids, item_ids, self.user_vocabulary, self.item_vocabulary)
         return self.pairs.sample(
@@ -323,9 +326,8 @@ class Posterior(IndexedPosterior):
 
         Parameters
         ----------
-        item_id
-            Raw id.
-        n : int
+        item_id, n
+            Raw id, and how many others.
         measure : {"correlation", "cosine"}
             ``correlation``: of what is predicted for the two items, beyond biases, over users and the
             posterior. ``cosine``: of the factors. Both shrink toward zero where little is known; the formula
@@ -337,6 +339,11 @@ class Posterior(IndexedPosterior):
         -------
         DataFrame
             ``item_id``, ``title``, ``similarity`` (highest first), ``sd``, ``lower``, ``upper``.
+
+        Raises
+        ------
+        UnknownIdError, SettingsError
+            If the id is not known; for another `measure`, an `n` below 1 or an `interval` outside 0 to 1.
         """
         item = int(self.item_vocabulary.index(item_id)[0])
         how: dict[str, Any] = {"measure": measure, "interval": interval, "seed": seed}
@@ -347,7 +354,7 @@ class Posterior(IndexedPosterior):
     def similar_users(
         self, user_id: Any, n: int = 10, *, measure: str = "correlation", interval: float = 0.9, seed: int = 0
     ) -> pd.DataFrame:
-        """Return the `n` users most like one user, as `similar_items` does for items."""
+        """Return the `n` users most like one user, as `similar_items` does for items; raises as it does."""
         user = int(self.user_vocabulary.index(user_id)[0])
         how: dict[str, Any] = {"measure": measure, "interval": interval, "seed": seed}
         found, table = similar_rows(self.pairs, "user", user, n, **how)
@@ -368,20 +375,18 @@ class Posterior(IndexedPosterior):
 
         Raises
         ------
-        UnknownIdError
-            Naming an id of the other side that the model does not know.
-        DataError
-            For a rating that is not finite, off the scale, outside the likelihood's support, or a second one
-            of a pair.
+        UnknownIdError, DataError
+            Naming an id of the other side that the model does not know; for a rating that is not finite, off
+            the scale, outside the likelihood's support, or a second one of a pair; for missing columns.
         """
         return FoldedRow(self._folded(checked_one(ratings, side, self._others(side), self.scale), side), 0)
 
     def fold_in_users(self, ratings: ManyNewRatings) -> FoldedRows:
-        """Fold in many new users at once: ``{user_id: ratings}`` or columns user_id, item_id, rating."""
+        """Fold in many: ``{user_id: ratings}`` or columns user_id, item_id, rating; raises as `fold_in`."""
         return self._folded(checked_many(ratings, "user", self.item_vocabulary, self.scale), "user")
 
     def fold_in_items(self, ratings: ManyNewRatings) -> FoldedRows:
-        """Fold in many new items at once: ``{item_id: ratings}`` or columns item_id, user_id, rating."""
+        """Fold in many: ``{item_id: ratings}`` or columns item_id, user_id, rating; raises as `fold_in`."""
         return self._folded(checked_many(ratings, "item", self.user_vocabulary, self.scale), "item")
 
     # ---------------------------------------------------------------- parts

@@ -191,6 +191,8 @@ def test_arviz_sees_the_chains(several: Posterior, tmp_path: Path) -> None:
     assert tree["posterior"].sizes["chain"] == CHAINS
     assert tree["posterior"].sizes["draw"] == 10
     assert tree.attrs["n_chains"] == CHAINS
+    assert tree.attrs["sampling"].startswith("draws of Gibbs chains, in each chain's order")
+    assert tree.attrs["started_from"].endswith(" (the first chain), random starts (the others)")
     cuts: Any = several.guide.cuts  # type: ignore[attr-defined]
     by_chain = cuts.reshape(10, CHAINS, -1).transpose(0, 1).numpy()
     units = several.model.units
@@ -210,6 +212,16 @@ def test_arviz_sees_the_chains(several: Posterior, tmp_path: Path) -> None:
     assert table["chain"].tolist()[:4] == [0, 1, 2, 0]
     assert table["draw"].tolist()[:4] == [0, 0, 0, 1]
     assert len(chain_diagnostics(several, n_pairs=20)) == 20
+
+
+def test_what_several_chains_started_from_is_told() -> None:
+    """A guide puts the first in its place alone."""
+    for chains, after, told in (
+        (1, 15, "a guide fitted in 15 iterations"),
+        (3, 15, "a guide fitted in 15 iterations (the first chain), random starts (the others)"),
+        (3, 0, "a random start"),
+    ):
+        assert ChainDraws(12, chains).attributes({"iterations": after})["started_from"] == told
 
 
 def test_as_many_draws_are_exported_of_each_chain(several: Posterior) -> None:

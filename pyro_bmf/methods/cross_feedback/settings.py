@@ -85,8 +85,9 @@ class EncoderSettings(Following):
         Share of a row's ratings that each training step hides from the encoders at random, the rest being
         scaled up: an encoder then cannot lean on any one rating, its own target least of all.
     input_power : float
-        A row's input sums are divided by (n / mean n) to this power, n its number of ratings: 0 is the
-        paper's plain sum, 1/2 keeps the size of a sum of independent terms, 1 makes them means.
+        A row's input sums are divided by ((1 + n) / (1 + mean n)) to this power, n its number of ratings: 0
+        is the paper's plain sum, 1/2 keeps the size of a sum of independent terms, 1 makes them nearly means.
+        The latent tower's mean, where `latent_input` is that, is not divided.
     initial_scale : float
         Posterior standard deviation, as a share of the prior's, that the variance networks start from.
     residual : bool

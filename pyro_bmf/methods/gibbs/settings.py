@@ -68,7 +68,7 @@ class Gibbs(Following):
     burn_in : int
         Sweeps, at least, before the first draw is kept.
     kept_draws : int
-        Draws kept, evenly spaced over the rest.
+        Draws that each chain keeps, evenly spaced over the rest.
     plain_sweeps : int
         Sweeps, of those burnt in, in which an ordered likelihood takes ratings for utilities.
     solver_tolerance : float
@@ -79,8 +79,8 @@ class Gibbs(Following):
         Chains of so many sweeps each, one after the other, of which each keeps `kept_draws`. The first goes
         on from a guide's state where there is one; every other starts from nothing, with rows, noise and cut
         points of its own that are farther apart than where chains end, so that R-hat over all of them sees
-        what one chain cannot tell: that another start would have ended elsewhere. Where nobody says how many
-        and ratings are few there are more (`lengthened`).
+        what one chain cannot tell: that another start would have ended elsewhere. Where nobody says how many,
+        nor how long they are, and ratings are few there are more (`lengthened`).
     scale_moves : bool
         Whether shift and scale of an ordered likelihood's utilities are drawn in each sweep: cut points,
         noise and the spread of the predictors then settle sooner.
@@ -103,7 +103,7 @@ class Gibbs(Following):
     sweeps: int = setting(150, "Number of sweeps.", "--sweeps", metavar="N", limits=at_least(1), common=True)
     burn_in: int = setting(50, "Sweeps before a draw is kept.", "--burn-in", metavar="N", limits=at_least(0))
     kept_draws: int = setting(
-        100, "Draws of the chain that are kept.", "--kept-draws", metavar="N", limits=at_least(1)
+        100, "Draws that each chain keeps.", "--kept-draws", metavar="N", limits=at_least(1)
     )
     plain_sweeps: int = setting(
         15, "First sweeps, which take ratings for utilities.", limits=at_least(0), when=_PLAIN
@@ -116,7 +116,8 @@ class Gibbs(Following):
     )
     chains: int = setting(
         1,
-        "Chains of so many sweeps each, each from its own start; more than one where ratings are few.",
+        "Chains of so many sweeps each, each from its own start: more than one where ratings are few and "
+        "neither sweeps, burn-in nor kept draws are given.",
         "--chains",
         metavar="N",
         limits=at_least(1),
@@ -145,9 +146,10 @@ class Gibbs(Following):
         million and a half: in several chains where these can be long enough, and of ten thousand ratings or
         fewer in eight. Otherwise one chain is longer; from three times on every second sweep of it is kept,
         as predictions take time, and a saved posterior memory, in proportion to the draws. With more than
-        50,000 users and items, whose draws take gigabytes, there is one chain, longer below a million
-        ratings, and no more draws are kept than of the usual chain before three times its length. Settings
-        of any other length than the usual ones, from the prior or from a guide's state, stay as they are.
+        50,000 users and items, whose draws take gigabytes, there is one chain, twice as long or more below
+        444,444 ratings, and no more draws are kept than of the usual chain before three times its length.
+        Settings of any other length than the usual ones, from the prior or from a guide's state, stay as
+        they are.
 
         Parameters
         ----------
