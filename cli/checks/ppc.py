@@ -114,7 +114,7 @@ def command(
 
 #: What is shown of a check with nothing to complain of: one of each kind.
 _USUAL = ("mean", "sd", "share of extreme ratings", "sd of user means", "sd of user sds", "sd of item means")
-_USUAL_SHAPE = ("residual kurtosis", "residuals beyond 3 sd", "90 % interval holds", "PIT unevenness")
+_USUAL_SHAPE = ("residual kurtosis", "residuals beyond 3 sd", "90 % by PIT", "PIT unevenness")
 
 
 def _show(check: PredictiveCheck, tables: TableWriter, words: str) -> None:
@@ -151,11 +151,11 @@ def _show(check: PredictiveCheck, tables: TableWriter, words: str) -> None:
     )
     calibration, risk = check.calibration, check.risk
     tables.show(
-        "Central intervals by randomised PIT",
+        "Shares of ratings by randomised PIT",
         [
             {
                 "nominal": level,
-                "holds": calibration.overall.pit_coverage[at],
+                "by PIT": calibration.overall.pit_coverage[at],
                 "lowest of 20 deciles": min(group.pit_coverage[at] for group in calibration.deciles),
                 "highest": max(group.pit_coverage[at] for group in calibration.deciles),
                 "mean width": calibration.overall.width[at],

@@ -29,6 +29,8 @@ _ROW_MINIMUM = 3
 _INTERVAL = 0.9
 #: Ratings that are expected of a level at least, if it is to be a statistic.
 _LEVEL_MINIMUM = 5.0
+#: Of levels at the ends of a scale, or beyond two quantiles of a continuous one.
+EXTREME = "share of extreme ratings"
 #: Chance that a right model has any of its statistics flagged.
 FALSE_ALARM = 0.05
 
@@ -40,8 +42,8 @@ class ScaleParts:
     Attributes
     ----------
     low, high : float
-        At and beyond them lie the extreme ratings on a continuous scale; on a discrete one the ends, as put
-        together, are extreme.
+        At and beyond them lie the extreme ratings on a continuous scale; on a discrete one the lowest and the
+        highest level are extreme, whatever is predicted of them.
     levels : ndarray or None, shape (L,)
         Of a discrete scale.
     shares : ndarray or None, shape (L,)
@@ -89,7 +91,7 @@ class Discrepancies:
         if levels is not None:
             expected = np.full(len(levels), np.inf) if shares is None else shares * len(users)
             self._pools = _pooled(expected)
-            self.low, self.high = levels[self._pools == 0][-1], levels[self._pools == self._pools[-1]][0]
+            self.low, self.high = levels[0], levels[-1]
         self._deciles = {
             by: _indicator(count_deciles(counts, seed), 10)
             for by, counts in (("user", user_counts), ("item", item_counts))
@@ -104,7 +106,7 @@ class Discrepancies:
                 own = self.levels[self._pools == pool]
                 name = f"{own[0]:g}" if len(own) == 1 else f"{own[0]:g} to {own[-1]:g}"
                 found.append(("histogram", f"share of {name}"))
-        found += [("whole", "mean"), ("whole", "sd"), ("whole", "share of extreme ratings")]
+        found += [("whole", "mean"), ("whole", "sd"), ("whole", EXTREME)]
         for by in ("user", "item"):
             for what in ("mean", "sd"):
                 found += [(f"{by} {what}", f"{what}, {by} decile {one}") for one in range(1, 11)]
@@ -115,8 +117,27 @@ class Discrepancies:
             ("residuals", "residuals beyond 3 sd"),
             ("residuals", "mean squared residual"),
         ]
-        found += [("pit", "50 % interval holds"), ("pit", "90 % interval holds"), ("pit", "PIT unevenness")]
+        found += [("pit", "50 % by PIT"), ("pit", "90 % by PIT"), ("pit", "PIT unevenness")]
         return [name for _, name in found], [group for group, _ in found]
+
+    def kept(self, observed: Floats, replicated: Floats) -> NDArray[np.bool_]:
+        """Return which statistics say something, (n_statistics,): all but, at times, extreme ratings.
+
+        Their share is left out where every level is extreme, and where no data set has as many as five of
+        them: it would be a rare event, as a rare level is. All data sets, the observed one among them, are
+        asked in the same way, so that they stay exchangeable.
+
+        Parameters
+        ----------
+        observed : ndarray, shape (n_statistics,)
+        replicated : ndarray, shape (S, n_statistics)
+        """
+        kept = np.ones(len(self.names), dtype=np.bool_)
+        at, n = self.names.index(EXTREME), len(self.mean)
+        most = max(float(observed[at]), float(replicated[:, at].max(initial=0.0))) * n
+        trivial = self.levels is not None and len(self.levels) <= 2
+        kept[at] = not trivial and most >= _LEVEL_MINIMUM - 0.5
+        return kept
 
     def of(self, ratings: Floats, pit: Floats) -> tuple[Floats, Floats]:
         """Return the statistics of S data sets, (S, n_statistics), and their PIT histograms, (S, 20).

@@ -3,8 +3,8 @@ r"""A left-out user's own noise and cut points: integrated over their prior, not
 What a fit knows of them proposes, together with the prior, and importance weights make draws of the prior of
 both:
 :math:`\ell = \log r` with :math:`r^{-2} \sim \mathrm{Gamma}(a, a)` for the noise's multiplier r, and
-:math:`z \sim N(0, t^2)` for shifts of cut points. Hyperparameters a and t are those of the chain's draw, or
-the medians of their q.
+:math:`z \sim N(0, t^2)` for shifts of cut points. Hyperparameters a and t are those of the chain's draw, the
+medians of their q, or, with an exact head, the a at which its q of rows' noise is a point.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor
 
+from ..methods.exact_head.guide import ExactHeadGuide
 from ..model.priors.hierarchical import Hyperparameter
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
@@ -58,7 +59,7 @@ class OwnTerms:
             log_noise = rows.noise_factor[at].double().log()
             if rows.noise_factor_log_sd is not None:
                 log_noise_sd = _WIDER * rows.noise_factor_log_sd[at].double()
-                shapes = _median(cast(Hyperparameter, model.row_noise.shape_q["user"])).reshape(1)
+                shapes = _guided_shape(posterior).reshape(1)
             else:
                 shapes = posterior.guide.hyperparameters()["user_noise_shape"].values.double()
                 # Of the logarithm of a Gamma of shape s the variance is about 1 / s.
@@ -123,6 +124,16 @@ def _log_gamma_of(log_multiplier: Tensor, shape: Tensor) -> Tensor:
     w = (-2.0 * log_multiplier).exp()
     gamma = shape * shape.log() - torch.lgamma(shape) + (shape - 1.0) * w.log() - shape * w
     return gamma + math.log(2.0) + w.log()
+
+
+def _guided_shape(posterior: Posterior) -> Tensor:
+    """Return the shape of the prior of users' noise as a guide knows it, float64."""
+    row_noise = posterior.model.row_noise
+    assert row_noise is not None
+    if row_noise.guided:
+        return _median(cast(Hyperparameter, row_noise.shape_q["user"]))
+    # Under conjugate priors the shapes are the guide's: points, beside the Gammas of the rows.
+    return cast(ExactHeadGuide, posterior.guide).user.row_precision_shape.double()
 
 
 def _median(of: Hyperparameter) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
@@ -175,7 +176,9 @@ def check_predictive(
         return np.concatenate(values), np.concatenate(bins)
 
     values, bins = replicated(n_draws, prior=False)
-    statistics, joint_p = check_statistics(checks.names, checks.groups, own[0], values)
+    kept = checks.kept(own[0], values)
+    names, groups = (list(compress(every, kept)) for every in (checks.names, checks.groups))
+    statistics, joint_p = check_statistics(names, groups, own[0, kept], values[:, kept])
     prior: tuple[CheckedStatistic, ...] = ()
     overflows = 0
     if prior_samples:
@@ -184,7 +187,7 @@ def check_predictive(
         finite = np.isfinite(drawn).all(1)
         overflows = int((~finite).sum())
         if finite.any():
-            prior, _ = check_statistics(checks.names, checks.groups, own[0], drawn[finite])
+            prior, _ = check_statistics(names, groups, own[0, kept], drawn[finite][:, kept])
     pit_low, pit_high = np.quantile(bins, [0.05, 0.95], axis=0)
     errors = predicted.mean - observed.ratings
     return PredictiveCheck(

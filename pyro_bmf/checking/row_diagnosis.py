@@ -34,6 +34,7 @@ from ..numerics.psis import good_k, smooth_tail
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
 from ..systems.raw_ids import check_count
+from .point_rows import refuse_points
 from .row_target import RowTargets
 
 Floats = NDArray[np.float64]
@@ -63,6 +64,8 @@ class RowDiagnosis:
         Whether gaps are closed forms.
     family : {"diagonal", "block", "full", "log-normal"}
         Of q.
+    encoded : bool
+        Whether q is an encoder's. Where it is not, the first gap is what the fit has left to do.
     """
 
     side: str
@@ -72,6 +75,7 @@ class RowDiagnosis:
     beta: float
     exact_gaps: bool
     family: str
+    encoded: bool = True
 
     def summary(self) -> dict[str, Any]:
         """Return counts, shares and medians."""
@@ -123,8 +127,10 @@ def diagnose_rows(
     Raises
     ------
     SettingsError
-        For a chain, or too few draws.
+        For a chain, rows that are points, rows whose prior means come from which pairs were rated, or too few
+        draws.
     """
+    refuse_points(posterior, "q whose draws could stand for a target, or whose gap to it could be measured")
     check_count("num_samples", num_samples)
     report = advance if advance is not None else _nothing
     targets = RowTargets(posterior, side, seed)
@@ -173,7 +179,8 @@ def diagnose_rows(
             "flagged": k_hat > limit,
         }
     )
-    return RowDiagnosis(side, table, num_samples, limit, targets.beta, exact, family_of(targets))
+    return RowDiagnosis(side, table, num_samples, limit, targets.beta, exact, family_of(targets),
+                        posterior.guide.has_gradients)  # fmt: skip
 
 
 def family_of(targets: RowTargets) -> str:

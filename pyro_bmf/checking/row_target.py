@@ -78,7 +78,10 @@ class RowTargets:
         learned = self.learned_priors
         if self.posterior.model.implicit is not None if learned is None else not learned.shared:
             raise SettingsError(
-                "the model's rows have prior means from implicit feedback, with no q of theirs."
+                "the prior means of this posterior's rows come from which pairs were rated, and have no q "
+                "that goes with a row's own: its target is not known. Fit without implicit feedback "
+                "(--no-implicit; implicit=False), or draw rows by sweeps (--preset default), whose measure "
+                "is that of a chain."
             )
 
     # ---------------------------------------------------------------- what there is

@@ -30,6 +30,7 @@ from ..numerics.ragged_rows import ragged_rows
 from ..numerics.segment_sums import Segments, add_segments
 from ..posterior.posterior import Posterior
 from ..posterior.predictive import Indices
+from .point_rows import refuse_points
 from .prior_draws import learned_priors
 from .row_target import RowTargets
 
@@ -100,8 +101,10 @@ def power_scale_users(
     Raises
     ------
     SettingsError
-        If more draws are asked of a chain than it kept, or there are fewer items than recommendations.
+        If more draws are asked of a chain than it kept, or there are fewer items than recommendations; for
+        rows that are points, or whose prior means come from which pairs were rated and have no draws.
     """
+    refuse_points(posterior, "draw of them that could be given another weight")
     n_draws = posterior.number_of_draws(num_samples)
     if posterior.n_items <= n:
         raise SettingsError(f"n is {n}, and there are {posterior.n_items} items: ask for fewer.")

@@ -1,4 +1,19 @@
-"""Whether probabilities of events of pairs come true as often as they say, with errors clustered by user."""
+r"""Whether probabilities of events of pairs come true as often as they say.
+
+The ratio of a group is observed over expected, :math:`\hat\rho = \sum_u o_u / \sum_u e_u` over users. Its
+standard error is the larger of two. The one that is clustered by user,
+
+.. math:: \Big(\sum_u (o_u - \hat\rho\, e_u)^2\Big)^{1/2} \Big/ \sum_u e_u,
+
+knows that a user's events come together; but it is about what was observed, and is zero where nothing came
+true, however little was expected. The other is the standard deviation that the ratio has if every
+probability p is right and events are independent, :math:`(\sum p (1 - p))^{1/2} / \sum p`: no ratio says
+anything against the probabilities by being nearer to 1 than that.
+
+Of right probabilities at most one verdict in twenty is then "no", however few events are expected, where they
+are spread over users: one event where 0.17 were expected, which happens one time in six, has a clustered
+error of about one event.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +38,8 @@ class EventGroup:
     expected, observed : float
         Sum of the probabilities, and number of events.
     ratio, se : float
-        Observed over expected, and its standard error, clustered by user.
+        Observed over expected, and its standard error: clustered by user, and no less than what it is if the
+        probabilities are right.
     """
 
     group: str
@@ -46,15 +62,17 @@ class EventGroup:
 def event_group(group: str, p: Floats, true: NDArray[np.bool_], users: Ints) -> EventGroup:
     """Compare probabilities (n,) of events with which of them came true; `users` are the clusters.
 
-    The ratio's error is that of a ratio of sums over users: the root of the sum of squares of each user's
-    events less the ratio times what was expected, over the sum of what was expected.
+    The ratio's error is the larger of that of a ratio of sums over users (the root of the sum of squares of
+    each user's events less the ratio times what was expected, over the sum of what was expected) and of the
+    root of the sum of p (1 - p) over the same, which does not vanish where nothing came true.
     """
     expected, observed = float(p.sum()), float(true.sum())
     if expected <= 0.0:
         return EventGroup(group, len(p), expected, observed, float("nan"), float("nan"))
     ratio = observed / expected
     of_user = np.bincount(users, true) - ratio * np.bincount(users, p)
-    return EventGroup(group, len(p), expected, observed, ratio, float(np.sqrt((of_user**2).sum()) / expected))
+    variance = max(float((of_user**2).sum()), float((p * (1.0 - p)).sum()))
+    return EventGroup(group, len(p), expected, observed, ratio, float(np.sqrt(max(variance, 0.0))) / expected)
 
 
 def mass_groups(p: Floats, n: int = 10) -> Ints:

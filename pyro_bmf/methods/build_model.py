@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import SettingsError
 from ..model import FactorizationModel, Likelihood, Prior, RowNoise
@@ -61,13 +62,13 @@ def build_model(
     name = word.partition(":")[0]
     if gibbs and name not in SWEEP_LIKELIHOODS:
         raise SettingsError(
-            f"Gibbs sweeps do not know the likelihood {name}, only {' and '.join(SWEEP_LIKELIHOODS)}: fit a "
-            "guide instead (--preset amortized)."
+            f"The exact head and Gibbs sweeps do not know the likelihood {name}: give --likelihood "
+            f"{' or '.join(SWEEP_LIKELIHOODS)}, or fit encoders (--preset amortized)."
         )
     if gibbs and settings.prior.partition(":")[0] not in SWEEP_PRIORS:
         raise SettingsError(
-            f"Gibbs sweeps do not know the prior {settings.prior}, only {', '.join(SWEEP_PRIORS)} (normal "
-            "as normal-half-t): fit a guide instead (--preset amortized)."
+            f"The exact head and Gibbs sweeps do not know the prior {settings.prior}: give --prior "
+            f"{' or '.join(SWEEP_PRIORS)} (normal is as normal-half-t), or fit encoders (--preset amortized)."
         )
     if ends is None:
         ends = (0.0, 1.0) if levels is None else (float(levels[0]), float(levels[-1]))
@@ -79,6 +80,9 @@ def build_model(
         word, levels=None if levels is None else levels.tolist(), low=ends[0], high=ends[1], noise=noise
     )
     likelihood.drawn = gibbs
+    if settings.row_noise != "none":
+        # A likelihood without noise refuses here: out of a trace, Pyro adds its shapes to the message.
+        likelihood(torch.zeros(1), torch.ones(1))
 
     bias = "normal-half-t" if gibbs else "normal"
     # The scale of a prior of another family is another thing: it is said in the word.

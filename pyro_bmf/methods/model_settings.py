@@ -25,7 +25,8 @@ _PRIOR_MEAN = When(
 )
 _NOISY = When(
     lambda model, case: case.takes_noise,
-    "likelihood is normal, or before any sweeps ordered-probit, and gives no noise of its own",
+    "likelihood is normal, or ordered-probit under the method cross-feedback or coordinate-ascent, and gives "
+    "no noise of its own",
     (("likelihood", "normal"),),
 )
 
@@ -53,7 +54,8 @@ class ModelSettings(Following):
         the Normal family, where the word gives none.
     likelihood : str
         Of a rating (`pyro_bmf.model.catalogue.LIKELIHOODS`); ``auto`` is an ordered probit where the scale is
-        discrete and has 20 levels at most, and Normal otherwise. `noise` is that of a Normal one.
+        discrete and has 20 levels at most, and Normal otherwise. `noise` is that of a Normal one,
+        and of an ordered probit where encoders or coordinate ascent fit it; elsewhere it is found.
     implicit : bool
         Whether rows' prior means come from which pairs were rated (SVD++ on both sides). A preset that has it
         goes without where users and items have fewer than 3.5 ratings on average and nobody asked for it.

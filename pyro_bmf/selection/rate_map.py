@@ -13,7 +13,10 @@ that they were counted in, so that a map holds for more data too.
 
 What is kept aside tells of r: of a pair that is not among the share a that was trained on, the probability to
 be among the validation ratings, a share b, is :math:`p = b r / (1 - a r)`. The map maximises the Bernoulli
-likelihood of p over all candidate pairs of some users, with weak Normal priors, by Fisher scoring.
+likelihood of p over all candidate pairs of some users, with weak Normal priors, by Fisher scoring. The
+candidate pairs of items that were never rated count for half an event and half a non-event more than there
+are, spread evenly over them: none of them may have come true, and then their rate would fall without end.
+As many are so expected of them as came true, and a half (pseudo-events, as of Jeffreys' prior of a rate).
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ _CELLS = 60_000
 _STEPS = 30
 #: Precision of the coefficients' Normal priors about zero; the constant has none.
 _PRIOR = 0.01
+#: Events, and as many non-events, that are added to the pairs of items that were never rated.
+_ADDED = 0.5
 _FAR = 60.0
 _WIDTH = 2 * PIECES + 7
 
@@ -213,7 +218,10 @@ class RateMap:
         return found
 
     def _features(self, cells: Cells) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return the features of the candidates among some users' pairs, and whether they came true."""
+        """Return the features of the candidates among some users' pairs, and whether they came true.
+
+        The last one is whether the item was never rated.
+        """
         n, m, t = self._terms(cells.user_counts, cells.item_counts)
         row, column = np.nonzero(np.isfinite(cells.scores))
         x = _log_score(cells.scores[row, column], self.bend)
@@ -264,15 +272,19 @@ class RateMap:
         c = self.coefficients
         value, slope, curvature = -0.5 * float(prior @ c**2), -prior * c, np.diag(prior)
         about, size = Horizon(seen, share, ""), max(1, _CELLS // max(len(cells.item_counts), 1))
+        n_never = np.isfinite(cells.scores[:, cells.item_counts == 0]).sum()
+        each = _ADDED / max(n_never, 1)
         for part in chunks(len(cells.user_counts), size):
             features, true = self._features(cells.take(np.arange(part.start, part.stop)))
             rate = 1.0 / (1.0 + np.exp(-np.clip(features @ c, -_FAR, _FAR)))
             p, steep = about.chosen(rate), about.steepness(rate)
             missed = 1.0 - p
-            value += float(np.where(true, np.log(p), np.log1p(-p)).sum())
+            added = each * features[:, -1]
+            value += float(((true + added) * np.log(p) + (~true + added) * np.log1p(-p)).sum())
             weighted = steep / (p * missed)
-            slope = slope + ((true - p) * weighted) @ features
-            curvature = curvature + (features * (steep * weighted)[:, None]).T @ features
+            slope = slope + ((true + added - (1.0 + 2.0 * added) * p) * weighted) @ features
+            information = steep * weighted * (1.0 + 2.0 * added)
+            curvature = curvature + (features * information[:, None]).T @ features
         return value, slope, curvature
 
 

@@ -70,6 +70,36 @@ def test_ratios_have_errors_clustered_by_user() -> None:
     assert np.mean(errors) == pytest.approx(np.std(ratios), rel=0.12)
 
 
+def test_no_event_where_few_are_expected_is_within() -> None:
+    """The error that is clustered by user is zero where nothing came true; that of right ones is not."""
+    p, users = np.array([0.6, 0.25, 0.2, 0.3, 0.3]), np.array([0, 0, 1, 2, 3])
+    nothing = event_group("few", p, np.zeros(5, dtype=bool), users)
+    outcomes = np.array(list(itertools.product((0, 1), repeat=5)))
+    chance = np.where(outcomes == 1, p, 1.0 - p).prod(1)
+    ratio = outcomes.sum(1) / p.sum()
+    assert nothing.ratio == 0.0
+    assert nothing.se == pytest.approx(np.sqrt(chance @ (ratio - chance @ ratio) ** 2))
+    assert nothing.within
+    many = event_group("many", np.full(100, 0.08), np.zeros(100, dtype=bool), np.arange(100))
+    assert not many.within
+
+
+@pytest.mark.parametrize("expected", [0.03, 0.17, 0.5, 0.99, 1.65, 4.0, 12.0, 60.0])
+def test_right_probabilities_are_within_as_often_as_two_standard_errors_say(expected: float) -> None:
+    rng = np.random.default_rng(5)
+    users = np.repeat(np.arange(60), 20)
+    p = rng.gamma(0.5, size=len(users)) + 1e-3
+    p = p / p.sum() * expected
+    p = np.minimum(p, 0.9)
+    n = 2000
+    inside = sum(event_group("all", p, rng.random(len(p)) < p, users).within for _ in range(n)) / n
+    # 95.4 % of a Normal; where few are expected more are inside: numbers of events are whole, and the error
+    # that is clustered by user grows with what was observed.
+    assert inside >= 0.954 - 3.5 * np.sqrt(0.954 * 0.046 / n)
+    if expected > 50.0:
+        assert inside <= 0.985
+
+
 def test_verdicts() -> None:
     users = np.arange(1000)
     right = event_group("a", np.full(1000, 0.5), users % 2 == 0, users)

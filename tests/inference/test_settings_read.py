@@ -223,6 +223,14 @@ def test_a_setting_whose_condition_fails_is_refused_with_the_condition(method: s
     assert bits(unasked(start, **{name: value})) == bits(start)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_condition_of_a_noise_names_the_methods_that_read_it(method: str) -> None:
+    """Of an ordered probit they are the first stages that do not find its noise themselves."""
+    settings = METHODS[method].replace(likelihood="ordered-probit")
+    (noise,) = (one for one in settings_of(ModelSettings) if one.name == "noise")
+    assert case(settings).reads("noise") == (settings.method.word in noise.about.when.text)
+
+
 def test_numbers_of_the_model_are_in_the_unit_that_is_said() -> None:
     model = ModelSettings(n_factors=2, likelihood="normal", bias_scale=0.9)
     settings = Settings(model, METHODS["coordinate-ascent"].method)

@@ -112,7 +112,7 @@ def test_new_users_are_folded_in_by_half(posterior: Posterior) -> None:
     assert values.mean() > -np.log(10)  # better than a uniform guess among ten levels
 
 
-@pytest.mark.parametrize("guide", ["encoders", "chain"])
+@pytest.mark.parametrize("guide", ["encoders", "exact head", "chain"])
 def test_own_noise_and_cut_points_are_integrated_over_their_prior(guide: str) -> None:
     """Against plain Monte Carlo over the prior of everything that is the user's."""
     split = random_split(synthetic_ratings(40, 30, 500, n_factors=2, scale="1:5:1", seed=0).ratings, seed=0)
@@ -127,6 +127,8 @@ def test_own_noise_and_cut_points_are_integrated_over_their_prior(guide: str) ->
             item_batch_size=30,
             n_tower_outputs=6,
         )
+    elif guide == "exact head":
+        settings = preset("guide").replace(n_factors=2, max_iterations=20)
     else:
         settings = preset("gibbs").replace(n_factors=2, sweeps=20, burn_in=10, kept_draws=10, plain_sweeps=5)
     posterior = fit(split, settings, threads=1, progress=False, device="cpu").posterior
@@ -152,6 +154,9 @@ def test_own_noise_and_cut_points_are_integrated_over_their_prior(guide: str) ->
         x = mean[0].numpy() + rng.normal(size=(n, 3)) @ root.T
         assert own.shapes is not None
         shape = float(own.shapes[min(draw, len(own.shapes) - 1)])
+        if guide == "exact head":
+            found_by_fit = posterior.guide.state_dict()["user.row_precision_shape"]  # type: ignore[attr-defined]
+            assert shape == float(found_by_fit) != 10.0
         scale = rng.gamma(shape, 1 / shape, n) ** -0.5
         shifts = np.zeros((n, 3))
         if own.spread is not None:

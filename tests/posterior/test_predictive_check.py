@@ -50,6 +50,56 @@ def test_heavy_tails_are_seen() -> None:
     assert all(joint_p(True, seed) <= 0.05 for seed in range(10))
 
 
+def of_levels(
+    levels: np.ndarray, ratings: np.ndarray, replicated: np.ndarray, shares: np.ndarray
+) -> dict[str, float]:
+    """Return the kept statistics of ratings of some levels, by name."""
+    n, rng = len(ratings), np.random.default_rng(0)
+    users, items = rng.integers(0, 30, n), rng.integers(0, 20, n)
+    tests = Discrepancies(
+        users, items, users, items, scale=ScaleParts(levels[0], levels[-1], levels, shares),
+        moments=(rng.normal(levels.mean(), 0.1, n), np.ones(n)),
+    )  # fmt: skip
+    pit = rng.random((len(replicated) + 1, n))
+    own, values = tests.of(ratings[None], pit[:1])[0][0], tests.of(replicated, pit[1:])[0]
+    kept = tests.kept(own, values)
+    return {name: float(own[at]) for at, name in enumerate(tests.names) if kept[at]}
+
+
+def test_which_ratings_are_extreme_is_not_the_models_to_say() -> None:
+    rng = np.random.default_rng(3)
+    levels, n = np.arange(1.0, 6.0), 300
+    ratings = rng.choice(levels, n, p=[0.02, 0.08, 0.3, 0.5, 0.1])
+    replicated = rng.choice(levels, (20, n))
+    found = [
+        of_levels(levels, ratings, replicated, np.array(shares))["share of extreme ratings"]
+        for shares in ([0.2] * 5, [0.0, 0.0, 0.4, 0.6, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0])
+    ]
+    assert found == [pytest.approx(((ratings == 1) | (ratings == 5)).mean())] * 3
+
+
+@pytest.mark.parametrize(
+    ("levels", "observed", "replicated", "kept"),
+    [
+        ([0.0, 1.0], [0.5, 0.5], [0.5, 0.5], False),  # every rating is extreme
+        ([1.0, 2.0, 3.0], [0, 1, 0], [0, 1, 0], False),  # and here none
+        ([1.0, 2.0, 3.0], [0, 1, 0], [0.3, 0.4, 0.3], True),
+        ([1.0, 2.0, 3.0], [0.3, 0.4, 0.3], [0, 1, 0], True),
+    ],
+)
+def test_extreme_ratings_are_a_statistic_where_some_are_and_others_are_not(
+    levels: list[float], observed: list[float], replicated: list[float], kept: bool
+) -> None:
+    rng = np.random.default_rng(4)
+    found = of_levels(
+        np.array(levels),
+        rng.choice(levels, 200, p=observed),
+        rng.choice(levels, (20, 200), p=replicated),
+        np.full(len(levels), 1.0 / len(levels)),
+    )
+    assert ("share of extreme ratings" in found) == kept
+
+
 def test_too_few_ratings_are_refused() -> None:
     with pytest.raises(DataError, match="twenty"):
         checks(10, np.random.default_rng(0))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from pyro_bmf.checking.remedies import ObjectiveTrace, blame, remedy
+from pyro_bmf.checking.remedies import REMEDIES, ObjectiveTrace, blame, remedy
 from pyro_bmf.checking.row_diagnosis import RowDiagnosis
 from pyro_bmf.checking.simulated_ranks import check_ranks
 
@@ -50,6 +53,16 @@ def test_each_row_has_its_remedy(
     assert remedy(line, found, residuals=residuals) == expected
 
 
+def test_rows_without_an_encoder_are_not_told_of_one() -> None:
+    found = dataclasses.replace(diagnosis([True], [3.0], [2.0], "full"), encoded=False)
+    line = found.table.to_dict("records")[0]
+    assert remedy(line, found, residuals=False) == "longer"
+    assert "residual" not in REMEDIES["longer"]
+    fault = blame(found)
+    assert fault is not None
+    assert fault.part == "distance to the best q"
+
+
 def test_the_larger_gap_is_blamed_where_many_are_flagged() -> None:
     assert blame(diagnosis([True] + [False] * 9, [1.0] * 10, [0.0] * 10, "full")) is None
     fault = blame(diagnosis([True, True, False, False], [1.0, 2.0, 1.0, 0.0], [3.0, 1.0, 2.0, 2.0], "full"))
@@ -69,6 +82,40 @@ def test_an_objective_rests_when_it_hardly_falls() -> None:
     assert "it still moves" in moving.words()
     assert ObjectiveTrace.of(pd.DataFrame({"loss_per_rating": falling[:3]})) is None
     assert ObjectiveTrace.of(pd.DataFrame({"valid_rmse": falling})) is None
+
+
+MORE = "more iterations (--iterations) would help"
+STILL = {"loss_per_rating": 1.0 + 4.0 * 0.7 ** np.arange(8.0)}
+RATE = {"learning_rate": [0.1] * 5}
+ROSE = {"valid_rmse": [1.0, 0.9, *[0.95] * 6]}
+RISING = {"loss_per_rating": [3.0, 1.0, 1.1, 1.2, 1.3]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "told", "not_told"),
+    [
+        (STILL, MORE, "patience"),
+        (STILL | {"valid_rmse": np.linspace(1.0, 0.9, 8)}, MORE, "patience"),
+        (STILL | {"valid_rmse": [None] * 8}, MORE, "patience"),
+        (STILL | ROSE, "improved since iteration 2: where patience", "would help"),
+        # A fall by less than what patience counts is none.
+        (STILL | {"valid_rmse": 0.9 - 1e-7 * np.arange(8)}, "(--patience)", "would help"),
+        (
+            STILL | ROSE | {"stage": ["exact-head"] * 8},
+            "nothing says that more iterations would help",
+            "--patience",
+        ),
+        (RISING, "rising by 0.1 an iteration at the end; it rises: more iterations would not", "--"),
+        (RISING | RATE | {"beta_user": [1.0] * 5}, "a smaller --learning-rate", "--iterations"),
+        (RISING | RATE | {"beta_user": np.linspace(0, 1, 5)}, "(--warmup)", "--iterations"),
+    ],
+)
+def test_advice_on_an_objective_can_be_followed(columns: dict[str, Any], told: str, not_told: str) -> None:
+    n = len(columns["loss_per_rating"])
+    found = ObjectiveTrace.of(pd.DataFrame({"iteration": range(1, n + 1), **columns}))
+    assert found is not None
+    assert told in found.words()
+    assert not_told not in found.words()
 
 
 def test_advice_on_ranks_tells_narrow_from_shifted() -> None:

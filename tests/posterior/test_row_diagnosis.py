@@ -11,8 +11,9 @@ from posteriors import planted
 
 from pyro_bmf.checking.row_diagnosis import _exact_gaps, _searched_gaps, diagnose_rows
 from pyro_bmf.checking.row_target import RowTargets
-from pyro_bmf.checking.sensitivity import cjs_sensitivity
+from pyro_bmf.checking.sensitivity import cjs_sensitivity, power_scale_users
 from pyro_bmf.data import random_split
+from pyro_bmf.errors import SettingsError
 from pyro_bmf.export.arviz import arviz_module
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.settings import preset
@@ -51,6 +52,25 @@ def test_a_broken_guide_is_flagged_where_it_is_broken(conjugate: Posterior) -> N
     assert table["flagged"].to_numpy()[broken].mean() > 0.9
     assert table["flagged"].drop(index=broken).mean() < 0.05
     assert (table["amortization_gap"].to_numpy()[broken] > 1.0).all()
+
+
+def test_points_and_rows_with_means_of_their_own_are_refused_with_what_to_do() -> None:
+    split = random_split(planted(), seed=0)
+    points = fit(
+        split, preset("pmf").replace(n_factors=2, max_iterations=3), threads=1, progress=False
+    ).posterior
+    for ask in (lambda p: diagnose_rows(p, "user"), lambda p: power_scale_users(p, n=3)):
+        with pytest.raises(SettingsError, match=r"points.*--preset conjugate"):
+            ask(points)
+    settings = preset("guide").replace(n_factors=2, max_iterations=3)
+    guide = fit(split, settings, threads=1, progress=False).posterior
+    for ask in (lambda p: diagnose_rows(p, "user"), lambda p: power_scale_users(p, n=3)):
+        with pytest.raises(SettingsError, match=r"--no-implicit.*--preset default"):
+            ask(guide)
+    # What is advised is not refused, and no encoder is blamed where there is none.
+    plain = fit(split, settings.replace(implicit=False), threads=1, progress=False).posterior
+    assert not diagnose_rows(plain, "user", num_samples=100, searched=0).encoded
+    assert len(power_scale_users(plain, n=3, num_samples=50).table) == plain.n_users
 
 
 def test_the_information_is_the_expected_log_likelihood(conjugate: Posterior) -> None:
