@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pyro_bmf.errors import SettingsError
+
 from .options import Reading, Splitting, data_options, split_options
 from .printing.option_groups import GroupedCommand
-from .printing.output import Row, TableWriter, table_options
+from .printing.output import Row, TableWriter, note, table_options
 from .splitting import check_data_dir, check_written, load, make_splits
 
 if TYPE_CHECKING:
@@ -144,7 +147,7 @@ def fetch(name: str, data_dir: Path | None, tables: TableWriter) -> None:
     metavar="DIR",
     help="Folder for train.csv, valid.csv, test.csv, users.csv, items.csv and split.json; it is made.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a split that lies in DIR.")
+@click.option("--overwrite", is_flag=True, help="Replace a split that lies in DIR, or folds.")
 @data_options
 @split_options()
 @table_options
@@ -172,11 +175,42 @@ def split(
     check_data_dir(name, reading.data_dir)
     splits = make_splits(name, reading, splitting)
     several = len(splits) > 1
+    left = _folds_left(out, len(splits), overwrite) if several else []
     for fold, made in enumerate(splits):
         folder = write_split(made, out / f"fold-{fold}" if several else out, overwrite=overwrite)
         if name == "synthetic":
             default_synthetic().truth.save(folder / "truth.npz")
         tables.show(f"{made.ratings.name}: {made.scheme} split in {folder}", _split_rows(made))
+    for folder in left:
+        shutil.rmtree(folder)
+    if left:
+        note(f"Removed folds of an earlier split: {_named(left)}.")
+
+
+def _folds_left(out: Path, k: int, overwrite: bool) -> list[Path]:
+    """Return folds of an earlier split that are none of k new ones; refuse those that are to stay."""
+    from pyro_bmf.data.split_files import holds_split_alone
+
+    if (out / "split.json").is_file():
+        raise SettingsError(f"{out} holds a split, and folds would lie inside it: give another --out.")
+    found = [(int(path.name[5:]), path) for path in out.glob("fold-*") if path.name[5:].isdecimal()]
+    left = [path for number, path in sorted(found) if number >= k]
+    foreign = [path for path in left if path.is_symlink() or not holds_split_alone(path)]
+    if foreign:
+        raise SettingsError(
+            f"{_named(foreign)} would lie beside the {k} folds, and what is in there was not written by this "
+            "command alone: move it, or give another --out."
+        )
+    if left and not overwrite:
+        raise SettingsError(
+            f"{_named(left)} would lie beside the {k} folds: give another --out, or --overwrite, which "
+            "removes folds of an earlier split."
+        )
+    return left
+
+
+def _named(folders: list[Path]) -> str:
+    return ", ".join(map(str, folders))
 
 
 def _facts(source: Source, data_dir: Path | None) -> dict[str, object]:
@@ -186,6 +220,8 @@ def _facts(source: Source, data_dir: Path | None) -> dict[str, object]:
     users, items, ratings = source.counts
     here = "generated on demand" if source.ratings is None else is_here(source, data_dir)
     kind = "checked on the official file" if source.counts_verified else "as published"
+    if source.ratings is None:
+        kind = "as generated"
     minimum = source.min_ratings
     facts: dict[str, object] = {
         "here": str(here) if here is not None else f"no: pyro-bmf data fetch {source.name}",

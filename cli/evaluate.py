@@ -7,8 +7,10 @@ from typing import Literal
 
 import click
 
+from pyro_bmf.errors import SettingsError
 from pyro_bmf.files import write_json
 
+from .printing.option_groups import SEED
 from .printing.output import TableWriter, note, table_options
 from .printing.ranked_by import measured
 from .printing.report import PROTOCOLS, evaluation_tables, with_chain
@@ -64,7 +66,7 @@ def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> 
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=SEED,
     default=0,
     show_default=True,
     metavar="S",
@@ -101,6 +103,12 @@ def command(
 
     folder = RunFolder.existing(path)
     posterior, split = folder.load_measured(part, data_dir, data)
+    scale = split.ratings.scale
+    if threshold is not None and not scale.low <= threshold < scale.high:
+        raise SettingsError(
+            f"--threshold {threshold:g}: relevant is a rating above it, so give one from {scale.low:g} to "
+            f"below {scale.high:g}, the ends of the scale."
+        )
     comparison = evaluation_tables(
         posterior,
         split,

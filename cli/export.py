@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pyro_bmf.errors import SettingsError
 
 from .given import refuse_unread
 from .id_files import FILE, parse_ids, read_table
+from .printing.option_groups import SEED
 from .printing.output import TableWriter, table_options
 from .printing.outputs import OutputPath
 from .printing.progress import bar
@@ -28,6 +30,9 @@ GROUPS = (
     "observed_data",
     "constant_data",
 )
+
+#: What is written as parquet, into one folder.
+PARQUET = ("users.parquet", "items.parquet", "chain.parquet", "posterior.json")
 
 
 @click.command()
@@ -54,7 +59,7 @@ GROUPS = (
     help="Draws from the posterior (netcdf), of several chains as many of each, and as few more as that "
     "takes. [default: 400; of a chain, those it kept, and no more]",
 )
-@click.option("--seed", type=click.IntRange(0), metavar="S", help="Of the draws (netcdf). [default: 0]")
+@click.option("--seed", type=SEED, metavar="S", help="Of the draws (netcdf). [default: 0]")
 @click.option(
     "--users",
     type=FILE,
@@ -134,6 +139,8 @@ def command(
     if part not in ("valid", "test"):
         refuse_unread(("data", "data_dir"), "with --part valid or test alone")
     _check_target(out, kind, overwrite)
+    if kind == "parquet" and tables.csv is not None:
+        _check_csv(tables.csv, out)
     folder = RunFolder.existing(path)
     posterior = folder.load_posterior()
     from pyro_bmf.export.files import export_netcdf, export_parquet
@@ -158,6 +165,13 @@ def command(
         f"{kind} export of {path}",
         [{"file": str(file), "bytes": file.stat().st_size} for file in written],
     )
+
+
+def _check_csv(csv: Path, out: Path) -> None:
+    """Refuse a table of what was written that would replace a file just written."""
+    own = os.path.split(os.path.realpath(csv))
+    if own[0] == os.path.realpath(out) and own[1] in PARQUET:
+        raise SettingsError(f"--out and --csv would both write {csv}: give two names.")
 
 
 def _check_target(out: Path, kind: str, overwrite: bool) -> None:

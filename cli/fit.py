@@ -22,6 +22,7 @@ from .printing.text import shell_word
 from .runs.config import config_of_options
 from .runs.folder import RUN, RunFolder
 from .runs.job import Job, ctrl_c, fit_and_save, how_to_go_on
+from .runs.lock import check_unlocked
 from .runs.selection import recommender_if_any
 from .settings_options import Changes, case_on, chosen, settings_options, suited
 from .shared_options import Running, running_options
@@ -115,6 +116,7 @@ def command(
         if "checkpoint_every" in given:
             _check_checkpoints(settings)
         if out is not None:
+            check_unlocked(out)
             RunFolder.check_free(out)
         earlier = None if warm_start is None else WarmStart.of(warm_start)
         running = _on_device(running)  # before ratings are read, as it may be refused
@@ -205,6 +207,11 @@ def _split(asked: Asked, refit: bool, recommend_for: str | None) -> Split:
             "--refit needs validation ratings to choose the iterations by: split some off."
         )
     _check_user(recommend_for, split)
+    if len(split.valid_rows) == 0:
+        note(
+            "The split leaves no validation ratings: there is no validation RMSE to stop or choose by, and "
+            "what gets rated is calibrated on an eighth of train instead."
+        )
     return split
 
 

@@ -10,10 +10,11 @@ import click
 from pyro_bmf.errors import DataError
 
 from .given import refuse_unread
-from .id_files import FILE, parse_ids, parse_ratings, read_table
-from .printing.output import TableWriter, table_options
+from .id_files import FILE, check_new_ratings, parse_ids, parse_ratings, read_table
+from .printing.output import TableWriter, note, table_options
 from .printing.rating_tables import by_words, cut_words, limited, recommendation_title, show_ratings
 from .printing.table_files import out_option, write_parts
+from .printing.text import counted
 from .runs.folder import RUN, RunFolder
 from .runs.selection import load_recommender, recommender_if_any
 from .shared_options import by_option, threshold_option
@@ -21,6 +22,7 @@ from .shared_options import by_option, threshold_option
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pyro_bmf.data import Vocabulary
     from pyro_bmf.posterior import Posterior
     from pyro_bmf.selection import Recommender
 
@@ -112,10 +114,11 @@ def command(
 ) -> None:
     """Recommend to a new user, from a few ratings and without training again.
 
-    After Gibbs sweeps, as by default, an exact head or coordinate ascent, the new user's posterior is the
-    exact conditional of the row given the items; after the encoders' training it is what the encoder reads
-    off the ratings. Nobody else's posterior changes. What decides is as for 'recommend', with a
-    calibration for new users. For a new item (--side item) the users are shown who may like it best.
+    After sweeps with noise by row, as by default, the new user's posterior is found in a few Gibbs steps that
+    know how uncertain the items are; after an exact head or coordinate ascent it is the exact conditional of
+    the row given the items, and after the encoders' training what the encoder reads off the ratings. Nobody
+    else's posterior changes. What decides is as for 'recommend', with a calibration for new users. For a new
+    item (--side item) the users are shown who may like it best.
 
     \b
     Examples:
@@ -142,8 +145,8 @@ def command(
     if clip:
         table = limited(table, posterior.scale)
     if out is not None:
-        tables.say(f"{write_parts(out, [table], safe=tables.csv_safe):,} rows are in {out}.")
-        return
+        written = write_parts(out, [table], safe=tables.csv_safe)
+        tables.say(f"{counted(written, 'row is', 'rows are')} in {out}.")
     scale = posterior.scale if clip else None
     if predicted:
         title = f"Predicted ratings for {whom} (posterior-predictive mean{cut_words(scale)})"
@@ -152,7 +155,18 @@ def command(
         title = recommendation_title(whom, interval, scale=scale, by=words)
     else:
         title = f"Users likely to rate {whom} highest (posterior-predictive mean{cut_words(scale)})"
-    show_ratings(tables, title, table, interval)
+    show_ratings(tables, title, table, interval, people=out is None)
+
+
+def _tell_known(ids: pd.Series, vocabulary: Vocabulary) -> None:
+    """Say how many of the ids of what is new are known to the run: they are folded in as if they were not."""
+    kind, known = vocabulary.kind, set(map(str, vocabulary.ids.tolist()))
+    found = [text for text in map(str, ids.unique()) if text in known]
+    if found:
+        note(
+            f"{counted(len(found), f'of the {kind} ids is', f'of the {kind} ids are')} known to the run, "
+            f"{found[0]!r} first: each is taken for a new {kind}, and its training ratings are not read."
+        )
 
 
 def _folded(
@@ -181,6 +195,9 @@ def _folded(
     ratings = pd.DataFrame(
         {other: parse_ids(given[other], others, file), "rating": parse_ratings(given["rating"], source)}
     )
+    if own in given:
+        ratings.insert(0, own, given[own].to_numpy(dtype=object))
+    check_new_ratings(ratings, posterior.scale, file)
     if own not in given:
         row = posterior.fold_in(ratings, side=cast(Literal["user", "item"], side))
         whom = f"a new {side} with {row.count} rating{'' if row.count == 1 else 's'}"
@@ -192,10 +209,10 @@ def _folded(
                 row.predict(wanted, interval=interval) if predicted else row.recommend(n, interval=interval)
             )
     else:
-        ratings.insert(0, own, given[own].to_numpy(dtype=object))
         fold = posterior.fold_in_users if side == "user" else posterior.fold_in_items
+        _tell_known(ratings[own], posterior.user_vocabulary if side == "user" else posterior.item_vocabulary)
         rows = fold(ratings)
-        whom = f"{len(rows)} new {side}s"
+        whom = counted(len(rows), f"new {side}", f"new {side}s")
         ids: Any = rows.vocabulary.ids
         if recommender is not None:
             table = recommender.fold_in_users(ratings).recommend(n=n, by=by, interval=interval)

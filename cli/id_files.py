@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from pyro_bmf.data import Vocabulary
+    from pyro_bmf.data import RatingScale, Vocabulary
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -134,6 +134,47 @@ def parse_ratings(texts: Any, path: Path | str) -> NDArray[Any]:
         row = int(wrong.argmax())
         raise DataError(f"{path}: the rating {str(texts[row])!r} in row {row + 1} is not a number.")
     return numbers
+
+
+def check_new_ratings(ratings: pd.DataFrame, scale: RatingScale, file: Path | None) -> None:
+    """Refuse a rating off the scale, and a second one of a pair, by where it stands.
+
+    Parameters
+    ----------
+    ratings : DataFrame
+        One or two columns of ids, and ``rating``.
+    scale : RatingScale
+    file : Path, optional
+        That they were read from; else they were typed (``--rating``).
+
+    Raises
+    ------
+    DataError
+        Naming the first.
+    """
+
+    def place(row: int) -> str:
+        typed = f"--rating {ratings[ids[-1]].iloc[row]}={ratings['rating'].iloc[row]:g}"
+        return typed if file is None else f"{file}, row {row + 1}"
+
+    ids = [str(name) for name in ratings.columns if name != "rating"]
+    off = scale.off_scale(ratings["rating"].to_numpy())
+    if off.any():
+        row = int(off.argmax())
+        value = ratings["rating"].iloc[row]
+        raise DataError(
+            f"{place(row)}: the rating {value:g} is not on the rating scale {scale}: correct it, or leave it "
+            "out."
+        )
+    again = ratings.duplicated(ids).to_numpy()
+    if again.any():
+        row = int(again.argmax())
+        same = (ratings[ids] == ratings[ids].iloc[row]).all(axis=1).to_numpy()
+        pair = " and ".join(f"{name.removesuffix('_id')} {ratings[name].iloc[row]}" for name in ids)
+        raise DataError(
+            f"{place(row)}: {pair} {'has' if len(ids) == 1 else 'have'} a rating already "
+            f"({place(int(same.argmax()))}): leave one of the two out."
+        )
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from .printing.option_groups import option
+from .printing.option_groups import SEED, option
 
 FORMATS = ("csv", "tsv", "::", "semicolon", "pipe", "space", "parquet", "jsonl")
 #: The newest of `pyro_bmf.data.reading.layout.READERS`.
@@ -197,7 +197,7 @@ def _with_split_options(function: Callable[..., Any], seed: str) -> Callable[...
     @option(
         seed,
         parameter,
-        type=click.IntRange(min=0),
+        type=SEED,
         metavar="S",
         group=_SPLIT,
         help="Seed of a random split, of users, k folds or a subsample. [default: 0]",
@@ -208,7 +208,8 @@ def _with_split_options(function: Callable[..., Any], seed: str) -> Callable[...
         metavar="A,B,C",
         group=_SPLIT,
         common=True,
-        help="Shares of train, validation and test (random, time). [default: 0.7,0.15,0.15]",
+        help="Shares of train, validation and test (random, time, users). "
+        "[default: 0.7,0.15,0.15; users 0.8,0.1,0.1]",
     )
     @option(
         "--points",

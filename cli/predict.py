@@ -10,6 +10,7 @@ from .id_files import FILE, parse_ids, read_table
 from .printing.output import TableWriter, table_options
 from .printing.rating_tables import cut_words, limited, show_ratings
 from .printing.table_files import out_option, write_parts
+from .printing.text import counted
 from .runs.folder import RUN, RunFolder
 
 
@@ -79,10 +80,10 @@ def command(
     if clip:
         table = limited(table, posterior.scale)
     if out is not None:
-        tables.say(f"{write_parts(out, [table], safe=tables.csv_safe):,} predictions are in {out}.")
-        return
+        written = write_parts(out, [table], safe=tables.csv_safe)
+        tables.say(f"{counted(written, 'prediction is', 'predictions are')} in {out}.")
     cut = cut_words(posterior.scale if clip else None)
     title = (
         f"Predicted ratings: posterior-predictive mean{cut}; intervals of one rating and of its mean alone"
     )
-    show_ratings(tables, title, table, interval)
+    show_ratings(tables, title, table, interval, people=out is None)

@@ -12,7 +12,7 @@ from pyro_bmf.errors import SettingsError
 
 from .given import given_options, refuse_unread
 from .id_files import FILE, parse_ids, read_table
-from .printing.output import TableWriter, table_options
+from .printing.output import TableWriter, note, table_options
 from .printing.progress import bar
 from .printing.rating_tables import (
     by_words,
@@ -22,6 +22,7 @@ from .printing.rating_tables import (
     show_ratings,
 )
 from .printing.table_files import out_option, write_parts
+from .printing.text import counted
 from .runs.folder import RUN, RunFolder
 from .runs.selection import load_recommender, recommender_if_any
 from .shared_options import by_option, moved_data_option, seed_option, threshold_option
@@ -150,7 +151,7 @@ def command(
     would be rated highest if everything were rated, biased where choosing and liking have common causes.
     Chosen is what is among the ratings held out of the fit: the title has their share, or period.
 
-    What a user rated in training is left out. Memory is bounded with --out.
+    What a user rated in training is left out. Memory is bounded with --out alone.
 
     \b
     Examples:
@@ -189,7 +190,7 @@ def command(
         user_ids = posterior.user_vocabulary.ids
     else:
         typed = users if users_file is None else read_table(users_file, ("user_id",))["user_id"]
-        user_ids = parse_ids(typed, posterior.user_vocabulary, users_file)
+        user_ids = _distinct(parse_ids(typed, posterior.user_vocabulary, users_file))
     recommender = _recommender(folder, posterior, by, threshold, why=why)
     system: Recommender | Posterior = posterior if recommender is None else recommender
     options: dict[str, Any] = {"n": n, "interval": interval, "exclude_seen": not include_seen}
@@ -206,10 +207,16 @@ def command(
     parts = _parts(system, user_ids, scale=posterior.scale, clip=clip, **options)
     if why and recommender is not None:
         parts = _with_reasons(recommender, parts)
+    whom = counted(len(user_ids), "user", "users")
     if out is not None:
-        rows = write_parts(out, parts, safe=tables.csv_safe)
-        tables.say(f"{rows:,} recommendations for {len(user_ids):,} users are in {out}.")
-        return
+        written: list[pd.DataFrame] = []
+        also = tables.json or tables.csv is not None
+        rows = write_parts(out, _kept(parts, written) if also else parts, safe=tables.csv_safe)
+        verb = "is" if rows == 1 else "are"
+        tables.say(f"{counted(rows, 'recommendation', 'recommendations')} for {whom} {verb} in {out}.")
+        if not also:
+            return
+        parts = iter(written)
     import pandas as pd
 
     table = pd.concat(parts, ignore_index=True)
@@ -223,7 +230,7 @@ def command(
         if exclude_held_out
         else "not rated in training"
     )
-    whom = f"user {user_ids[0]}" if one else f"{len(user_ids):,} users"
+    whom = f"user {user_ids[0]}" if one else whom
     scale = posterior.scale if clip else None
     show_ratings(
         tables,
@@ -238,6 +245,7 @@ def command(
         table,
         interval,
         hidden="user_id" if one else None,
+        people=out is None,
     )
 
 
@@ -248,6 +256,21 @@ def _recommender(
     if by == "rating" and not why and threshold is None:
         return recommender_if_any(folder, posterior)
     return load_recommender(folder, posterior, threshold)
+
+
+def _distinct(user_ids: NDArray[Any]) -> NDArray[Any]:
+    """Return each user once, and say so where some were named again."""
+    import pandas as pd
+
+    distinct: NDArray[Any] = pd.unique(user_ids)
+    again = len(user_ids) - len(distinct)
+    if again:
+        first = user_ids[pd.Series(user_ids).duplicated().to_numpy()][0]
+        note(
+            f"{counted(again, 'user is', 'users are')} named again, user {str(first)!r} first: each gets one "
+            "list."
+        )
+    return distinct
 
 
 def _read_ids(file: Path, vocabulary: Vocabulary) -> NDArray[Any]:
@@ -296,6 +319,13 @@ def _parts(
             table = system.recommend(some, n, exclude=exclude, **options)
             yield limited(table, scale) if clip else table
             advance(len(some))
+
+
+def _kept(parts: Iterator[pd.DataFrame], kept: list[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Yield the parts, and keep them for a second time."""
+    for part in parts:
+        kept.append(part)
+        yield part
 
 
 def _with_reasons(recommender: Recommender, parts: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:

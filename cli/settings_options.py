@@ -20,7 +20,7 @@ from pyro_bmf.methods.model_settings import ModelSettings
 from pyro_bmf.methods.setting import POSITIVE, Named, settings_of
 from pyro_bmf.methods.settings import METHODS, PRESETS, Settings, preset
 
-from .printing.option_groups import option
+from .printing.option_groups import SEED, option
 from .printing.output import note
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Any setting by its Python name, as in ema_decay=0.9 ('pyro-bmf presets NAME' lists them); "
             "may be given again.",
         ),
-        option(str(seed.about.flag), "seed", group=METHOD, **_keywords(seed)),
+        option(str(seed.about.flag), "seed", group=METHOD, **{**_keywords(seed), "type": SEED}),
         option(
             "--then-sweeps",
             type=click.IntRange(1),
@@ -304,5 +304,7 @@ def _pairs(
             )
         except ValueError:
             parsed = text
+        if name.strip() == "seed" and type(parsed) is int:
+            SEED.convert(parsed, parameter, context)
         pairs.append((name.strip().replace("-", "_"), parsed, f"--set {value}"))
     return tuple(pairs)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .printing.option_groups import option
+from .printing.option_groups import SEED, option
 
 
 def threads_option(**keywords: Any) -> Callable[..., Any]:
@@ -60,9 +60,7 @@ def running_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 #: Of everything that a command draws.
-seed_option = click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S", help="Of draws."
-)
+seed_option = click.option("--seed", type=SEED, default=0, show_default=True, metavar="S", help="Of draws.")
 
 #: Where a run's ratings are now, of whatever kind.
 moved_data_option = click.option(

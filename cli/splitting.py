@@ -112,12 +112,19 @@ def _scheme(splitting: Splitting) -> str:
     scheme = splitting.scheme or ("given" if files else "random")
     for field in fields(Splitting):
         if field.name not in ("scheme", *_SETTINGS[scheme]) and getattr(splitting, field.name) is not None:
-            option = "the split's seed" if field.name == "seed" else f"--{field.name.replace('_', '-')}"
+            option = _seed_option() if field.name == "seed" else f"--{field.name.replace('_', '-')}"
             users = ", ".join(name for name, read in _SETTINGS.items() if field.name in read)
             raise click.UsageError(f"{option} does not go with the {scheme} split (it is for: {users}).")
     if splitting.fractions is not None and splitting.points is not None:
         raise click.UsageError("Give --fractions or --points, not both.")
     return scheme
+
+
+def _seed_option() -> str:
+    """Return what the command calls the split's seed."""
+    context = click.get_current_context(silent=True)
+    names = {parameter.name for parameter in context.command.params} if context is not None else set()
+    return "--split-seed" if "split_seed" in names else "--seed"
 
 
 def _given(data: str | None, reading: Reading, settings: dict[str, Any]) -> Split:

@@ -1,4 +1,4 @@
-"""`pyro-bmf tune`: choose a model's settings on validation ratings, and keep the best as a run."""
+"""`pyro-bmf tune`: choose a model's settings on validation ratings, and keep the best fit."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pyro_bmf.files import write_json
 
 from .named_values import one_value, several_values
 from .options import Asked, ratings_options
-from .printing.option_groups import GroupedCommand, option
+from .printing.option_groups import SEED, GroupedCommand, option
 from .printing.output import TableWriter, note, table_options
 from .printing.progress import bar
 from .printing.table_files import write_parts
-from .printing.text import shell_word
+from .printing.text import counted, shell_word
 from .runs.tuned import keep_best
 from .runs.workers import run_workers, threads_each
 from .shared_options import threads_option
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from pyro_bmf.experiments.tuning import Tuning
 
 _TUNING, _RUNNING = "Tuning", "Running"
+#: What a study is of, by the options that give it.
+_TOLD = {
+    "whose fixed is": "whose trials (--set, --iterations) all have",
+    "whose grid is": "whose grid (--grid, --set) is",
+}
 #: Trials on the screen; the file has all.
 _SHOWN = 12
 
@@ -54,7 +59,13 @@ class Tune:
         from pyro_bmf.experiments.contenders import contender
         from pyro_bmf.experiments.tuning import Plan, Tuning
 
-        return Tuning(self.folder, contender(self.model), split, Plan(**self.plan))
+        try:
+            return Tuning(self.folder, contender(self.model), split, Plan(**self.plan))
+        except SettingsError as error:
+            text = str(error)
+            for words, told in _TOLD.items():
+                text = text.replace(words, told)
+            raise SettingsError(text) from error
 
     def run(self, tuning: Tuning, tell: Callable[[int], None] = lambda count: None) -> None:
         """Run trials in this process."""
@@ -153,7 +164,7 @@ def work(tune: Tune) -> None:
 )
 @option(
     "--seed",
-    type=click.IntRange(0),
+    type=SEED,
     default=0,
     show_default=True,
     metavar="S",
@@ -194,11 +205,12 @@ def command(
     quiet: bool,
     tables: TableWriter,
 ) -> None:
-    """Choose a model's settings on validation ratings, and keep the best trial as a run.
+    """Choose a model's settings on validation ratings, and keep the best fit.
 
     The grids are those of Jin et al. (arXiv 2002.09145). Test ratings are never read. The same command goes
     on with an interrupted study, several processes or machines may work on one, and trials of a process that
-    was killed are run again. DIR gets the trials, pictures of what mattered, and the best fit in DIR/best.
+    was killed are run again. DIR gets the trials, pictures of what mattered, and the best fit in DIR/best:
+    of our model a run, for all commands; of a baseline a file that Python alone reads (IRec.load).
 
     \b
     Examples:
@@ -284,7 +296,7 @@ def _show(tuning: Tuning, best: Path, tables: TableWriter) -> None:
     """Show the trials, write them with pictures into the study's folder, and say what to do next."""
     import pandas as pd
 
-    from pyro_bmf.experiments.contenders import OurPreset
+    from pyro_bmf.experiments.contenders import Network, OurPreset
     from pyro_bmf.experiments.tuning import OBJECTIVES
     from pyro_bmf.experiments.tuning_pictures import LEAST_TRIALS, plot_study
 
@@ -311,11 +323,20 @@ def _show(tuning: Tuning, best: Path, tables: TableWriter) -> None:
             f"No picture of what mattered: it takes {LEAST_TRIALS} completed trials of more than one setting."
         )
     tables.say(
-        f"\n{len(rows)} trials of {report['n_combinations']} combinations, {report['seconds']:.0f} s in all."
+        f"\n{counted(len(rows), 'trial', 'trials')} of "
+        f"{counted(report['n_combinations'], 'combination', 'combinations')}, "
+        f"{report['seconds']:.0f} s in all."
     )
-    tables.say(f"Trials, pictures and report are in {folder}, the best fit is in {shell_word(str(best))}.")
+    written = "Trials, pictures and report" if files else "Trials and report"
+    tables.say(f"{written} are in {folder}, the best fit is in {shell_word(str(best))}.")
     if isinstance(tuning.contender, OurPreset):
         tables.say(f"Next: pyro-bmf evaluate {shell_word(str(best))}")
+    elif isinstance(tuning.contender, Network):
+        kind = tuning.contender.kind.__name__
+        tables.say(
+            "It is a fitted baseline and no run: evaluate, predict and recommend do not read it. In Python: "
+            f"pyro_bmf.baselines.{kind}.load({str(best)!r})"
+        )
 
 
 def _narrow(row: dict[str, Any]) -> dict[str, Any]:

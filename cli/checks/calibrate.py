@@ -17,7 +17,7 @@ from pyro_bmf.files import write_json
 
 from ..given import given_options
 from ..options import Asked, ratings_options
-from ..printing.option_groups import GroupedCommand, option
+from ..printing.option_groups import SEED, GroupedCommand, option
 from ..printing.output import TableWriter, note, table_options
 from ..printing.outputs import OutputPath
 from ..printing.progress import bar
@@ -74,7 +74,7 @@ def simulation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @option(
         "--simulation-seed",
         group="Running",
-        type=click.IntRange(0),
+        type=SEED,
         default=0,
         show_default=True,
         metavar="S",
@@ -158,6 +158,7 @@ def command(
     from pyro_bmf.checking.calibration import subsample
 
     seed = simulation.simulation_seed
+    _check_kept(simulation, split)
     part = subsample(split, simulation.users, simulation.items, seed)
     what = f"{settings.name} on the pairs of {split.ratings.name}"
 
@@ -171,8 +172,25 @@ def command(
     _show(_Check(what, file, simulation.refits, seed, identity, refit).run(), tables)
 
 
+def _check_kept(simulation: Simulation, split: Split) -> None:
+    """Refuse to keep more users or items than there are."""
+    ratings = split.ratings
+    for kind, wanted, there in (
+        ("users", simulation.users, ratings.n_users),
+        ("items", simulation.items, ratings.n_items),
+    ):
+        if wanted is not None and wanted > there:
+            raise SettingsError(
+                f"--{kind} {wanted}: {ratings.name} has {there:,} {kind}; ask for at most that, or leave "
+                f"--{kind} out to keep all."
+            )
+
+
 def _check_given(what: str, known: frozenset[str]) -> None:
-    own = [option for name, option in given_options().items() if name not in known]
+    given = given_options()
+    if what != "RUN" and "path" in given:
+        raise click.UsageError(f"{what} names the run: leave out the RUN beside it, or --from.")
+    own = [option for name, option in given.items() if name not in known]
     if own:
         raise click.UsageError(
             f"{what} brings its own ratings, split and settings: leave out {', '.join(own)}, or {what}."

@@ -96,6 +96,7 @@ def command(
     folders = [RunFolder.existing(path) for path in paths]
     posteriors = [folder.load_posterior() for folder in folders]
     split = common_split(folders, names, data_dir, data)
+    _check(names, posteriors, loo, new_users, draws)
     _remarks(names, posteriors, split, part)
     held_out = split.test if part == "test" else split.valid
     kind = "density" if held_out.scale.levels is None else "probability"
@@ -130,6 +131,42 @@ def command(
     if out is not None:
         write_json(out, everything)
         tables.say(f"All figures are in {out}.")
+
+
+def _check(
+    names: list[str], posteriors: list[Posterior], loo: bool, new_users: int | None, draws: int | None
+) -> None:
+    """Refuse what some run cannot give, before anything is computed."""
+    from pyro_bmf.numerics.psis import MIN_DRAWS
+
+    if not loo and new_users is None and posteriors[0].scale.levels is not None:
+        refuse_unread(("draws", "seed"), "with --loo, with --new-users or on a continuous scale alone")
+        return
+    for name, posterior in zip(names, posteriors, strict=True):
+        try:
+            n_draws = posterior.number_of_draws(draws)
+        except SettingsError as error:
+            raise SettingsError(f"{name}: {error}") from error
+        # Where rows are integrated out, each draw counts several times for --loo.
+        few = ["--loo"] if loo and "implicit" in posterior.info else []
+        few += [] if new_users is None else [f"--new-users {new_users}"]
+        if few and n_draws < MIN_DRAWS:
+            raise SettingsError(
+                f"{' and '.join(few)} of {name}: its {n_draws} draws are too few to smooth importance "
+                f"weights, which takes {MIN_DRAWS}. Fit it again with more draws kept (--kept-draws), or "
+                f"leave out {' and '.join(few)}, or the run."
+            )
+        if new_users is not None and posterior.model.user_prior.positive:
+            raise SettingsError(
+                f"--new-users {new_users}: {name} has positive factors, and rows on all numbers alone can be "
+                "left out: leave out --new-users, or the run."
+            )
+        if loo and len(posterior.train) != len(posteriors[0].train):
+            raise SettingsError(
+                f"--loo: {names[0]} and {name} were trained on different ratings, "
+                f"{len(posteriors[0].train):,} and {len(posterior.train):,}, and have no leave-one-out in "
+                "common: leave out --loo, or one of the runs."
+            )
 
 
 def _remarks(names: list[str], posteriors: list[Posterior], split: Split, part: str) -> None:
@@ -178,17 +215,15 @@ def _loo(
     from pyro_bmf.checking.loo import compare_loo, psis_loo
     from pyro_bmf.numerics.psis import good_k
 
-    sizes = {len(posterior.train) for posterior in posteriors}
-    if len(sizes) > 1:
-        raise SettingsError(
-            "the runs were trained on different ratings: they have no leave-one-out in common."
-        )
-    total = min(sizes.pop(), subset or 10**18)
+    total = min(len(posteriors[0].train), subset or 10**18)
+    results = []
     with bar("Leave-one-out", total * len(names), "ratings") as advance:
-        results = [
-            psis_loo(posterior, num_samples=draws, seed=seed, subset=subset, advance=advance)
-            for posterior in posteriors
-        ]
+        for name, posterior in zip(names, posteriors, strict=True):
+            try:
+                options: dict[str, Any] = {"subset": subset, "advance": advance}
+                results.append(psis_loo(posterior, num_samples=draws, seed=seed, **options))
+            except SettingsError as error:
+                raise SettingsError(f"--loo of {name}: {error}") from error
     compared = compare_loo(names, results)
     found = dict(zip(names, results, strict=True))
     full = [

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from pyro_bmf.errors import SettingsError
+
 from ..fold_in import equations
-from ..id_files import parse_ids, parse_ratings
+from ..id_files import check_new_ratings, parse_ids, parse_ratings
 from ..printing.output import TableWriter, table_options
 from ..runs.folder import RUN, RunFolder
 
@@ -76,12 +78,19 @@ def command(
                 "rating": parse_ratings(given["rating"], "--rating"),
             }
         )
+        check_new_ratings(ratings, posterior.scale, None)
         folded = posterior.fold_in(ratings)
         row, pairs = 0, folded.all_rows.pairs
         rated = items.index(ratings["item_id"].to_numpy()) if len(ratings) else np.zeros(0, dtype=np.int64)
         whom = f"a new user with {len(ratings)} rating{'' if len(ratings) == 1 else 's'}"
     most = np.argsort(-train.item_counts, kind="stable")[:popular]
     candidates = np.sort(np.setdiff1d(most, rated))
+    if len(candidates) < n:
+        wider = " or take more of the items (--popular)" if popular < len(items) else ""
+        raise SettingsError(
+            f"--n {n}: of the {min(popular, len(items)):,} items rated most (--popular {popular}) there are "
+            f"{len(candidates):,} that the user has not rated: ask for at most that{wider}."
+        )
     found = elicit(posterior, row, candidates, n, pairs=pairs, rated=rated)
     mean, sd = pairs.rating_moments(np.full(n, row), found.items)
     lines = []

@@ -10,10 +10,26 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.types import IntParamType
 
 _UNGROUPED = "Options"
+_LARGEST_SEED = 2**32 - 1  # of every generator that is seeded anywhere
 #: Options and their help, by heading.
 Sections = dict[str, list[tuple[str, str]]]
+
+
+class SeedType(IntParamType):
+    """The type of every seed: a whole number that all generators take."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a whole number, and refuse one out of range."""
+        seed = super().convert(value, param, ctx)
+        if not 0 <= seed <= _LARGEST_SEED:
+            self.fail(f"{seed}: a seed is a whole number from 0 to {_LARGEST_SEED}.", param, ctx)
+        return seed
+
+
+SEED = SeedType()
 
 
 class GroupedOption(click.Option):

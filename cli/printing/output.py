@@ -57,6 +57,7 @@ def show_table(
     csv: Path | str | IO[bytes] | None = None,
     csv_safe: bool = False,
     screen: Sequence[Row] | None = None,
+    people: bool = True,
 ) -> None:
     """Print one table, as a table or as one line of JSON, and write it as CSV too when asked.
 
@@ -76,6 +77,8 @@ def show_table(
         Put an apostrophe before text that a spreadsheet would take for a formula.
     screen
         What people are shown instead of `rows`: fewer columns, in words.
+    people
+        Whether it is printed where it is not printed as JSON.
     """
     columns = _columns(rows)
     cells = [[_plain(row.get(column)) for column in columns] for row in rows]
@@ -87,6 +90,8 @@ def show_table(
         ]
         content = {"title": title, "rows": records}
         click.echo(json_shown(json_module.dumps(content, ensure_ascii=False, allow_nan=False, default=str)))
+        return
+    if not people:
         return
     if screen is not None:
         columns = _columns(screen)
@@ -125,23 +130,29 @@ class TableWriter:
         *,
         name: str | None = None,
         screen: Sequence[Row] | None = None,
+        people: bool = True,
     ) -> None:
         """Show a table as the options ask; `name` (else the title) marks its CSV file.
 
-        `screen` is what people are shown instead, where `rows` are more than a screen holds.
+        `screen` is what people are shown instead, where `rows` are more than a screen holds; without
+        `people` the table is for programs alone, as JSON and as CSV where these were asked for.
         """
         if self.csv is not None and is_stream(self.csv):
-            self._show_stream(self.csv, title, rows, screen)
+            self._show_stream(self.csv, title, rows, screen, people)
             return
         if self._shown and not self.json:
             click.echo()
         self._shown = True
         path = None if self.csv is None else self._next_path(self.csv, name or title)
-        show_table(title, rows, json=self.json, csv=path, csv_safe=self.csv_safe, screen=screen)
+        show_table(
+            title, rows, json=self.json, csv=path, csv_safe=self.csv_safe, screen=screen, people=people
+        )
         if path is not None:
             note(f"{title}: written to {path}.")
 
-    def _show_stream(self, csv: Path, title: str, rows: Sequence[Row], screen: Sequence[Row] | None) -> None:
+    def _show_stream(
+        self, csv: Path, title: str, rows: Sequence[Row], screen: Sequence[Row] | None, people: bool
+    ) -> None:
         """Write a table to a device or a pipe, which stays open: else a pipe's reader would go."""
         try:
             if self._stream is None:
@@ -160,7 +171,7 @@ class TableWriter:
         if not self.on_stdout:
             if self._shown and not self.json:
                 click.echo()
-            show_table(title, rows, json=self.json, screen=screen)
+            show_table(title, rows, json=self.json, screen=screen, people=people)
         self._shown = True
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -68,6 +69,8 @@ def check_outputs(context: click.Context) -> None:
     ------
     SettingsError
         Naming the option and the file.
+    WriteError
+        If a folder of that name cannot be made or written to.
     """
     outputs = [
         (parameter, value)
@@ -104,7 +107,12 @@ def check_outputs(context: click.Context) -> None:
 def _check_file(option: str, file: Path, inputs: list[Path]) -> None:
     try:
         real = Path(os.path.realpath(file))
-        if is_stream(file) or not real.parent.is_dir():
+        if is_stream(file):
+            return
+        above = next(folder for folder in real.parents if os.path.lexists(folder))
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES if above.is_dir() else errno.ENOTDIR, "")
+        if above != real.parent:
             return
         if real.name in OWN and _is_run(real.parent):
             raise SettingsError(

@@ -65,11 +65,16 @@ def show_ratings(
     *,
     hidden: str | None = None,
     name: str | None = None,
+    people: bool = True,
 ) -> None:
     """Show predictions or recommendations; a long table is cut on the screen, and says so.
 
-    `hidden` is a column that the title tells already; programs get it all the same.
+    `hidden` is a column that the title tells already; programs get it all the same. Without `people` only
+    they get the table.
     """
+    if not people:
+        tables.show(title, table.to_dict("records"), name=name, people=False)
+        return
     shown = table.head(SHOWN)
     shown = shown if hidden is None else shown.drop(columns=hidden)
     tables.show(title, table.to_dict("records"), name=name, screen=rating_rows(shown, interval))

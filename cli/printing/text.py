@@ -38,6 +38,11 @@ def shell_word(text: str) -> str:
     return f"$'{inside}'"
 
 
+def counted(number: int, one: str, several: str) -> str:
+    """Return a number before the noun that goes with it."""
+    return f"{number:,} {one if number == 1 else several}"
+
+
 def guarded(cell: object) -> object:
     """Return a cell of CSV that a spreadsheet takes for text and not for a formula; numbers stay numbers."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

@@ -14,7 +14,7 @@ from pyro_bmf.errors import PyroBmfError
 from pyro_bmf.files import write_json
 
 from ..printing.output import note
-from ..printing.text import shell_word
+from ..printing.text import counted, shell_word
 from ..shared_options import Running
 from .folder import RunFolder
 from .selection import fit_selection_of
@@ -129,7 +129,8 @@ def _fit(job: Job, *, resume: bool, progress: bool) -> FitResult:
         chosen = run(job.settings, refit=False)
         stop_after = int(chosen_iterations(chosen).values()["stop_after"])
         write_json(job.folder.selection, {"iterations": stop_after, "history": chosen.history})
-    note(f"{stop_after} iterations chosen on validation; now training on train and validation.")
+    chosen_words = counted(stop_after, "iteration", "iterations")
+    note(f"{chosen_words} chosen on validation; now training on train and validation.")
     return run(refit_settings(job.settings, stop_after), refit=True)
 
 
@@ -138,13 +139,16 @@ def _how_it_went(result: FitResult, *, refit: bool) -> str:
     gibbs = result.settings.gibbs
     if gibbs is not None:
         sweeps = gibbs.all_sweeps
-        before = "" if done == sweeps else f"{done - sweeps} iterations and "
+        before = "" if done == sweeps else f"{counted(done - sweeps, 'iteration', 'iterations')} and "
         before += f"{gibbs.chains} times " if gibbs.chains > 1 else ""
         drawn = gibbs.all_draws
         best = result.history[-1].get("valid_rmse")
-        text = f"{before}{gibbs.sweeps} Gibbs sweeps in {result.seconds:.0f} s, {drawn} draws kept"
-        return text + (" of train + validation" if best is None else f", validation RMSE {best:.4f}")
-    text = f"{done} iteration{'' if done == 1 else 's'} in {result.seconds:.0f} s"
+        made = counted(gibbs.sweeps, "Gibbs sweep", "Gibbs sweeps")
+        text = f"{before}{made} in {result.seconds:.0f} s, {counted(drawn, 'draw', 'draws')} kept"
+        if refit:
+            return f"{text} of train + validation"
+        return text + ("" if best is None else f", validation RMSE {best:.4f}")
+    text = f"{counted(done, 'iteration', 'iterations')} in {result.seconds:.0f} s"
     if refit:
         return f"{text} on train + validation"
     if result.stopped == "patience":

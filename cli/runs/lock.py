@@ -38,10 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
             break
         except Timeout:
             if attempt == _TRIES - 1:
-                raise SettingsError(
-                    f"{folder} is being written by another fit{_holder(path)}: wait for its end, or give "
-                    "another --out."
-                ) from None
+                raise _held(folder) from None
         except OSError as error:
             raise write_error(folder, error.errno or errno.EACCES) from error
     try:
@@ -52,6 +49,36 @@ def locked(folder: Path) -> Iterator[None]:
         # Removed while it is held: who opened it before finds that it has no name, and tries again.
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def check_unlocked(folder: Path) -> None:
+    """Refuse a run folder that a fit is writing.
+
+    Raises
+    ------
+    SettingsError
+        As `locked` does; nothing is made or removed.
+    """
+    from filelock import FileLock, Timeout
+
+    path = folder / NAME
+    if not path.is_file():
+        return
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise _held(folder) from None
+    except OSError:  # a folder that may only be read
+        return
+    lock.release()
+
+
+def _held(folder: Path) -> SettingsError:
+    return SettingsError(
+        f"{folder} is being written by another fit{_holder(folder / NAME)}: wait for its end, or give "
+        "another --out."
+    )
 
 
 def _holder(path: Path) -> str:

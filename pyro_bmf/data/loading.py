@@ -15,7 +15,7 @@ from .reading.frames import is_table, raw_of_frame, text_column
 from .reading.layout import READERS, Given
 from .reading.readers import read_raw
 from .scale import RatingScale
-from .sources import SOURCES, Source, find_source
+from .sources import SOURCES, Source, find_source, meant
 from .synthetic import default_synthetic
 from .titles import Titles, column_titles, read_titles, titles_of
 from .validation import as_scale, canonical, with_titles
@@ -205,7 +205,7 @@ def _existing(path_or_name: str | Path) -> str | Path:
     if not there and not isinstance(path_or_name, Path):
         raise DataError(
             f"{printable(path_or_name)!r} is neither a file nor a data set known by name "
-            f"({', '.join(SOURCES)})"
+            f"({', '.join(SOURCES)}){meant(path_or_name)}"
         )
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 from ..errors import DataError
@@ -284,5 +285,11 @@ def get_source(name: str) -> Source:
     """Return the named set; raises DataError that lists the names."""
     source = find_source(name)
     if source is None:
-        raise DataError(f"no data set is called {name!r}: use one of {', '.join(SOURCES)}")
+        raise DataError(f"no data set is called {name!r}: use one of {', '.join(SOURCES)}{meant(name)}")
     return source
+
+
+def meant(name: str) -> str:
+    """Return the end of a sentence that names the set that was probably meant; nothing for other names."""
+    near = difflib.get_close_matches(name.lower(), [*SOURCES, *_ALIASES], n=1, cutoff=0.8)
+    return f"; did you mean {_ALIASES.get(near[0], near[0])!r}?" if near else ""

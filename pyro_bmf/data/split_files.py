@@ -161,6 +161,16 @@ def read_split(folder: str | Path) -> Split:
     return split
 
 
+def holds_split_alone(folder: Path) -> bool:
+    """Tell whether a folder holds a split that `write_split` wrote, and nothing beside it."""
+    own = {*(f"{part}.csv" for part in PARTS), "users.csv", "items.csv", "split.json", "truth.npz"}
+    try:
+        _read_description(folder)
+        return {path.name for path in folder.iterdir()} <= own
+    except (SavedFileError, OSError):
+        return False
+
+
 def _stands(target: Path, split: Split, overwrite: bool) -> bool:
     """Tell whether this very split lies there already; raise when something else does."""
     if not target.exists():
@@ -178,7 +188,8 @@ def _stands(target: Path, split: Split, overwrite: bool) -> bool:
     if found == split.hash:
         return read_split(target).hash == split.hash
     raise DataError(
-        f"{target} holds another split ({str(found)[:12]}): name another folder, or ask to overwrite it"
+        f"{target} holds another split ({str(found)[:12]}): name another folder, or replace it "
+        "(--overwrite, in Python overwrite=True)"
     )
 
 

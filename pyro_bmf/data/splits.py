@@ -19,6 +19,14 @@ from .ratings import Ratings
 from .reading.times import first_at, in_seconds, period_words
 
 PARTS = ("train", "valid", "test")
+# Against a part without ratings.
+_REMEDIES = {
+    "random": "other fractions (--fractions)",
+    "users": "other fractions (--fractions)",
+    "time": "other fractions or points (--fractions, --points)",
+    "leave-last": "a lower n (--n): a user needs 2n + 1 of them",
+    "subsample": "another percentage (--percent)",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +77,10 @@ class Split:
         object.__setattr__(self, "test_rows", checked["test"])
         for part in ("train", "test"):
             if len(checked[part]) == 0:
+                remedy = _REMEDIES.get(self.scheme)
                 raise DataError(
                     f"the {self.scheme} split leaves no {part} ratings out of {len(self.ratings):,}: "
-                    "use more ratings or other fractions"
+                    f"use more ratings{'' if remedy is None else f' or {remedy}'}"
                 )
 
     @property

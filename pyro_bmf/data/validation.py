@@ -315,7 +315,7 @@ def _filter(raw: RawColumns, min_ratings: int) -> tuple[RawColumns, NDArray[np.i
     if len(rows) == 0:
         raise DataError(
             f"no rating is left: no user and item with at least {min_ratings} ratings each meet; lower "
-            "the minimum"
+            "that number (--min-ratings, in Python min_ratings=)"
         )
     notice(
         f"{len(rows):,} of {len(raw):,} ratings are of users and items with at least {min_ratings} "

@@ -23,8 +23,12 @@ def test_ppc_writes_table_json_and_figure(cli: Cli, run: Path, data_dir: Path) -
     assert "joint p-value" in first["title"]
     content = json.loads((run / "ppc.json").read_text())
     assert len(content["statistics"]) == len(first["rows"]) == len(content["prior"])
+    assert {"50 % by PIT", "90 % by PIT"} < {one["name"] for one in content["statistics"]}
     assert all(0.0 < one["p_value"] <= 1.0 for one in content["statistics"])
     assert (run / "ppc.png").stat().st_size > 10_000
+    shown = cli("ppc", run, "--data-dir", data_dir, "--draws", 50, "--prior-draws", 0).out
+    assert "90 % by PIT" in shown
+    assert "interval holds" not in shown
 
 
 def test_diagnose_lists_every_row(cli: Cli, run: Path) -> None:

@@ -32,6 +32,10 @@ def test_parquet(cli: Run, tiny_run: Path, tmp_path: Path) -> None:
     # A product of two factors is in the unit of ratings.
     scale = posterior.model.units.scale**0.5
     np.testing.assert_allclose(users["loc_0"], scale * posterior.user_rows.loc[:, 0].numpy(), rtol=1e-6)
+    beside = cli("export", tiny_run, "--format", "parquet", "--out", "t", "--csv", "t/users.parquet")
+    assert beside.code == 1
+    assert "--out and --csv would both write t/users.parquet: give two names." in beside.err
+    assert not Path("t").exists()
     again = cli("export", tiny_run, "--format", "parquet", "--out", "tables")
     assert again.code == 1
     assert "tables exists: give another --out, or --overwrite" in again.err

@@ -360,3 +360,27 @@ def test_a_value_is_of_the_right_kind(name: str, change: dict[str, Any], told: s
     with pytest.raises(SettingsError) as error:
         preset(name).replace(**change)
     assert str(error.value) == told
+
+
+def test_a_split_without_validation_ratings_is_told(cli: Run, own_csv: Path, tmp_path: Path) -> None:
+    out = tmp_path / "none"
+    few = ("--factors", 2, "--iterations", 1, "--sweeps", 2, "--burn-in", 1, "--kept-draws", 1, "--chains", 1)
+    words = ("fit", "--data", own_csv, *COLUMNS, "--threads", 1, "--fractions", "0.8,0,0.2", "--out", out)
+    outcome = cli(*words, *few)
+    assert outcome.code == 0, outcome.err
+    assert "Note: The split leaves no validation ratings: there is no validation RMSE" in outcome.err
+    assert "2 Gibbs sweeps in " in outcome.out
+    assert "1 draw kept)." in outcome.out
+    refitted = cli("fit", "--data", own_csv, *COLUMNS, "--threads", 1, "--refit", "--out", "again", *few)
+    assert "1 draw kept of train + validation)." in refitted.out, refitted.err
+    assert "leaves no validation ratings" not in refitted.err
+
+
+@pytest.mark.parametrize("seed", [("--seed", 2**64), ("--split-seed", 2**32), ("--set", f"seed={2**64}")])
+def test_seeds_that_no_generator_takes(
+    cli: Run, own_csv: Path, tmp_path: Path, seed: tuple[str, object]
+) -> None:
+    outcome = cli("fit", "--data", own_csv, *COLUMNS, *QUICK, "--out", tmp_path / "run", *seed)
+    assert outcome.code == 2
+    assert f"'{seed[0]}': {str(seed[1]).removeprefix('seed=')}: a seed is a whole number from" in outcome.err
+    assert not (tmp_path / "run").exists()

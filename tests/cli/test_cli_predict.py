@@ -260,9 +260,13 @@ def test_fold_in_of_an_item_and_of_many_users(cli: Run, tiny_run: Path, tmp_path
         (("--rating", "2"), 2, "write ID=RATING"),
         (("--rating", "2=x"), 1, "the rating 'x' in row 1 is not a number"),
         (("--rating", "2=nan"), 1, "is not a number"),
-        (("--rating", "2=9"), 1, "not on the rating scale"),
+        (("--rating", "2=9"), 1, "--rating 2=9: the rating 9 is not on the rating scale"),
         (("--rating", "99=3"), 1, "unknown item id 99"),
-        (("--rating", "2=3", "--rating", "2=4"), 1, "is the second one"),
+        (
+            ("--rating", "2=3", "--rating", "2=4"),
+            1,
+            "--rating 2=4: item 2 has a rating already (--rating 2=3)",
+        ),
         (("--rating", "2=3", "--predict", "99"), 1, "unknown item id 99"),
     ],
 )
@@ -271,6 +275,56 @@ def test_wrong_fold_in(cli: Run, tiny_run: Path, arguments: tuple[str, ...], cod
     assert outcome.code == code
     assert words in outcome.err
     assert outcome.out == ""
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("a,1,3\na,2,9\n", "f.csv, row 2: the rating 9 is not on the rating scale"),
+        ("a,1,3\nb,1,2\na,1,2\n", "f.csv, row 3: user a and item 1 have a rating already (f.csv, row 1)"),
+    ],
+)
+def test_wrong_ratings_of_a_file(cli: Run, tiny_run: Path, lines: str, words: str) -> None:
+    write(Path("f.csv"), f"user_id,item_id,rating\n{lines}")
+    outcome = cli("fold-in", tiny_run, "--ratings", "f.csv")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert words in outcome.err
+
+
+def test_new_users_that_the_run_knows(cli: Run, tiny_run: Path) -> None:
+    write(Path("f.csv"), "user_id,item_id,rating\n9,1,3\nx,1,2\n3,2,2\n")
+    told = "2 of the user ids are known to the run, '9' first: each is taken for a new user"
+    assert told in cli("fold-in", tiny_run, "--ratings", "f.csv", "--predict", 4).err
+    write(Path("f.csv"), "user_id,item_id,rating\nx,1,2\n")
+    outcome = cli("fold-in", tiny_run, "--ratings", "f.csv", "--predict", 4)
+    assert "known to the run" not in outcome.err
+    assert "for 1 new user, folded in" in outcome.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("predict", "--user", 1, "--item", 2), ("recommend", "--user", 1), ("fold-in", "--rating", "1=3")],
+)
+def test_what_was_asked_for_beside_out_is_there(cli: Run, tiny_run: Path, words: tuple[Any, ...]) -> None:
+    line = (words[0], tiny_run, *words[1:])
+    plain = cli(*line, "--json")
+    outcome = cli(*line, "--out", "o.csv", "--csv", "c.csv", "--json")
+    assert outcome.code == 0, outcome.err
+    assert rows(outcome.out) == rows(plain.out)
+    assert "in o.csv" in outcome.err
+    assert len(pd.read_csv("c.csv")) == len(pd.read_csv("o.csv")) == len(rows(plain.out))
+    Path("c.csv").unlink()
+    outcome = cli(*line, "--out", "o.csv", "--csv", "c.csv")
+    assert outcome.out.count("\n") == 1  # no table for people
+    assert Path("c.csv").is_file()
+
+
+def test_a_user_who_is_named_twice_has_one_list(cli: Run, tiny_run: Path) -> None:
+    outcome = cli("recommend", tiny_run, "--user", 3, "--user", 3, "--n", 4, "--out", "o.csv")
+    assert "1 user is named again, user '3' first: each gets one list." in outcome.err
+    assert outcome.out == "4 recommendations for 1 user are in o.csv.\n"
+    one = cli("predict", tiny_run, "--user", 1, "--item", 2, "--out", "o.csv")
+    assert one.out == "1 prediction is in o.csv.\n"
 
 
 # --- similar --------------------------------------------------------------------------------------------

@@ -249,12 +249,13 @@ def test_a_file_that_goes_beside_another_does_not_replace_it(cli: Any, words: li
     assert not Path(words[1]).exists()
 
 
-@pytest.mark.parametrize("threshold", ["nan", "inf"])
+@pytest.mark.parametrize("threshold", ["nan", "inf", "5", "0.5"])
 def test_a_threshold_is_a_rating(cli: Any, threshold: str) -> None:
     words = ("--part", "valid", "--data", RUNS / "ratings.csv", "--threshold", threshold)
     outcome = cli("evaluate", RUNS / "conjugate", *words)
     assert outcome.code == 1
-    assert f"threshold is {threshold}: give a finite rating" in outcome.err
+    assert f"--threshold {threshold}: relevant is a rating above it" in outcome.err
+    assert outcome.out == ""
 
 
 def test_what_to_ask_is_chosen_among_the_items_there_are(cli: Any) -> None:
@@ -287,6 +288,14 @@ def test_the_unit_of_a_number_is_no_setting_that_follows(fit: Any) -> None:
         (["calibrate", "--preset", "default"], "leave out --preset, or RUN."),
         (["calibrate", "--split-seed", "3", "--scheme", "time"], "leave out --scheme, --split-seed, or RUN."),
         (["calibrate", "--columns", "0,1,2"], "leave out --columns, or RUN."),
+        (["calibrate", "--from", RUNS / "default"], "--from RUN names the run: leave out the RUN beside"),
+        (["calibrate", "--users", "999", "--data", RUNS / "ratings.csv"], "--users 999: ratings.csv has 24 "),
+        (["calibrate", "--items", "999", "--data", RUNS / "ratings.csv"], "--items 999: ratings.csv has 16 "),
+        (["elicit", "--n", "99", "--popular", "3"], "--n 99: of the 3 items rated most (--popular 3) there"),
+        (["elicit", "--rating", "i1=9"], "--rating i1=9: the rating 9 is not on the rating scale"),
+        (["diagnose", "--seed", "99999999999999999999"], "'--seed': 99999999999999999999: a seed is a whole"),
+        (["export", "--format", "netcdf", "--out", "o.nc", "--seed", str(2**32)], "from 0 to 4294967295."),
+        (["calibrate", "--simulation-seed", "-1"], "'--simulation-seed': -1: a seed is a whole number"),
     ],
 )  # fmt: skip
 def test_options_that_a_command_would_not_read_are_refused(cli: Any, words: list[str], told: str) -> None:
@@ -299,6 +308,27 @@ def test_loo_ratings_need_loo(cli: Any) -> None:
     outcome = cli("compare", RUNS / "default", RUNS / "conjugate", "--loo-ratings", 50)
     assert outcome.code == 2
     assert "--loo-ratings is read with --loo alone: leave it out." in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--draws", 50, "--seed", 1], "--draws and --seed are read with --loo, with --new-users or on a"),
+        (
+            ["--new-users", 5],
+            "--new-users 5 of default: its 6 draws are too few to smooth importance weights",
+        ),
+        (["--new-users", 5, "--draws", 50], "default: num_samples (--draws) is 50, but the chain kept 6"),
+        (["--out", "file/all.json"], "file/all.json cannot be written: Not a directory."),
+    ],
+)
+def test_comparisons_that_cannot_be_made_are_not_begun(cli: Any, words: list[Any], told: str) -> None:
+    Path("file").touch()
+    data = ("--data", RUNS / "ratings.csv")
+    outcome = cli("compare", RUNS / "conjugate", RUNS / "default", *data, *words)
+    assert outcome.code in (1, 2)
+    assert outcome.out == ""
+    assert told in outcome.err
 
 
 @pytest.mark.parametrize(

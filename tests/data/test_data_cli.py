@@ -203,11 +203,61 @@ def test_reading_options(write: Write, tmp_path: Path, capsys: pytest.CaptureFix
     assert "header holds 1, 1, 2, 4" in err
 
 
+def test_names_that_are_nearly_right(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("info", "fetch"):
+        assert "did you mean 'ml100k'?" in main(capsys, "data", command, "mll100k")[2]
+    assert "did you mean" not in main(capsys, "data", "info", "ratings.csv")[2]
+
+
+def test_a_header_that_is_said_to_be_none(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write("h.csv", "user,item,rating,timestamp\n" + CSV)
+    words = ("data", "info", path, "--columns", "0,1,2", "--no-header")
+    assert "leave out --no-header (header=False) if that line names" in main(capsys, *words)[2]
+
+
+def test_counts_of_a_generated_set_are_of_no_file() -> None:
+    assert facts(run("info", "synthetic", "--json"))["counts"].endswith("ratings (as generated)")
+
+
+def test_folds_of_an_earlier_split_do_not_stay(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (
+        "data",
+        "split",
+        write("r.csv", CSV),
+        "--scale",
+        "1:5:1",
+        "--scheme",
+        "k-fold",
+        "--out",
+        tmp_path,
+    )
+    assert main(capsys, *words, "--k", 4)[0] == 0
+    (tmp_path / "fold-x").mkdir()
+    note = tmp_path / "fold-3/note.txt"
+    note.touch()
+    code, _, err = main(capsys, *words, "--k", 2, "--overwrite")
+    assert code == 1
+    assert f"{tmp_path}/fold-3 would lie beside the 2 folds, and what is in there was not written" in err
+    assert len(list(tmp_path.glob("fold-?"))) == 5
+    note.unlink()
+    code, _, err = main(capsys, *words, "--k", 2)
+    assert code == 1
+    assert f"{tmp_path}/fold-2, {tmp_path}/fold-3 would lie beside the 2 folds: give another --out, or" in err
+    code, _, err = main(capsys, *words, "--k", 2, "--overwrite")
+    assert f"Removed folds of an earlier split: {tmp_path}/fold-2, {tmp_path}/fold-3." in err
+    assert sorted(path.name for path in tmp_path.glob("fold-?")) == ["fold-0", "fold-1", "fold-x"]
+    assert "(--overwrite, in Python overwrite=True)" in main(capsys, *words, "--k", 2, "--seed", 7)[2]
+    one = main(capsys, *words[:-1], tmp_path / "fold-0", "--k", 2, "--overwrite")
+    assert "holds a split, and folds would lie inside it" in one[2]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--scheme", "random", "--n", "2"], "--n does not go with the random split (it is for: leave-last)"),
-        (["--scheme", "time", "--seed", "2"], "the split's seed does not go with the time split"),
+        (["--scheme", "time", "--seed", "2"], "--seed does not go with the time split"),
         (["--scheme", "time", "--fractions", "0.5,0,0.5", "--points", "1,2"], "not both"),
         (["--fractions", "0.5,0.5"], "write 3 numbers"),
         (["--points", "a,b", "--scheme", "time"], "write 2 numbers"),
@@ -216,6 +266,9 @@ def test_reading_options(write: Write, tmp_path: Path, capsys: pytest.CaptureFix
         (["--percent", "0", "--scheme", "subsample"], "--percent"),
         (["--fractions", "0.5,0.4,0.4"], "sum to 1"),
         (["--scale", "5:1:1"], "low must be below high"),
+        (["--scheme", "leave-last", "--n", "30"], "use more ratings or a lower n (--n)"),
+        (["--min-ratings", "500"], "lower that number (--min-ratings, in Python min_ratings=)"),
+        (["--seed", "4294967296"], "a seed is a whole number from 0 to 4294967295"),
     ],
 )
 def test_options_that_do_not_go_together(

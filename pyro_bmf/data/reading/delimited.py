@@ -154,7 +154,14 @@ def _read(
         for role, as_text in zip(ROLES[:2], text_ids, strict=True)
     ]
     ratings = (
-        fields.numbers(found["rating"], place, name, commas=layout.format != "csv", quoting=layout.quoting)
+        fields.numbers(
+            found["rating"],
+            place,
+            name,
+            commas=layout.format != "csv",
+            quoting=layout.quoting,
+            header=layout.header,
+        )
         if "rating" in found
         else np.array(table.column("rating").to_numpy(), dtype=np.float64)
     )

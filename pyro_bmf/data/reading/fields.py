@@ -120,9 +120,11 @@ def ids(found: Coded, role: str, as_text: bool, place: Callable[[int], str]) -> 
 
 
 def numbers(
-    found: Coded, place: Callable[[int], str], name: str, *, commas: bool, quoting: bool
+    found: Coded, place: Callable[[int], str], name: str, *, commas: bool, quoting: bool, header: bool
 ) -> NDArray[np.float64]:
     """Return ratings as numbers; decimal commas count where the delimiter is none.
+
+    `header`: the first line names the columns, so that it is none of these.
 
     Raises
     ------
@@ -158,6 +160,8 @@ def numbers(
                 remedy = "write ratings with a decimal point, or part fields by something else than a comma"
             elif "," in value:
                 remedy = "write all ratings with a decimal point, or all with a decimal comma"
+            elif row == 0 and len(bad) == 1 < len(ratings) and not header and value[:1].isalpha():
+                remedy = "leave out --no-header (header=False) if that line names the columns, or correct it"
         more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
         raise DataError(f"the rating in {place(row)} {what}{more}: {remedy}")
     return ratings
