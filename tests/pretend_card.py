@@ -152,6 +152,7 @@ class _Recorder(OnTheSpot):
     """As a card's: to warm up and to record takes no random numbers."""
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__()
         assert device.type == "cuda"
 
     def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:

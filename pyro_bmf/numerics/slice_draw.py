@@ -14,7 +14,7 @@ import torch
 #: Steps outwards and inwards: never needed where the density falls off and the width is of its order.
 _STEPS = 1_000
 #: Draws from an interval, and steps outwards at either end, that are computed at once.
-_AHEAD, _STEPS_AHEAD = 12, 3
+_AHEAD, _STEPS_AHEAD = 24, 3
 
 
 class _Ahead:
@@ -57,7 +57,7 @@ def slice_draw(
     """
     # The host's generator, whatever the device: none is waited for.
     drawn = torch.rand(_STEPS, dtype=torch.float64).numpy()
-    uniforms = map(float, drawn)  # as a rule a dozen of them are asked for
+    uniforms = map(float, drawn)  # as a rule one or two dozen of them are asked for
     chance = math.log(max(next(uniforms), 1e-300))
     left = at - width * next(uniforms)
     right = left + width

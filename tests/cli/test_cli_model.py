@@ -13,7 +13,7 @@ import pytest
     [
         (
             ("--prior", "student-t"),
-            "The exact head and Gibbs sweeps do not know the prior student-t: give --prior",
+            "exact head and Gibbs sweeps do not know the prior student-t: give --prior",
         ),
         (("--likelihood", "poisson"), "give --likelihood normal or ordered-probit, or fit encoders"),
     ],
