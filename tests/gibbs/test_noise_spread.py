@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_bmf.methods.gibbs.chain_state import ChainState, SideState
 from pyro_bmf.methods.gibbs.hyper_draws import draw_noise_spreads, draw_row_noise
 from pyro_bmf.model.sides import Sides
-from pyro_bmf.numerics.cuts.noise_spread import NoisyRows, draw_spreads
+from pyro_bmf.numerics.cuts.noise_spread import NoisyRows, _point_at, draw_spreads
 
 RATE = 6.0
 
@@ -112,6 +112,20 @@ def test_spreads_have_their_posterior(sides: list[NoisyRows]) -> None:
         expected = weight @ (grid <= edge).double()
         torch.testing.assert_close((found <= edge).double().mean(0), expected, rtol=0.0, atol=0.04)
     assert 0.3 < float((found.diff(dim=0).abs().sum(1) > 0).double().mean()) < 1.0
+
+
+@pytest.mark.parametrize("far", [0.0, 40.0])
+def test_slopes_by_ratings_and_priors(far: float) -> None:
+    """By differences of the height, also where a rating lies so far out that logarithms are taken."""
+    eta, base, place = problem()
+    eta[0] += far
+    given = [USER, ITEM], CUTS, eta, sd_of(base, [USER, ITEM]), place
+    at = double([0.3, -0.2])
+    steps = 1e-5 * torch.eye(2, dtype=torch.float64)
+    expected = [(_point_at(at + e, *given).height - _point_at(at - e, *given).height) / 2e-5 for e in steps]
+    found = _point_at(at, *given)
+    torch.testing.assert_close(found.gradient, torch.stack(expected), rtol=1e-6, atol=1e-5)
+    assert bool((found.root.diagonal() >= 1.0).all())
 
 
 def test_ratings_far_from_their_cells_move_nothing_out_of_order() -> None:
