@@ -32,11 +32,6 @@ if TYPE_CHECKING:
     from pyro_bmf.experiments.tuning import Tuning
 
 _TUNING, _RUNNING = "Tuning", "Running"
-#: What a study is of, by the options that give it.
-_TOLD = {
-    "whose fixed is": "whose trials (--set, --iterations) all have",
-    "whose grid is": "whose grid (--grid, --set) is",
-}
 #: Trials on the screen; the file has all.
 _SHOWN = 12
 
@@ -59,13 +54,7 @@ class Tune:
         from pyro_bmf.experiments.contenders import contender
         from pyro_bmf.experiments.tuning import Plan, Tuning
 
-        try:
-            return Tuning(self.folder, contender(self.model), split, Plan(**self.plan))
-        except SettingsError as error:
-            text = str(error)
-            for words, told in _TOLD.items():
-                text = text.replace(words, told)
-            raise SettingsError(text) from error
+        return Tuning(self.folder, contender(self.model), split, Plan(**self.plan))
 
     def run(self, tuning: Tuning, tell: Callable[[int], None] = lambda count: None) -> None:
         """Run trials in this process."""

@@ -17,6 +17,7 @@ error of about one event.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,7 +73,7 @@ def event_group(group: str, p: Floats, true: NDArray[np.bool_], users: Ints) -> 
     ratio = observed / expected
     of_user = np.bincount(users, true) - ratio * np.bincount(users, p)
     variance = max(float((of_user**2).sum()), float((p * (1.0 - p)).sum()))
-    return EventGroup(group, len(p), expected, observed, ratio, float(np.sqrt(max(variance, 0.0))) / expected)
+    return EventGroup(group, len(p), expected, observed, ratio, math.sqrt(variance) / expected)
 
 
 def mass_groups(p: Floats, n: int = 10) -> Ints:

@@ -29,6 +29,11 @@ OBJECTIVES: Mapping[str, Direction] = {"rmse": "minimize", "nll": "minimize", "n
 
 _FORMAT = "pyro-bmf study"
 _RECORD = "study.json"
+#: What a study is of, where a part's name alone would not tell which options gave it.
+_OF = {
+    "fixed": "whose trials (--set, --iterations) all have",
+    "grid": "whose grid (--grid, --set) is",
+}
 
 
 @dataclass(frozen=True)
@@ -253,8 +258,9 @@ class Tuning:
             raise SavedFileError(f"{path} is damaged: take it from a copy, or give another --out.") from error
         for name, value in own.items():
             if known.get(name) != value:
+                of = _OF.get(name, f"whose {name.replace('_', ' ')} is")
                 raise SettingsError(
-                    f"{self.folder} holds a study whose {name.replace('_', ' ')} is {known.get(name)!r}, and "
+                    f"{self.folder} holds a study {of} {known.get(name)!r}, and "
                     f"{value!r} is asked for: give another --out, or ask for the same again to go on with it."
                 )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyro_bmf.numerics import room
-from pyro_bmf.numerics.room import cells_on
+from pyro_bmf.numerics.room import cells_on, free_bytes
 
 
 def test_a_cpu_keeps_its_chunks() -> None:
@@ -41,3 +41,12 @@ def test_it_never_asks_for_nothing_or_for_everything() -> None:
     card = torch.device("cuda")
     assert cells_on(card, 10, free=lambda device: 7) == 1
     assert cells_on(card, 10, free=lambda device: 10**13) == 2**29
+
+
+def test_what_torch_keeps_unused_is_free_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = {kind: {"all": {"current": n}} for kind, n in (("reserved_bytes", 900), ("allocated_bytes", 250))}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10_000, 80_000))
+    monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", lambda device: stats)
+    assert free_bytes(torch.device("cuda:0")) == 10_650
+    monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", lambda device: {})  # nothing asked for yet
+    assert free_bytes(torch.device("cuda:0")) == 10_000

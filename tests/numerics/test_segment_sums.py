@@ -133,7 +133,7 @@ def test_gradients(width: int | None) -> None:
         assert torch.autograd.gradgradcheck(cubed, (given_,))
 
 
-def test_classes() -> None:
+def test_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(3)
     classes = torch.randint(0, 4, (1000,), generator=generator)
     values = torch.randn(1000, generator=generator, dtype=torch.float64)
@@ -143,6 +143,8 @@ def test_classes() -> None:
     for place, value in zip(classes.tolist(), values, strict=True):
         expected[place] += value
     assert torch.equal(class_sums(values, classes, onto), expected)
+    torch.testing.assert_close(class_sums_by_mask(values, classes, onto), expected)
+    monkeypatch.setattr("pyro_bmf.numerics.segment_sums._MASKED", 5_999)  # one class after the other
     torch.testing.assert_close(class_sums_by_mask(values, classes, onto), expected)
     assert onto.tolist() == list(range(6))
 

@@ -107,12 +107,8 @@ def draw_spreads(
     ----------
     rows : sequence of NoisyRows
         Of m sides.
-    cuts : Tensor, shape (n_levels - 1,), float64
-        About the predictors' centre, as `eta` is.
-    eta, scale : Tensor, shape (nnz,), float64
-        Predictors, and the utilities' standard deviations.
-    place : Tensor, shape (nnz,), int32 or int64
-        Which level each rating is.
+    cuts, eta, scale, place : Tensor
+        As of `cuts.draws.draw_cuts_and_utilities`; `scale` as multipliers are now.
     """
     still = eta.new_zeros(len(rows))
     here = _point_at(still, rows, cuts, eta, scale, place)
