@@ -24,8 +24,10 @@ from pyro_bmf.export.files import export_netcdf, export_parquet
 from pyro_bmf.fit_result import FitResult
 from pyro_bmf.fitting import fit
 from pyro_bmf.methods.gibbs import chain as chain_module
-from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.chain_state import ChainState, start_spread
+from pyro_bmf.methods.kernel import Entries
 from pyro_bmf.methods.settings import Settings, preset
+from pyro_bmf.methods.training_feedback import training_feedback
 from pyro_bmf.model.row_draws import DrawnPairs, RowDraws
 from pyro_bmf.model.sampling import ChainDraws
 from pyro_bmf.numerics.convergence import split_r_hat
@@ -124,6 +126,51 @@ def test_later_chains_start_far_apart(stars: Split, monkeypatch: pytest.MonkeyPa
     kept: Any = posterior.guide.cuts  # type: ignore[attr-defined]
     assert float(lengths.std() / (kept[:, -1] - kept[:, 0]).std()) > 1.5
     assert all(bool((one.diff() > 0).all()) for one in cuts)
+
+
+@pytest.mark.parametrize(
+    ("size", "n_factors", "strength", "low", "high"),
+    [((120, 80), 8, 0.0, 0.0, 0.06), ((60, 40), 2, 0.9, 0.7, 0.9)],
+)
+def test_chains_from_nothing_soon_explain_what_there_is(
+    size: tuple[int, int], n_factors: int, strength: float, low: float, high: float
+) -> None:
+    """Of noise next to nothing, whatever factors there are; and products, which have not died out."""
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random(size) < 0.55)
+    u, v = (rng.normal(size=(2, n)) for n in size)
+    values = rng.normal(3.0 + strength * (u[:, users] * v[:, items]).sum(0), 1.0)
+    ratings = ratings_from_arrays(users, items, values, scale="-20:20")
+    split = random_split(ratings, seed=0)
+    settings = preset("gibbs").replace(
+        n_factors=n_factors, implicit=False, row_noise="none", likelihood="normal", chains=8, sweeps=40
+    )
+    posterior = run(split, settings.replace(burn_in=20, kept_draws=20)).posterior
+    of_users, of_items = (draws_of(posterior, side).draws[:, :, :n_factors] for side in ("user", "item"))
+    spreads = torch.einsum("ndk,mdk->dnm", of_users, of_items).std((1, 2)).numpy()
+    sampling = posterior.sampling
+    assert isinstance(sampling, ChainDraws)
+    soon = sampling.by_chain(spreads[None])[0, :, :10].mean(1)
+    assert low < soon.min()
+    assert soon.max() < high
+
+
+@pytest.mark.parametrize("ratings", [200, 5_000])
+@pytest.mark.parametrize("noise_sd", [0.4, 20.0])
+def test_products_start_with_what_noise_would_seem_to_be(ratings: int, noise_sd: float) -> None:
+    """K products of such rows have 1.7 sigma / (ratings a user times ratings an item)^(1/4)."""
+    generator = torch.Generator().manual_seed(0)
+    users, items = (torch.randint(n, (ratings,), generator=generator).numpy() for n in (90, 70))
+    pairs = np.unique(np.stack([users, items]), axis=1)
+    some = ratings_from_arrays(pairs[0], pairs[1], np.ones(pairs.shape[1]), scale="1:5:1")
+    feedback = training_feedback(some, torch.device("cpu"), torch.float32)
+    entries = Entries.of(feedback, torch.float32)
+    sd = start_spread(noise_sd, entries, 6)
+    rows = sd * torch.randn(2, 4_000, 6, generator=generator)
+    a_user, a_item = len(some) / some.n_users, len(some) / some.n_items
+    assert float((rows[0] * rows[1]).sum(1).std()) == pytest.approx(
+        1.7 * noise_sd * (a_user * a_item) ** -0.25, rel=0.06
+    )
 
 
 @pytest.mark.parametrize("stop", [19, 44, 61, 82, 118])

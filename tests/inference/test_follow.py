@@ -74,7 +74,7 @@ def test_chains_that_are_thinned_draw_rows_anew() -> None:
         assert gibbs is not None
         return gibbs.chains, gibbs.sweeps, gibbs.kept_draws, gibbs.overrelaxation
 
-    assert found(10_000) == (8, 150, 100, 0.8)
+    assert found(10_000) == (8, 200, 100, 0.8)
     assert found(70_000) == (3, 200, 100, 0.8)
     assert found(700_000) == (1, 205, 146, 0.8)
     assert found(1_500_000) == (1, 140, 100, 0.8)
@@ -232,8 +232,8 @@ def lengths(settings: Settings) -> tuple[int, int, int, int]:
 @pytest.mark.parametrize(
     ("n_ratings", "expected"),
     [
-        (10, (8, 150, 50, 100)),
-        (10_000, (8, 150, 50, 100)),
+        (10, (8, 200, 100, 100)),
+        (10_000, (8, 200, 100, 100)),
         (10_001, (3, 200, 100, 100)),
         (130_000, (3, 200, 100, 100)),
         (150_000, (2, 200, 100, 100)),

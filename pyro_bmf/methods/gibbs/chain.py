@@ -36,7 +36,7 @@ from ...progress import Reporter
 from ..job import Handover
 from ..recording import Recording
 from ..training_feedback import training_feedback
-from .chain_state import ChainState, SideState
+from .chain_state import ChainState, SideState, start_spread
 from .collapsed_means import Solver
 from .kept_draws import Kept, RunningAverage
 from .known_parts import conjugate_priors, latent_utilities
@@ -191,7 +191,9 @@ class Chain:
         self.sweeps.drawing_cuts, self.plain_sweeps = False, self.settings.plain_sweeps
         far: list[float] = torch.rand(2).tolist()
         width, factor = math.exp(_WIDER * far[0]), math.exp(_NOISE_APART * (2.0 * far[1] - 1.0))
-        return self.sweeps.start(*self._random_rows(width * self.settings.start_scale), factor * noise)
+        spread = start_spread(noise, self.sweeps.entries.user, self.model.n_factors)
+        rows = self._random_rows(width * self.settings.start_scale)
+        return self.sweeps.start(*rows, factor * noise, spread)
 
     def _random_rows(self, scale: float) -> tuple[Tensor, Tensor]:
         width = self.model.n_factors + self.model.biases

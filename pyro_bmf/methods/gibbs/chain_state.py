@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from ...model.sides import TwoSides
+from ..kernel import Entries
 
 # What is kept in double precision whatever the rows are in, and what is above 0.
 _DOUBLE = ("cuts", "noise_precision", "row_precision_shape")
 _POSITIVE = ("noise_precision", "row_precision", "row_precision_shape")
+#: How much more than noise seems to be factors' products begin with: fewer find too late what there is.
+_START = 1.7
 
 
 @dataclass(eq=False)
@@ -141,3 +145,22 @@ def block_precision(factors: Tensor, bias: Tensor | None) -> Tensor:
         return factors
     joined: Tensor = torch.block_diag(factors, bias.reshape(1, 1))  # type: ignore[no-untyped-call]
     return joined
+
+
+def start_spread(noise_sd: float, entries: Entries, n_factors: int) -> float:
+    r"""Return the sd that priors of factors begin with.
+
+    K products then have about the spread that the best of them would seem to have of noise alone, with
+    :math:`\bar n` and :math:`\bar m` ratings a user and an item, :math:`\sigma (\bar n \bar m)^{-1/4}`.
+    Narrower, factors die out while their partners are small, and none comes back soon; wider, those that
+    explain nothing take a hundred sweeps to become small.
+
+    Parameters
+    ----------
+    noise_sd : float
+        Standard deviation of ratings or utilities about predictors.
+    entries : Entries
+    n_factors : int
+    """
+    a_row = len(entries.rows) / math.sqrt(entries.n_rows * entries.n_columns)
+    return math.sqrt(_START * noise_sd / math.sqrt(a_row * n_factors))

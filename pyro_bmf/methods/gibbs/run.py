@@ -18,7 +18,7 @@ from .known_parts import latent_utilities
 from .settings import Gibbs
 
 #: Of the moves of a sweep: a chain that some have begun no others go on with.
-SWEEPS_VERSION = 10
+SWEEPS_VERSION = 11
 #: Of what sweeps draw, and from which prior: where moves alone change, finished results stand.
 POSTERIOR_VERSION = 6
 

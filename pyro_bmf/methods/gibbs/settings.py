@@ -39,9 +39,8 @@ _MANY_RATINGS, _MANY_OF_MANY_ROWS, _MANY_ROWS = 1_500_000, 1_000_000, 50_000
 _THINNED, _THINNED_OF_MANY_ROWS, _FEW_RATINGS = 3, 2, 10_000
 #: Sweeps, burn-in and kept draws where a guide has found the state that sweeps go on from.
 AFTER_STATE = (140, 40, 100)
-#: Where ratings leave time for several chains: how many there are of few ratings, and how long each is; and
-#: otherwise, when chains start from nothing and the more ratings there are the longer they are on their way.
-_CHAINS_OF_FEW, _LENGTH_OF_FEW, _LENGTH = 8, (150, 50, 100), (200, 100, 100)
+#: Where ratings leave time for several chains: how many there are of few ratings, and how long each is.
+_CHAINS_OF_FEW, _LENGTH = 8, (200, 100, 100)
 #: Of chains whose every sweep after the burn-in is kept.
 _OVERRELAXATION = 0.8
 
@@ -168,7 +167,7 @@ class Gibbs(Following):
             return self  # they have been made as many before
         if anew and not large:
             few = n_ratings <= _FEW_RATINGS
-            sweeps, burn_in, kept = _LENGTH_OF_FEW if few else _LENGTH
+            sweeps, burn_in, kept = _LENGTH
             chains = _CHAINS_OF_FEW if few else round(times * Gibbs.sweeps / sweeps)
             if chains > 1:
                 return replace(self, sweeps=sweeps, burn_in=burn_in, kept_draws=kept, chains=chains)

@@ -34,7 +34,7 @@ from ..kernel import Entries
 from ..recording import NOT_RECORDED, Recording
 from . import scale_moves
 from .amplitude_moves import draw_amplitudes
-from .chain_state import ChainState, SideState, block_precision
+from .chain_state import ChainState, SideState, block_precision, start_spread
 from .collapsed_means import MeansSystem, Solver
 from .hyper_draws import draw_multipliers, draw_noise_spreads, draw_weights_precision, shift_noise
 from .known_parts import conjugate_priors, latent_utilities
@@ -44,9 +44,8 @@ from .weights_scale import rescale_weights
 
 #: Of the prior of a learned noise's precision: Gamma(shape, rate).
 NOISE_PRIOR = (1.0, 1.0)
-#: Priors of rows begin this many times as wide as their guess: a factor dies out while its partner is small.
+#: Priors of biases begin so many times as wide as their guess, and those of implicit weights.
 START_WIDTH = 6.0
-#: And those of implicit weights so many times.
 WEIGHTS_START_WIDTH = 1.5
 #: Numbers of pairs' rows that are read at once where predictors are made.
 _CELLS = 800_000
@@ -117,17 +116,17 @@ class Sweeps:
 
     # ---------------------------------------------------------------- start
 
-    def start(self, user_rows: Tensor, item_rows: Tensor, noise_sd: float) -> ChainState:
-        """Return a state at given rows (n, D), with hyperparameters at the priors' guesses."""
-        device, rows, n_factors = user_rows.device, Sides(user_rows, item_rows), self.model.n_factors
-        implicit_scale = 1.0 if self.model.implicit is None else self.model.implicit.scale
+    def start(self, users: Tensor, items: Tensor, noise_sd: float, spread: float | None = None) -> ChainState:
+        """Return a state at given rows (n, D); priors of factors begin with the sd `spread`."""
+        device, rows, n_factors = users.device, Sides(users, items), self.model.n_factors
+        implicit = 1.0 if self.model.implicit is None else self.model.implicit.scale
+        factors = start_spread(noise_sd, self.entries.user, n_factors) if spread is None else spread
 
         def side_state(side: Side) -> SideState:
             own, priors = rows.of(side), self.priors.of(side)
             width = own.shape[1]
             like: dict[str, Any] = {"dtype": self.dtype, "device": device}
-            width_of_factors = START_WIDTH * priors.factors.guess(n_factors)
-            precision = torch.eye(n_factors, dtype=torch.float64) * width_of_factors**-2
+            precision = torch.eye(n_factors, dtype=torch.float64) * factors**-2
             bias = None
             if priors.bias is not None:
                 bias = torch.tensor((START_WIDTH * priors.bias.guess(None)) ** -2, dtype=torch.float64)
@@ -136,7 +135,7 @@ class Sweeps:
                 location=torch.zeros(width, **like),
                 precision=block_precision(precision, bias).to(device, self.dtype),
                 weights=torch.zeros(len(rows.opposite(side)), width, **like),
-                weights_precision=torch.full((width,), (WEIGHTS_START_WIDTH * implicit_scale) ** -2, **like),
+                weights_precision=torch.full((width,), (WEIGHTS_START_WIDTH * implicit) ** -2, **like),
                 row_precision=torch.ones(len(own), **like),
                 row_precision_shape=torch.tensor(10.0, dtype=torch.float64, device=device),
             )
