@@ -20,6 +20,7 @@ from ..tensor_files import first_line
 _WARM_UPS = 3
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Recorder(Protocol):
@@ -211,6 +212,49 @@ class Recording:
 
 #: Where nothing is recorded.
 NOT_RECORDED = Recording(None, lambda text: None)
+
+
+class Repeated(Generic[T, R]):
+    """Work that is recorded at its first call, where work is, and run again at every later one.
+
+    What it draws it draws as without a recording. Its results are then the same tensors at every call, and
+    those of the call before are written over.
+
+    Parameters
+    ----------
+    recording : Recording
+    what : str
+        What the work is, for the note where it cannot be recorded.
+    work : callable
+        Makes results of what it is given; it asks the device for no number, changes nothing, and takes what
+        is random from the device's generator.
+    """
+
+    def __init__(self, recording: Recording, what: str, work: Callable[[T], R]) -> None:
+        self.recording, self.what, self.work = recording, what, work
+        self._recorded: Recorded[T] | None = None
+        self._results: R | None = None
+        self._tried = recording.recorder is None
+
+    def __call__(self, given: T) -> R:
+        """Return the results of tensors that have the shapes of the first call's."""
+        if not self._tried:
+            self._record(given)
+        if self._recorded is None:
+            return self.work(given)
+        self._recorded.fill(given)
+        self._recorded.replay()
+        assert self._results is not None
+        return self._results
+
+    def _record(self, given: T) -> None:
+        self._tried = True
+        cards = {one.device for one in tensors_in(given) if one.device.type == "cuda"}
+        with torch.random.fork_rng(devices=list(cards)):
+            self._recorded = self.recording.of(self.what, given, self._keep, warm_up=self.work)
+
+    def _keep(self, place: T) -> None:
+        self._results = self.work(place)
 
 
 def start_adam(optimizer: torch.optim.Optimizer) -> None:

@@ -1,20 +1,22 @@
-"""Steps of the solver that are recorded once are the steps of every draw, whatever the system is."""
+"""What is recorded once is the work of every sweep: steps of the solver, and draws of utilities."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from recorders import OnTheSpot
+from recorders import Failing, OnTheSpot
 from tiny_chain import ITEMS, USERS, random_state, tiny_model, tiny_pairs
 
 from pyro_bmf.methods.gibbs.coarse_level import CoarseLevel
 from pyro_bmf.methods.gibbs.collapsed_means import Solver
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
+from pyro_bmf.methods.recorded_utilities import UtilityDraws
 from pyro_bmf.methods.recording import NOT_RECORDED, Recording
 from pyro_bmf.model.feedback import Feedback
+from pyro_bmf.model.likelihoods.normal import NormalLikelihood
+from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
 from pyro_bmf.numerics import room
+from pyro_bmf.numerics.cuts.stretch import Stretch
 
 
 def sweeps_of(recording: Recording, dense_cells: int) -> Sweeps:
@@ -57,10 +59,6 @@ def test_sweeps_are_the_same_to_the_bit(dense_cells: int, monkeypatch: pytest.Mo
 
 
 def test_a_recording_that_fails_leaves_the_steps_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Failing:
-        def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
-            raise RuntimeError("not permitted")
-
     monkeypatch.setattr(room, "waits", lambda device: True)
     told: list[str] = []
     sweeps = sweeps_of(Recording(Failing(), told.append), 10**9)
@@ -72,3 +70,95 @@ def test_a_recording_that_fails_leaves_the_steps_as_they_are(monkeypatch: pytest
     assert bool(torch.isfinite(state.user.rows).all())
     assert len(told) == 2  # once a side
     assert "not permitted" in told[0]
+
+
+def ordered_sweeps(recording: Recording, ratings: torch.Tensor) -> Sweeps:
+    """Sweeps of an ordered probit over 30 users and 20 items."""
+    pairs = torch.arange(len(ratings)) % 600
+    feedback = Feedback.from_coo(pairs // 20, pairs % 20, ratings, 30, 20)
+    likelihood = OrderedProbitLikelihood([1.0, 2.0, 3.0, 4.0])
+    return Sweeps(tiny_model(likelihood), feedback, feedback.values, recording=recording)
+
+
+def ends_of(sweeps: Sweeps, n_sweeps: int = 5) -> dict[str, torch.Tensor]:
+    """Return where a chain is after some sweeps."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        rows = torch.randn(30, 3), torch.randn(20, 3)
+        state = sweeps.start(*rows, 1.0)
+        sweeps.sweep(state, latent=False)
+        sweeps.begin_cuts(state)
+        for number in range(n_sweeps):
+            torch.manual_seed(number)
+            sweeps.sweep(state)
+    return state.tensors()
+
+
+@pytest.fixture
+def stars() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(1, 5, (600,), generator=generator).double()
+
+
+@pytest.mark.parametrize("scale_moves", [True, False])
+def test_draws_of_utilities_are_the_same_to_the_bit(
+    stars: torch.Tensor, monkeypatch: pytest.MonkeyPatch, scale_moves: bool
+) -> None:
+    """Though a recording runs the work beforehand: that takes nothing from the generator."""
+    monkeypatch.setattr(room, "waits", lambda device: True)
+    recorder, ends = OnTheSpot(), []
+    for recording in (NOT_RECORDED, Recording(recorder, pytest.fail)):
+        sweeps = ordered_sweeps(recording, stars)
+        sweeps.scale_moves = scale_moves
+        ends.append(ends_of(sweeps))
+    assert recorder.recorded == 2 + 1 + scale_moves  # of the solver, once a side; utilities; noise's spreads
+    for name, value in ends[0].items():
+        assert torch.equal(value, ends[1][name]), name
+
+
+def test_what_asks_the_device_is_not_recorded(stars: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level of three ratings has its cuts moved by slices; a likelihood of one's own may do anything."""
+    monkeypatch.setattr(room, "waits", lambda device: True)
+    recorder = OnTheSpot()
+    sweeps = ordered_sweeps(Recording(recorder, pytest.fail), stars)
+    rare = torch.where((stars == 4.0) & (torch.arange(600) > 20), 3.0, stars)
+    assert sweeps.utilities.asks_nothing(sweeps.utilities.observe(stars))
+    assert not sweeps.utilities.asks_nothing(sweeps.utilities.observe(rare))
+    known = NormalLikelihood().utilities()
+    assert known is not None
+    assert not known.asks_nothing(stars)
+    ends_of(ordered_sweeps(Recording(recorder, pytest.fail), rare))
+    assert recorder.recorded == 2  # of the solver
+
+
+def test_a_number_that_is_another_is_not_that_of_the_recording(stars: torch.Tensor) -> None:
+    """The slope of the scale's prior is a number of Python's: part of what was recorded."""
+    recorder = OnTheSpot()
+    utilities = ordered_sweeps(NOT_RECORDED, stars).utilities
+    draws = UtilityDraws(utilities, utilities.observe(stars), Recording(recorder, pytest.fail))
+    given = utilities.start_cuts() - 2.5, torch.zeros(600, dtype=torch.float64), torch.ones(600).double()
+    no_tails = torch.zeros(1, dtype=torch.float64)
+    found = []
+    for slope in (1.0, 1.0, 500.0):
+        torch.manual_seed(7)
+        found.append(draws.draw(*given, Stretch(slope, torch.tensor(2.0).double(), no_tails, no_tails)))
+        found[-1] = type(found[-1])(*(one.clone() for one in found[-1]))
+    assert (recorder.recorded, recorder.runs) == (1, 2)
+    torch.manual_seed(7)
+    alone = utilities.draw(
+        *given[:3], utilities.observe(stars), Stretch(500.0, torch.tensor(2.0).double(), no_tails, no_tails)
+    )
+    for one, other in ((found[0], found[1]), (found[2], alone)):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_utilities_that_cannot_be_recorded_are_drawn_all_the_same(stars: torch.Tensor) -> None:
+    told: list[str] = []
+    alone = ends_of(ordered_sweeps(NOT_RECORDED, stars))
+    found = ends_of(ordered_sweeps(Recording(Failing(), told.append), stars))
+    assert [text.split(" could")[0] for text in told if "draw of" in text] == [
+        "A draw of noise's spreads",
+        "A draw of utilities",
+    ]
+    for name, value in alone.items():
+        assert torch.equal(value, found[name]), name

@@ -31,6 +31,7 @@ from ...numerics.conjugate_draws import draw_gamma
 from ...numerics.room import cells_on
 from ...numerics.segment_sums import segment_sum
 from ..kernel import Entries
+from ..recorded_utilities import UtilityDraws
 from ..recording import NOT_RECORDED, Recording
 from . import scale_moves
 from .amplitude_moves import draw_amplitudes
@@ -74,7 +75,7 @@ class Sweeps:
     mask : Feedback, optional
         Users' pairs of the implicit feedback, where these are not the rated ones.
     recording : Recording
-        Of the solver's steps.
+        Of the solver's steps, and of draws of utilities.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Sweeps:
         self.segments = Sides(users.segments, feedback.column_segments)
         self.ratings = ratings.to(dtype)
         self.observed = self.utilities.observe(ratings)
+        self.draws = UtilityDraws(self.utilities, self.observed, recording)
         self.centre = float(model.centre)
         self.start_cuts = self.utilities.start_cuts().to(ratings.device)
         self.drawing_cuts = False
@@ -123,8 +125,7 @@ class Sweeps:
         factors = start_spread(noise_sd, self.entries.user, n_factors) if spread is None else spread
 
         def side_state(side: Side) -> SideState:
-            own, priors = rows.of(side), self.priors.of(side)
-            width = own.shape[1]
+            own, priors, width = rows.of(side), self.priors.of(side), users.shape[1]
             like: dict[str, Any] = {"dtype": self.dtype, "device": device}
             precision = torch.eye(n_factors, dtype=torch.float64) * factors**-2
             bias = None
@@ -284,10 +285,10 @@ class Sweeps:
             return self.ratings, eta
         about = state.cuts - self.centre, eta.double() - self.centre
         if self.scale_moves:
-            of = state, self.model.noisy_sides, self.pairs, self.utilities.draw_spreads
-            draw_noise_spreads(*of, *about, self._noise_sd(state), self.observed)
+            of = state, self.model.noisy_sides, self.pairs, self.draws.draw_spreads
+            draw_noise_spreads(*of, *about, self._noise_sd(state))
         stretch = scale_moves.stretch_of(state, self.model) if self.scale_moves else None
-        cuts, drawn, factor = self.utilities.draw(*about, self._noise_sd(state), self.observed, stretch)
+        cuts, drawn, factor = self.draws.draw(*about, self._noise_sd(state), stretch)
         state.cuts = cuts + self.centre
         scale_moves.scale_predictors(state, self.model, factor)
         return (drawn + self.centre).to(self.dtype), self.centre + factor.to(eta) * (eta - self.centre)

@@ -80,6 +80,15 @@ class Utilities(ABC):
         del cuts, eta, sd, observed, steps
         return None
 
+    def asks_nothing(self, observed: Tensor) -> bool:
+        """Whether `draw` and `draw_spreads` may be recorded on a card, of ratings of which this is known.
+
+        They then ask it for no number, take what is random from its generator, and depend on nothing but
+        what they are given. By default they may not.
+        """
+        del observed
+        return False
+
     def draw_spreads(
         self, rows: Sequence[NoisyRows], cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor
     ) -> Tensor:

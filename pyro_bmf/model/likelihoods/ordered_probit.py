@@ -265,10 +265,18 @@ class CellUtilities(Utilities):
         self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, stretch: Stretch | None = None
     ) -> Drawn:
         """Draw cuts and the predictors' scale by Metropolis-Hastings, then utilities in their cells."""
+        moves = self._moves(observed)
+        return draw_cuts_and_utilities(cuts, eta, sd, observed, self.cut_density, moves, stretch)
+
+    def asks_nothing(self, observed: Tensor) -> bool:
+        """Whether no level is so rare that cuts about it are moved by slices, which ask for heights."""
+        return not self._moves(observed)
+
+    def _moves(self, observed: Tensor) -> list[slice]:
+        """Return which cuts are moved by slices."""
         if self._drawn is None or self._drawn[0] is not observed:
             self._drawn = observed, about_rare_levels(observed, self.n_cuts)
-        prior, moves = self.cut_density, self._drawn[1]
-        return draw_cuts_and_utilities(cuts, eta, sd, observed, prior, moves, stretch)
+        return self._drawn[1]
 
     def draw_given(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor) -> Tensor:
         """Draw utilities in their cells."""

@@ -81,7 +81,7 @@ def draw_cuts_and_utilities(
     pull = prior.draw_pull(cuts)
     here = _Place(cuts, eta, point_at(cuts, eta, scale, place, prior, pull, stretch))
     there, factor, ratio = _proposed(here, scale, place, prior, pull, stretch)
-    chance = math.log(max(float(torch.rand(()).numpy()), 1e-300))
+    chance = torch.rand((), device=eta.device).double().clamp_min(1e-300).log()
     taken = (there.cuts.diff() > 0).all() & (chance < ratio)
     cuts, cells = torch.where(taken, there.cuts, cuts), None
     if stretch is not None:

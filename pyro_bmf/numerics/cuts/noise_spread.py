@@ -119,7 +119,7 @@ def draw_spreads(
     there = _point_at(s, rows, cuts, eta, scale, place)
     back = there.root.mT @ (-s - there.newton())
     ratio = there.height - here.height + _log_density(there.root, back) - _log_density(here.root, noise)
-    chance = math.log(max(float(torch.rand(()).numpy()), 1e-300))
+    chance = torch.rand((), device=eta.device).double().clamp_min(1e-300).log()
     return torch.where(chance < ratio, s, still).exp()
 
 
