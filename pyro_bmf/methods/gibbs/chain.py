@@ -3,7 +3,8 @@ r"""Chains of Gibbs sweeps, from a fitted guide or from the prior, whose kept dr
 `sweeps` holds the mathematics; here is the run: where it starts, what it keeps, how it goes on after an
 interruption. Everything random in a sweep follows from (seed, sweep), so a resumed chain repeats the bits
 of one that was never interrupted. Sweeps are counted through all chains: several are one run that starts
-anew, which is why a chain of a single one has the bits of the first of many.
+anew, which is why a single chain from the prior has the bits of the first of many. After a guide the first of
+several has its factors reopened, and a single one goes on where the guide is.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from ...data.ratings import Ratings
 from ...errors import FitError
 from ...estimate import check_needs, estimate_chain
 from ...model import FactorizationModel
-from ...model.sides import Sides
+from ...model.sides import SIDES, Sides
 from ...numerics.room import hand_back
 from ...progress import Reporter
 from ..job import Handover
 from ..recording import Recording
 from ..training_feedback import training_feedback
-from .chain_state import ChainState, SideState, start_spread
+from .chain_state import ChainState, SideState, start_precision
 from .collapsed_means import Solver
 from .kept_draws import Kept, RunningAverage
 from .known_parts import conjugate_priors, latent_utilities
 from .settings import Gibbs
-from .sweeps import Sweeps
+from .sweeps import START_WIDTH, Sweeps
 
 #: Sweeps before the precisions of rows and weights are drawn, and before an average is worth recording.
 _SETTLE, _RECORD = 8, 4
@@ -191,9 +192,7 @@ class Chain:
         self.sweeps.drawing_cuts, self.plain_sweeps = False, self.settings.plain_sweeps
         far: list[float] = torch.rand(2).tolist()
         width, factor = math.exp(_WIDER * far[0]), math.exp(_NOISE_APART * (2.0 * far[1] - 1.0))
-        spread = start_spread(noise, self.sweeps.entries.user, self.model.n_factors)
-        rows = self._random_rows(width * self.settings.start_scale)
-        return self.sweeps.start(*rows, factor * noise, spread)
+        return self.sweeps.start(*self._random_rows(width * self.settings.start_scale), factor * noise, noise)
 
     def _random_rows(self, scale: float) -> tuple[Tensor, Tensor]:
         width = self.model.n_factors + self.model.biases
@@ -217,12 +216,27 @@ class Chain:
             state: ChainState = left.state()
             if self.sweeps.drawing_cuts:
                 self.sweeps.at_own_spread(state)
+            if self.settings.chains > 1:
+                self._reopen(state)
             return state
         if left is None or left.rows is None:
             return self.sweeps.start(*self._random_rows(self.settings.start_scale), noise)
         drawn = (rows.sample() for rows in left.rows)
         users, items = (u if b is None else torch.cat([u, b.unsqueeze(-1)], 1) for u, b in drawn)
         return self.sweeps.start(users, items, noise)
+
+    def _reopen(self, state: ChainState) -> None:
+        """Give factors the room to come back where a guide has pruned some that there are, as it does."""
+        noise, entries, k = (
+            float(state.noise_precision.rsqrt()),
+            self.sweeps.entries.user,
+            self.model.n_factors,
+        )
+        entries = self.sweeps.entries.user
+        for side, own in ((one, state.of(one)) for one in SIDES):
+            widest = START_WIDTH * self.sweeps.priors.of(side).factors.guess(k)
+            own.precision = own.precision.clone()
+            own.precision[:k, :k] = start_precision(noise, entries, k, widest).to(own.precision)
 
     def _one(self, sweep: int, state: ChainState, kept: Kept) -> tuple[float | None, float]:
         """Do a sweep and keep what is to be kept, and return validation RMSE and noise: read at once."""

@@ -14,8 +14,8 @@ from ..kernel import Entries
 # What is kept in double precision whatever the rows are in, and what is above 0.
 _DOUBLE = ("cuts", "noise_precision", "row_precision_shape")
 _POSITIVE = ("noise_precision", "row_precision", "row_precision_shape")
-#: How much more than noise seems to be factors' products begin with: fewer find too late what there is.
-_START = 1.7
+#: By what a pass over both sides multiplies a product as strong as the noise when a chain starts.
+_GAIN = 6.0
 
 
 @dataclass(eq=False)
@@ -147,20 +147,25 @@ def block_precision(factors: Tensor, bias: Tensor | None) -> Tensor:
     return joined
 
 
-def start_spread(noise_sd: float, entries: Entries, n_factors: int) -> float:
-    r"""Return the sd that priors of factors begin with.
+def start_precision(noise_sd: float, entries: Entries, n_factors: int, widest: float) -> Tensor:
+    r"""Return the precision (K, K) that priors of factors begin with, float64.
 
-    K products then have about the spread that the best of them would seem to have of noise alone, with
-    :math:`\bar n` and :math:`\bar m` ratings a user and an item, :math:`\sigma (\bar n \bar m)^{-1/4}`.
-    Narrower, factors die out while their partners are small, and none comes back soon; wider, those that
-    explain nothing take a hundred sweeps to become small.
+    Given one side's rows, the other's are what ratings say of them, shrunk; with :math:`\bar n` and
+    :math:`\bar m` ratings a user and an item and priors of the sd s, a pass multiplies a weak product of
+    strength a by :math:`a s^2 \sqrt{\bar n \bar m} / \sigma^2`. That is six for one as strong as the noise:
+    with much narrower priors factors die out while their partners are small, and none comes back soon; with
+    wider ones, those that explain nothing take a hundred sweeps to become small.
 
     Parameters
     ----------
     noise_sd : float
-        Standard deviation of ratings or utilities about predictors.
+        Sigma, the standard deviation of ratings or utilities about predictors.
     entries : Entries
     n_factors : int
+        K.
+    widest : float
+        The most that s may be.
     """
     a_row = len(entries.rows) / math.sqrt(entries.n_rows * entries.n_columns)
-    return math.sqrt(_START * noise_sd / math.sqrt(a_row * n_factors))
+    variance = min(_GAIN * noise_sd / a_row, widest**2)
+    return torch.eye(n_factors, dtype=torch.float64) / variance

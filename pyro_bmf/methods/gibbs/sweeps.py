@@ -35,7 +35,7 @@ from ..recorded_utilities import UtilityDraws
 from ..recording import NOT_RECORDED, Recording
 from . import scale_moves
 from .amplitude_moves import draw_amplitudes
-from .chain_state import ChainState, SideState, block_precision, start_spread
+from .chain_state import ChainState, SideState, block_precision, start_precision
 from .collapsed_means import MeansSystem, Solver
 from .hyper_draws import draw_multipliers, draw_noise_spreads, draw_weights_precision, shift_noise
 from .known_parts import conjugate_priors, latent_utilities
@@ -45,7 +45,7 @@ from .weights_scale import rescale_weights
 
 #: Of the prior of a learned noise's precision: Gamma(shape, rate).
 NOISE_PRIOR = (1.0, 1.0)
-#: Priors of biases begin so many times as wide as their guess, and those of implicit weights.
+#: Priors of rows begin so many times as wide as their guess, or narrower, and those of implicit weights.
 START_WIDTH = 6.0
 WEIGHTS_START_WIDTH = 1.5
 #: Numbers of pairs' rows that are read at once where predictors are made.
@@ -118,16 +118,16 @@ class Sweeps:
 
     # ---------------------------------------------------------------- start
 
-    def start(self, users: Tensor, items: Tensor, noise_sd: float, spread: float | None = None) -> ChainState:
-        """Return a state at given rows (n, D); priors of factors begin with the sd `spread`."""
-        device, rows, n_factors = users.device, Sides(users, items), self.model.n_factors
+    def start(self, users: Tensor, items: Tensor, noise_sd: float, about: float | None = None) -> ChainState:
+        """Return a state at given rows (n, D), with factors' priors by this noise, or by one `about` it."""
+        device, rows, k = users.device, Sides(users, items), self.model.n_factors
         implicit = 1.0 if self.model.implicit is None else self.model.implicit.scale
-        factors = start_spread(noise_sd, self.entries.user, n_factors) if spread is None else spread
 
         def side_state(side: Side) -> SideState:
             own, priors, width = rows.of(side), self.priors.of(side), users.shape[1]
             like: dict[str, Any] = {"dtype": self.dtype, "device": device}
-            precision = torch.eye(n_factors, dtype=torch.float64) * factors**-2
+            widest = START_WIDTH * priors.factors.guess(k)
+            precision = start_precision(about or noise_sd, self.entries.user, k, widest)
             bias = None
             if priors.bias is not None:
                 bias = torch.tensor((START_WIDTH * priors.bias.guess(None)) ** -2, dtype=torch.float64)
