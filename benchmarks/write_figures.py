@@ -321,10 +321,10 @@ def loo_pairs(name: str) -> str:
 def simulation_table() -> str:
     """Return calibration by simulation of each configuration."""
     configurations = {
-        "default_priors": "`default`: the guide, then eight chains of 150 sweeps",
+        "default_priors": "the guide, then eight chains of 150 sweeps",
         "default": "the guide, then one chain of 520 sweeps, priors of before",
-        "default_ml1m": "`default`, 600 × 400 rows of MovieLens 1M",
-        "default_from": "`default`, about the posterior of 1,500 generated stars",
+        "default_ml1m": "eight chains of 150 sweeps, 600 × 400 rows of MovieLens 1M",
+        "default_from": "eight chains of 150 sweeps, about the posterior of 1,500 generated stars",
         "gibbs": "Gibbs sweeps from the prior, 700",
         "conjugate": "conjugate",
         "residual": "encoders, closed form, residual, β = 1",

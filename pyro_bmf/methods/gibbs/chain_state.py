@@ -167,5 +167,5 @@ def start_precision(noise_sd: float, entries: Entries, n_factors: int, widest: f
         The most that s may be.
     """
     a_row = len(entries.rows) / math.sqrt(entries.n_rows * entries.n_columns)
-    variance = min(_GAIN * noise_sd / a_row, widest**2)
+    variance = min(_GAIN * noise_sd / max(a_row, 1e-9), widest**2)
     return torch.eye(n_factors, dtype=torch.float64) / variance
