@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
@@ -45,39 +46,55 @@ class UtilityDraws:
     Parameters
     ----------
     utilities : Utilities
-    observed : Tensor, shape (nnz,)
-        What they know of the ratings, in every draw.
     recording : Recording
     """
 
-    def __init__(self, utilities: Utilities, observed: Tensor, recording: Recording) -> None:
-        self.utilities, self.observed = utilities, observed
-        self._records = recording.recorder is not None and utilities.asks_nothing(observed)
-        self._draw = Repeated(recording, "A draw of utilities", self._draw_now)
-        self._spreads = Repeated(recording, "A draw of noise's spreads", self._spreads_now)
+    def __init__(self, utilities: Utilities, recording: Recording) -> None:
+        self.utilities, self.recording = utilities, recording
+        self._observed: Tensor | None = None
+        self._records = False
+        self._drawn: Repeated[_Draw, Drawn] | None = None
+        self._spread: Repeated[_Spreads, Tensor] | None = None
         self._slope: float | None = None
-        self._rows: Sequence[NoisyRows] = ()
 
-    def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, stretch: Stretch | None) -> Drawn:
+    def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, stretch: Stretch | None) -> Drawn:
         """Do as `Utilities.draw`; of what an earlier call returned nothing is to be used any more."""
-        given = _Draw(cuts, eta, sd, stretch)
         slope = None if stretch is None else stretch.slope
-        if not self._records or self._slope not in (None, slope):
-            return self._draw_now(given)  # numbers of Python are part of a recording
-        self._slope = slope
-        return self._draw(given)
+        if not self._may_record(observed) or (self._drawn is not None and slope != self._slope):
+            return self.utilities.draw(cuts, eta, sd, observed, stretch)
+        if self._drawn is None:
+            work = partial(_draw, self.utilities, observed)
+            # A number of Python's is part of a recording.
+            self._drawn, self._slope = Repeated(self.recording, "A draw of utilities", work), slope
+        return self._drawn(_Draw(cuts, eta, sd, stretch))
 
-    def draw_spreads(self, rows: Sequence[NoisyRows], cuts: Tensor, eta: Tensor, sd: Tensor) -> Tensor:
+    def draw_spreads(
+        self, rows: Sequence[NoisyRows], cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor
+    ) -> Tensor:
         """Do as `Utilities.draw_spreads`, of the same sides in every call."""
-        self._rows = rows
+        if not self._may_record(observed):
+            return self.utilities.draw_spreads(rows, cuts, eta, sd, observed)
+        if self._spread is None:
+            work = partial(_spreads, self.utilities, observed, rows)
+            self._spread = Repeated(self.recording, "A draw of noise's spreads", work)
         logs, shapes = tuple(one.logs for one in rows), tuple(one.shape for one in rows)
-        given = _Spreads(logs, shapes, cuts, eta, sd)
-        return self._spreads(given) if self._records else self._spreads_now(given)
+        return self._spread(_Spreads(logs, shapes, cuts, eta, sd))
 
-    def _draw_now(self, given: _Draw) -> Drawn:
-        return self.utilities.draw(given.cuts, given.eta, given.sd, self.observed, given.stretch)
+    def _may_record(self, observed: Tensor) -> bool:
+        """Whether draws about these ratings are recorded: they are part of it, the first ones that come."""
+        if self.recording.recorder is None:
+            return False
+        if self._observed is None:
+            self._observed, self._records = observed, self.utilities.asks_nothing(observed)
+        return self._records and observed is self._observed
 
-    def _spreads_now(self, given: _Spreads) -> Tensor:
-        known = zip(self._rows, given.logs, given.shapes, strict=True)
-        rows = [replace(one, logs=logs, shape=shape) for one, logs, shape in known]
-        return self.utilities.draw_spreads(rows, given.cuts, given.eta, given.sd, self.observed)
+
+def _draw(utilities: Utilities, observed: Tensor, given: _Draw) -> Drawn:
+    return utilities.draw(given.cuts, given.eta, given.sd, observed, given.stretch)
+
+
+def _spreads(utilities: Utilities, observed: Tensor, rows: Sequence[NoisyRows], given: _Spreads) -> Tensor:
+    """Draw them for rows of which all but what is given stays as it was."""
+    known = zip(rows, given.logs, given.shapes, strict=True)
+    now = [replace(one, logs=logs, shape=shape) for one, logs, shape in known]
+    return utilities.draw_spreads(now, given.cuts, given.eta, given.sd, observed)

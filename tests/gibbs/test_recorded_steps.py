@@ -135,8 +135,10 @@ def test_a_number_that_is_another_is_not_that_of_the_recording(stars: torch.Tens
     """The slope of the scale's prior is a number of Python's: part of what was recorded."""
     recorder = OnTheSpot()
     utilities = ordered_sweeps(NOT_RECORDED, stars).utilities
-    draws = UtilityDraws(utilities, utilities.observe(stars), Recording(recorder, pytest.fail))
-    given = utilities.start_cuts() - 2.5, torch.zeros(600, dtype=torch.float64), torch.ones(600).double()
+    observed = utilities.observe(stars)
+    draws = UtilityDraws(utilities, Recording(recorder, pytest.fail))
+    zeros, ones = torch.zeros(600, dtype=torch.float64), torch.ones(600, dtype=torch.float64)
+    given = utilities.start_cuts() - 2.5, zeros, ones, observed
     no_tails = torch.zeros(1, dtype=torch.float64)
     found = []
     for slope in (1.0, 1.0, 500.0):
@@ -162,3 +164,17 @@ def test_utilities_that_cannot_be_recorded_are_drawn_all_the_same(stars: torch.T
     ]
     for name, value in alone.items():
         assert torch.equal(value, found[name]), name
+
+
+def test_other_ratings_are_not_those_of_the_recording(stars: torch.Tensor) -> None:
+    recorder = OnTheSpot()
+    utilities = ordered_sweeps(NOT_RECORDED, stars).utilities
+    draws = UtilityDraws(utilities, Recording(recorder, pytest.fail))
+    zeros, ones = torch.zeros(600, dtype=torch.float64), torch.ones(600, dtype=torch.float64)
+    given = utilities.start_cuts() - 2.5, zeros, ones
+    for observed in (utilities.observe(stars), utilities.observe(5.0 - stars)):
+        torch.manual_seed(7)
+        found = draws.draw(*given, observed, None)
+        torch.manual_seed(7)
+        assert torch.equal(found.utilities, utilities.draw(*given, observed, None).utilities)
+    assert (recorder.recorded, recorder.runs) == (1, 1)

@@ -227,11 +227,7 @@ class Chain:
 
     def _reopen(self, state: ChainState) -> None:
         """Give factors the room to come back where a guide has pruned some that there are, as it does."""
-        noise, entries, k = (
-            float(state.noise_precision.rsqrt()),
-            self.sweeps.entries.user,
-            self.model.n_factors,
-        )
+        noise, k = float(state.noise_precision.rsqrt()), self.model.n_factors
         entries = self.sweeps.entries.user
         for side, own in ((one, state.of(one)) for one in SIDES):
             widest = START_WIDTH * self.sweeps.priors.of(side).factors.guess(k)

@@ -166,9 +166,8 @@ class Gibbs(Following):
         if anew and self.chains > 1:
             return self  # they have been made as many before
         if anew and not large:
-            few = n_ratings <= _FEW_RATINGS
             sweeps, burn_in, kept = _LENGTH
-            chains = _CHAINS_OF_FEW if few else round(times * Gibbs.sweeps / sweeps)
+            chains = _CHAINS_OF_FEW if n_ratings <= _FEW_RATINGS else round(times * Gibbs.sweeps / sweeps)
             if chains > 1:
                 return replace(self, sweeps=sweeps, burn_in=burn_in, kept_draws=kept, chains=chains)
         if large or times >= 1.5:

@@ -111,7 +111,7 @@ class Sweeps:
         self.segments = Sides(users.segments, feedback.column_segments)
         self.ratings = ratings.to(dtype)
         self.observed = self.utilities.observe(ratings)
-        self.draws = UtilityDraws(self.utilities, self.observed, recording)
+        self.draws = UtilityDraws(self.utilities, recording)
         self.centre = float(model.centre)
         self.start_cuts = self.utilities.start_cuts().to(ratings.device)
         self.drawing_cuts = False
@@ -286,9 +286,9 @@ class Sweeps:
         about = state.cuts - self.centre, eta.double() - self.centre
         if self.scale_moves:
             of = state, self.model.noisy_sides, self.pairs, self.draws.draw_spreads
-            draw_noise_spreads(*of, *about, self._noise_sd(state))
+            draw_noise_spreads(*of, *about, self._noise_sd(state), self.observed)
         stretch = scale_moves.stretch_of(state, self.model) if self.scale_moves else None
-        cuts, drawn, factor = self.draws.draw(*about, self._noise_sd(state), stretch)
+        cuts, drawn, factor = self.draws.draw(*about, self._noise_sd(state), self.observed, stretch)
         state.cuts = cuts + self.centre
         scale_moves.scale_predictors(state, self.model, factor)
         return (drawn + self.centre).to(self.dtype), self.centre + factor.to(eta) * (eta - self.centre)
