@@ -179,7 +179,7 @@ def test_a_product_as_strong_as_the_noise_grows_sixfold_a_pass(noise_sd: float) 
 
 def test_the_widest_start_is_that_of_few_ratings() -> None:
     feedback = Feedback.from_coo(torch.arange(20), torch.arange(20), torch.ones(20).double(), 20, 20)
-    precision = start_precision(1.0, Entries.of(feedback, torch.float32), 2, 0.6)
+    precision = start_precision(1.0, Entries.of(feedback, torch.float32), 2, 0.1)
     assert torch.allclose(precision, torch.eye(2, dtype=torch.float64) / 0.36)
 
 

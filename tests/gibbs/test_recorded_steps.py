@@ -139,17 +139,18 @@ def test_a_number_that_is_another_is_not_that_of_the_recording(stars: torch.Tens
     draws = UtilityDraws(utilities, Recording(recorder, pytest.fail))
     zeros, ones = torch.zeros(600, dtype=torch.float64), torch.ones(600, dtype=torch.float64)
     given = utilities.start_cuts() - 2.5, zeros, ones, observed
-    no_tails = torch.zeros(1, dtype=torch.float64)
+
+    def stretch(slope: float) -> Stretch:
+        return Stretch(slope, torch.tensor(2.0).double(), zeros[:1], zeros[:1])
+
     found = []
     for slope in (1.0, 1.0, 500.0):
         torch.manual_seed(7)
-        found.append(draws.draw(*given, Stretch(slope, torch.tensor(2.0).double(), no_tails, no_tails)))
+        found.append(draws.draw(*given, stretch(slope)))
         found[-1] = type(found[-1])(*(one.clone() for one in found[-1]))
     assert (recorder.recorded, recorder.runs) == (1, 2)
     torch.manual_seed(7)
-    alone = utilities.draw(
-        *given[:3], utilities.observe(stars), Stretch(500.0, torch.tensor(2.0).double(), no_tails, no_tails)
-    )
+    alone = utilities.draw(*given, stretch(500.0))
     for one, other in ((found[0], found[1]), (found[2], alone)):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 

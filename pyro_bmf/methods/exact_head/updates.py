@@ -24,9 +24,9 @@ from ...model.sides import SIDES, Side, Sides
 from ...numerics import factorise, room
 from ...numerics.normal_cells import LOG_DENSITY
 from ...numerics.room import cells_on
-from ..gibbs.chain_state import block_precision
+from ..gibbs.chain_state import START_WIDTH, block_precision
 from ..gibbs.known_parts import conjugate_priors, latent_utilities
-from ..gibbs.sweeps import NOISE_PRIOR, START_WIDTH, WEIGHTS_START_WIDTH
+from ..gibbs.sweeps import NOISE_PRIOR, WEIGHTS_START_WIDTH
 from ..kernel import Entries
 from ..recording import NOT_RECORDED, Recording
 from ..training_feedback import training_feedback

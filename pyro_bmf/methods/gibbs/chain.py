@@ -42,7 +42,7 @@ from .collapsed_means import Solver
 from .kept_draws import Kept, RunningAverage
 from .known_parts import conjugate_priors, latent_utilities
 from .settings import Gibbs
-from .sweeps import START_WIDTH, Sweeps
+from .sweeps import Sweeps
 
 #: Sweeps before the precisions of rows and weights are drawn, and before an average is worth recording.
 _SETTLE, _RECORD = 8, 4
@@ -230,9 +230,9 @@ class Chain:
         noise, k = float(state.noise_precision.rsqrt()), self.model.n_factors
         entries = self.sweeps.entries.user
         for side, own in ((one, state.of(one)) for one in SIDES):
-            widest = START_WIDTH * self.sweeps.priors.of(side).factors.guess(k)
+            guess = self.sweeps.priors.of(side).factors.guess(k)
             own.precision = own.precision.clone()
-            own.precision[:k, :k] = start_precision(noise, entries, k, widest).to(own.precision)
+            own.precision[:k, :k] = start_precision(noise, entries, k, guess).to(own.precision)
 
     def _one(self, sweep: int, state: ChainState, kept: Kept) -> tuple[float | None, float]:
         """Do a sweep and keep what is to be kept, and return validation RMSE and noise: read at once."""

@@ -14,6 +14,8 @@ from ..kernel import Entries
 # What is kept in double precision whatever the rows are in, and what is above 0.
 _DOUBLE = ("cuts", "noise_precision", "row_precision_shape")
 _POSITIVE = ("noise_precision", "row_precision", "row_precision_shape")
+#: Priors of rows begin so many times as wide as their guess, or narrower.
+START_WIDTH = 6.0
 #: By what a pass over both sides multiplies a product as strong as the noise when a chain starts.
 _GAIN = 6.0
 
@@ -147,7 +149,7 @@ def block_precision(factors: Tensor, bias: Tensor | None) -> Tensor:
     return joined
 
 
-def start_precision(noise_sd: float, entries: Entries, n_factors: int, widest: float) -> Tensor:
+def start_precision(noise_sd: float, entries: Entries, n_factors: int, guess: float) -> Tensor:
     r"""Return the precision (K, K) that priors of factors begin with, float64.
 
     Given one side's rows, the other's are what ratings say of them, shrunk; with :math:`\bar n` and
@@ -163,9 +165,9 @@ def start_precision(noise_sd: float, entries: Entries, n_factors: int, widest: f
     entries : Entries
     n_factors : int
         K.
-    widest : float
-        The most that s may be.
+    guess : float
+        The prior's at s, of which it is `START_WIDTH` times as much at most.
     """
     a_row = len(entries.rows) / math.sqrt(entries.n_rows * entries.n_columns)
-    variance = min(_GAIN * noise_sd / max(a_row, 1e-9), widest**2)
+    variance = min(_GAIN * noise_sd / max(a_row, 1e-9), (START_WIDTH * guess) ** 2)
     return torch.eye(n_factors, dtype=torch.float64) / variance

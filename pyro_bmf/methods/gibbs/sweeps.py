@@ -35,7 +35,7 @@ from ..recorded_utilities import UtilityDraws
 from ..recording import NOT_RECORDED, Recording
 from . import scale_moves
 from .amplitude_moves import draw_amplitudes
-from .chain_state import ChainState, SideState, block_precision, start_precision
+from .chain_state import START_WIDTH, ChainState, SideState, block_precision, start_precision
 from .collapsed_means import MeansSystem, Solver
 from .hyper_draws import draw_multipliers, draw_noise_spreads, draw_weights_precision, shift_noise
 from .known_parts import conjugate_priors, latent_utilities
@@ -45,8 +45,7 @@ from .weights_scale import rescale_weights
 
 #: Of the prior of a learned noise's precision: Gamma(shape, rate).
 NOISE_PRIOR = (1.0, 1.0)
-#: Priors of rows begin so many times as wide as their guess, or narrower, and those of implicit weights.
-START_WIDTH = 6.0
+#: Priors of implicit weights begin so many times as wide as their guess.
 WEIGHTS_START_WIDTH = 1.5
 #: Numbers of pairs' rows that are read at once where predictors are made.
 _CELLS = 800_000
@@ -126,8 +125,8 @@ class Sweeps:
         def side_state(side: Side) -> SideState:
             own, priors, width = rows.of(side), self.priors.of(side), users.shape[1]
             like: dict[str, Any] = {"dtype": self.dtype, "device": device}
-            widest = START_WIDTH * priors.factors.guess(k)
-            precision = start_precision(about or noise_sd, self.entries.user, k, widest)
+            guess = priors.factors.guess(k)
+            precision = start_precision(about or noise_sd, self.entries.user, k, guess)
             bias = None
             if priors.bias is not None:
                 bias = torch.tensor((START_WIDTH * priors.bias.guess(None)) ** -2, dtype=torch.float64)
