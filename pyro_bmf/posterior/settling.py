@@ -3,7 +3,7 @@ r"""Has a chain settled? One sentence, from the draws that it kept.
 Looked at is what has an identity: cut points, noise and its spread over rows, the spreads of effects and of
 interactions, and the predictors and interactions of a fixed sample of pairs. An interaction is the product of
 factors about their means, :math:`(u_i - \bar u) \cdot (v_j - \bar v)`: what a product has of an effect trades
-with the biases, and no rating tells how much that is (`methods.gibbs.shift_moves`). Each has a split R-hat,
+with the biases, and no rating tells how much that is (`gibbs.moves.shift_moves`). Each has a split R-hat,
 with ranks normalised, and a bulk effective sample size (`convergence`). A hundred draws of a chain that *has*
 settled have an R-hat above 1.1 about once in five hundred quantities: so a named quantity is judged by its
 own, and the sample of pairs by the share above it.

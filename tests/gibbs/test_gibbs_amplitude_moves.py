@@ -13,9 +13,9 @@ from tiny_chain import FACTORS, ITEMS, USERS, Factors, K
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_bmf.methods.gibbs import amplitude_moves
-from pyro_bmf.methods.gibbs.amplitude_moves import sums_of_parts
 from pyro_bmf.methods.gibbs.chain_state import ChainState
+from pyro_bmf.methods.gibbs.moves import amplitude_moves
+from pyro_bmf.methods.gibbs.moves.amplitude_moves import sums_of_parts
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model.sides import SIDES
 

@@ -14,9 +14,9 @@ from tiny_chain import FACTORS, ITEMS, USERS, Factors, K, random_state, tiny_mod
 from torch import Tensor
 from torch.distributions import Cauchy, Dirichlet, Gamma, MultivariateNormal, Normal, Wishart
 
-from pyro_bmf.methods.gibbs import scale_moves
 from pyro_bmf.methods.gibbs.chain_state import ChainState
-from pyro_bmf.methods.gibbs.scale_moves import (
+from pyro_bmf.methods.gibbs.moves import scale_moves
+from pyro_bmf.methods.gibbs.moves.scale_moves import (
     noise_line,
     rescale_noise,
     rescale_utilities,

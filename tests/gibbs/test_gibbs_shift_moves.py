@@ -15,9 +15,9 @@ from tiny_chain import FACTORS, Factors, K, random_state, tiny_model, tiny_sweep
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
-from pyro_bmf.methods.gibbs import shift_moves
 from pyro_bmf.methods.gibbs.chain_state import ChainState
-from pyro_bmf.methods.gibbs.shift_moves import rescale_factors, shift_biases, shift_factors
+from pyro_bmf.methods.gibbs.moves import shift_moves
+from pyro_bmf.methods.gibbs.moves.shift_moves import rescale_factors, shift_biases, shift_factors
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model.sides import Sides
 

@@ -33,14 +33,14 @@ from ...numerics.segment_sums import segment_sum
 from ..kernel import Entries
 from ..recorded_utilities import UtilityDraws
 from ..recording import NOT_RECORDED, Recording
-from . import scale_moves
-from .amplitude_moves import draw_amplitudes
 from .chain_state import START_WIDTH, ChainState, SideState, block_precision, start_precision
 from .collapsed_means import MeansSystem, Solver
 from .hyper_draws import draw_multipliers, draw_noise_spreads, draw_weights_precision, shift_noise
 from .known_parts import conjugate_priors, latent_utilities
 from .mean_information import DenseRows, FewRows, GivenOther, RowsOfSide
-from .shift_moves import rescale_factors, shift_biases, shift_factors, with_cuts_at
+from .moves import scale_moves
+from .moves.amplitude_moves import draw_amplitudes
+from .moves.shift_moves import rescale_factors, shift_biases, shift_factors, with_cuts_at
 from .weights_scale import rescale_weights
 
 #: Of the prior of a learned noise's precision: Gamma(shape, rate).

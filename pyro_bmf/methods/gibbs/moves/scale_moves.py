@@ -26,12 +26,12 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from ...model import FactorizationModel
-from ...model.priors.conjugate import ScaleTerms, log_tails
-from ...numerics.cuts.density import CutDensity
-from ...numerics.cuts.stretch import Stretch
-from ...numerics.slice_draw import slice_draw
-from .chain_state import ChainState, SideState
+from ....model import FactorizationModel
+from ....model.priors.conjugate import ScaleTerms, log_tails
+from ....numerics.cuts.density import CutDensity
+from ....numerics.cuts.stretch import Stretch
+from ....numerics.slice_draw import slice_draw
+from ..chain_state import ChainState, SideState
 
 #: First intervals of slices, in standard deviations of what is drawn.
 _WIDTH = 3.0

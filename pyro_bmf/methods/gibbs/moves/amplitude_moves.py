@@ -29,14 +29,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...model.implicit_feedback import ImplicitFeedback
-from ...model.priors.conjugate import log_tails
-from ...model.sides import SIDES, Sides
-from ...numerics import room
-from ...numerics.chunks import chunks
-from ...numerics.slice_draw import slice_draw
-from .chain_state import ChainState
-from .known_parts import SidePriors
+from ....model.implicit_feedback import ImplicitFeedback
+from ....model.priors.conjugate import log_tails
+from ....model.sides import SIDES, Sides
+from ....numerics import room
+from ....numerics.chunks import chunks
+from ....numerics.slice_draw import slice_draw
+from ..chain_state import ChainState
+from ..known_parts import SidePriors
 
 #: First interval of the slices of log g.
 _WIDTH = 0.4

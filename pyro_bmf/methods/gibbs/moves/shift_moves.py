@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...model.implicit_feedback import ImplicitFeedback
-from ...model.priors.conjugate import ConjugatePrior
-from ...model.sides import Sides
-from ...numerics import factorise, room
-from ...numerics.slice_draw import slice_draw
-from .chain_state import ChainState, SideState
+from ....model.implicit_feedback import ImplicitFeedback
+from ....model.priors.conjugate import ConjugatePrior
+from ....model.sides import Sides
+from ....numerics import factorise, room
+from ....numerics.slice_draw import slice_draw
+from ..chain_state import ChainState, SideState
 
 #: First interval of the slices of log g.
 _WIDTH = 0.4

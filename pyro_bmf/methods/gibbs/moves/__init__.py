@@ -1,0 +1,1 @@
+"""Moves of a sweep along directions in which single updates creep."""
