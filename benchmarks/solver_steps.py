@@ -38,25 +38,23 @@ def systems(data: str) -> dict[str, tuple[Any, ...]]:
     """Return what the last draw of either side's weights was asked."""
     split = random_split(load_ratings(data), seed=0)
     asked: list[tuple[Any, ...]] = []
-    draw, solve = MeansSystem.draw, conjugate_gradient
+    begin, solve = MeansSystem.begin, conjugate_gradient
 
-    def seen_draw(
-        self: MeansSystem, own: Any, information: Any, said: Any, prior: Any, implicit: bool
-    ) -> None:
+    def seen_begin(self: MeansSystem, own: Any, information: Any, said: Any, prior: Any) -> Any:
         asked.append((self.entries, information, own.weights_precision, prior / len(own.rows)))
         del asked[:-2]
-        draw(self, own, information, said, prior, implicit)
+        return begin(self, own, information, said, prior)
 
     def seen_solve(operator: Any, preconditioner: Any, target: Any, start: Any, **given: Any) -> Any:
         asked[-1] = (*asked[-1], target, start.clone(), given["tolerance"])
         return solve(operator, preconditioner, target, start, **given)
 
-    MeansSystem.draw, collapsed_means.conjugate_gradient = seen_draw, seen_solve  # type: ignore[method-assign]
+    MeansSystem.begin, collapsed_means.conjugate_gradient = seen_begin, seen_solve  # type: ignore[method-assign]
     try:
         lengths = {"sweeps": _SWEEPS, "burn_in": _SWEEPS - 1, "kept_draws": 1}
         fit(split, preset().replace(**lengths), threads=1, progress=False)
     finally:
-        MeansSystem.draw, collapsed_means.conjugate_gradient = draw, solve  # type: ignore[method-assign]
+        MeansSystem.begin, collapsed_means.conjugate_gradient = begin, solve  # type: ignore[method-assign]
     return dict(zip(("user", "item"), asked, strict=True))
 
 

@@ -171,6 +171,7 @@ _CUDA: dict[str, Any] = {
     "current_stream": lambda *device: _Nothing(),
     "mem_get_info": lambda *device: (_FREE, _FREE),
     "memory_stats_as_nested_dict": lambda *device: {},
+    "is_current_stream_capturing": lambda: False,
     "max_memory_allocated": lambda *device: 0,
     **{name: (lambda *given: None) for name in ("_lazy_init", "synchronize", "manual_seed", "empty_cache")},
     "get_rng_state": lambda *device: torch.zeros(1),

@@ -102,6 +102,7 @@ def conjugate_gradient(
     max_steps: int,
     likely: int = 0,
     steps: Steps = take_steps,
+    begun: Progress | None = None,
 ) -> tuple[Tensor, int, float]:
     """Solve ``operator(x) = target`` for a symmetric positive definite operator.
 
@@ -117,6 +118,8 @@ def conjugate_gradient(
         does not depend on this.
     steps : Steps
         How a card takes them.
+    begun : Progress, optional
+        Where a card begins, `Progress.begin` of the same system; it is changed in place.
 
     Returns
     -------
@@ -126,7 +129,7 @@ def conjugate_gradient(
         Norm of what is left, relative to the target's.
     """
     if room.waits(target.device):
-        at = Progress.begin(operator, precondition, target, start)
+        at = Progress.begin(operator, precondition, target, start) if begun is None else begun
         return _ahead(operator, precondition, at, tolerance, max_steps, max(likely, 1), steps)
     x = start.clone()
     left = target - operator(x)

@@ -130,7 +130,7 @@ class RowPlan:
         columns = self.entries.indices
         scaled = features * column_precision.sqrt().unsqueeze(-1)
         root_precision = row_precision[self.order].sqrt()
-        whiten = factorise.inverse(factorise.cholesky(prior_precision.double())).mT
+        whiten = factorise.inverse_of_triangle(factorise.cholesky(prior_precision.double())).mT
         halves, roots = [], []
         for r, begin, at in self.few:
             half = torch.empty(*at.shape, self.width, dtype=torch.float64, device=features.device)
@@ -228,7 +228,7 @@ class FewConditional:
 
     def spread(self, standard: Tensor) -> Tensor:
         """Turn standard Normal draws (n, D) into draws with covariance P_i^{-1}."""
-        whiten = factorise.inverse(factorise.cholesky(self.prior_precision.double()))
+        whiten = factorise.inverse_of_triangle(factorise.cholesky(self.prior_precision.double()))
         ordered = standard[self.plan.order]
         found = ordered @ whiten.to(standard.dtype)
         if self.many is not None:

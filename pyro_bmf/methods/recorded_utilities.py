@@ -53,20 +53,18 @@ class UtilityDraws:
         self.utilities, self.recording = utilities, recording
         self._observed: Tensor | None = None
         self._records = False
-        self._drawn: Repeated[_Draw, Drawn] | None = None
-        self._spread: Repeated[_Spreads, Tensor] | None = None
-        self._slope: float | None = None
+        self._drawn = Repeated(recording, "A draw of utilities")
+        self._spread = Repeated(recording, "A draw of noise's spreads")
+        self._slope: tuple[float | None] | None = None
 
     def draw(self, cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor, stretch: Stretch | None) -> Drawn:
         """Do as `Utilities.draw`; of what an earlier call returned nothing is to be used any more."""
-        slope = None if stretch is None else stretch.slope
-        if not self._may_record(observed) or (self._drawn is not None and slope != self._slope):
+        slope = (None if stretch is None else stretch.slope,)
+        if self._slope is None:
+            self._slope = slope  # a number of Python's is part of a recording
+        if slope != self._slope or not self._may_record(observed):
             return self.utilities.draw(cuts, eta, sd, observed, stretch)
-        if self._drawn is None:
-            work = partial(_draw, self.utilities, observed)
-            # A number of Python's is part of a recording.
-            self._drawn, self._slope = Repeated(self.recording, "A draw of utilities", work), slope
-        return self._drawn(_Draw(cuts, eta, sd, stretch))
+        return self._drawn(partial(_draw, self.utilities, observed), _Draw(cuts, eta, sd, stretch))
 
     def draw_spreads(
         self, rows: Sequence[NoisyRows], cuts: Tensor, eta: Tensor, sd: Tensor, observed: Tensor
@@ -74,11 +72,9 @@ class UtilityDraws:
         """Do as `Utilities.draw_spreads`, of the same sides in every call."""
         if not self._may_record(observed):
             return self.utilities.draw_spreads(rows, cuts, eta, sd, observed)
-        if self._spread is None:
-            work = partial(_spreads, self.utilities, observed, rows)
-            self._spread = Repeated(self.recording, "A draw of noise's spreads", work)
         logs, shapes = tuple(one.logs for one in rows), tuple(one.shape for one in rows)
-        return self._spread(_Spreads(logs, shapes, cuts, eta, sd))
+        work = partial(_spreads, self.utilities, observed, rows)
+        return self._spread(work, _Spreads(logs, shapes, cuts, eta, sd))
 
     def _may_record(self, observed: Tensor) -> bool:
         """Whether draws about these ratings are recorded: they are part of it, the first ones that come."""

@@ -214,47 +214,88 @@ class Recording:
 NOT_RECORDED = Recording(None, lambda text: None)
 
 
-class Repeated(Generic[T, R]):
+class Repeated:
     """Work that is recorded at its first call, where work is, and run again at every later one.
 
     What it draws it draws as without a recording. Its results are then the same tensors at every call, and
-    those of the call before are written over.
+    those of the call before are written over, unless they are `kept`.
 
     Parameters
     ----------
     recording : Recording
     what : str
         What the work is, for the note where it cannot be recorded.
-    work : callable
-        Makes results of what it is given; it asks the device for no number, changes nothing, and takes what
-        is random from the device's generator.
+    kept : bool
+        Whether results are copies.
+    fixed : tuple of type
+        As of `tensors_in`: of what is given.
     """
 
-    def __init__(self, recording: Recording, what: str, work: Callable[[T], R]) -> None:
-        self.recording, self.what, self.work = recording, what, work
-        self._recorded: Recorded[T] | None = None
-        self._results: R | None = None
+    def __init__(
+        self, recording: Recording, what: str, *, kept: bool = False, fixed: tuple[type, ...] = ()
+    ) -> None:
+        self.recording, self.what, self.kept, self.fixed = recording, what, kept, fixed
+        self._recorded: Recorded[Any] | None = None
+        self._results: Any = None
         self._tried = recording.recorder is None
 
-    def __call__(self, given: T) -> R:
-        """Return the results of tensors that have the shapes of the first call's."""
+    def __call__(self, work: Callable[[T], R], given: T) -> R:
+        """Return the results of tensors that have the shapes of the first call's.
+
+        Parameters
+        ----------
+        work : callable
+            Makes results of what it is given; it asks the device for no number, changes nothing else, and
+            takes what is random from the device's generator. The same in every call; it is not held on to.
+        given : dataclass or tuple
+            As of `tensors_in`.
+        """
         if not self._tried:
-            self._record(given)
+            self._record(work, given)
         if self._recorded is None:
-            return self.work(given)
+            return work(given)
         self._recorded.fill(given)
         self._recorded.replay()
-        assert self._results is not None
-        return self._results
+        results: R = self._results
+        return at_own_places(results) if self.kept else results
 
-    def _record(self, given: T) -> None:
+    def _record(self, work: Callable[[T], R], given: T) -> None:
         self._tried = True
-        cards = {one.device for one in tensors_in(given) if one.device.type == "cuda"}
-        with torch.random.fork_rng(devices=list(cards)):
-            self._recorded = self.recording.of(self.what, given, self._keep, warm_up=self.work)
 
-    def _keep(self, place: T) -> None:
-        self._results = self.work(place)
+        def keep(place: T) -> None:
+            self._results = work(place)
+
+        cards = {one.device for one in tensors_in(given, self.fixed) if one.device.type == "cuda"}
+        with torch.random.fork_rng(devices=list(cards)):
+            self._recorded = self.recording.of(self.what, given, keep, warm_up=work, fixed=self.fixed)
+
+
+class Looks:
+    """Numbers that a host reads before it draws, made again and again: a `Repeated` by name and shapes.
+
+    Parameters
+    ----------
+    recording : Recording
+    fixed : tuple of type
+        As of `tensors_in`: of what is given.
+    """
+
+    def __init__(self, recording: Recording, fixed: tuple[type, ...] = ()) -> None:
+        self.recording, self.fixed = recording, fixed
+        self._known: dict[tuple[Any, ...], Repeated] = {}
+
+    def __call__(self, name: str, work: Callable[[T], R], given: T) -> R:
+        """Return what the `work` of this name makes; on a card, the next such call writes over it."""
+        if self.recording.recorder is None:
+            return work(given)
+        key = (name, *(one.shape for one in tensors_in(given, self.fixed)))
+        if key not in self._known:
+            self._known[key] = Repeated(self.recording, name, fixed=self.fixed)
+        return self._known[key](work, given)
+
+
+#: Numbers that are made as they are asked for.
+AS_ASKED = Looks(NOT_RECORDED)
 
 
 def start_adam(optimizer: torch.optim.Optimizer) -> None:

@@ -19,7 +19,9 @@ def cholesky(matrices: Tensor) -> Tensor:
 
 
 def inverse(matrices: Tensor) -> Tensor:
-    """Return inverses (..., D, D); NaN on the diagonal of those that there are none of."""
+    """Return the inverses of symmetric positive definite matrices (..., D, D); NaN where one is not that."""
+    if room.waits(matrices.device):
+        return inverse_of_root(cholesky(matrices))  # of general ones a card's cannot be recorded
     return _or_nan(*torch.linalg.inv_ex(matrices))
 
 
@@ -28,9 +30,17 @@ def inverse_of_root(root: Tensor) -> Tensor:
     if not room.waits(root.device):
         return torch.cholesky_inverse(root)
     # `cholesky_inverse` asks the card how it went, and solves for one matrix of a batch after the other.
-    eye = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
-    half: Tensor = torch.linalg.solve_triangular(root, eye.expand_as(root), upper=False)
+    half = inverse_of_triangle(root)
     return half.mT @ half
+
+
+def inverse_of_triangle(root: Tensor) -> Tensor:
+    """Return the inverses of lower triangles (..., D, D)."""
+    if not room.waits(root.device):
+        return _or_nan(*torch.linalg.inv_ex(root))
+    eye = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
+    found: Tensor = torch.linalg.solve_triangular(root, eye.expand_as(root), upper=False)
+    return found
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:

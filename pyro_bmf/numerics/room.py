@@ -41,6 +41,9 @@ def free_bytes(device: torch.device) -> int:
     stats = torch.cuda.memory_stats_as_nested_dict(device)
     kinds = (stats[kind]["all"]["current"] if stats else 0 for kind in ("reserved_bytes", "allocated_bytes"))
     reserved, allocated = kinds
+    if torch.cuda.is_current_stream_capturing():
+        # The card itself is not to be asked while work is recorded.
+        return int(torch.cuda.get_device_properties(device).total_memory) - allocated
     return int(torch.cuda.mem_get_info(device)[0]) + reserved - allocated
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mpmath import mp, mpf
 from scipy import stats
-from tiny_chain import ITEMS, USERS, K, random_state, tiny_model, tiny_pairs, tiny_sweeps
+from tiny_chain import ITEMS, USERS, K, draw_means, random_state, tiny_model, tiny_pairs, tiny_sweeps
 from torch import Tensor
 
 from pyro_bmf.methods.conjugate_gradients import conjugate_gradient
@@ -86,15 +86,14 @@ def test_overrelaxed_rows_keep_their_distribution_and_are_on_the_other_side(side
     """Location and weights are drawn in between: rows go by what they are apart from either means."""
     sweeps, share, n = tiny_sweeps(tiny_model()), 0.8, 1_000
     state = random_state(sweeps)
-    given = sweeps.given_other(side, state, sweeps.ratings)
     before, after, apart = [], [], []
     torch.manual_seed(0)
     for _ in range(n):
-        sweeps._draw_means(side, state, given, rescaled=True)
+        given = draw_means(sweeps, side, state)
         sweeps._draw_rows(side, state, given, None, 0.0)
         before.append(state.of(side).rows.clone())
         apart.append(sweeps._apart(side, state, given, sweeps.implicit_means(side, state)))
-        sweeps._draw_means(side, state, given, rescaled=True)
+        given = draw_means(sweeps, side, state)
         sweeps._draw_rows(side, state, given, apart[-1], share)
         after.append(state.of(side).rows.clone())
     old, new, kept = (torch.stack(one).numpy() for one in (before, after, apart))
@@ -167,11 +166,10 @@ def test_locations_and_weights_are_drawn_with_the_rows_integrated_out(side: str,
         )
     state = random_state(sweeps)
     own = state.user if side == "user" else state.item
-    given = sweeps.given_other(side, state, sweeps.ratings)
     n = 1_500
     drawn = []
     for _ in range(n):
-        sweeps._draw_means(side, state, given, rescaled=False)
+        draw_means(sweeps, side, state, rescaled=False)
         drawn.append(torch.cat([own.weights, own.location[None]]).flatten().clone())
     mean, covariance = dense_means(sweeps, state, side, mask)
     # Without implicit feedback there are no weights to draw.

@@ -106,7 +106,7 @@ def factor(t: float) -> Tensor:
 def test_the_density_against_noise_is_that_of_the_priors(noisy: str, factors: Factors) -> None:
     model, sweeps, state = start("both", factors)
     side = getattr(state, noisy)
-    line = noise_line(state, model, side, CENTRE, CUTS)
+    line = noise_line(state, model, noisy, CENTRE, CUTS)
     here = log_density(sweeps, state)
     for t in (-0.7, -0.1, 0.05, 0.4):
         moved = copy.deepcopy(state)

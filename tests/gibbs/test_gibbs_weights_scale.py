@@ -16,7 +16,7 @@ from pyro_bmf.methods.gibbs import weights_scale
 from pyro_bmf.methods.gibbs.chain_state import ChainState
 from pyro_bmf.methods.gibbs.mean_information import FewRows
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
-from pyro_bmf.methods.gibbs.weights_scale import rescale_weights
+from pyro_bmf.methods.gibbs.weights_scale import rescale_weights, scale_tables
 
 
 def log_density(sweeps: Sweeps, state: ChainState, z: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def test_the_density_is_that_of_ratings_and_priors(few: bool, monkeypatch: pytes
     given = sweeps.given_other("user", state, z)
     said = given.conditional.solve(given.conditional.linear) @ state.user.precision
     means = sweeps.implicit_means("user", state)
-    rescale_weights(state.user, means, said, given.information(), 0.4)
+    rescale_weights(state.user, scale_tables(state.user, means, said, given.information(), 0.4))
     here = log_density(sweeps, state, z)
     assert len(lines) == K + 1
     for k, line in enumerate(lines):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from recorders import StopsAt
-from tiny_chain import K, tiny_model
+from tiny_chain import K, draw_means, tiny_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -93,10 +93,9 @@ def test_weights_and_locations_are_the_dense_ones_given_the_same_normals(side: s
     drawn = []
     for sweeps in (dense, few):
         state = state_of(sweeps)
-        given = sweeps.given_other(side, state, sweeps.ratings)
-        information, own = given.information(), state.of(side)
+        own = state.of(side)
         torch.manual_seed(5)
-        sweeps._draw_means(side, state, given, rescaled=False)
+        information = draw_means(sweeps, side, state, rescaled=False).information
         drawn.append((own.weights, own.location, information.total(), information.apply(own.rows)))
     for expected, found in zip(*drawn, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

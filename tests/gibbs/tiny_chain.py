@@ -7,6 +7,7 @@ import torch
 
 from pyro_bmf.methods.gibbs.chain_state import ChainState
 from pyro_bmf.methods.gibbs.collapsed_means import Solver
+from pyro_bmf.methods.gibbs.side_draws import BegunSide
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.model import FactorizationModel, RowNoise
 from pyro_bmf.model.feedback import Feedback
@@ -14,6 +15,7 @@ from pyro_bmf.model.implicit_feedback import ImplicitFeedback
 from pyro_bmf.model.likelihoods.normal import Likelihood, NormalLikelihood
 from pyro_bmf.model.priors.normal_half_t import NormalHalfTPrior
 from pyro_bmf.model.priors.normal_wishart import NormalWishartPrior
+from pyro_bmf.model.sides import Side
 
 USERS, ITEMS, K = 6, 5, 2
 
@@ -75,3 +77,8 @@ def random_state(sweeps: Sweeps, seed: int = 1) -> ChainState:
         side.weights_precision = normal(K + 1).exp() + 1.0
         side.row_precision = normal(len(side.rows)).mul(0.3).exp()
     return state
+
+
+def draw_means(sweeps: Sweeps, side: Side, state: ChainState, *, rescaled: bool = True) -> BegunSide:
+    """Draw a side's location and weights given its ratings as they are, in place."""
+    return sweeps._draw_means(side, state, sweeps.begin_side(side, state, sweeps.ratings), rescaled=rescaled)

@@ -24,10 +24,19 @@ def test_what_can_be_factorised(card: bool) -> None:
     matrices = positive(5, 4)
     root = factorise.cholesky(matrices)
     assert torch.equal(root, torch.linalg.cholesky(matrices))
-    assert torch.equal(factorise.inverse(matrices), torch.linalg.inv(matrices))
     right = matrices[0, 0]
-    found = factorise.inverse_of_root(root), factorise.solve(matrices[1], right)
-    expected = torch.cholesky_inverse(root), torch.linalg.solve(matrices[1], right)
+    found = (
+        factorise.inverse(matrices),
+        factorise.inverse_of_root(root),
+        factorise.inverse_of_triangle(root),
+        factorise.solve(matrices[1], right),
+    )
+    expected = (
+        torch.linalg.inv(matrices),
+        torch.cholesky_inverse(root),
+        torch.linalg.inv(root),
+        torch.linalg.solve(matrices[1], right),
+    )
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert card or all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -47,6 +49,18 @@ def test_what_torch_keeps_unused_is_free_too(monkeypatch: pytest.MonkeyPatch) ->
     stats = {kind: {"all": {"current": n}} for kind, n in (("reserved_bytes", 900), ("allocated_bytes", 250))}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10_000, 80_000))
     monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", lambda device: stats)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     assert free_bytes(torch.device("cuda:0")) == 10_650
     monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", lambda device: {})  # nothing asked for yet
     assert free_bytes(torch.device("cuda:0")) == 10_000
+
+
+def test_a_card_that_records_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question would end the recording."""
+    stats = {kind: {"all": {"current": n}} for kind, n in (("reserved_bytes", 900), ("allocated_bytes", 250))}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: pytest.fail("asked"))
+    monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", lambda device: stats)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    card = SimpleNamespace(total_memory=80_000)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    assert free_bytes(torch.device("cuda:0")) == 79_750

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...numerics import factorise
+from ...numerics import factorise, room
 from ...numerics.segment_sums import Segments
 from ..conjugate_gradients import Progress, Steps, conjugate_gradient, take_step, take_steps
 from ..few_entries import RowPlan
@@ -89,8 +89,29 @@ class Preconditioner:
         return self.blocks(left) + self.coarse(left)
 
 
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A system that is to be solved, (n_columns + 1, D).
+
+    Attributes
+    ----------
+    operator : Operator
+    precondition : Preconditioner
+    target, start : Tensor
+        Its right side, perturbed, and where solving begins.
+    at : Progress or None
+        The progress at that start, on devices whose hosts wait.
+    """
+
+    operator: Operator
+    precondition: Preconditioner
+    target: Tensor
+    start: Tensor
+    at: Progress | None
+
+
 #: A system and where its solution stands.
-_Begun = tuple[Any, Any, Progress]
+_Step = tuple[Any, Any, Progress]
 
 
 class RecordedSteps:
@@ -105,7 +126,7 @@ class RecordedSteps:
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
-        self.recorded: Recorded[_Begun] | None = None
+        self.recorded: Recorded[_Step] | None = None
 
     def __call__(
         self, operator: Any, precondition: Any, at: Progress, tolerance: float, times: int
@@ -151,15 +172,19 @@ class MeansSystem:
         """The preconditioner's second level: built for the first draw of weights."""
         return CoarseLevel.build(self.entries)
 
-    def draw(
-        self,
-        own: SideState,
-        information: Information,
-        said: Tensor,
-        location_precision: Tensor,
-        implicit: bool,
-    ) -> None:
-        """Draw location and, if there is implicit feedback, its weights, in place.
+    def draw_location(
+        self, own: SideState, information: Information, said: Tensor, location_precision: Tensor
+    ) -> Tensor:
+        """Draw the location (D,) of a side without implicit feedback; parameters as of `begin`."""
+        n = len(own.rows)
+        block, noise = self._location(own, information, location_precision / n)
+        solved = factorise.solve(block, _back(said)[0] + noise)
+        return solved / math.sqrt(n)
+
+    def begin(
+        self, own: SideState, information: Information, said: Tensor, location_precision: Tensor
+    ) -> Begun:
+        """Return the system whose solution is a draw of location and weights.
 
         The location is the weight of one more column that every row has, scaled by the root of the number
         of rows as popular columns are.
@@ -173,37 +198,44 @@ class MeansSystem:
             G_i times what they say it is, perturbed.
         location_precision : Tensor, shape (D, D)
             Of the location's prior.
-        implicit : bool
         """
         entries, n = self.entries, len(own.rows)
         location_prior = location_precision / n
-        location_noise = factorise.cholesky(location_prior) @ torch.randn_like(own.location)
-        location_block = information.total() / n + location_prior
-
-        if not implicit:
-            solved = factorise.solve(location_block, _back(said)[0] + location_noise)
-            own.location = solved / math.sqrt(n)
-            return
-
+        location_block, location_noise = self._location(own, information, location_prior)
         weights_noise = own.weights_precision.sqrt() * torch.randn_like(own.weights)
         target = torch.cat([entries.means_back(said) + weights_noise, _back(said) + location_noise])
 
         blocks, restricted = information.block_solver(
             own.weights_precision, location_block, self.coarse.pairs()
         )
+        operator = Operator(entries, information, own.weights_precision, location_prior)
+        coarse = self.coarse.solver(information, own.weights_precision, location_prior, restricted)
+        precondition = Preconditioner(blocks, coarse)
+        start = torch.cat([own.weights, own.location.unsqueeze(0) * math.sqrt(n)])
+        waits = room.waits(start.device)
+        at = Progress.begin(operator, precondition, target, start) if waits else None
+        return Begun(operator, precondition, target, start, at)
+
+    def finish(self, own: SideState, begun: Begun) -> None:
+        """Solve a system, and put location and weights in their place."""
         joined, steps, _ = conjugate_gradient(
-            Operator(entries, information, own.weights_precision, location_prior),
-            Preconditioner(
-                blocks, self.coarse.solver(information, own.weights_precision, location_prior, restricted)
-            ),
-            target,
-            torch.cat([own.weights, own.location.unsqueeze(0) * math.sqrt(n)]),
+            begun.operator,
+            begun.precondition,
+            begun.target,
+            begun.start,
             tolerance=self.solver.tolerance,
             max_steps=self.solver.max_steps,
             likely=self.last,
             steps=self._steps,
+            begun=begun.at,
         )
         # Copies, as a recorded solver's next draw is at the same place.
-        own.weights, own.location = joined[:-1].clone(), joined[-1] / math.sqrt(n)
+        own.weights, own.location = joined[:-1].clone(), joined[-1] / math.sqrt(len(own.rows))
         self.steps += steps
         self.last = steps
+
+    @staticmethod
+    def _location(own: SideState, information: Information, prior: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scaled location's block of the system, (D, D), and noise of its prior, (D,)."""
+        noise = factorise.cholesky(prior) @ torch.randn_like(own.location)
+        return information.total() / len(own.rows) + prior, noise

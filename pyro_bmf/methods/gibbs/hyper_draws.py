@@ -49,7 +49,35 @@ def draw_row_noise(counts: Tensor, squares: Tensor, shape: Tensor) -> Tensor:
     return draw_gamma(shape + 0.5 * counts, shape + 0.5 * squares).clamp_min(_LEAST)
 
 
-def draw_noise_shape(counts: Tensor, squares: Tensor, shape: Tensor) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """Where the density of a shape is asked for.
+
+    Attributes
+    ----------
+    steps : Tensor, shape (m,), float64
+        Changes of the shape's logarithm.
+    shape : Tensor, shape ()
+    half, halves : Tensor, shape (n,)
+        As of `shape_density`.
+    """
+
+    steps: Tensor
+    shape: Tensor
+    half: Tensor
+    halves: Tensor
+
+
+def look_at_shapes(given: Shapes) -> Tensor:
+    """Return the log-density of shapes (m,), nothing beyond what the prior has."""
+    log_a = given.shape.log() + given.steps
+    found = shape_density(log_a, given.half, given.halves)
+    return found.masked_fill((log_a < _REACH[0]) | (log_a > _REACH[1]), -math.inf)
+
+
+def draw_noise_shape(
+    counts: Tensor, squares: Tensor, shape: Tensor, look: Callable[[Shapes], Tensor] = look_at_shapes
+) -> Tensor:
     r"""Draw the shape a of the multipliers w ~ Gamma(a, a) with the multipliers integrated out.
 
     .. math::
@@ -66,15 +94,13 @@ def draw_noise_shape(counts: Tensor, squares: Tensor, shape: Tensor) -> Tensor:
         Number of entries n_i and weighted squared residuals s_i of each row.
     shape : Tensor, shape ()
         The current one.
+    look : callable
+        Computes densities as `look_at_shapes` does.
     """
     half, halves, device = 0.5 * counts, 0.5 * squares, shape.device
-    at = shape.log()
 
     def densities(steps: list[float]) -> list[float]:
-        log_a = at + room.to_device(steps, device)
-        found = shape_density(log_a, half, halves)
-        out = (log_a < _REACH[0]) | (log_a > _REACH[1])
-        listed: list[float] = found.masked_fill(out, -math.inf).tolist()
+        listed: list[float] = look(Shapes(room.to_device(steps, device), shape, half, halves)).tolist()
         return listed
 
     # On a card the density is computed at several shapes at once; what is drawn is the logarithm's change, so
@@ -104,7 +130,9 @@ def shape_density(log_shape: Tensor, half: Tensor, halves: Tensor) -> Tensor:
     return rows.sum(1) + prior
 
 
-def draw_multipliers(own: SideState, counts: Tensor, squares: Tensor) -> None:
+def draw_multipliers(
+    own: SideState, counts: Tensor, squares: Tensor, look: Callable[[Shapes], Tensor]
+) -> None:
     """Draw the shape of a side's multipliers without them, then the multipliers, in place.
 
     Parameters
@@ -112,8 +140,10 @@ def draw_multipliers(own: SideState, counts: Tensor, squares: Tensor) -> None:
     own : SideState
     counts, squares : Tensor, shape (n,), float64
         Number of entries and weighted squared residuals of each row.
+    look : callable
+        Computes densities as `look_at_shapes` does.
     """
-    own.row_precision_shape = draw_noise_shape(counts, squares, own.row_precision_shape)
+    own.row_precision_shape = draw_noise_shape(counts, squares, own.row_precision_shape, look)
     drawn = draw_row_noise(counts, squares, own.row_precision_shape)
     own.row_precision = drawn.to(own.row_precision.dtype)
 

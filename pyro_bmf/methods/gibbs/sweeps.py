@@ -16,6 +16,8 @@ depend on location and weights, so that it may be kept in part, with the other s
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,15 +34,16 @@ from ...numerics.room import cells_on
 from ...numerics.segment_sums import segment_sum
 from ..kernel import Entries
 from ..recorded_utilities import UtilityDraws
-from ..recording import NOT_RECORDED, Recording
+from ..recording import NOT_RECORDED, Looks, Recording
 from .chain_state import START_WIDTH, ChainState, SideState, block_precision, start_precision
 from .collapsed_means import MeansSystem, Solver
-from .hyper_draws import draw_multipliers, draw_noise_spreads, draw_weights_precision, shift_noise
+from .hyper_draws import draw_multipliers, draw_noise_spreads, look_at_shapes, shift_noise
 from .known_parts import conjugate_priors, latent_utilities
 from .mean_information import DenseRows, FewRows, GivenOther, RowsOfSide
 from .moves import scale_moves
 from .moves.amplitude_moves import draw_amplitudes
 from .moves.shift_moves import rescale_factors, shift_biases, shift_factors, with_cuts_at
+from .side_draws import BegunSide, SideDraws
 from .weights_scale import rescale_weights
 
 #: Of the prior of a learned noise's precision: Gamma(shape, rate).
@@ -74,7 +77,7 @@ class Sweeps:
     mask : Feedback, optional
         Users' pairs of the implicit feedback, where these are not the rated ones.
     recording : Recording
-        Of the solver's steps, and of draws of utilities.
+        Of what is done again in every sweep.
     """
 
     def __init__(
@@ -104,13 +107,14 @@ class Sweeps:
             else Sides(DenseRows(users, self.mask.user), DenseRows(items, self.mask.item))
         )
         self.means = Sides(*(MeansSystem(own, solver, recording) for _, own in self.mask.by_side()))
+        self.side_draws = Sides(*(SideDraws(own, model, recording, few) for _, own in self.priors.by_side()))
         # Utilities are kept in the users' order; items read them in their own.
         self.item_order = feedback.t_order
         self.pairs = Sides(users.rows, users.indices)
         self.segments = Sides(users.segments, feedback.column_segments)
         self.ratings = ratings.to(dtype)
         self.observed = self.utilities.observe(ratings)
-        self.draws = UtilityDraws(self.utilities, recording)
+        self.draws, self.looks = UtilityDraws(self.utilities, recording), Looks(recording)
         self.centre = float(model.centre)
         self.start_cuts = self.utilities.start_cuts().to(ratings.device)
         self.drawing_cuts = False
@@ -188,14 +192,13 @@ class Sweeps:
             eta = self._draw_amplitudes(state, z, eta)  # b, c, each factor; Lambda / g^2 | z
         self._draw_noise(state, z - eta, latent=latent)  # a, w | z, U, V; a', w' | z, U, V; tau | z, U, V
         for side in SIDES:
-            implicit = self.implicit_means(side, state)
+            implicit, own_draws = self.implicit_means(side, state), self.side_draws.of(side)
             if precisions:
-                self._draw_precision(side, state, implicit)  # mu, Lambda | U, Y
-                self._draw_weights_precision(side, state)  # lambda | Y
-            given = self.given_other(side, state, z)  # p(U | V, z)
-            apart = self._apart(side, state, given, implicit) if overrelaxation else None
-            self._draw_means(side, state, given, rescaled=precisions)  # mu, Y; lambda, Y | V, z
-            mean = self._draw_rows(side, state, given, apart, overrelaxation)  # U | mu, Y, V, z
+                own_draws.draw_priors(state.of(side), implicit)  # mu, Lambda | U, Y; lambda | Y
+            begun = own_draws.begin(partial(self.begin_side, side), state, z)  # p(U | V, z)
+            apart = self._apart(side, state, begun, implicit) if overrelaxation else None
+            begun = self._draw_means(side, state, begun, rescaled=precisions)  # mu, Y; lambda, Y | V, z
+            mean = self._draw_rows(side, state, begun, apart, overrelaxation)  # U | mu, Y, V, z
         return z, mean
 
     def predictors(self, state: ChainState) -> Tensor:
@@ -276,7 +279,7 @@ class Sweeps:
             bias = self.priors.user.bias
             if bias is not None:
                 scale_moves.shift_cuts(state, bias.kappa, self.centre, self.utilities.cut_density)
-            scale_moves.rescale_noise(state, self.model, self.centre, self.utilities.cut_density)
+            scale_moves.rescale_noise(state, self.model, self.centre, self.utilities.cut_density, self.looks)
 
     def _draw_utilities(self, state: ChainState, eta: Tensor, *, latent: bool) -> tuple[Tensor, Tensor]:
         """Draw noise's spreads, then cuts and the scale of eta, without utilities; then these: z, eta."""
@@ -284,8 +287,8 @@ class Sweeps:
             return self.ratings, eta
         about = state.cuts - self.centre, eta.double() - self.centre
         if self.scale_moves:
-            of = state, self.model.noisy_sides, self.pairs, self.draws.draw_spreads
-            draw_noise_spreads(*of, *about, self._noise_sd(state), self.observed)
+            of = self.model.noisy_sides, self.pairs, self.draws.draw_spreads
+            draw_noise_spreads(state, *of, *about, self._noise_sd(state), self.observed)
         stretch = scale_moves.stretch_of(state, self.model) if self.scale_moves else None
         cuts, drawn, factor = self.draws.draw(*about, self._noise_sd(state), self.observed, stretch)
         state.cuts = cuts + self.centre
@@ -299,14 +302,15 @@ class Sweeps:
         if not (self.scale_moves and latent):
             return z, eta
         squares = self._pair_precision(state).mul_((z - eta).double().square_()).sum() * state.noise_precision
-        given = state, self.model, self.centre, self.utilities.cut_density
-        factor = scale_moves.rescale_utilities(*given, squares, len(z)).to(z)
+        of = self.model, self.centre, self.utilities.cut_density, squares, len(z), self.looks
+        factor = scale_moves.rescale_utilities(state, *of).to(z)
         return self.centre + factor * (z - self.centre), self.centre + factor * (eta - self.centre)
 
     def _draw_amplitudes(self, state: ChainState, z: Tensor, eta: Tensor) -> Tensor:
         """Draw how large factors and biases are, with their priors (`amplitude_moves`); return eta anew."""
         precision = self._pair_precision(state).mul_(state.noise_precision)
-        draw_amplitudes(state, self.priors, self.model.implicit, self.pairs, (z - eta).double(), precision)
+        of = self.priors, self.model.implicit, self.pairs
+        draw_amplitudes(state, *of, (z - eta).double(), precision, self.looks)
         return self.predictors(state)
 
     def _draw_noise(self, state: ChainState, residuals: Tensor, *, latent: bool) -> None:
@@ -315,7 +319,8 @@ class Sweeps:
         for side in self.model.noisy_sides:
             others = state.opposite(side).row_precision.double().index_select(0, self.pairs.opposite(side))
             totals = segment_sum(others.mul_(squares).mul_(state.noise_precision), self.segments.of(side))
-            draw_multipliers(state.of(side), self.entries.of(side).indptr.diff().double(), totals)
+            look = partial(self.looks, f"Densities of {side}s' noise", look_at_shapes)
+            draw_multipliers(state.of(side), self.entries.of(side).indptr.diff().double(), totals, look)
         # Latent utilities have a fixed spread, but not while ratings stand in for them.
         if self.utilities.learned_noise or (self.utilities.latent and not latent):
             shape = squares.new_full((), NOISE_PRIOR[0] + 0.5 * len(squares))
@@ -324,51 +329,47 @@ class Sweeps:
             for side in self.model.noisy_sides:
                 shift_noise(state, state.of(side), NOISE_PRIOR)
 
-    def _draw_precision(self, side: Side, state: ChainState, implicit: Tensor) -> None:
-        """Draw the prior's precision (the location for its sake: anew with the rows integrated out)."""
-        own, priors, k = state.of(side), self.priors.of(side), self.model.n_factors
-        about, bias_precision = (own.rows - implicit).double(), None
-        location, precision = priors.factors.draw(about[:, :k], own.precision[:k, :k])
-        if priors.bias is not None:
-            bias_location, bias_precision = priors.bias.draw(about[:, k], own.precision[k, k])
-            location = torch.cat([location, bias_location.reshape(1)])
-        own.location = location.to(self.dtype)
-        own.precision = block_precision(precision, bias_precision).to(self.dtype)
-
-    def _draw_weights_precision(self, side: Side, state: ChainState) -> None:
-        """Draw the precisions of implicit weights."""
-        if self.model.implicit is not None:
-            own = state.of(side)
-            drawn = draw_weights_precision(own.weights.double(), self.model.implicit.scale)
-            own.weights_precision = drawn.to(self.dtype)
-
-    def _draw_means(self, side: Side, state: ChainState, given: GivenOther, *, rescaled: bool) -> None:
-        """Draw location and implicit weights, then the scales of these, rows integrated out."""
+    def begin_side(self, side: Side, state: ChainState, utilities: Tensor) -> BegunSide:
+        """Return the rows' conditional given the other side, and the system of their means."""
         own, entries, prior = state.of(side), self.entries.of(side), state.of(side).precision
-        # Noise with covariance G, from noise of the prior (a) and of the ratings (c), without factorising G:
+        given = self.given_other(side, state, utilities)
+        # Noise with covariance G, from that of the prior (a) and of the ratings (c), without factorising G:
         # a - Lambda P^-1 (a + c) has it, as Lambda P^-1 S = G.
         a = torch.randn_like(own.rows) @ factorise.cholesky(prior).mT
         features = self.features(side, state) * state.opposite(side).row_precision.sqrt().unsqueeze(-1)
         epsilon = torch.randn(len(entries.rows), dtype=self.dtype, device=prior.device)
         c = entries.sum(features, epsilon) * self._row_precision(side, state).sqrt()
         said = given.conditional.solve(given.conditional.linear - a - c) @ prior + a
-        implicit, information = self.model.implicit, given.information()
-        location_precision = self.priors.of(side).location_precision(prior)
-        self.means.of(side).draw(own, information, said, location_precision, implicit is not None)
-        if implicit is not None and rescaled:
-            said = given.conditional.solve(given.conditional.linear) @ prior
-            rescale_weights(own, self.implicit_means(side, state), said, information, implicit.scale)
+        information, means = given.information(), self.means.of(side)
+        asked = own, information, said, self.priors.of(side).location_precision(prior)
+        if self.model.implicit is None:
+            return BegunSide(given.conditional, information, None, means.draw_location(*asked))
+        return BegunSide(given.conditional, information, means.begin(*asked), None)
 
-    def _apart(self, side: Side, state: ChainState, given: GivenOther, implicit: Tensor) -> Tensor:
+    def _draw_means(self, side: Side, state: ChainState, begun: BegunSide, *, rescaled: bool) -> BegunSide:
+        """Draw location, weights and the scales of these, rows integrated out; return what else has begun."""
+        own = state.of(side)
+        if begun.location is not None:
+            own.location = begun.location.clone()
+        if begun.system is not None:
+            self.means.of(side).finish(own, begun.system)
+            begun = replace(begun, system=None)  # which takes memory
+            if rescaled:
+                said = begun.conditional.solve(begun.conditional.linear) @ own.precision
+                tables = self.side_draws.of(side).scale_tables
+                rescale_weights(own, tables(own, self.implicit_means(side, state), said, begun.information))
+        return begun
+
+    def _apart(self, side: Side, state: ChainState, begun: BegunSide, implicit: Tensor) -> Tensor:
         """Return what rows are apart from their conditional means: N(0, P^-1), whatever these are."""
-        return state.of(side).rows - given.conditional.mean(implicit + state.of(side).location)
+        return state.of(side).rows - begun.conditional.mean(implicit + state.of(side).location)
 
     def _draw_rows(
-        self, side: Side, state: ChainState, given: GivenOther, apart: Tensor | None, share: float
+        self, side: Side, state: ChainState, begun: BegunSide, apart: Tensor | None, share: float
     ) -> Tensor:
         """Draw a side's rows given all else, or, overrelaxed, what they were `apart`; return their means."""
-        mean = given.conditional.mean(self.prior_mean(side, state))
-        drawn = given.conditional.spread(torch.randn_like(mean))
+        mean = begun.conditional.mean(self.prior_mean(side, state))
+        drawn = begun.conditional.spread(torch.randn_like(mean))
         if apart is not None:
             drawn = (1.0 - share**2) ** 0.5 * drawn - share * apart
         state.of(side).rows = mean + drawn

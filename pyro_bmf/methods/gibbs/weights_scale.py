@@ -29,10 +29,10 @@ from .mean_information import Information
 _WIDTH = 0.4
 
 
-def rescale_weights(
+def scale_tables(
     own: SideState, means: Tensor, said: Tensor, information: Information, scale: float
-) -> None:
-    """Draw the scale of each column of one side's weights, in place.
+) -> Tensor:
+    r"""Return what the density of the scales is made of: :math:`s^2 \lambda`, l and M, (D + 2, D), float64.
 
     Parameters
     ----------
@@ -52,7 +52,12 @@ def rescale_weights(
         (means * about).double().sum(0).unsqueeze(0),
         information.products(means).double(),
     )
-    rates, linear, *quadratic = torch.cat(tables).tolist()
+    return torch.cat(tables)
+
+
+def rescale_weights(own: SideState, tables: Tensor) -> None:
+    """Draw the scale of each column of one side's weights given its `scale_tables`, in place."""
+    rates, linear, *quadratic = tables.tolist()
     g = [1.0] * len(rates)
     for k, rate in enumerate(rates):
         row = quadratic[k]

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,12 +31,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ....model.implicit_feedback import ImplicitFeedback
-from ....model.priors.conjugate import log_tails
+from ....model.priors.conjugate import ConjugatePrior, log_tails
 from ....model.sides import SIDES, Sides
 from ....numerics import room
 from ....numerics.chunks import chunks
 from ....numerics.slice_draw import slice_draw
-from ..chain_state import ChainState
+from ...recording import AS_ASKED, Looks
+from ..chain_state import ChainState, SideState
 from ..known_parts import SidePriors
 
 #: First interval of the slices of log g.
@@ -74,6 +76,7 @@ def draw_amplitudes(
     pairs: Sides[Tensor],
     left: Tensor,
     precision: Tensor,
+    looks: Looks = AS_ASKED,
 ) -> None:
     """Draw the amplitudes of both sides' biases and of their factors, in place.
 
@@ -90,51 +93,90 @@ def draw_amplitudes(
         Utilities less predictors.
     precision : Tensor, shape (nnz,), float64
         Of the utilities.
+    looks : Looks
+        Makes the numbers that are read.
     """
-    given = state, priors, implicit, pairs
-    left = _draw_biases(*given, left, precision)
-    _draw_factors(*given, left, precision)
-
-
-def _draw_biases(
-    state: ChainState,
-    priors: Sides[SidePriors],
-    implicit: ImplicitFeedback | None,
-    pairs: Sides[Tensor],
-    left: Tensor,
-    precision: Tensor,
-) -> Tensor:
-    """Draw the amplitudes of both sides' biases, and return what predictors then leave."""
-    for side, own in ((one, state.of(one)) for one in SIDES):
+    for side in SIDES:
         prior = priors.of(side).bias
-        if prior is None:
-            continue
-        slope, rate, tails, power = prior.scale_terms(own.precision[-1, -1])
-        if implicit is not None:
-            slope, rate = slope - 2.0, rate + implicit.scale**2 * own.weights_precision[-1].double()
-        part = own.rows[:, -1].index_select(0, pairs.of(side)).double()
-        weighted = precision * part
-        read: list[float] = torch.stack([rate, weighted @ part, weighted @ left, *tails]).tolist()
-        density = AmplitudeDensity(slope, read[0], read[1] + read[2], read[1], read[3:], power)
-        factor = math.exp(slice_draw(density, _WIDTH))
-        own.rows[:, -1] *= factor
-        own.location[-1] *= factor
-        own.weights[:, -1] *= factor
-        own.precision[-1, -1] /= factor**2
-        own.weights_precision[-1] /= factor**2
-        left = left - (factor - 1.0) * part
-    return left
+        if prior is not None:
+            work = partial(_read_bias, prior, implicit, pairs.of(side))
+            read = looks(f"Amplitude of {side}s' biases", work, _OfBias(state.of(side), left, precision))
+            left = left - (_draw_bias(state.of(side), read) - 1.0) * read.part
+    factors = looks(
+        "Amplitudes of factors",
+        partial(_read_factors, priors, implicit, pairs),
+        _OfFactors(state, left, precision),
+    )
+    _draw_factors(state, factors)
 
 
-def _draw_factors(
-    state: ChainState,
-    priors: Sides[SidePriors],
-    implicit: ImplicitFeedback | None,
-    pairs: Sides[Tensor],
-    left: Tensor,
-    precision: Tensor,
-) -> None:
-    """Draw the amplitude of all factors, then of each, first on the users' side, then on the items'."""
+@dataclass(frozen=True, eq=False)
+class _OfBias:
+    """What is read of a side's biases: the side, utilities less predictors, and their precisions, (nnz,)."""
+
+    own: SideState
+    left: Tensor
+    precision: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _ReadBias:
+    """A and p; B, q, q less l and tails in a row; and the biases' part of predictors, (nnz,)."""
+
+    slope: float
+    power: float
+    numbers: Tensor
+    part: Tensor
+
+
+def _read_bias(
+    prior: ConjugatePrior, implicit: ImplicitFeedback | None, rows: Tensor, given: _OfBias
+) -> _ReadBias:
+    own = given.own
+    slope, rate, tails, power = prior.scale_terms(own.precision[-1, -1])
+    if implicit is not None:
+        slope, rate = slope - 2.0, rate + implicit.scale**2 * own.weights_precision[-1].double()
+    part = own.rows[:, -1].index_select(0, rows).double()
+    weighted = given.precision * part
+    numbers = torch.stack([rate, weighted @ part, weighted @ given.left, *tails])
+    return _ReadBias(slope, power, numbers, part)
+
+
+def _draw_bias(own: SideState, found: _ReadBias) -> float:
+    """Draw the amplitude of a side's biases, in place, and return it."""
+    read: list[float] = found.numbers.tolist()
+    density = AmplitudeDensity(found.slope, read[0], read[1] + read[2], read[1], read[3:], found.power)
+    factor = math.exp(slice_draw(density, _WIDTH))
+    own.rows[:, -1] *= factor
+    own.location[-1] *= factor
+    own.weights[:, -1] *= factor
+    own.precision[-1, -1] /= factor**2
+    own.weights_precision[-1] /= factor**2
+    return factor
+
+
+@dataclass(frozen=True, eq=False)
+class _OfFactors:
+    """What is read of factors: the state, utilities less predictors, and their precisions, (nnz,)."""
+
+    state: ChainState
+    left: Tensor
+    precision: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _ReadFactors:
+    """A and p of a factor of either side; sums of parts, B of both sides and tails of both, (K + 5, K)."""
+
+    slopes: tuple[float, ...]
+    powers: tuple[float, ...]
+    numbers: Tensor
+
+
+def _read_factors(
+    priors: Sides[SidePriors], implicit: ImplicitFeedback | None, pairs: Sides[Tensor], given: _OfFactors
+) -> _ReadFactors:
+    state = given.state
     k = len(state.user.precision) - (priors.user.bias is not None)
     terms = [priors.of(side).factors.factor_scale_terms(state.of(side).precision[:k, :k]) for side in SIDES]
     slopes, rates = [one.slope for one in terms], [one.rate for one in terms]
@@ -142,19 +184,25 @@ def _draw_factors(
         slopes = [slope - 2.0 for slope in slopes]
         own_rates = (state.of(side).weights_precision[:k].double() for side in SIDES)
         rates = [rate + implicit.scale**2 * more for rate, more in zip(rates, own_rates, strict=True)]
-    gram, linear = sums_of_parts(state, pairs, left, precision, k)
+    gram, linear = sums_of_parts(state, pairs, given.left, given.precision, k)
     # One wait for the device: all that densities are made of.
     ours = torch.stack([*rates, *(one.tails for one in terms)])
-    read = torch.cat([gram, linear.unsqueeze(0), ours]).cpu().numpy()
+    numbers = torch.cat([gram, linear.unsqueeze(0), ours])
+    return _ReadFactors(tuple(slopes), tuple(one.power for one in terms), numbers)
+
+
+def _draw_factors(state: ChainState, found: _ReadFactors) -> None:
+    """Draw the amplitude of all factors, then of each, first on the users' side, then on the items'."""
+    read, device = found.numbers.cpu().numpy(), found.numbers.device
+    k = read.shape[1]
     drawn, every = np.ones((2, k)), np.arange(k)
-    for i, (own, slope) in enumerate(zip(drawn, slopes, strict=True)):
+    for i, (own, slope, power) in enumerate(zip(drawn, found.slopes, found.powers, strict=True)):
         for chosen in (every, *every.reshape(-1, 1)):
             rate, tails = read[[k + 1 + i, k + 3 + i]] / own**2
-            prior = slope, rate, tails, terms[i].power
-            density = density_of(chosen, drawn.prod(0), read[:k], read[k], *prior)
+            density = density_of(chosen, drawn.prod(0), read[:k], read[k], slope, rate, tails, power)
             own[chosen] *= math.exp(slice_draw(density, _WIDTH))
     for side, factors in zip(SIDES, drawn, strict=True):
-        state.of(side).scale_factors(room.to_device(factors.tolist(), left.device))
+        state.of(side).scale_factors(room.to_device(factors.tolist(), device))
 
 
 def sums_of_parts(

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import torch
@@ -28,10 +29,12 @@ from torch import Tensor
 
 from ....model import FactorizationModel
 from ....model.priors.conjugate import ScaleTerms, log_tails
+from ....model.sides import Side
 from ....numerics.cuts.density import CutDensity
 from ....numerics.cuts.stretch import Stretch
 from ....numerics.slice_draw import slice_draw
-from ..chain_state import ChainState, SideState
+from ...recording import AS_ASKED, Looks
+from ..chain_state import ChainState
 
 #: First intervals of slices, in standard deviations of what is drawn.
 _WIDTH = 3.0
@@ -94,12 +97,16 @@ def shift_cuts(state: ChainState, kappa: float, centre: float, cut_density: CutD
 
 
 def rescale_noise(
-    state: ChainState, model: FactorizationModel, centre: float, cut_density: CutDensity
+    state: ChainState,
+    model: FactorizationModel,
+    centre: float,
+    cut_density: CutDensity,
+    looks: Looks = AS_ASKED,
 ) -> None:
     """Draw the scale against the rows' noise, in place: nothing where no row has noise of its own."""
     for side in model.noisy_sides:
         noisy = state.of(side)
-        line = noise_line(state, model, noisy, centre, cut_density)
+        line = noise_line(state, model, side, centre, cut_density, looks)
         factor = _draw(line, state)
         scale_by(state, model, factor, centre)
         noisy.row_precision /= (factor**2).to(noisy.row_precision.dtype)
@@ -112,6 +119,7 @@ def rescale_utilities(
     cut_density: CutDensity,
     squares: Tensor,
     n: int,
+    looks: Looks = AS_ASKED,
 ) -> Tensor:
     """Draw the scale of utilities and all that predicts them, in place, and return the factor.
 
@@ -128,8 +136,12 @@ def rescale_utilities(
         Sum of the squares of what utilities are from their predictors, in units of their variances.
     n : int
         Number of utilities.
+    looks : Looks
+        Makes the numbers that are read.
     """
-    line, (square,) = _priors_line(state, model, centre, cut_density, squares)
+    line, (square,) = _priors_line(
+        "The scale of utilities", state, model, centre, cut_density, looks, squares
+    )
     factor = _draw(replace(line, slope=line.slope + n, square=square), state)
     scale_by(state, model, factor, centre)
     return factor
@@ -162,13 +174,19 @@ def scale_by(state: ChainState, model: FactorizationModel, factor: Tensor, centr
 
 
 def noise_line(
-    state: ChainState, model: FactorizationModel, noisy: SideState, centre: float, cut_density: CutDensity
+    state: ChainState,
+    model: FactorizationModel,
+    side: Side,
+    centre: float,
+    cut_density: CutDensity,
+    looks: Looks = AS_ASKED,
 ) -> Line:
     """Return the density of the scale where one side's noise takes it up."""
+    noisy = state.of(side)
     multipliers = noisy.row_precision
-    line, (shape, total) = _priors_line(
-        state, model, centre, cut_density, noisy.row_precision_shape, multipliers.double().sum()
-    )
+    more = noisy.row_precision_shape, multipliers.double().sum()
+    name = f"The scale against {side}s' noise"
+    line, (shape, total) = _priors_line(name, state, model, centre, cut_density, looks, *more)
     slope = line.slope - 2.0 * shape * len(multipliers)
     return replace(line, slope=slope, rate=line.rate + shape * total)
 
@@ -179,16 +197,48 @@ def _numbers(*tensors: Tensor) -> list[float]:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A state, and more numbers, each ()."""
+
+    state: ChainState
+    more: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A, how many parts B has, the number and the power of each prior's tails, and all numbers in a row."""
+
+    slope: float
+    n_rates: int
+    tails: tuple[tuple[int, float], ...]
+    numbers: Tensor
+
+
+def _read(model: FactorizationModel, centre: float, asked: _Asked) -> _Read:
+    """Return what priors say of the scale: parts of B, tails, more numbers, and cuts about the centre."""
+    slope, rates, terms = _prior_terms(asked.state, model)
+    every = *rates, *(one.tails for one in terms), *asked.more, asked.state.cuts - centre
+    numbers = torch.cat([one.double().reshape(-1) for one in every])
+    return _Read(slope, len(rates), tuple((len(one.tails), one.power) for one in terms), numbers)
+
+
 def _priors_line(
-    state: ChainState, model: FactorizationModel, centre: float, cut_density: CutDensity, *more: Tensor
+    name: str,
+    state: ChainState,
+    model: FactorizationModel,
+    centre: float,
+    cut_density: CutDensity,
+    looks: Looks,
+    *more: Tensor,
 ) -> tuple[Line, list[float]]:
     """Return the density of the scale by the priors of hyperparameters and cuts alone, and more numbers."""
-    slope, rates, terms = _prior_terms(state, model)
-    read = iter(_numbers(*rates, *(one.tails for one in terms), *more, state.cuts - centre))
-    rate = sum(islice(read, len(rates)))
-    tails = [(list(islice(read, len(one.tails))), one.power) for one in terms]
+    found = looks(name, partial(_read, model, centre), _Asked(state, more))
+    read = iter(found.numbers.tolist())
+    rate = sum(islice(read, found.n_rates))
+    tails = [(list(islice(read, n)), power) for n, power in found.tails]
     others, cuts = list(islice(read, len(more))), list(read)
-    return Line(slope + len(cuts), rate, 0.0, tails, cuts, cut_density), others
+    return Line(found.slope + len(cuts), rate, 0.0, tails, cuts, cut_density), others
 
 
 def _prior_terms(
