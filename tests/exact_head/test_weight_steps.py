@@ -1,26 +1,31 @@
-"""Steps of the weights that are recorded once are those of every iteration, and their rate falls."""
+"""What is recorded once is the work of every iteration; the rate of the weights' steps falls."""
 
 from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from recorders import OnTheSpot
 from small_head import make
 
 from pyro_bmf.methods.exact_head.weight_steps import WeightSteps
-from pyro_bmf.methods.recording import NOT_RECORDED, Recording
+from pyro_bmf.methods.recording import NOT_RECORDED, Looks, Recording
+from pyro_bmf.numerics import room
 
 
-def test_iterations_are_the_same_to_the_bit() -> None:
+def test_iterations_are_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "waits", lambda device: True)
     plain = make(ordered=True).updates
     recorded = copy.deepcopy(plain)
     recorder = OnTheSpot()
-    for updates, recording in ((plain, NOT_RECORDED), (recorded, Recording(recorder, print))):
+    for updates, recording in ((plain, NOT_RECORDED), (recorded, Recording(recorder, pytest.fail))):
         updates.weight_steps = WeightSteps(updates.guide, updates.loss, updates.settings, recording)
-    figures = [[updates.iteration() for _ in range(4)] for updates in (plain, recorded)]
+        updates.looks = updates._of_ratings = Looks(recording)
+    figures = [[updates.iteration() for _ in range(6)] for updates in (plain, recorded)]
     assert figures[0] == figures[1]
-    assert recorder.runs == 8  # a side's steps at once
+    # Of each side its steps and the shape of its noise; what ratings say; two steps of cut points.
+    assert (recorder.recorded, recorder.runs) == (2 + 2 + 1 + 1, 38)
     for name, value in plain.guide.state_dict().items():
         assert torch.equal(value, recorded.guide.state_dict()[name]), name
 

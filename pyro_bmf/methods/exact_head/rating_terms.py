@@ -91,3 +91,24 @@ def rating_terms(
             target[part] = (at + step / rho).to(eta.dtype)
             constant += (log_prob + 0.5 * tau * step**2 / rho).sum()
     return RatingTerms(target, share, squares, constant)
+
+
+@dataclass(frozen=True, eq=False)
+class AtPredictors:
+    """Cut points about the centre, predictors, and the precisions or standard deviations of utilities."""
+
+    cuts: Tensor
+    eta: Tensor
+    scale: Tensor
+
+
+def say(unknown: Utilities, observed: Tensor, given: AtPredictors) -> RatingTerms:
+    """Return `rating_terms` of these ratings."""
+    return rating_terms(unknown, given.cuts, given.eta, given.scale, observed)
+
+
+def cuts_ahead(
+    unknown: Utilities, observed: Tensor, steps: int, given: AtPredictors
+) -> tuple[Tensor, Tensor] | None:
+    """Return so many steps of cut points, as `Utilities.cuts_ahead` does."""
+    return unknown.cuts_ahead(given.cuts, given.eta, given.scale, observed, steps=steps)

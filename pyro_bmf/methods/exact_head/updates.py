@@ -12,6 +12,7 @@ the rows' marginals; then Lambda, lambda and the rows' noise, each at its best q
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,13 +29,13 @@ from ..gibbs.chain_state import START_WIDTH, block_precision
 from ..gibbs.known_parts import conjugate_priors, latent_utilities
 from ..gibbs.sweeps import NOISE_PRIOR, WEIGHTS_START_WIDTH
 from ..kernel import Entries
-from ..recording import NOT_RECORDED, Recording
+from ..recording import NOT_RECORDED, Looks, Recording
 from ..training_feedback import training_feedback
 from .guide import ExactHeadGuide, noise_squares
 from .head import PAIR_CELLS, Head, Moments, head_of
 from .hyperparameters import SidePriors, by_block, expected_precision, times_kappa
 from .objective import Collapsed, CollapsedELBO
-from .rating_terms import RatingTerms, rating_terms
+from .rating_terms import AtPredictors, RatingTerms, cuts_ahead, say
 from .settings import ExactHead
 from .weight_steps import WeightSteps
 
@@ -62,7 +63,7 @@ class HeadUpdates:
         Entries on the device at a time, where the pairs stay with the host (`Entries.streaming`); 0 where all
         are on the device.
     recording : Recording
-        How steps of the weights are recorded.
+        How what is done again in every iteration is recorded.
 
     Attributes
     ----------
@@ -111,6 +112,9 @@ class HeadUpdates:
         self.weight_steps = None
         if model.implicit is not None:
             self.weight_steps = WeightSteps(self.guide, self.loss, settings, recording)
+        self.looks = Looks(recording)
+        unasked = self.unknown.latent and self.unknown.asks_nothing(self.observed)
+        self._of_ratings = Looks(recording if unasked else NOT_RECORDED)
         self.iterations = 0
         #: Predictors of the present state, where it has not been put back from a file.
         self._eta: Tensor | None = None
@@ -235,7 +239,8 @@ class HeadUpdates:
                 start, sd = guide.cuts - self.centre, precision.double().rsqrt()
                 cuts = unknown.fit_cuts(start, eta.double(), sd, self.observed, steps=_cut_steps(begun))
             guide.cuts.copy_(cuts + self.centre)
-        return rating_terms(unknown, guide.cuts - self.centre, eta, precision, self.observed)
+        given = AtPredictors(guide.cuts - self.centre, eta, precision)
+        return self._of_ratings("What ratings say", partial(say, unknown, self.observed), given)
 
     def _precision(self, dtype: torch.dtype) -> Tensor:
         """Return the precision of every rating's utility, (nnz,), in the users' order."""
@@ -256,8 +261,9 @@ class HeadUpdates:
             assert self._eta is not None
             sd = self._precision(self._eta.dtype).double().rsqrt()
             steps = _cut_steps(done == self.settings.plain_iterations)
-            start = self.guide.cuts - self.centre
-            found = self.unknown.cuts_ahead(start, self._eta.double(), sd, self.observed, steps=steps)
+            work = partial(cuts_ahead, self.unknown, self.observed, steps)
+            given = AtPredictors(self.guide.cuts - self.centre, self._eta.double(), sd)
+            found = self._of_ratings(f"{steps} steps of cut points", work, given)
         if found is None:
             return None, torch.zeros((), dtype=torch.float64, device=device)
         return found[0], found[1].double()
@@ -337,9 +343,8 @@ class HeadUpdates:
             counts = entries.indptr.diff().double()
             own.row_shape.copy_(own.row_precision_shape + 0.5 * counts)
             own.row_rate.copy_(own.row_precision_shape + 0.5 * guide.noise_precision * squares)
-            own.row_precision_shape.copy_(
-                best_noise_shape(own.row_shape, own.row_rate, own.row_precision_shape)
-            )
+            given = own.row_shape, own.row_rate, own.row_precision_shape
+            own.row_precision_shape.copy_(self.looks("The shape of noise", _best_noise_shape, given))
         if learned:
             total = (own.row_precision.double() * squares).sum()
             shape = NOISE_PRIOR[0] + 0.5 * entries.indices.numel()
@@ -349,6 +354,10 @@ class HeadUpdates:
 def _cut_steps(begun: bool) -> int:
     """Return how many steps cut points take: more when they leave where they start."""
     return 8 if begun else 2
+
+
+def _best_noise_shape(given: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    return best_noise_shape(*given)
 
 
 def best_noise_shape(shape: Tensor, rate: Tensor, a: Tensor) -> Tensor:

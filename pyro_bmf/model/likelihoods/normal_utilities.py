@@ -81,7 +81,7 @@ class Utilities(ABC):
         return None
 
     def asks_nothing(self, observed: Tensor) -> bool:
-        """Whether `draw` and `draw_spreads` may be recorded on a card, of ratings of which this is known.
+        """Whether draws, moments and `cuts_ahead` may be recorded on a card, of known ratings.
 
         They then ask it for no number, take what is random from its generator, and depend on nothing but
         what they are given. By default they may not.
