@@ -35,6 +35,7 @@ from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from pyro_bmf.files import write_json
+from pyro_bmf.numerics.slice_draw import STEPS as UNIFORMS
 
 #: Operations that move no numbers.
 NO_KERNEL = frozenset(
@@ -52,8 +53,8 @@ NO_KERNEL = frozenset(
 #: Operations that are one launch, whatever a CPU makes of them.
 WHOLE = tuple(f"aten::{name}" for name in ("_foreach", "_fused", "sum", "amax", "_embedding_bag", "segment_"))
 HOST_READ = "aten::_local_scalar_dense"
-#: The range of a recording that is run again.
-RECORDED = "recorded"
+#: The range of a recording that is run again, and that of what the host computes for a card.
+RECORDED, ON_HOST = "recorded", "on the host"
 #: Operations that a card's host waits for.
 WAITS = (HOST_READ, "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::lift_fresh")
 #: What they are not waited for in: a CPU's own checks, and counters that lie with the host.
@@ -74,12 +75,22 @@ class _Lists(TorchFunctionMode):
 
 @contextmanager
 def as_on_a_card() -> Iterator[None]:
-    """Compute inside as on a card, whatever the device."""
+    """Compute inside as on a card, whatever the device; what is the host's there is told apart."""
     from unittest.mock import patch
 
+    from pyro_bmf.model.priors import normal_half_t
     from pyro_bmf.numerics import room
 
-    with patch.object(room, "waits", lambda device: True):
+    turns = normal_half_t.expected_precision_matrix
+
+    def on_host(*given: Any) -> Any:
+        with record_function(ON_HOST):
+            return turns(*given)
+
+    with (
+        patch.object(room, "waits", lambda device: True),
+        patch.object(normal_half_t, "expected_precision_matrix", on_host),
+    ):
         yield
 
 
@@ -140,8 +151,10 @@ def _above(event: Any) -> Iterator[str]:
 
 def _is_launch(event: Any) -> bool:
     """Return whether an operation of the profile runs a kernel itself."""
-    if any(name.startswith(WHOLE) for name in _above(event)):
+    if any(name.startswith((*WHOLE, ON_HOST)) for name in _above(event)):
         return False
+    if event.name == "aten::uniform_" and event.input_shapes[0] == [UNIFORMS]:
+        return False  # of a slice, by the host's generator
     if event.name.startswith(WHOLE):
         return True
     if event.name in NO_KERNEL or (event.name == "aten::copy_" and not any(event.input_shapes)):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 #: Steps outwards and inwards: never needed where the density falls off and the width is of its order.
-_STEPS = 1_000
+STEPS = 1_000
 #: Draws from an interval, and steps outwards at either end, that are computed at once.
 _AHEAD, _STEPS_AHEAD = 24, 3
 
@@ -56,7 +56,7 @@ def slice_draw(
         are probably asked for are then computed at once, twice a draw.
     """
     # The host's generator, whatever the device: none is waited for.
-    drawn = torch.rand(_STEPS, dtype=torch.float64).numpy()
+    drawn = torch.rand(STEPS, dtype=torch.float64).numpy()
     uniforms = map(float, drawn)  # as a rule one or two dozen of them are asked for
     chance = math.log(max(next(uniforms), 1e-300))
     left = at - width * next(uniforms)
@@ -66,11 +66,11 @@ def slice_draw(
         log_density = ahead
         ahead.look([at, *_steps(left, -width), *_steps(right, width)])
     height = log_density(at) + chance
-    for _ in range(_STEPS):
+    for _ in range(STEPS):
         if log_density(left) <= height:
             break
         left -= width
-    for _ in range(_STEPS):
+    for _ in range(STEPS):
         if log_density(right) <= height:
             break
         right += width
