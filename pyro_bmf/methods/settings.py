@@ -21,7 +21,7 @@ from .exact_head.settings import ExactHead
 from .follow import Rule, follow, with_method
 from .gibbs.settings import AFTER_STATE, Gibbs
 from .model_settings import UNIT_SETTINGS, ModelSettings
-from .setting import at_least, check_class, check_fields, check_values, setting, settings_of, values_of
+from .setting import Limits, check_class, check_fields, check_values, setting, settings_of, values_of
 
 #: Each says of itself, beside its settings: `word` and `title`; whether it writes checkpoints
 #: (`checkpointed`), fits the model with conjugate hyperpriors, which alone has implicit feedback
@@ -35,6 +35,9 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
 
 #: Ratings a row, over users and items, from which on presets that have implicit feedback keep it.
 IMPLICIT_FROM = 3.5
+
+#: What random generators take.
+_SEEDS = Limits(0, 2**64 - 1, text="0 or more, and below 2^64")
 
 #: How a setting with a value is written: in Python, or as its flag.
 Spelling = Callable[[str, Any], str]
@@ -75,7 +78,7 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     method: Method = field(default_factory=Gibbs)
     then: Gibbs | None = None
-    seed: int = setting(0, "Of the fit.", "--seed", metavar="S", limits=at_least(0), common=True)
+    seed: int = setting(0, "Of the fit.", "--seed", metavar="S", limits=_SEEDS, common=True)
     name: str = ""
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     unasked: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -349,7 +349,8 @@ def test_settings_of_another_version(cli: Run, tiny_run: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "change", "told"),
     [
-        ("default", {"seed": "x"}, "seed is 'x': give a whole number of 0 or more."),
+        ("default", {"seed": "x"}, "seed is 'x': give a whole number of 0 or more, and below 2^64."),
+        ("default", {"seed": 2**64}, f"seed is {2**64}: give a whole number of 0 or more, and below 2^64."),
         ("paper", {"prior_mean": "rating"}, "prior_mean is 'rating': give a number or 'ratings'."),
         ("amortized", {"clip_norm": True}, "clip_norm is True: give a positive number or None."),
         ("amortized", {"keep": "first"}, "keep is 'first': give 'best' or 'last'."),
