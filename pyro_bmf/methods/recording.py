@@ -31,7 +31,10 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Records a CUDA graph.
+    """Records CUDA graphs.
+
+    All of one recorder take what they need in between from one pool of memory: they run one after the other,
+    and what is still held on to, results among it, keeps its place.
 
     Parameters
     ----------
@@ -41,6 +44,8 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._beside: Any = None
+        self._pool: Any = None
 
     def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
         """Warm up beside the current stream, then record.
@@ -52,7 +57,10 @@ class CudaRecorder:
         """
         with torch.cuda.device(self.device):
             outside = torch.cuda.current_stream()
-            beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            if self._beside is None:
+                self._beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                self._pool = torch.cuda.graph_pool_handle()
+            beside = self._beside
             beside.wait_stream(outside)
             with torch.cuda.stream(beside):
                 for _ in range(_WARM_UPS):
@@ -62,7 +70,7 @@ class CudaRecorder:
             before, graph = generator.get_state(), torch.cuda.CUDAGraph()
             try:
                 # On a stream of this card: that which torch would take is of the first card that it recorded.
-                with torch.cuda.graph(graph, stream=beside):
+                with torch.cuda.graph(graph, pool=self._pool, stream=beside):
                     work()
             except RuntimeError:
                 # The end of a recording that failed raises before it puts the stream back.
