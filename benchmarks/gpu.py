@@ -54,6 +54,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "paper, 4 iterations": ("paper", {"stop_after": 4}),
     "literal, 1 iteration": ("literal", {"stop_after": 1}),
 }
+#: Seconds that a fit, or the median iteration of one, may take on a card.
+MOST = {
+    "default, to the end": ("seconds", 15.0),
+    "amortized, 4 iterations": ("iteration_s", 0.3),
+    "paper, 4 iterations": ("iteration_s", 0.3),
+}
 #: Those that are timed without deterministic kernels too.
 BOTH = ("gibbs, 12 sweeps", "coordinate ascent, to the end", "amortized, 4 iterations")
 #: At 20 million ratings; encoders over seven by seven blocks.
@@ -84,6 +90,8 @@ class Place:
     deadline : float
         Seconds of `time.perf_counter` after which no section begins.
     found : dict
+    wrong, notes : list of str
+        Checks that failed, and what fits told of work that could not be recorded.
     """
 
     device: torch.device
@@ -91,6 +99,7 @@ class Place:
     deadline: float
     found: dict[str, Any] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def card(self) -> bool:
@@ -112,6 +121,25 @@ class Place:
         print(f"{'ok   ' if good else 'WRONG'} {what}: {said}", flush=True)
         if not good:
             self.wrong.append(what)
+
+    def reporter(self) -> Any:
+        """Return who is told what could not be recorded: it is printed once, and nothing else is."""
+        from pyro_bmf.progress import Silent
+
+        place = self
+
+        class Noting(Silent):
+            def note(self, text: str) -> None:
+                if "could not be recorded" in text and text not in place.notes:
+                    place.notes.append(text)
+                    print(f"note  {text}", flush=True)
+
+        return Noting()
+
+    def check_recorded(self, what: str) -> None:
+        """Check that no work until now could not be recorded."""
+        if self.card:
+            self.check(f"everything is recorded, {what}", not self.notes, f"{len(self.notes)} could not be")
 
     def skip(self, what: str, why: str) -> None:
         """Tell of something that is left out."""
@@ -199,13 +227,12 @@ def steps(place: Place) -> None:
     from pyro_bmf.methods.recording import CudaRecorder
     from pyro_bmf.methods.settings import preset
     from pyro_bmf.process import computing
-    from pyro_bmf.progress import reporter_of
 
     found = place.found["steps"] = {}
     split = ml1m(place)
     for name in ("paper",) if place.tiny else ("paper", "literal"):
         settings = preset(name)
-        job = Job(split.train, None, settings, None, None, None, place.device, reporter_of(False))
+        job = Job(split.train, None, settings, None, None, None, place.device, place.reporter())
         with computing(place.device, threads=None, deterministic=True):
             made = Algorithm1(job, settings.method)
             made._begin()
@@ -276,14 +303,13 @@ def iterations(place: Place) -> None:
     from pyro_bmf.methods.job import Job
     from pyro_bmf.methods.settings import preset
     from pyro_bmf.process import computing
-    from pyro_bmf.progress import reporter_of
 
     split, found = ml1m(place), place.found.setdefault("iterations", {})
     settings = preset("guide").replace(**({"n_factors": 4} if place.tiny else {}))
     ends = []
     for name, chunk in (("on the device", 0), ("streamed", 500 if place.tiny else 100_000)):
         with computing(place.device, threads=None, deterministic=True):
-            job = Job(split.train, None, settings, None, None, None, place.device, reporter_of(False))
+            job = Job(split.train, None, settings, None, None, None, place.device, place.reporter())
             model = ExactHeadRun(job, settings.method).model
             model.start(split.train.ratings)
             made = HeadUpdates(
@@ -318,7 +344,7 @@ def iterations(place: Place) -> None:
     ):
         name = f"{'exact head' if kind == 'head' else 'sweep'}, {likelihood}"
         with computing(place.device, threads=None, deterministic=True):
-            work = work_of(split.train, kind, likelihood, device=place.device)
+            work = work_of(split.train, kind, likelihood, device=place.device, reporter=place.reporter())
             work()
             waits = synchronisations(work)
             record = found[f"one {name}"] = time_work(place, work)
@@ -326,6 +352,7 @@ def iterations(place: Place) -> None:
         found[f"waits, {name}"] = waits
         place.check(f"waits in an iteration, {name}", len(waits) <= most, f"{len(waits)}, at most {most}")
         print("\n".join(waits[:30]), flush=True)
+    place.check_recorded("iterations")
 
 
 def time_work(place: Place, work: Callable[[], Any]) -> dict[str, Any]:
@@ -400,7 +427,11 @@ def timed_fit(place: Place, split: Any, name: str, settings: Any, *, determinist
     try:
         with place.peak(record):
             result = fit(
-                split, settings, device=str(place.device), deterministic=deterministic, progress=False
+                split,
+                settings,
+                device=str(place.device),
+                deterministic=deterministic,
+                progress=place.reporter(),
             )
     except (PyroBmfError, torch.cuda.OutOfMemoryError) as error:
         record["error"] = str(error).splitlines()[0][:300]
@@ -442,6 +473,10 @@ def methods(place: Place) -> None:
             continue
         settings = preset(chosen).replace(**(small(changes, chosen) if place.tiny else changes))
         found[name] = timed_fit(place, split, name, settings, deterministic=True)
+        kind, most = MOST.get(name, ("", 0.0))
+        if place.card and kind in found[name]:
+            took = found[name][kind]
+            place.check(f"{name}: {kind} at most {most:g}", took <= most, f"{took:.2f} s")
         if name in BOTH and place.card:
             free = found[f"{name}, not deterministic"] = timed_fit(
                 place, split, name, settings, deterministic=False
@@ -449,6 +484,7 @@ def methods(place: Place) -> None:
             if "iteration_s" in free and "iteration_s" in found[name]:
                 times = found[name]["iteration_s"] / free["iteration_s"]
                 place.check(f"{name}: deterministic at most 1.3 times as long", times <= 1.3, f"{times:.2f}")
+    place.check_recorded("methods")
 
 
 def large_split(place: Place) -> tuple[Any, tuple[int, int, int]]:
@@ -475,7 +511,8 @@ def whole(place: Place) -> None:
     found = place.found.setdefault("whole", {})
     for name, kind in (("exact head", "head"), ("sweep", "chain")) if place.card else ():
         with computing(place.device, threads=None, deterministic=True):
-            work = work_of(split.train, kind, "ordered-probit", device=place.device)
+            given = {"device": place.device, "reporter": place.reporter()}
+            work = work_of(split.train, kind, "ordered-probit", **given)
             work()
             found[f"one {name}"] = time_work(place, work)
         print(f"one iteration, {name}: {told(found[f'one {name}'])}", flush=True)
@@ -596,7 +633,7 @@ def main() -> int:
         place.found[f"{name}_s"] = time.perf_counter() - started
         print(f"    {place.found[f'{name}_s']:.1f} s", flush=True)
     place.found.pop("_ml1m", None)
-    place.found |= {"card": card, "torch": torch.__version__, "wrong": place.wrong}
+    place.found |= {"notes": place.notes, "card": card, "torch": torch.__version__, "wrong": place.wrong}
     if options.out is not None:
         options.out.write_text(json.dumps(place.found, indent=2) + "\n", "utf-8")
     print("all checks passed" if not place.wrong else f"failed: {'; '.join(place.wrong)}")

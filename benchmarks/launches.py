@@ -183,11 +183,18 @@ def algorithm(preset_name: str, ratings: Any, **changes: Any) -> Any:
 
 
 def iterations(
-    train: Any, kind: str, likelihood: str, *, device: torch.device | None = None, **changes: Any
+    train: Any,
+    kind: str,
+    likelihood: str,
+    *,
+    device: torch.device | None = None,
+    reporter: Any = False,
+    **changes: Any,
 ) -> Any:
     """Return what does one iteration of the exact head ("head") or one sweep ("chain") of a default fit.
 
-    Of an ordered likelihood with utilities that are drawn, as in all iterations but the first.
+    Of an ordered likelihood with utilities that are drawn, as in all iterations but the first. The `reporter`
+    is told what could not be recorded.
     """
     from pyro_bmf.methods.exact_head.run import ExactHeadRun
     from pyro_bmf.methods.exact_head.updates import HeadUpdates
@@ -200,7 +207,7 @@ def iterations(
 
     settings = preset("guide" if kind == "head" else "gibbs").replace(likelihood=likelihood, **changes)
     place = torch.device("cpu") if device is None else device
-    job = Job(train, None, settings, None, None, None, place, reporter_of(False))
+    job = Job(train, None, settings, None, None, None, place, reporter_of(reporter))
     torch.manual_seed(0)
     if kind == "head":
         model = ExactHeadRun(job, settings.method).model
