@@ -81,4 +81,6 @@ def random_state(sweeps: Sweeps, seed: int = 1) -> ChainState:
 
 def draw_means(sweeps: Sweeps, side: Side, state: ChainState, *, rescaled: bool = True) -> BegunSide:
     """Draw a side's location and weights given its ratings as they are, in place."""
-    return sweeps._draw_means(side, state, sweeps.begin_side(side, state, sweeps.ratings), rescaled=rescaled)
+    begun = sweeps.begin_side(side, state, sweeps.ratings)
+    sweeps._draw_means(side, state, begun, rescaled=rescaled)
+    return begun

@@ -8,7 +8,7 @@ tensors that `pyro_bmf.methods.recording.Repeated` may record; on a CPU it is ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -25,7 +25,7 @@ from .mean_information import Information
 from .weights_scale import scale_tables
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class BegunSide:
     """What a side's means and rows are drawn from.
 
@@ -36,7 +36,7 @@ class BegunSide:
     information : Information
         G_i: what each row's ratings say of its prior mean.
     system : Begun or None
-        Of location and weights, where there is implicit feedback.
+        Of location and weights, where there is implicit feedback, until it is solved: it takes memory.
     location : Tensor or None, shape (D,)
         The draw of it where there is none.
     """
@@ -123,7 +123,7 @@ class SideDraws:
         self, work: Callable[[ChainState, Tensor], BegunSide], state: ChainState, utilities: Tensor
     ) -> BegunSide:
         """Return what `work` makes of a state and utilities; the next call writes over it, on a card."""
-        return self._begun(partial(_begin, work), _Given(state, utilities))
+        return replace(self._begun(partial(_begin, work), _Given(state, utilities)))
 
     def scale_tables(self, own: SideState, means: Tensor, said: Tensor, information: Information) -> Tensor:
         """Return what `weights_scale.rescale_weights` reads, (D + 2, D); parameters as there."""

@@ -16,7 +16,6 @@ depend on location and weights, so that it may be kept in part, with the other s
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -197,7 +196,7 @@ class Sweeps:
                 own_draws.draw_priors(state.of(side), implicit)  # mu, Lambda | U, Y; lambda | Y
             begun = own_draws.begin(partial(self.begin_side, side), state, z)  # p(U | V, z)
             apart = self._apart(side, state, begun, implicit) if overrelaxation else None
-            begun = self._draw_means(side, state, begun, rescaled=precisions)  # mu, Y; lambda, Y | V, z
+            self._draw_means(side, state, begun, rescaled=precisions)  # mu, Y; lambda, Y | V, z
             mean = self._draw_rows(side, state, begun, apart, overrelaxation)  # U | mu, Y, V, z
         return z, mean
 
@@ -346,19 +345,18 @@ class Sweeps:
             return BegunSide(given.conditional, information, None, means.draw_location(*asked))
         return BegunSide(given.conditional, information, means.begin(*asked), None)
 
-    def _draw_means(self, side: Side, state: ChainState, begun: BegunSide, *, rescaled: bool) -> BegunSide:
-        """Draw location, weights and the scales of these, rows integrated out; return what else has begun."""
+    def _draw_means(self, side: Side, state: ChainState, begun: BegunSide, *, rescaled: bool) -> None:
+        """Draw location and implicit weights, then the scales of these, rows integrated out."""
         own = state.of(side)
         if begun.location is not None:
             own.location = begun.location.clone()
         if begun.system is not None:
             self.means.of(side).finish(own, begun.system)
-            begun = replace(begun, system=None)  # which takes memory
+            begun.system = None
             if rescaled:
                 said = begun.conditional.solve(begun.conditional.linear) @ own.precision
                 tables = self.side_draws.of(side).scale_tables
                 rescale_weights(own, tables(own, self.implicit_means(side, state), said, begun.information))
-        return begun
 
     def _apart(self, side: Side, state: ChainState, begun: BegunSide, implicit: Tensor) -> Tensor:
         """Return what rows are apart from their conditional means: N(0, P^-1), whatever these are."""
