@@ -89,12 +89,11 @@ def test_overrelaxed_rows_keep_their_distribution_and_are_on_the_other_side(side
     before, after, apart = [], [], []
     torch.manual_seed(0)
     for _ in range(n):
-        given = draw_means(sweeps, side, state)
-        sweeps._draw_rows(side, state, given, None, 0.0)
+        sweeps._draw_rows(side, state, draw_means(sweeps, side, state), 0.0)
         before.append(state.of(side).rows.clone())
-        apart.append(sweeps._apart(side, state, given, sweeps.implicit_means(side, state)))
-        given = draw_means(sweeps, side, state)
-        sweeps._draw_rows(side, state, given, apart[-1], share)
+        begun = draw_means(sweeps, side, state, implicit=sweeps.implicit_means(side, state))
+        apart.append(begun.apart)
+        sweeps._draw_rows(side, state, begun, share)
         after.append(state.of(side).rows.clone())
     old, new, kept = (torch.stack(one).numpy() for one in (before, after, apart))
     for i, (_, covariance) in enumerate(dense_rows(sweeps, state, side)):

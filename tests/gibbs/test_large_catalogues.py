@@ -95,7 +95,8 @@ def test_weights_and_locations_are_the_dense_ones_given_the_same_normals(side: s
         state = state_of(sweeps)
         own = state.of(side)
         torch.manual_seed(5)
-        information = draw_means(sweeps, side, state, rescaled=False).information
+        draw_means(sweeps, side, state, rescaled=False)
+        information = sweeps.given_other(side, state, sweeps.ratings).information()
         drawn.append((own.weights, own.location, information.total(), information.apply(own.rows)))
     for expected, found in zip(*drawn, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

@@ -79,8 +79,15 @@ def random_state(sweeps: Sweeps, seed: int = 1) -> ChainState:
     return state
 
 
-def draw_means(sweeps: Sweeps, side: Side, state: ChainState, *, rescaled: bool = True) -> BegunSide:
+def draw_means(
+    sweeps: Sweeps,
+    side: Side,
+    state: ChainState,
+    *,
+    implicit: torch.Tensor | None = None,
+    rescaled: bool = True,
+) -> BegunSide:
     """Draw a side's location and weights given its ratings as they are, in place."""
-    begun = sweeps.begin_side(side, state, sweeps.ratings)
+    begun = sweeps.begin_side(side, state, sweeps.ratings, implicit)
     sweeps._draw_means(side, state, begun, rescaled=rescaled)
     return begun

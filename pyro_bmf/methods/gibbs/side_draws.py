@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...model import FactorizationModel
 from ..kernel import RowConditional
-from ..recording import NOT_RECORDED, Recording, Repeated
+from ..recording import NOT_RECORDED, Looks, Recording, Repeated
 from .chain_state import ChainState, SideState, block_precision
 from .collapsed_means import Begun, RecordedSteps
 from .hyper_draws import draw_weights_precision
@@ -33,18 +33,22 @@ class BegunSide:
     ----------
     conditional : RowConditional
         Of the rows given the other side.
-    information : Information
-        G_i: what each row's ratings say of its prior mean.
+    information : Information or None
+        G_i: what each row's ratings say of its prior mean, until means are drawn: it takes memory.
     system : Begun or None
-        Of location and weights, where there is implicit feedback, until it is solved: it takes memory.
+        Of location and weights, where there is implicit feedback, until it is solved.
     location : Tensor or None, shape (D,)
         The draw of it where there is none.
+    apart : Tensor or None, shape (n, D)
+        What rows are apart from their conditional means, where it was asked for: N(0, P^-1), whatever these
+        are.
     """
 
     conditional: RowConditional
-    information: Information
-    system: Begun | None
-    location: Tensor | None
+    information: Information | None = None
+    system: Begun | None = None
+    location: Tensor | None = None
+    apart: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +61,11 @@ class _Rows:
 
 @dataclass(frozen=True, eq=False)
 class _Given:
-    """A state and utilities."""
+    """A state and utilities, and perhaps what implicit feedback adds to rows' prior means."""
 
     state: ChainState
     utilities: Tensor
+    implicit: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +87,10 @@ class _Priors:
     weights_precision: Tensor
 
 
+#: What begins a side, `Sweeps.begin_side` of it.
+Begin = Callable[[ChainState, Tensor, Tensor | None], BegunSide]
+
+
 class SideDraws:
     """Draws of one side.
 
@@ -99,7 +108,7 @@ class SideDraws:
     ) -> None:
         self.priors, self.model, fixed = priors, model, RecordedSteps.FIXED
         self._of_priors = Repeated(recording, "A draw of priors", kept=True)
-        self._begun = Repeated(NOT_RECORDED if few else recording, "The system of a side")
+        self._begun = Looks(NOT_RECORDED if few else recording)
         self._tables = Repeated(recording, "The scales of implicit weights", fixed=fixed)
 
     def draw_priors(self, own: SideState, implicit: Tensor) -> None:
@@ -119,11 +128,10 @@ class SideDraws:
         own.location, own.precision = drawn.location, drawn.precision
         own.weights_precision = drawn.weights_precision
 
-    def begin(
-        self, work: Callable[[ChainState, Tensor], BegunSide], state: ChainState, utilities: Tensor
-    ) -> BegunSide:
-        """Return what `work` makes of a state and utilities; the next call writes over it, on a card."""
-        return replace(self._begun(partial(_begin, work), _Given(state, utilities)))
+    def begin(self, work: Begin, state: ChainState, utilities: Tensor, implicit: Tensor | None) -> BegunSide:
+        """Return what `work` makes of this; on a card, the next call writes over it."""
+        begun = self._begun("The system of a side", partial(_begin, work), _Given(state, utilities, implicit))
+        return replace(begun)
 
     def scale_tables(self, own: SideState, means: Tensor, said: Tensor, information: Information) -> Tensor:
         """Return what `weights_scale.rescale_weights` reads, (D + 2, D); parameters as there."""
@@ -146,8 +154,8 @@ def _draw_priors(priors: SidePriors, k: int, scale: float | None, given: _Rows) 
     return _Priors(location.to(kind), joined.to(kind), weights_precision)
 
 
-def _begin(work: Callable[[ChainState, Tensor], BegunSide], given: _Given) -> BegunSide:
-    return work(given.state, given.utilities)
+def _begin(work: Begin, given: _Given) -> BegunSide:
+    return work(given.state, given.utilities, given.implicit)
 
 
 def _tables(scale: float, given: _Told) -> Tensor:

@@ -7,15 +7,16 @@ The model, in the symbols of `docs/mathematics.md`, with the utilities z that `U
    z_{ij} \sim N\left(u_i \cdot v_j + \mu + b_i + c_j, \frac{1}{\tau w_i w'_j}\right), \qquad
    u_i \sim N(m_i, \Lambda^{-1}), \qquad m_i = \mu_u + n_i^{-1/2} \sum_j y_j,
 
-and the same for the items. `Sweeps.sweep` is the list of the updates, each exact given all else: the shifts
-and scales that no rating sees, the utilities, amplitudes and noise, then for either side the prior's
-precision, its location and implicit weights together **with the rows integrated out** (`collapsed_means`),
-and the rows (`pyro_bmf.methods.kernel`), overrelaxed: what a row is apart from its conditional mean does not
-depend on location and weights, so that it may be kept in part, with the other sign, whatever these were.
+and the same for the items. `Sweeps.sweep` is the list of the updates, each exact given all else: shifts and
+scales that no rating sees, utilities, amplitudes and noise, then for either side the prior's precision, its
+location and implicit weights together **with the rows integrated out** (`collapsed_means`), and the rows
+(`pyro_bmf.methods.kernel`), overrelaxed: what a row is apart from its conditional mean does not depend on
+location and weights, so that it may be kept in part, with the other sign, whatever these were.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -191,13 +192,14 @@ class Sweeps:
             eta = self._draw_amplitudes(state, z, eta)  # b, c, each factor; Lambda / g^2 | z
         self._draw_noise(state, z - eta, latent=latent)  # a, w | z, U, V; a', w' | z, U, V; tau | z, U, V
         for side in SIDES:
-            implicit, own_draws = self.implicit_means(side, state), self.side_draws.of(side)
+            implicit, of_side = self.implicit_means(side, state), self.side_draws.of(side)
             if precisions:
-                own_draws.draw_priors(state.of(side), implicit)  # mu, Lambda | U, Y; lambda | Y
-            begun = own_draws.begin(partial(self.begin_side, side), state, z)  # p(U | V, z)
-            apart = self._apart(side, state, begun, implicit) if overrelaxation else None
+                of_side.draw_priors(state.of(side), implicit)  # mu, Lambda | U, Y; lambda | Y
+            given = state, z, implicit if overrelaxation else None
+            begun = of_side.begin(partial(self.begin_side, side), *given)  # p(U | V, z)
             self._draw_means(side, state, begun, rescaled=precisions)  # mu, Y; lambda, Y | V, z
-            mean = self._draw_rows(side, state, begun, apart, overrelaxation)  # U | mu, Y, V, z
+            mean = self._draw_rows(side, state, begun, overrelaxation)  # U | mu, Y, V, z
+            del begun  # the other side's takes as much memory
         return z, mean
 
     def predictors(self, state: ChainState) -> Tensor:
@@ -328,10 +330,15 @@ class Sweeps:
             for side in self.model.noisy_sides:
                 shift_noise(state, state.of(side), NOISE_PRIOR)
 
-    def begin_side(self, side: Side, state: ChainState, utilities: Tensor) -> BegunSide:
-        """Return the rows' conditional given the other side, and the system of their means."""
+    def begin_side(
+        self, side: Side, state: ChainState, utilities: Tensor, implicit: Tensor | None = None
+    ) -> BegunSide:
+        """Return the conditional of rows, the system of their means, and, given `implicit_means`, `apart`."""
         own, entries, prior = state.of(side), self.entries.of(side), state.of(side).precision
         given = self.given_other(side, state, utilities)
+        begun = BegunSide(given.conditional)
+        if implicit is not None:
+            begun.apart = own.rows - begun.conditional.mean(implicit + own.location)
         # Noise with covariance G, from that of the prior (a) and of the ratings (c), without factorising G:
         # a - Lambda P^-1 (a + c) has it, as Lambda P^-1 S = G.
         a = torch.randn_like(own.rows) @ factorise.cholesky(prior).mT
@@ -339,37 +346,32 @@ class Sweeps:
         epsilon = torch.randn(len(entries.rows), dtype=self.dtype, device=prior.device)
         c = entries.sum(features, epsilon) * self._row_precision(side, state).sqrt()
         said = given.conditional.solve(given.conditional.linear - a - c) @ prior + a
-        information, means = given.information(), self.means.of(side)
-        asked = own, information, said, self.priors.of(side).location_precision(prior)
-        if self.model.implicit is None:
-            return BegunSide(given.conditional, information, None, means.draw_location(*asked))
-        return BegunSide(given.conditional, information, means.begin(*asked), None)
+        begun.information, means = given.information(), self.means.of(side)
+        asked = own, begun.information, said, self.priors.of(side).location_precision(prior)
+        if self.model.implicit is not None:
+            return replace(begun, system=means.begin(*asked))
+        return replace(begun, location=means.draw_location(*asked))
 
     def _draw_means(self, side: Side, state: ChainState, begun: BegunSide, *, rescaled: bool) -> None:
         """Draw location and implicit weights, then the scales of these, rows integrated out."""
-        own = state.of(side)
+        own, system, information = state.of(side), begun.system, begun.information
+        begun.system = begun.information = None
         if begun.location is not None:
             own.location = begun.location.clone()
-        if begun.system is not None:
-            self.means.of(side).finish(own, begun.system)
-            begun.system = None
-            if rescaled:
-                said = begun.conditional.solve(begun.conditional.linear) @ own.precision
-                tables = self.side_draws.of(side).scale_tables
-                rescale_weights(own, tables(own, self.implicit_means(side, state), said, begun.information))
+        if system is None or information is None:
+            return
+        self.means.of(side).finish(own, system)
+        if rescaled:
+            said = begun.conditional.solve(begun.conditional.linear) @ own.precision
+            tables = self.side_draws.of(side).scale_tables
+            rescale_weights(own, tables(own, self.implicit_means(side, state), said, information))
 
-    def _apart(self, side: Side, state: ChainState, begun: BegunSide, implicit: Tensor) -> Tensor:
-        """Return what rows are apart from their conditional means: N(0, P^-1), whatever these are."""
-        return state.of(side).rows - begun.conditional.mean(implicit + state.of(side).location)
-
-    def _draw_rows(
-        self, side: Side, state: ChainState, begun: BegunSide, apart: Tensor | None, share: float
-    ) -> Tensor:
-        """Draw a side's rows given all else, or, overrelaxed, what they were `apart`; return their means."""
+    def _draw_rows(self, side: Side, state: ChainState, begun: BegunSide, share: float) -> Tensor:
+        """Draw a side's rows given all else, or, overrelaxed, what they were apart; return their means."""
         mean = begun.conditional.mean(self.prior_mean(side, state))
         drawn = begun.conditional.spread(torch.randn_like(mean))
-        if apart is not None:
-            drawn = (1.0 - share**2) ** 0.5 * drawn - share * apart
+        if begun.apart is not None:
+            drawn = (1.0 - share**2) ** 0.5 * drawn - share * begun.apart
         state.of(side).rows = mean + drawn
         return mean
 

@@ -22,6 +22,7 @@ Meng (2011), doi 10.1198/jcgs.2011.203main.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -99,15 +100,11 @@ def draw_amplitudes(
     for side in SIDES:
         prior = priors.of(side).bias
         if prior is not None:
-            work = partial(_read_bias, prior, implicit, pairs.of(side))
-            read = looks(f"Amplitude of {side}s' biases", work, _OfBias(state.of(side), left, precision))
-            left = left - (_draw_bias(state.of(side), read) - 1.0) * read.part
-    factors = looks(
-        "Amplitudes of factors",
-        partial(_read_factors, priors, implicit, pairs),
-        _OfFactors(state, left, precision),
-    )
-    _draw_factors(state, factors)
+            look = partial(looks, f"Amplitude of {side}s' biases")
+            read = partial(look, partial(_read_bias, prior, implicit, pairs.of(side)))
+            left = _left_by_bias(state.of(side), read, left, precision)
+    of_factors = partial(_read_factors, priors, implicit, pairs)
+    _draw_factors(state, looks("Amplitudes of factors", of_factors, _OfFactors(state, left, precision)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +139,11 @@ def _read_bias(
     return _ReadBias(slope, power, numbers, part)
 
 
-def _draw_bias(own: SideState, found: _ReadBias) -> float:
-    """Draw the amplitude of a side's biases, in place, and return it."""
+def _left_by_bias(
+    own: SideState, look: Callable[[_OfBias], _ReadBias], left: Tensor, precision: Tensor
+) -> Tensor:
+    """Draw the amplitude of a side's biases, in place, and return what predictors then leave."""
+    found = look(_OfBias(own, left, precision))
     read: list[float] = found.numbers.tolist()
     density = AmplitudeDensity(found.slope, read[0], read[1] + read[2], read[1], read[3:], found.power)
     factor = math.exp(slice_draw(density, _WIDTH))
@@ -152,7 +152,7 @@ def _draw_bias(own: SideState, found: _ReadBias) -> float:
     own.weights[:, -1] *= factor
     own.precision[-1, -1] /= factor**2
     own.weights_precision[-1] /= factor**2
-    return factor
+    return left - (factor - 1.0) * found.part
 
 
 @dataclass(frozen=True, eq=False)
