@@ -97,6 +97,8 @@ def as_on_a_card() -> Iterator[None]:
 class Marked:
     """Does work again each time that it is asked for, in one range of the profile: as a card's recording."""
 
+    usable = True
+
     def record(self, warm_up: Any, work: Any) -> Any:
         """Warm up, and return what does the work."""
         warm_up()
@@ -267,6 +269,8 @@ def measure_methods(train: Any, repeats: int) -> dict[str, dict[str, float]]:
 
 class Once:
     """Does the work once, and nothing when it is run again: what is left is what the host asks for."""
+
+    usable = True
 
     def record(self, warm_up: Any, work: Any) -> Any:
         """Do the work."""

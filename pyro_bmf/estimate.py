@@ -135,8 +135,8 @@ def estimate_chain(
     else:
         matrices = 7 * larger * width**2 * 4
     if device != "cpu":
-        # Rows' inverses, and what a recorded solver reads of both sides.
-        matrices += 4 * width**2 * (larger + 2 * n_rows)
+        # Rows' inverses, and what recordings read and make of both sides.
+        matrices += 4 * width**2 * (larger + 6 * n_rows)
     # What cut points and utilities are made of on the way is of so many ratings at once on a CPU.
     at_once = min(n_train, RATINGS_AT_ONCE) if device == "cpu" else n_train
     ratings = n_train * 110 + at_once * 90

@@ -17,6 +17,8 @@ class OnTheSpot:
         Recordings made, and how often one was run.
     """
 
+    usable = True
+
     def __init__(self) -> None:
         self.recorded = self.runs = 0
 
@@ -33,6 +35,8 @@ class OnTheSpot:
 
 class Failing:
     """Cannot record."""
+
+    usable = True
 
     def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")

@@ -24,7 +24,15 @@ R = TypeVar("R")
 
 
 class Recorder(Protocol):
-    """What turns work into something that does it again."""
+    """What turns work into something that does it again.
+
+    Attributes
+    ----------
+    usable : bool
+        Whether it records, and what it has recorded may be run again.
+    """
+
+    usable: bool
 
     def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
         """Return what does `work` again, on the same memory; `warm_up` may be run, any number of times."""
@@ -33,17 +41,23 @@ class Recorder(Protocol):
 class CudaRecorder:
     """Records CUDA graphs.
 
-    All of one recorder take what they need in between from one pool of memory: they run one after the other,
-    and what is still held on to, results among it, keeps its place.
+    All of one recorder take what they need on the way from one pool of memory, which each leaves to the next
+    as it ends: what is to last, results among it, must lie elsewhere. Once work could not be recorded, none
+    is any more, and what had been is not to be run again: its random numbers are no longer the generator's.
 
     Parameters
     ----------
     device : torch.device
         Which the work runs on. What torch calls current may be another card: a graph of its work is empty.
+
+    Attributes
+    ----------
+    usable : bool
+        Whether nothing has failed yet.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.usable = device, True
         self._beside: Any = None
         self._pool: Any = None
 
@@ -62,10 +76,12 @@ class CudaRecorder:
                 self._pool = torch.cuda.graph_pool_handle()
             beside = self._beside
             beside.wait_stream(outside)
-            with torch.cuda.stream(beside):
-                for _ in range(_WARM_UPS):
-                    warm_up()
-            outside.wait_stream(beside)
+            try:
+                with torch.cuda.stream(beside):
+                    for _ in range(_WARM_UPS):
+                        warm_up()
+            finally:
+                outside.wait_stream(beside)
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
             before, graph = generator.get_state(), torch.cuda.CUDAGraph()
             try:
@@ -73,6 +89,7 @@ class CudaRecorder:
                 with torch.cuda.graph(graph, pool=self._pool, stream=beside):
                     work()
             except RuntimeError:
+                self.usable = False
                 # The end of a recording that failed raises before it puts the stream back.
                 torch.cuda.set_stream(outside)
                 # The generator's state believes that it is still recorded: it gets another one.
@@ -112,15 +129,21 @@ def tensors_in(given: Any, fixed: tuple[type, ...] = ()) -> Iterator[Tensor]:
         raise TypeError(f"{type(given).__name__} is no dataclass: its tensors cannot be found")
 
 
-def at_own_places(given: T, fixed: tuple[type, ...] = ()) -> T:
-    """Return the same with a copy of each tensor that `tensors_in` gives."""
+def at_own_places(
+    given: T, fixed: tuple[type, ...] = (), layout: torch.memory_format = torch.contiguous_format
+) -> T:
+    """Return the same with a copy, of a layout, of each tensor that `tensors_in` gives."""
     found: Any = given
+    if isinstance(given, fixed):
+        return given
     if isinstance(given, Tensor):
-        found = given.clone(memory_format=torch.contiguous_format)
+        found = given.clone(memory_format=layout)
     elif isinstance(given, tuple):
-        found = tuple(at_own_places(one, fixed) for one in given)
-    elif is_dataclass(given) and not isinstance(given, fixed):
-        own = {field.name: at_own_places(getattr(given, field.name), fixed) for field in fields(given)}
+        every = [at_own_places(one, fixed, layout) for one in given]
+        found = given._make(every) if hasattr(given, "_make") else tuple(every)
+    elif is_dataclass(given):
+        named = {field.name: getattr(given, field.name) for field in fields(given)}
+        own = {name: at_own_places(value, fixed, layout) for name, value in named.items()}
         found = replace(given, **own)  # type: ignore[type-var]
     result: T = found
     return result
@@ -173,7 +196,13 @@ class Recorded(Generic[T]):
         self.place = at_own_places(given, fixed)
         self.tensors = list(tensors_in(self.place, fixed))
         before = work if warm_up is None else warm_up
+        self._recorder = recorder
         self.replay = recorder.record(lambda: before(self.place), lambda: work(self.place))
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be run again."""
+        return self._recorder.usable
 
     def fill(self, given: T) -> None:
         """Copy tensors to where the recording reads them."""
@@ -209,7 +238,7 @@ class Recording:
         fixed: tuple[type, ...] = (),
     ) -> Recorded[T] | None:
         """Record work as `Recorded` does; None, and a note, where that failed, or where nothing is."""
-        if self.recorder is None:
+        if self.recorder is None or not self.recorder.usable:
             return None
         try:
             return Recorded(self.recorder, given, work, warm_up=warm_up, fixed=fixed)
@@ -226,23 +255,19 @@ class Repeated:
     """Work that is recorded at its first call, where work is, and run again at every later one.
 
     What it draws it draws as without a recording. Its results are then the same tensors at every call, and
-    those of the call before are written over, unless they are `kept`.
+    those of the call before are written over.
 
     Parameters
     ----------
     recording : Recording
     what : str
         What the work is, for the note where it cannot be recorded.
-    kept : bool
-        Whether results are copies.
     fixed : tuple of type
-        As of `tensors_in`: of what is given.
+        As of `tensors_in`: of what is given, and of results.
     """
 
-    def __init__(
-        self, recording: Recording, what: str, *, kept: bool = False, fixed: tuple[type, ...] = ()
-    ) -> None:
-        self.recording, self.what, self.kept, self.fixed = recording, what, kept, fixed
+    def __init__(self, recording: Recording, what: str, *, fixed: tuple[type, ...] = ()) -> None:
+        self.recording, self.what, self.fixed = recording, what, fixed
         self._recorded: Recorded[Any] | None = None
         self._results: Any = None
         self._tried = recording.recorder is None
@@ -260,32 +285,37 @@ class Repeated:
         """
         if not self._tried:
             self._record(work, given)
-        if self._recorded is None:
+        if self._recorded is None or not self._recorded.usable:
             return work(given)
         self._recorded.fill(given)
         self._recorded.replay()
         results: R = self._results
-        return at_own_places(results) if self.kept else results
+        return results
 
     def _record(self, work: Callable[[T], R], given: T) -> None:
         self._tried = True
-
-        def keep(place: T) -> None:
-            self._results = work(place)
-
         cards = {one.device for one in tensors_in(given, self.fixed) if one.device.type == "cuda"}
         with torch.random.fork_rng(devices=list(cards)):
+            # Results lie outside the recording's memory, which other recordings use when it has ended.
+            self._results = at_own_places(work(given), self.fixed, torch.preserve_format)
+            places = list(tensors_in(self._results, self.fixed))
+
+            def keep(place: T) -> None:
+                copy_tensors(places, list(tensors_in(work(place), self.fixed)))
+
             self._recorded = self.recording.of(self.what, given, keep, warm_up=work, fixed=self.fixed)
+        if self._recorded is None:
+            self._results = None
 
 
 class Looks:
-    """Numbers that a host reads before it draws, made again and again: a `Repeated` by name and shapes.
+    """What is made again and again, much of it to be read by the host: a `Repeated` by name and shapes.
 
     Parameters
     ----------
     recording : Recording
     fixed : tuple of type
-        As of `tensors_in`: of what is given.
+        As of `tensors_in`: of what is given, and of what is made.
     """
 
     def __init__(self, recording: Recording, fixed: tuple[type, ...] = ()) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from recorders import Failing, OnTheSpot
@@ -11,7 +13,7 @@ from pyro_bmf.methods.gibbs.coarse_level import CoarseLevel
 from pyro_bmf.methods.gibbs.collapsed_means import Solver
 from pyro_bmf.methods.gibbs.sweeps import Sweeps
 from pyro_bmf.methods.recorded_utilities import UtilityDraws
-from pyro_bmf.methods.recording import NOT_RECORDED, Recording
+from pyro_bmf.methods.recording import NOT_RECORDED, Looks, Recording, Repeated
 from pyro_bmf.model.feedback import Feedback
 from pyro_bmf.model.likelihoods.normal import NormalLikelihood
 from pyro_bmf.model.likelihoods.ordered_probit import OrderedProbitLikelihood
@@ -187,3 +189,45 @@ def test_other_ratings_are_not_those_of_the_recording(stars: torch.Tensor) -> No
         torch.manual_seed(7)
         assert torch.equal(found.utilities, utilities.draw(*given, observed, None).utilities)
     assert (recorder.recorded, recorder.runs) == (1, 1)
+
+
+def test_results_lie_outside_of_what_recordings_share() -> None:
+    """What work makes may be written over by any other recording."""
+    made: list[torch.Tensor] = []
+
+    def work(given: tuple[torch.Tensor]) -> Stretch:
+        made.append(2.0 * given[0])
+        return Stretch(3.0, made[-1].sum(), made[-1], given[0].mT)
+
+    doubled = Repeated(Recording(OnTheSpot(), pytest.fail), "Twice")
+    for value in (1.0, 4.0):
+        given = torch.full((2, 3), value)
+        found = doubled(work, (given,))
+        for tensor in made:
+            tensor.fill_(torch.nan)
+        assert found.slope == 3.0
+        assert float(found.rate) == 12.0 * value
+        assert found.tails.tolist() == [[2.0 * value] * 3] * 2
+        assert found.powers.stride() == given.mT.stride()
+
+
+def test_nothing_that_was_recorded_is_run_when_something_could_not_be() -> None:
+    """A card's recordings have a generator that the failure took from them."""
+
+    class Spoilt(OnTheSpot):
+        def record(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Callable[[], object]:
+            if self.recorded:
+                self.usable = False
+                raise RuntimeError("operation not permitted")
+            return super().record(warm_up, work)
+
+    recorder, told = Spoilt(), list[str]()
+    recording = Recording(recorder, told.append)
+    looks, given = Looks(recording), (torch.ones(3),)
+    for expected in (1, 2, 2, 2):
+        assert torch.equal(looks("first", lambda given: given[0] + 1.0, given), torch.full((3,), 2.0))
+        assert recorder.runs == min(expected, 2)
+        if expected == 2:
+            assert torch.equal(looks("second", lambda given: given[0] - 1.0, given), torch.zeros(3))
+            looks("third", lambda given: given[0], given)
+    assert (recorder.recorded, recorder.runs, len(told)) == (1, 2, 1)

@@ -65,9 +65,10 @@ class WeightSteps:
         """Take all steps of an iteration, and return the loss before the last."""
         if side not in self._recorded and self.recording.recorder is not None:
             self._record(side, given)
-        if side in self._recorded:
-            self._recorded[side].fill(given)
-            self._recorded[side].replay()
+        recorded = self._recorded.get(side)
+        if recorded is not None and recorded.usable:
+            recorded.fill(given)
+            recorded.replay()
         else:
             self._descend(side, given)
         # Of its own memory: the next iteration's steps write to the same place.

@@ -139,7 +139,7 @@ class RecordedSteps:
             )
             if self.recorded is None:
                 self.recording = NOT_RECORDED
-        if self.recorded is None:
+        if self.recorded is None or not self.recorded.usable:
             return take_steps(operator, precondition, at, tolerance, times)
         placed: Progress = self.recorded.place[2]
         if at is not placed:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...model import FactorizationModel
 from ..kernel import RowConditional
-from ..recording import NOT_RECORDED, Looks, Recording, Repeated
+from ..recording import NOT_RECORDED, Looks, Recording
 from .chain_state import ChainState, SideState, block_precision
 from .collapsed_means import Begun, RecordedSteps
 from .hyper_draws import draw_weights_precision
@@ -107,9 +107,8 @@ class SideDraws:
         self, priors: SidePriors, model: FactorizationModel, recording: Recording, few: bool
     ) -> None:
         self.priors, self.model, fixed = priors, model, RecordedSteps.FIXED
-        self._of_priors = Repeated(recording, "A draw of priors", kept=True)
-        self._begun = Looks(NOT_RECORDED if few else recording)
-        self._tables = Repeated(recording, "The scales of implicit weights", fixed=fixed)
+        self._looks = Looks(recording, fixed)
+        self._begun = Looks(NOT_RECORDED if few else recording, fixed)
 
     def draw_priors(self, own: SideState, implicit: Tensor) -> None:
         """Draw the rows' prior, and the precision of implicit weights, given both, in place.
@@ -124,9 +123,10 @@ class SideDraws:
         """
         scale = None if self.model.implicit is None else self.model.implicit.scale
         work = partial(_draw_priors, self.priors, self.model.n_factors, scale)
-        drawn = self._of_priors(work, _Rows(own, implicit))
-        own.location, own.precision = drawn.location, drawn.precision
-        own.weights_precision = drawn.weights_precision
+        drawn = self._looks("A draw of priors", work, _Rows(own, implicit))
+        # Copies, as the next draw is at the same place.
+        own.location, own.precision = drawn.location.clone(), drawn.precision.clone()
+        own.weights_precision = drawn.weights_precision.clone()
 
     def begin(self, work: Begin, state: ChainState, utilities: Tensor, implicit: Tensor | None) -> BegunSide:
         """Return what `work` makes of this; on a card, the next call writes over it."""
@@ -137,7 +137,8 @@ class SideDraws:
         """Return what `weights_scale.rescale_weights` reads, (D + 2, D); parameters as there."""
         assert self.model.implicit is not None
         work = partial(_tables, self.model.implicit.scale)
-        return self._tables(work, _Told(own, means, said, information))
+        told = _Told(own, means, said, information)
+        return self._looks("The scales of implicit weights", work, told)
 
 
 def _draw_priors(priors: SidePriors, k: int, scale: float | None, given: _Rows) -> _Priors:

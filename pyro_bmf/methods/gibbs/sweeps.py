@@ -27,7 +27,7 @@ from ...estimate import DENSE_CELLS
 from ...model import FactorizationModel
 from ...model.feedback import Feedback
 from ...model.sides import SIDES, Side, Sides
-from ...numerics import factorise
+from ...numerics import factorise, room
 from ...numerics.chunks import chunks
 from ...numerics.conjugate_draws import draw_gamma
 from ...numerics.room import cells_on
@@ -195,7 +195,7 @@ class Sweeps:
             implicit, of_side = self.implicit_means(side, state), self.side_draws.of(side)
             if precisions:
                 of_side.draw_priors(state.of(side), implicit)  # mu, Lambda | U, Y; lambda | Y
-            given = state, z, implicit if overrelaxation else None
+            given = state, z, implicit if overrelaxation or room.waits(z.device) else None
             begun = of_side.begin(partial(self.begin_side, side), *given)  # p(U | V, z)
             self._draw_means(side, state, begun, rescaled=precisions)  # mu, Y; lambda, Y | V, z
             mean = self._draw_rows(side, state, begun, overrelaxation)  # U | mu, Y, V, z
