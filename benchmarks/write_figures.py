@@ -323,8 +323,8 @@ def simulation_table() -> str:
     configurations = {
         "default_priors": "the guide, then eight chains of 150 sweeps",
         "default": "the guide, then one chain of 520 sweeps, priors of before",
-        "default_ml1m": "eight chains of 150 sweeps, 600 × 400 rows of MovieLens 1M",
-        "default_from": "eight chains of 150 sweeps, about the posterior of 1,500 generated stars",
+        "default_ml1m": "eight chains of 200 sweeps, 600 × 400 rows of MovieLens 1M",
+        "default_from": "eight chains of 200 sweeps, about the posterior of 1,500 generated stars",
         "gibbs": "Gibbs sweeps from the prior, 700",
         "conjugate": "conjugate",
         "residual": "encoders, closed form, residual, β = 1",
