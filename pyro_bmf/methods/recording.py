@@ -139,8 +139,8 @@ def at_own_places(
     if isinstance(given, Tensor):
         found = given.clone(memory_format=layout)
     elif isinstance(given, tuple):
-        every = [at_own_places(one, fixed, layout) for one in given]
-        found = given._make(every) if hasattr(given, "_make") else tuple(every)
+        make = getattr(type(given), "_make", tuple)  # of a named one
+        found = make(at_own_places(one, fixed, layout) for one in given)
     elif is_dataclass(given):
         named = {field.name: getattr(given, field.name) for field in fields(given)}
         own = {name: at_own_places(value, fixed, layout) for name, value in named.items()}
